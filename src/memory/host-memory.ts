@@ -1,0 +1,52 @@
+import type { HostAddress } from '../x86/brand.ts';
+
+/**
+ * The one WebAssembly memory of a host and its views.
+ *
+ *   0                    scratch that no pointer may name (address 0 means "none")
+ *   64 KiB …             control structures: vCPU state, TLBs, decoded records, hashes (bump-allocated, never freed)
+ *   poolBase …           frames of the pool, 4 KiB each (frame-pool.ts)
+ *
+ * The memory has its final size from the start, so views never detach; the operating system commits pages when they
+ * are first touched.
+ */
+export class HostMemory {
+  readonly memory: WebAssembly.Memory;
+  readonly u8: Uint8Array;
+  readonly u16: Uint16Array;
+  readonly i32: Int32Array;
+  readonly u32: Uint32Array;
+  readonly f64: Float64Array;
+  readonly view: DataView;
+  #next = 0x1_0000;
+
+  /** @param bytes total size, at most 4 GiB − 64 KiB, rounded up to 64 KiB. */
+  constructor(bytes: number) {
+    const pages = Math.ceil(bytes / 0x1_0000);
+    this.memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
+    const buffer = this.memory.buffer;
+    this.u8 = new Uint8Array(buffer);
+    this.u16 = new Uint16Array(buffer);
+    this.i32 = new Int32Array(buffer);
+    this.u32 = new Uint32Array(buffer);
+    this.f64 = new Float64Array(buffer);
+    this.view = new DataView(buffer);
+  }
+
+  get size(): number {
+    return this.u8.length;
+  }
+
+  /** Reserves zeroed bytes for the life of the host. `alignment` is a power of two. */
+  reserve(bytes: number, alignment = 64): HostAddress {
+    const start = Math.ceil(this.#next / alignment) * alignment;
+    if (start + bytes > this.size) throw new RangeError(`host memory of ${this.size} bytes is too small`);
+    this.#next = start + bytes;
+    return start as HostAddress;
+  }
+
+  /** Bytes not reserved yet. */
+  get unreserved(): number {
+    return this.size - this.#next;
+  }
+}
