@@ -1,0 +1,31 @@
+/** Why generated code returned to TypeScript. RIP and all registers are exact at each of them. */
+export const enum Exit {
+  /** The budget is used up. */
+  budget = 1,
+  /** `exitDetail` is the vector, `exitError` the error code, `cr2` the address of a page fault. Faults leave RIP at the instruction, traps (INT3, INTO, single step) behind it. */
+  exception = 2,
+  /** INT n: `exitDetail` is n. RIP is at the instruction, `exitLength` its length; the interface checks the gate. */
+  softwareInterrupt = 3,
+  /** SYSCALL; RIP is at the instruction, `exitLength` is 2. */
+  syscall = 4,
+  /** SYSENTER; RIP is at the instruction. */
+  sysenter = 5,
+  /**
+   * An instruction whose meaning depends on the interface: privileged ones, far transfers, segment loads, I/O, CPUID,
+   * RDTSC when trapped. RIP is at the instruction, `exitLength` its length; `Processor.currentInstruction()` decodes it.
+   */
+  system = 6,
+  /** The host asked the processor to stop (`Processor.kick`). */
+  kicked = 7,
+  /** Internal: no decoded code at RIP; handled inside `Processor.run`. */
+  lookup = 8,
+  /** Internal: one store changed code of the page that runs; handled inside `Processor.run`. */
+  modifiedCode = 9,
+}
+
+/** Result of a host-side step that a guest's instruction asked for. */
+export const enum Access {
+  read = 0,
+  write = 1,
+  fetch = 2,
+}

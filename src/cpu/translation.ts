@@ -1,0 +1,61 @@
+import type { Frame, GuestVirtual, HostAddress } from '../x86/brand.ts';
+import type { Access } from './exits.ts';
+
+/** How the tables below a root are read (SDM vol. 3A, 4.3–4.5). */
+export type TableFormat = 'none' | 'two-level' | 'pae' | 'four-level';
+
+/**
+ * What the page walk of one virtual processor goes through; supplied by the paging that carries out the guest's tables.
+ * Table numbers and leaf numbers are in the paging's own numbering (direct: machine frame numbers of the domain).
+ */
+export interface Translation {
+  readonly format: TableFormat;
+  /** Pool frame of each number that an entry can hold, −1 for none; read on every fill. */
+  readonly frames: Int32Array;
+  /** Addresses that the host itself answers (Xen's read-only M2P). `undefined`: not the host's; `null`: not present. */
+  hostWindow?(address: GuestVirtual, userAccess: boolean): HostWindow | null | undefined;
+  /**
+   * A store met a present, read-only entry in supervisor mode (direct paging: maybe a live level-1 table).
+   * `bytes` is what would be written. Commits and returns true, or returns false to let the page fault happen.
+   */
+  emulateStore?(address: GuestVirtual, target: Frame, bytes: Uint8Array): boolean;
+  /** Told of each accessed or dirty bit that the walk is about to set in a table (contract checks, saved TLBs). */
+  entryTouched?(table: Frame, index: number): void;
+}
+
+export interface HostWindow {
+  readonly frame: Frame;
+  readonly writable: boolean;
+}
+
+/**
+ * Guest memory as the running virtual processor sees it: linear addresses through its current tables.
+ * Nothing here raises an exception in the guest; a failed access is reported by the result.
+ */
+export interface GuestMemory {
+  /**
+   * Host address of one byte, or −1 when the access would fault; no access of the result may cross the page.
+   * `userAccess` defaults to false: the host acts for the guest's kernel.
+   */
+  translate(address: GuestVirtual, access: Access, userAccess?: boolean): HostAddress;
+  /** Copies `target.length` bytes out of the guest; false when any byte is not readable (nothing is promised about `target` then). */
+  read(address: GuestVirtual, target: Uint8Array): boolean;
+  /** Copies `source` into the guest, all or nothing: both pages of a crossing write are checked first. */
+  write(address: GuestVirtual, source: Uint8Array): boolean;
+  /** Unsigned 32-bit word, or −1. */
+  readWord(address: GuestVirtual): number;
+  writeWord(address: GuestVirtual, value: number): boolean;
+  /** 64-bit word as halves into `out[0]` (low) and `out[1]` (high); false on fault. */
+  readLong(address: GuestVirtual, out: Uint32Array): boolean;
+  writeLong(address: GuestVirtual, low: number, high: number): boolean;
+}
+
+/** What must be told when a frame changes its owner, type or writability. The one mechanism of invalidation. */
+export interface FrameInvalidator {
+  /** Removes every cached translation of the frame, saved ones included, on every virtual processor. */
+  invalidateFrame(frame: Frame): void;
+  /** Removes cached translations that allow writing only. */
+  invalidateWritable(frame: Frame): void;
+  /** The host wrote bytes of a frame: decoded code that covers them is dropped. `offset` and `length` in the frame. */
+  frameWritten(frame: Frame, offset: number, length: number): void;
+}
