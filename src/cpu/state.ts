@@ -46,15 +46,14 @@ export const enum State {
   efer = 0x198,
   /** Low and high word of CR2. */
   cr2 = 0x1a0,
+  /** One word a segment: 0 when it is flat, present and writable, so that offsets need no check in legacy code. */
+  segmentChecked = 0x138,
   /** Address of the TLB that the current privilege uses. */
   tlb = 0x1a8,
   /** Non-zero: a debug or shadow condition demands single steps (TF, DR7, mov-ss shadow). */
   stepping = 0x1ac,
-  /** Instructions that may still execute before the run returns; signed. */
+  /** Instructions that may still execute before the run returns; signed; exact at exits. */
   budget = 0x1c0,
-  /** Completed instructions since start (each REP step counts), 64 bits; exact at exits. */
-  instructions = 0x1c8,
-  /** Time-stamp counter at `instructions` = 0, 64 bits (virtual time), used by RDTSC inside generated code. */
   xmm = 0x200,
   x87 = 0x300,
   mxcsr = 0x3f0,

@@ -1,0 +1,622 @@
+import { OperandKind } from '../decode/instruction.ts';
+import { Exit } from '../exits.ts';
+import type { Condition, Context, HostFunction, Shape } from '../semantics/context.ts';
+import { FlagKind, State } from '../state.ts';
+import { TlbEntry } from '../tlb-layout.ts';
+import {
+  add,
+  and,
+  type Expression,
+  eq,
+  eqz,
+  extendU,
+  gtU,
+  type I32,
+  type I64,
+  i32,
+  i64,
+  leS,
+  leU,
+  load128,
+  load16U32,
+  load32,
+  load64,
+  load8U32,
+  loadInteger,
+  ltS,
+  ltU,
+  ne,
+  or,
+  popcnt,
+  select,
+  shl,
+  shrU,
+  store128,
+  store32,
+  store64,
+  storeInteger,
+  sub,
+  type V128,
+  vector,
+  wrap,
+  xor,
+  zeroExtend,
+} from '../wasm/expression.ts';
+import { callOf, type FunctionBuilder } from '../wasm/module.ts';
+import { RecordField } from './record.ts';
+
+/** Where generated code of one instruction goes when it is done. */
+export interface Ways {
+  /** On to the next record. */
+  next(): void;
+  /** Leave; RIP is at this instruction. `kind` is an Exit. */
+  leave(kind: I32): void;
+  /** Leave; RIP is behind this instruction. */
+  leaveAfter(kind: I32): void;
+  /** Taken direct branch of this record. */
+  branch(): void;
+  /** Control goes to a linear address. */
+  jump(target: I64): void;
+}
+
+/** Functions of the module at hand: imports, or the interpreter's own. */
+export interface Functions {
+  readonly host: Readonly<Record<HostFunction, number>>;
+  /** (state) → six arithmetic flags as RFLAGS bits. */
+  readonly flags: number;
+  /** (state) → CF. */
+  readonly carry: number;
+}
+
+/** Tier 0: operands come from a decoded record at run time, all state is in memory. */
+export class RecordContext implements Context {
+  readonly fn: FunctionBuilder;
+  readonly shape: Shape;
+  readonly state: I32;
+  readonly record: I32;
+  readonly #ways: Ways;
+  readonly #functions: Functions;
+  readonly #tlbMask: number;
+
+  constructor(
+    fn: FunctionBuilder,
+    shape: Shape,
+    state: I32,
+    record: I32,
+    ways: Ways,
+    functions: Functions,
+    tlbEntries: number,
+  ) {
+    this.fn = fn;
+    this.shape = shape;
+    this.state = state;
+    this.record = record;
+    this.#ways = ways;
+    this.#functions = functions;
+    this.#tlbMask = tlbEntries - 1;
+  }
+
+  let<E extends Expression>(value: E): E {
+    return this.fn.let(value) as E;
+  }
+
+  register(register: number, bytes: number, signed = false): I64 {
+    return loadInteger(bytes, signed, this.state, State.registers + register * 8);
+  }
+
+  setRegister(register: number, bytes: number, value: I64): void {
+    const offset = State.registers + register * 8;
+    this.fn.store(
+      bytes === 4
+        ? store64(this.state, zeroExtend(value, 4), offset)
+        : storeInteger(bytes, this.state, value, offset),
+    );
+  }
+
+  operandPointer(operand: number): I32 {
+    const field = operand === 0 ? RecordField.first : RecordField.second;
+    return add(this.state, load16U32(this.record, field));
+  }
+
+  #integer(operand: number, signed: boolean): I64 {
+    const { kind, size } = this.#operand(operand);
+    switch (kind) {
+      case OperandKind.gpr:
+      case OperandKind.highByte:
+        if (operand >= 2) return this.register(1, size, signed);
+        return loadInteger(size, signed, this.operandPointer(operand));
+      case OperandKind.segment:
+        return loadInteger(size === 1 ? 1 : 2, false, this.operandPointer(operand));
+      case OperandKind.mmx:
+      case OperandKind.xmm:
+        return loadInteger(Math.min(size, 8), signed, this.operandPointer(operand));
+      case OperandKind.immediate: {
+        const value = this.immediate();
+        return signed ? value : zeroExtend(value, this.shape.operandSize);
+      }
+      case OperandKind.secondImmediate:
+        return extendU(this.secondImmediate());
+      case OperandKind.memory:
+        return this.load(size, this.address(size, false), signed);
+      default:
+        throw new Error(`${this.shape.operation}: operand ${operand} is no integer`);
+    }
+  }
+
+  #operand(operand: number): { kind: OperandKind; size: number } {
+    const shape = this.shape.operands[operand];
+    if (!shape) throw new Error(`${this.shape.operation} has no operand ${operand}`);
+    return shape;
+  }
+
+  read(operand: number): I64 {
+    return this.#integer(operand, false);
+  }
+
+  readSigned(operand: number): I64 {
+    return this.#integer(operand, true);
+  }
+
+  write(operand: number, value: I64): void {
+    const { kind, size } = this.#operand(operand);
+    if (kind === OperandKind.memory) {
+      this.store(size, this.address(size, true), value);
+    } else if (kind === OperandKind.gpr && size === 4) {
+      this.fn.store(store64(this.operandPointer(operand), zeroExtend(value, 4)));
+    } else if (kind === OperandKind.gpr || kind === OperandKind.highByte || kind === OperandKind.mmx) {
+      this.fn.store(storeInteger(size, this.operandPointer(operand), value));
+    } else {
+      throw new Error(`${this.shape.operation}: operand ${operand} cannot be written`);
+    }
+  }
+
+  update(operand: number, compute: (old: I64) => I64, after: (old: I64) => void): void {
+    const { kind, size } = this.#operand(operand);
+    if (kind === OperandKind.memory) {
+      this.updateAt(size, this.address(size, true), compute, after);
+      return;
+    }
+    const old = this.let(this.readSigned(operand));
+    const value = this.let(compute(old));
+    after(old);
+    this.write(operand, value);
+  }
+
+  updateAt(
+    bytes: number,
+    linear: I64,
+    compute: (old: I64) => I64,
+    after: (old: I64) => void,
+  ): void {
+    const { fn } = this;
+    const address = this.let(linear);
+    const entry = this.let(this.#tlbEntry(address));
+    const offset = this.let(sub(address, load64(entry, TlbEntry.writeTag)));
+    const pointer = fn.local('i32');
+    const missed = fn.let(gtU(offset, i64(4096 - bytes)));
+    fn.if(
+      missed,
+      () => {
+        fn.store(store64(this.state, address, State.missAddress));
+        this.checked(this.host('updateMiss', i32(bytes)));
+        fn.set(pointer, load32(this.state, State.missValue));
+      },
+      () => fn.set(pointer, add(load32(entry, TlbEntry.frame), wrap(offset))),
+    );
+    const old = this.let(loadInteger(bytes, true, pointer));
+    const value = this.let(compute(old));
+    fn.store(storeInteger(bytes, pointer, value));
+    fn.if(missed, () => this.checked(this.host('updateCommit')));
+    after(old);
+  }
+
+  immediate(): I64 {
+    return load64(this.record, RecordField.immediate);
+  }
+
+  secondImmediate(): I32 {
+    return load32(this.record, RecordField.link);
+  }
+
+  #slot(field: RecordField): I64 {
+    return load64(add(this.state, load16U32(this.record, field)));
+  }
+
+  #scaledIndex(): I64 {
+    return shl(this.#slot(RecordField.indexRegister), extendU(load8U32(this.record, RecordField.scale)));
+  }
+
+  #displacement(): I64 {
+    return loadInteger(4, true, this.record, RecordField.displacement);
+  }
+
+  effectiveOffset(): I64 {
+    switch (this.shape.memory) {
+      case 'base':
+        return add(this.#slot(RecordField.base), this.#displacement());
+      case 'full':
+        return add(add(this.#slot(RecordField.base), this.#scaledIndex()), this.#displacement());
+      case 'narrow':
+      case 'legacy':
+        return zeroExtend(
+          add(add(this.#slot(RecordField.base), this.#scaledIndex()), this.#displacement()),
+          this.shape.addressSize,
+        );
+      case 'absolute':
+        return this.immediate();
+      default:
+        throw new Error(`${this.shape.operation} has no memory operand`);
+    }
+  }
+
+  #recordSegment(): I32 {
+    return load8U32(this.record, RecordField.segment);
+  }
+
+  address(bytes: number, write: boolean): I64 {
+    return this.shape.memory === 'base'
+      ? this.effectiveOffset()
+      : this.linear(this.effectiveOffset(), bytes, write);
+  }
+
+  linear(offset: I64, bytes: number, write: boolean, segment?: number): I64 {
+    const { fn } = this;
+    if (this.shape.long) {
+      if (segment === undefined) {
+        const base = add(this.state, shl(this.#recordSegment(), i32(3)));
+        return add(load64(base), offset);
+      }
+      return segment < 4 ? offset : add(load64(this.state, State.segmentBase + segment * 8), offset);
+    }
+    const number = segment === undefined ? this.let(this.#recordSegment()) : i32(segment);
+    const value = this.let(offset);
+    const checks = load32(add(this.state, shl(number, i32(2))), State.segmentChecked);
+    fn.if(checks, () => {
+      fn.store(store64(this.state, value, State.missAddress));
+      this.checked(this.host('segmentCheck', number, i32(bytes | (write ? 0x100 : 0))));
+    });
+    const base = load64(add(this.state, shl(number, i32(3))), State.segmentBase);
+    return zeroExtend(add(base, value), 4);
+  }
+
+  #tlbEntry(address: I64): I32 {
+    const index = and(wrap(shrU(address, i64(12))), i32(this.#tlbMask));
+    return add(load32(this.state, State.tlb), shl(index, i32(TlbEntry.sizeShift)));
+  }
+
+  load(bytes: number, linear: I64, signed = false): I64 {
+    const { fn } = this;
+    const value = fn.local('i64');
+    this.#throughTlb(
+      linear,
+      bytes,
+      TlbEntry.readTag,
+      (pointer) => fn.set(value, loadInteger(bytes, signed, pointer)),
+      () => {
+        this.checked(this.host('loadMiss', i32(bytes)));
+        fn.set(value, loadInteger(bytes, signed, this.state, State.missValue));
+      },
+    );
+    return value;
+  }
+
+  store(bytes: number, linear: I64, value: I64): void {
+    const kept = this.let(value);
+    this.#throughTlb(
+      linear,
+      bytes,
+      TlbEntry.writeTag,
+      (pointer) => this.fn.store(storeInteger(bytes, pointer, kept)),
+      () => {
+        this.fn.store(store64(this.state, kept, State.missValue));
+        this.checked(this.host('storeMiss', i32(bytes)));
+      },
+    );
+  }
+
+  load128(linear: I64): V128 {
+    const value = this.fn.local('v128');
+    this.#throughTlb(
+      linear,
+      16,
+      TlbEntry.readTag,
+      (pointer) => this.fn.set(value, load128(pointer)),
+      () => {
+        this.checked(this.host('loadMiss', i32(16)));
+        this.fn.set(value, load128(this.state, State.missValue));
+      },
+    );
+    return value;
+  }
+
+  store128(linear: I64, value: V128): void {
+    const kept = this.let(value);
+    this.#throughTlb(
+      linear,
+      16,
+      TlbEntry.writeTag,
+      (pointer) => this.fn.store(store128(pointer, kept)),
+      () => {
+        this.fn.store(store128(this.state, kept, State.missValue));
+        this.checked(this.host('storeMiss', i32(16)));
+      },
+    );
+  }
+
+  #throughTlb(
+    linear: I64,
+    bytes: number,
+    tag: TlbEntry.readTag | TlbEntry.writeTag,
+    hit: (pointer: I32) => void,
+    miss: () => void,
+  ): void {
+    const { fn } = this;
+    const address = this.let(linear);
+    const entry = this.let(this.#tlbEntry(address));
+    const offset = this.let(sub(address, load64(entry, tag)));
+    fn.if(
+      gtU(offset, i64(4096 - bytes)),
+      () => {
+        fn.store(store64(this.state, address, State.missAddress));
+        miss();
+      },
+      () => hit(add(load32(entry, TlbEntry.frame), wrap(offset))),
+    );
+  }
+
+  pointer(linear: I64, write: boolean): I32 {
+    const address = this.let(linear);
+    const entry = this.let(this.#tlbEntry(address));
+    const offset = this.let(sub(address, load64(entry, write ? TlbEntry.writeTag : TlbEntry.readTag)));
+    return select(gtU(offset, i64(4095)), i32(0), add(load32(entry, TlbEntry.frame), wrap(offset)));
+  }
+
+  read128(operand: number, unaligned = false): V128 {
+    const { kind, size } = this.#operand(operand);
+    if (kind === OperandKind.xmm) return load128(this.operandPointer(operand));
+    if (kind !== OperandKind.memory) throw new Error(`${this.shape.operation}: operand ${operand} is no vector`);
+    if (size < 16) {
+      const low = this.let(this.load(size, this.address(size, false)));
+      // i64x2.replace_lane 0 of zero
+      return vector('v128', 30, [vector('v128', 12, [], new Array(16).fill(0)), low], [0]);
+    }
+    const address = this.let(this.address(16, false));
+    if (!unaligned) this.#requireAligned(address);
+    return this.load128(address);
+  }
+
+  write128(operand: number, value: V128, unaligned = false): void {
+    const { kind } = this.#operand(operand);
+    if (kind === OperandKind.xmm) {
+      this.fn.store(store128(this.operandPointer(operand), value));
+      return;
+    }
+    const address = this.let(this.address(16, true));
+    if (!unaligned) this.#requireAligned(address);
+    this.store128(address, value);
+  }
+
+  #requireAligned(address: I64): void {
+    this.fn.if(ne(and(address, i64(15)), i64(0)), () => this.raise(13, i32(0)));
+  }
+
+  #descriptor(kind: FlagKind, result: I64, a?: I64, b?: I64): void {
+    const { fn, state } = this;
+    fn.store(store32(state, i32(kind), State.flagKind));
+    if (a) fn.store(store64(state, a, State.flagA));
+    if (b) fn.store(store64(state, b, State.flagB));
+    fn.store(store64(state, result, State.flagResult));
+  }
+
+  setFlagsAdd(a: I64, b: I64, result: I64): void {
+    this.#descriptor(FlagKind.add, result, a, b);
+  }
+
+  setFlagsSub(a: I64, b: I64, result: I64): void {
+    this.#descriptor(FlagKind.sub, result, a, b);
+  }
+
+  setFlagsSbb(a: I64, b: I64, result: I64): void {
+    this.#descriptor(FlagKind.sbb, result, a, b);
+  }
+
+  setFlagsLogic(result: I64): void {
+    this.#descriptor(FlagKind.logic, result);
+  }
+
+  setFlagsResult(result: I64, carryOverflowAdjust: I64): void {
+    this.#descriptor(FlagKind.result, result, carryOverflowAdjust);
+  }
+
+  setFlagsExplicit(bits: I64): void {
+    const kept = this.let(bits);
+    this.#descriptor(FlagKind.explicit, extendU(eqz(and(kept, i64(0x40)))), kept);
+  }
+
+  flags(): I64 {
+    return extendU(callOf('i32', this.#functions.flags, this.state));
+  }
+
+  carry(): I64 {
+    return extendU(callOf('i32', this.#functions.carry, this.state));
+  }
+
+  condition(condition: Condition): I32 {
+    const { state, fn } = this;
+    const kind = load32(state, State.flagKind);
+    const a = load64(state, State.flagA);
+    const b = load64(state, State.flagB);
+    const result = load64(state, State.flagResult);
+    const flags = callOf('i32', this.#functions.flags, state);
+    const bit = (mask: number) => ne(and(flags, i32(mask)), i32(0));
+    const compared = (whenSub: I32, otherwise: () => I32): I32 => {
+      const value = fn.local('i32');
+      fn.if(
+        eq(kind, i32(FlagKind.sub)),
+        () => fn.set(value, whenSub),
+        () => fn.set(value, otherwise()),
+      );
+      return value;
+    };
+    /** SF ≠ OF, from bits 7 and 11. */
+    const less = () => {
+      const bits = this.let(flags);
+      return and(xor(shrU(bits, i32(7)), shrU(bits, i32(11))), i32(1));
+    };
+    switch (condition) {
+      case 'e':
+        return eqz(result);
+      case 'ne':
+        return ne(result, i64(0));
+      case 'b':
+        return compared(ltU(a, b), () => and(flags, i32(1)));
+      case 'be':
+        return compared(leU(a, b), () => or(eqz(result), and(flags, i32(1))));
+      case 's': {
+        const value = fn.local('i32');
+        fn.if(
+          kind,
+          () => fn.set(value, ltS(result, i64(0))),
+          () => fn.set(value, bit(0x80)),
+        );
+        return value;
+      }
+      case 'l':
+        return compared(ltS(a, b), less);
+      case 'le':
+        return compared(leS(a, b), () => or(eqz(result), less()));
+      case 'o':
+        return bit(0x800);
+      case 'p':
+        return bit(0x4);
+      case 'ae':
+      case 'a':
+      case 'ns':
+      case 'ge':
+      case 'g':
+      case 'no':
+      case 'np':
+        return eqz(this.condition(OPPOSITE[condition]));
+    }
+  }
+
+  otherFlags(): I32 {
+    return load32(this.state, State.flagsRest);
+  }
+
+  setOtherFlags(bits: I32): void {
+    this.fn.store(store32(this.state, bits, State.flagsRest));
+  }
+
+  branch(): void {
+    this.#ways.branch();
+  }
+
+  jump(target: I64): void {
+    this.#ways.jump(this.shape.long ? target : zeroExtend(target, this.shape.operandSize));
+  }
+
+  nextAddress(): I64 {
+    const next = add(load64(this.state, State.pageBase), extendU(load16U32(this.record, RecordField.next)));
+    if (this.shape.long) return next;
+    const offset = sub(next, load64(this.state, State.segmentBase + 8));
+    return zeroExtend(offset, this.shape.operandSize === 2 ? 2 : 4);
+  }
+
+  raise(vector: number, error: I32 = i32(0)): void {
+    this.fn.store(store32(this.state, i32(vector), State.exitDetail));
+    this.fn.store(store32(this.state, error, State.exitError));
+    this.#ways.leave(i32(Exit.exception));
+  }
+
+  exit(kind: Exit, detail: I32 = i32(0)): void {
+    this.fn.store(store32(this.state, detail, State.exitDetail));
+    this.#ways.leave(i32(kind));
+  }
+
+  exitAfter(kind: Exit, detail: I32 = i32(0)): void {
+    this.fn.store(store32(this.state, detail, State.exitDetail));
+    this.fn.store(store32(this.state, i32(0), State.exitError));
+    this.#ways.leaveAfter(i32(kind));
+  }
+
+  budget(): I32 {
+    return load32(this.state, State.budget);
+  }
+
+  countSteps(steps: I32): void {
+    this.fn.store(store32(this.state, sub(this.budget(), steps), State.budget));
+  }
+
+  repeatLater(): void {
+    this.#ways.leave(i32(Exit.budget));
+  }
+
+  host(name: HostFunction, ...operands: I32[]): I32 {
+    return callOf('i32', this.#functions.host[name], this.state, ...operands);
+  }
+
+  checked(result: I32): void {
+    const value = this.let(result);
+    this.fn.if(value, () => this.#ways.leave(value));
+  }
+
+  /** Ends the instruction normally. */
+  done(): void {
+    this.#ways.next();
+  }
+}
+
+const OPPOSITE = { ae: 'b', a: 'be', ns: 's', ge: 'l', g: 'le', no: 'o', np: 'p' } as const;
+
+/** (state) → the six arithmetic flags. */
+export function emitFlags(fn: FunctionBuilder): void {
+  const state = fn.parameter(0, 'i32');
+  const kind = fn.let(load32(state, State.flagKind));
+  const a = fn.let(load64(state, State.flagA));
+  fn.if(eqz(kind), () => fn.return(wrap(a)));
+  const b = fn.let(load64(state, State.flagB));
+  const result = fn.let(load64(state, State.flagResult));
+  const bits = fn.local('i32');
+  const bit = (value: I32, mask: number) => select(value, i32(mask), i32(0));
+  // The parity flag is set for an even number of ones in the low byte.
+  const odd = and(wrap(popcnt(and(result, i64(0xff)))), i32(1));
+  fn.set(
+    bits,
+    or(or(bit(eqz(result), 0x40), bit(ltS(result, i64(0)), 0x80)), bit(eqz(odd), 0x04)),
+  );
+  fn.if(eq(kind, i32(FlagKind.logic)), () => fn.return(bits));
+  fn.if(eq(kind, i32(FlagKind.result)), () => fn.return(or(bits, wrap(a))));
+  const carries = fn.local('i64');
+  const overflows = fn.local('i64');
+  fn.if(
+    eq(kind, i32(FlagKind.add)),
+    () => {
+      fn.set(carries, or(and(a, b), and(or(a, b), inverse(result))));
+      fn.set(overflows, and(xor(a, result), xor(b, result)));
+    },
+    () => {
+      fn.set(carries, or(and(inverse(a), b), and(or(inverse(a), b), result)));
+      fn.set(overflows, and(xor(a, b), xor(a, result)));
+    },
+  );
+  fn.set(bits, or(bits, bit(ltS(carries, i64(0)), 0x01)));
+  fn.set(bits, or(bits, bit(ltS(overflows, i64(0)), 0x800)));
+  fn.return(or(bits, and(wrap(xor(xor(a, b), result)), i32(0x10))));
+}
+
+/** (state) → CF. */
+export function emitCarry(fn: FunctionBuilder, flagsFunction: number): void {
+  const state = fn.parameter(0, 'i32');
+  const kind = fn.let(load32(state, State.flagKind));
+  fn.if(eq(kind, i32(FlagKind.sub)), () =>
+    fn.return(ltU(load64(state, State.flagA), load64(state, State.flagB))),
+  );
+  fn.if(eq(kind, i32(FlagKind.logic)), () => fn.return(i32(0)));
+  fn.if(eq(kind, i32(FlagKind.result)), () => fn.return(and(load32(state, State.flagA), i32(1))));
+  fn.return(and(callOf('i32', flagsFunction, state), i32(1)));
+}
+
+function inverse(value: I64): I64 {
+  return xor(value, i64(-1));
+}

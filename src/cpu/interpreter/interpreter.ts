@@ -1,0 +1,369 @@
+import type { HostMemory } from '../../memory/host-memory.ts';
+import { Exit } from '../exits.ts';
+import { type HostFunction, HOST_FUNCTIONS, type Semantics, type Shape } from '../semantics/context.ts';
+import { parseShapeKey, shapeKey } from '../semantics/shape-key.ts';
+import { State } from '../state.ts';
+import { CODE_HASH_SHIFT, CODE_SLOTS_SHIFT, CodeSlot, TlbEntry } from '../tlb-layout.ts';
+import {
+  add,
+  and,
+  eq,
+  eqz,
+  extendU,
+  gtS,
+  gtU,
+  type I32,
+  type I64,
+  i32,
+  i64,
+  leS,
+  load16U32,
+  load32,
+  load64,
+  load8U32,
+  or,
+  shl,
+  shrU,
+  store32,
+  store64,
+  sub,
+  wrap,
+  xor,
+} from '../wasm/expression.ts';
+import { callIndirectOf, callOf, type FunctionBuilder, ModuleBuilder } from '../wasm/module.ts';
+import { emitCarry, emitFlags, type Functions, RecordContext, type Ways } from './context.ts';
+import { Link, PseudoHandler, RecordField } from './record.ts';
+
+/** What a cold handler answers, besides 0 (go on) and a positive Exit (leave at the instruction). */
+const enum Answer {
+  /** Control goes to State.rip. */
+  jump = -1,
+  /** Taken direct branch of the record. */
+  branch = -2,
+  /** Exits behind the instruction are −3 − exit. */
+  leaveAfter = -3,
+}
+
+const STATE_TO_INTEGER = { parameters: ['i32'], result: 'i32' } as const;
+const COLD_HANDLER = { parameters: ['i32', 'i32'], result: 'i32' } as const;
+
+/** Cold handlers that the function table can hold; a kernel and its programs meet about a thousand. */
+const TABLE_SIZE = 8192;
+
+export type HostFunctions = Record<HostFunction, (...operands: number[]) => number>;
+
+export interface InterpreterOptions {
+  readonly memory: HostMemory;
+  readonly host: HostFunctions;
+  /** Meaning of each operation. */
+  readonly semantics: ReadonlyMap<string, Semantics>;
+  /** Shapes (as keys) whose handlers are part of the one big function. */
+  readonly hotShapes: readonly string[];
+  /** Entries of each TLB, a power of two. */
+  readonly tlbEntries: number;
+  /** Address of the table of decoded code by place. */
+  readonly codeSlots: number;
+}
+
+/**
+ * Tier 0. One generated function dispatches with a branch table over decoded records: the shapes that programs execute
+ * most are part of it, all others are functions that are generated when they are first met.
+ */
+export class Interpreter {
+  readonly #options: InterpreterOptions;
+  readonly #table: WebAssembly.Table;
+  readonly #handlers = new Map<string, number>();
+  readonly #firstCold: number;
+  readonly #run: (state: number) => number;
+  readonly #flags: (state: number) => number;
+  readonly #imports: WebAssembly.Imports;
+  #cold = 0;
+
+  constructor(options: InterpreterOptions) {
+    this.#options = options;
+    this.#table = new WebAssembly.Table({ element: 'anyfunc', initial: TABLE_SIZE });
+    const hot = options.hotShapes.filter((key) => options.semantics.has(parseShapeKey(key).operation));
+    hot.forEach((key, index) => {
+      this.#handlers.set(key, PseudoHandler.count + index);
+    });
+    this.#firstCold = PseudoHandler.count + hot.length;
+    const shared = { memory: options.memory.memory, table: this.#table, ...options.host };
+    const main = this.#instantiate(buildMain(options, hot), shared);
+    this.#run = main.run as (state: number) => number;
+    this.#flags = main.flags as (state: number) => number;
+    this.#imports = { host: { ...shared, flags: main.flags, carry: main.carry } };
+  }
+
+  /** Executes from State.rip until an exit and returns its kind. */
+  run(state: number): Exit {
+    return this.#run(state);
+  }
+
+  /** The six arithmetic flags. */
+  flags(state: number): number {
+    return this.#flags(state);
+  }
+
+  get coldHandlers(): number {
+    return this.#cold;
+  }
+
+  /** The handler of a shape, generated when it is met for the first time; −1 when the operation has no meaning here. */
+  handlerFor(shape: Shape): number {
+    const key = shapeKey(shape);
+    const known = this.#handlers.get(key);
+    if (known !== undefined) return known;
+    const semantics = this.#options.semantics.get(shape.operation);
+    if (!semantics) return -1;
+    if (this.#cold === TABLE_SIZE) throw new RangeError(`more than ${TABLE_SIZE} shapes of instructions`);
+    const module = buildCold(this.#options, shape, semantics);
+    const instance = new WebAssembly.Instance(new WebAssembly.Module(module), this.#imports);
+    this.#table.set(this.#cold, instance.exports.handler as () => number);
+    const handler = this.#firstCold + this.#cold++;
+    this.#handlers.set(key, handler);
+    return handler;
+  }
+
+  /** Every shape met so far with its handler, for the profile that chooses hot shapes. */
+  shapes(): IterableIterator<[string, number]> {
+    return this.#handlers.entries();
+  }
+
+  #instantiate(bytes: Uint8Array<ArrayBuffer>, host: Record<string, unknown>): WebAssembly.Exports {
+    return new WebAssembly.Instance(new WebAssembly.Module(bytes), { host: host as WebAssembly.ModuleImports }).exports;
+  }
+}
+
+function importHost(module: ModuleBuilder): Record<HostFunction, number> {
+  const host = {} as Record<HostFunction, number>;
+  for (const name of Object.keys(HOST_FUNCTIONS) as HostFunction[]) {
+    host[name] = module.importFunction(name, {
+      parameters: new Array<'i32'>(HOST_FUNCTIONS[name]).fill('i32'),
+      result: 'i32',
+    });
+  }
+  return host;
+}
+
+function newModule(options: InterpreterOptions): ModuleBuilder {
+  const module = new ModuleBuilder(options.memory.size / 0x1_0000);
+  module.importTable(TABLE_SIZE);
+  return module;
+}
+
+function buildCold(options: InterpreterOptions, shape: Shape, semantics: Semantics): Uint8Array<ArrayBuffer> {
+  const module = newModule(options);
+  const functions: Functions = {
+    host: importHost(module),
+    flags: module.importFunction('flags', STATE_TO_INTEGER),
+    carry: module.importFunction('carry', STATE_TO_INTEGER),
+  };
+  const { builder: fn } = module.function(COLD_HANDLER, 'handler');
+  const state = fn.parameter(0, 'i32');
+  const ways: Ways = {
+    next: () => fn.return(i32(0)),
+    leave: (kind) => fn.return(kind),
+    leaveAfter: (kind) => fn.return(sub(i32(Answer.leaveAfter), kind)),
+    branch: () => fn.return(i32(Answer.branch)),
+    jump: (target) => {
+      fn.store(store64(state, target, State.rip));
+      fn.return(i32(Answer.jump));
+    },
+  };
+  const context = new RecordContext(fn, shape, state, fn.parameter(1, 'i32'), ways, functions, options.tlbEntries);
+  semantics(context);
+  context.done();
+  fn.unreachable();
+  return module.build();
+}
+
+function buildMain(options: InterpreterOptions, hot: readonly string[]): Uint8Array<ArrayBuffer> {
+  const module = newModule(options);
+  const host = importHost(module);
+  const flags = module.function(STATE_TO_INTEGER, 'flags');
+  emitFlags(flags.builder);
+  flags.builder.unreachable();
+  const carry = module.function(STATE_TO_INTEGER, 'carry');
+  emitCarry(carry.builder, flags.index);
+  carry.builder.unreachable();
+  const functions: Functions = { host, flags: flags.index, carry: carry.index };
+  const { builder: fn } = module.function(STATE_TO_INTEGER, 'run');
+  emitRun(fn, options, functions, hot, module.type(COLD_HANDLER));
+  return module.build();
+}
+
+function emitRun(
+  fn: FunctionBuilder,
+  options: InterpreterOptions,
+  functions: Functions,
+  hot: readonly string[],
+  coldType: number,
+): void {
+  const state = fn.parameter(0, 'i32');
+  const record = fn.local('i32');
+  const target = fn.local('i64');
+  const code = fn.local('i32');
+
+  const pageBase = load64(state, State.pageBase);
+  const budget = load32(state, State.budget);
+  const index = load8U32(record, RecordField.index);
+  const next = add(pageBase, extendU(load16U32(record, RecordField.next)));
+  const start = sub(next, extendU(load8U32(record, RecordField.length)));
+  const link = load32(record, RecordField.link);
+  const spend = (count: I32) => fn.store(store32(state, sub(budget, count), State.budget));
+  const setRip = (address: I64) => fn.store(store64(state, address, State.rip));
+
+  fn.set(target, load64(state, State.rip));
+  const again = fn.open(0x03);
+  const jump = fn.open(0x02);
+  fn.branchIf(eqz(record), jump);
+  const leave = fn.open(0x02);
+  const leaveAfter = fn.open(0x02);
+  const branchSlow = fn.open(0x02);
+  const dispatch = fn.open(0x03);
+
+  const followLink = (known: I32) => {
+    fn.if(gtU(known, i32(Link.otherPage)), () => {
+      fn.set(record, known);
+      fn.branchIf(gtS(budget, i32(0)), dispatch);
+      fn.set(code, i32(Exit.budget));
+      fn.branch(leave);
+    });
+    fn.branch(branchSlow);
+  };
+  const branch = () => {
+    spend(add(index, i32(1)));
+    const known = fn.let(link);
+    followLink(known);
+  };
+  const ways: Ways = {
+    next: () => {
+      fn.set(record, add(record, i32(RecordField.size)));
+      fn.branch(dispatch);
+    },
+    leave: (kind) => {
+      fn.set(code, kind);
+      fn.branch(leave);
+    },
+    leaveAfter: (kind) => {
+      fn.set(code, kind);
+      fn.branch(leaveAfter);
+    },
+    branch,
+    jump: (address) => {
+      fn.set(target, address);
+      spend(add(index, i32(1)));
+      fn.branch(jump);
+    },
+  };
+
+  const pseudo: (() => void)[] = [];
+  pseudo[PseudoHandler.stale] = () => {
+    spend(index);
+    fn.set(target, start);
+    fn.branch(jump);
+  };
+  pseudo[PseudoHandler.fallThrough] = () => {
+    spend(index);
+    const known = fn.let(link);
+    followLink(known);
+  };
+  pseudo[PseudoHandler.guard] = () => {
+    const following = fn.let(add(pageBase, i64(4096)));
+    const entry = fn.let(executeEntry(state, following, options.tlbEntries));
+    const same = and(
+      eq(load64(entry, TlbEntry.executeTag), following),
+      eq(load32(entry, TlbEntry.frame), load32(record, RecordField.displacement)),
+    );
+    fn.if(same, () => {
+      ways.next();
+    });
+    fn.set(target, start);
+    setRip(start);
+    fn.set(record, callOf('i32', functions.host.lookup, state, i32(0)));
+    fn.branchIf(record, dispatch);
+    fn.return(load32(state, State.exitKind));
+  };
+  pseudo[PseudoHandler.stop] = () => {
+    spend(index);
+    setRip(start);
+    fn.return(i32(Exit.budget));
+  };
+
+  const emitters = [
+    ...pseudo,
+    ...hot.map((key) => () => {
+      const shape = parseShapeKey(key);
+      const context = new RecordContext(fn, shape, state, record, ways, functions, options.tlbEntries);
+      (options.semantics.get(shape.operation) as Semantics)(context);
+      context.done();
+    }),
+    () => {
+      const slot = sub(load16U32(record, RecordField.handler), i32(PseudoHandler.count + hot.length));
+      const answer = fn.let(callIndirectOf('i32', coldType, slot, state, record));
+      fn.if(eqz(answer), ways.next);
+      fn.if(gtS(answer, i32(0)), () => ways.leave(answer));
+      fn.if(eq(answer, i32(Answer.jump)), () => ways.jump(load64(state, State.rip)));
+      fn.if(eq(answer, i32(Answer.branch)), branch);
+      ways.leaveAfter(sub(i32(Answer.leaveAfter), answer));
+    },
+  ];
+  // The block opened last is closed first: it belongs to the first handler.
+  const labels = emitters.map(() => fn.open(0x02)).reverse();
+  const cold = labels.pop();
+  if (!cold) throw new Error('the branch table needs handlers');
+  fn.branchTable(load16U32(record, RecordField.handler), labels, cold);
+  for (const emit of emitters) {
+    fn.close();
+    fn.scope(emit);
+  }
+  fn.unreachable();
+  fn.close(); // dispatch
+
+  fn.unreachable();
+  fn.close(); // branchSlow: the target lies on another page or was not looked up yet
+  fn.set(target, add(pageBase, load64(record, RecordField.immediate)));
+  fn.branchIf(eq(link, i32(Link.otherPage)), jump);
+  fn.branchIf(leS(budget, i32(0)), jump);
+  setRip(target);
+  fn.set(record, callOf('i32', functions.host.lookup, state, record));
+  fn.branchIf(record, again);
+  fn.return(load32(state, State.exitKind));
+  fn.close(); // leaveAfter
+  spend(add(index, i32(1)));
+  setRip(next);
+  fn.return(code);
+  fn.close(); // leave
+  spend(index);
+  setRip(start);
+  fn.return(code);
+  fn.close(); // jump
+  fn.if(leS(budget, i32(0)), () => {
+    setRip(target);
+    fn.return(i32(Exit.budget));
+  });
+  const entry = fn.let(executeEntry(state, target, options.tlbEntries));
+  const page = fn.let(and(target, i64(-4096)));
+  fn.if(eq(load64(entry, TlbEntry.executeTag), page), () => {
+    const place = fn.let(add(load32(entry, TlbEntry.frame), and(wrap(target), i32(4095))));
+    const hash = and(xor(place, shrU(place, i32(CODE_HASH_SHIFT))), i32((1 << CODE_SLOTS_SHIFT) - 1));
+    const slot = fn.let(add(i32(options.codeSlots), shl(hash, i32(CodeSlot.sizeShift))));
+    const key = or(extendU(place), shl(extendU(load32(state, State.codeSize)), i64(32)));
+    fn.if(eq(load64(slot, CodeSlot.key), key), () => {
+      fn.set(record, load32(slot, CodeSlot.record));
+      fn.store(store64(state, page, State.pageBase));
+      fn.branch(again);
+    });
+  });
+  setRip(target);
+  fn.set(record, callOf('i32', functions.host.lookup, state, i32(0)));
+  fn.branchIf(record, again);
+  fn.return(load32(state, State.exitKind));
+  fn.close(); // again
+  fn.unreachable();
+}
+
+function executeEntry(state: I32, address: I64, tlbEntries: number): I32 {
+  const slot = and(wrap(shrU(address, i64(12))), i32(tlbEntries - 1));
+  return add(load32(state, State.tlb), shl(slot, i32(TlbEntry.sizeShift)));
+}

@@ -1,0 +1,30 @@
+/**
+ * One entry of the software TLB, 32 bytes. An entry belongs to the page number's low bits.
+ *
+ * `address − tag <=u 4096 − size` tests page and crossing at once; an invalid tag is a page number that cannot fall
+ * into the entry. The write tag stays invalid for read-only pages, clean pages, pages with decoded code and watched ones.
+ */
+export const enum TlbEntry {
+  readTag = 0,
+  writeTag = 8,
+  executeTag = 16,
+  /** Host address of the page's frame. */
+  frame = 24,
+  sizeShift = 5,
+  size = 32,
+}
+
+/**
+ * Decoded code by place: 16 bytes a slot.
+ *   0  u64 key: host address of the first byte | code mode << 32
+ *   8  u32 record
+ */
+export const enum CodeSlot {
+  key = 0,
+  record = 8,
+  sizeShift = 4,
+  size = 16,
+}
+export const CODE_SLOTS_SHIFT = 16;
+/** The slot of a key: bits of the address, spread by its page. */
+export const CODE_HASH_SHIFT = 11;

@@ -1,0 +1,321 @@
+import { type Expression, type I32, type Store, TYPE_CODES, type ValueType } from './expression.ts';
+import { ByteWriter } from './writer.ts';
+
+export interface Signature {
+  readonly parameters: readonly ValueType[];
+  readonly result: ValueType | null;
+}
+
+/** A structured label; `depth` counts enclosing constructs at its opening. */
+export interface Label {
+  readonly depth: number;
+}
+
+export interface Local<T extends ValueType = ValueType> extends Expression<T> {
+  readonly index: number;
+}
+
+/** Builds the body of one function. Statements are emitted at once, in order. */
+export class FunctionBuilder {
+  readonly signature: Signature;
+  readonly code = new ByteWriter();
+  readonly #types: ValueType[] = [];
+  readonly #free: Record<ValueType, number[]> = { i32: [], i64: [], f32: [], f64: [], v128: [] };
+  #scope: Local[] | null = null;
+  #depth = 0;
+
+  constructor(signature: Signature) {
+    this.signature = signature;
+  }
+
+  parameter<T extends ValueType>(index: number, type: T): Local<T> {
+    return this.#local(index, type);
+  }
+
+  /** A local variable; taken back when the surrounding `scope` ends. */
+  local<T extends ValueType>(type: T): Local<T> {
+    const reused = this.#free[type].pop();
+    const index = reused ?? this.signature.parameters.length + this.#types.push(type) - 1;
+    const local = this.#local(index, type);
+    this.#scope?.push(local);
+    return local;
+  }
+
+  #local<T extends ValueType>(index: number, type: T): Local<T> {
+    return {
+      type,
+      index,
+      emit: (code) => {
+        code.byte(0x20);
+        code.unsigned(index);
+      },
+    };
+  }
+
+  /** Locals made by `body` are free for reuse afterwards. */
+  scope(body: () => void): void {
+    const outer = this.#scope;
+    const mine: Local[] = [];
+    this.#scope = mine;
+    body();
+    this.#scope = outer;
+    for (const local of mine) this.#free[local.type].push(local.index);
+  }
+
+  set<T extends ValueType>(local: Local<T>, value: Expression<T>): void {
+    value.emit(this.code);
+    this.code.byte(0x21);
+    this.code.unsigned(local.index);
+  }
+
+  /** Evaluates once, here; literals and locals made by `let` stay what they are. */
+  let<T extends ValueType>(value: Expression<T>): Expression<T> {
+    if (value.literal !== undefined) return value;
+    const local = this.local(value.type);
+    this.set(local, value);
+    return local;
+  }
+
+  store(store: Store): void {
+    store.emit(this.code);
+  }
+
+  drop(value: Expression): void {
+    value.emit(this.code);
+    this.code.byte(0x1a);
+  }
+
+  /** A call without result. */
+  call(functionIndex: number, ...operands: Expression[]): void {
+    for (const operand of operands) operand.emit(this.code);
+    this.code.byte(0x10);
+    this.code.unsigned(functionIndex);
+  }
+
+  if(condition: I32, then: () => void, otherwise?: () => void): void {
+    condition.emit(this.code);
+    this.code.bytes([0x04, 0x40]);
+    this.#depth++;
+    then();
+    if (otherwise) {
+      this.code.byte(0x05);
+      otherwise();
+    }
+    this.#depth--;
+    this.code.byte(0x0b);
+  }
+
+  block(body: (label: Label) => void): void {
+    this.open(0x02);
+    body({ depth: this.#depth });
+    this.close();
+  }
+
+  loop(body: (label: Label) => void): void {
+    this.open(0x03);
+    body({ depth: this.#depth });
+    this.close();
+  }
+
+  /** Opens a block (0x02) or loop (0x03) by hand, for nests that follow no call structure. */
+  open(opcode: 0x02 | 0x03): Label {
+    this.code.bytes([opcode, 0x40]);
+    this.#depth++;
+    return { depth: this.#depth };
+  }
+
+  close(): void {
+    this.#depth--;
+    this.code.byte(0x0b);
+  }
+
+  branch(label: Label): void {
+    this.code.byte(0x0c);
+    this.code.unsigned(this.#depth - label.depth);
+  }
+
+  branchIf(condition: I32, label: Label): void {
+    condition.emit(this.code);
+    this.code.byte(0x0d);
+    this.code.unsigned(this.#depth - label.depth);
+  }
+
+  branchTable(index: I32, labels: readonly Label[], otherwise: Label): void {
+    index.emit(this.code);
+    this.code.byte(0x0e);
+    this.code.unsigned(labels.length);
+    for (const label of labels) this.code.unsigned(this.#depth - label.depth);
+    this.code.unsigned(this.#depth - otherwise.depth);
+  }
+
+  return(value?: Expression): void {
+    value?.emit(this.code);
+    this.code.byte(0x0f);
+  }
+
+  unreachable(): void {
+    this.code.byte(0x00);
+  }
+
+  /** memory.copy: overlapping areas are handled as memmove does. */
+  copyMemory(target: I32, source: I32, length: I32): void {
+    target.emit(this.code);
+    source.emit(this.code);
+    length.emit(this.code);
+    this.code.bytes([0xfc, 0x0a, 0x00, 0x00]);
+  }
+
+  fillMemory(target: I32, byte: I32, length: I32): void {
+    target.emit(this.code);
+    byte.emit(this.code);
+    length.emit(this.code);
+    this.code.bytes([0xfc, 0x0b, 0x00]);
+  }
+
+  body(): Uint8Array {
+    const out = new ByteWriter();
+    out.unsigned(this.#types.length);
+    for (const type of this.#types) {
+      out.unsigned(1);
+      out.byte(TYPE_CODES[type]);
+    }
+    out.bytes(this.code.result());
+    out.byte(0x0b);
+    return out.result().slice();
+  }
+}
+
+/** The value of a call. */
+export function callOf<T extends ValueType>(type: T, functionIndex: number, ...operands: Expression[]): Expression<T> {
+  return {
+    type,
+    emit: (code) => {
+      for (const operand of operands) operand.emit(code);
+      code.byte(0x10);
+      code.unsigned(functionIndex);
+    },
+  };
+}
+
+/** The value of an indirect call through table 0. */
+export function callIndirectOf<T extends ValueType>(
+  type: T,
+  typeIndex: number,
+  slot: I32,
+  ...operands: Expression[]
+): Expression<T> {
+  return {
+    type,
+    emit: (code) => {
+      for (const operand of operands) operand.emit(code);
+      slot.emit(code);
+      code.byte(0x11);
+      code.unsigned(typeIndex);
+      code.byte(0);
+    },
+  };
+}
+
+/** Assembles a module that imports one memory, maybe one table, and functions. */
+export class ModuleBuilder {
+  readonly #signatures: Signature[] = [];
+  readonly #imports: { name: string; type: number }[] = [];
+  readonly #functions: { builder: FunctionBuilder; type: number; name: string | null }[] = [];
+  readonly #memoryPages: number;
+  #tableMinimum: number | null = null;
+
+  /** @param memoryPages exact size of the imported memory, in 64 KiB pages */
+  constructor(memoryPages: number) {
+    this.#memoryPages = memoryPages;
+  }
+
+  type(signature: Signature): number {
+    const found = this.#signatures.findIndex(
+      (other) => other.result === signature.result && other.parameters.join() === signature.parameters.join(),
+    );
+    return found >= 0 ? found : this.#signatures.push(signature) - 1;
+  }
+
+  importTable(minimum: number): void {
+    this.#tableMinimum = minimum;
+  }
+
+  /** All imports come before the first function. */
+  importFunction(name: string, signature: Signature): number {
+    if (this.#functions.length > 0) throw new Error('imports come first');
+    return this.#imports.push({ name, type: this.type(signature) }) - 1;
+  }
+
+  /** Declares a function; its body may be built later. Exported when named. */
+  function(signature: Signature, name: string | null = null): { builder: FunctionBuilder; index: number } {
+    const builder = new FunctionBuilder(signature);
+    const index = this.#imports.length + this.#functions.push({ builder, type: this.type(signature), name }) - 1;
+    return { builder, index };
+  }
+
+  build(): Uint8Array<ArrayBuffer> {
+    const out = new ByteWriter();
+    out.bytes([0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00]);
+    section(out, 1, (body) => {
+      body.unsigned(this.#signatures.length);
+      for (const { parameters, result } of this.#signatures) {
+        body.byte(0x60);
+        body.unsigned(parameters.length);
+        for (const parameter of parameters) body.byte(TYPE_CODES[parameter]);
+        body.unsigned(result === null ? 0 : 1);
+        if (result !== null) body.byte(TYPE_CODES[result]);
+      }
+    });
+    section(out, 2, (body) => {
+      body.unsigned(1 + (this.#tableMinimum === null ? 0 : 1) + this.#imports.length);
+      body.string('host');
+      body.string('memory');
+      body.bytes([0x02, 0x01]);
+      body.unsigned(this.#memoryPages);
+      body.unsigned(this.#memoryPages);
+      if (this.#tableMinimum !== null) {
+        body.string('host');
+        body.string('table');
+        body.bytes([0x01, 0x70, 0x00]);
+        body.unsigned(this.#tableMinimum);
+      }
+      for (const { name, type } of this.#imports) {
+        body.string('host');
+        body.string(name);
+        body.byte(0x00);
+        body.unsigned(type);
+      }
+    });
+    section(out, 3, (body) => {
+      body.unsigned(this.#functions.length);
+      for (const { type } of this.#functions) body.unsigned(type);
+    });
+    section(out, 7, (body) => {
+      const named = this.#functions.flatMap(({ name }, index) => (name === null ? [] : [{ name, index }]));
+      body.unsigned(named.length);
+      for (const { name, index } of named) {
+        body.string(name);
+        body.byte(0x00);
+        body.unsigned(this.#imports.length + index);
+      }
+    });
+    section(out, 10, (body) => {
+      body.unsigned(this.#functions.length);
+      for (const { builder } of this.#functions) {
+        const bytes = builder.body();
+        body.unsigned(bytes.length);
+        body.bytes(bytes);
+      }
+    });
+    return out.result().slice();
+  }
+}
+
+function section(out: ByteWriter, id: number, fill: (body: ByteWriter) => void): void {
+  const body = new ByteWriter();
+  fill(body);
+  out.byte(id);
+  out.unsigned(body.length);
+  out.bytes(body.result());
+}
+
