@@ -1,0 +1,115 @@
+import { readdir, readFile } from 'node:fs/promises';
+import { dirname, join, normalize, relative } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/**
+ * Checks that imports point downward only. Each folder of src/ may import itself and the folders listed for it. The
+ * order is that of the architecture: an interface stands on operations, these on paging, that on host memory, that on
+ * the processor and its frames.
+ */
+const BOTTOM = ['x86'];
+const MEMORY = [...BOTTOM, 'memory'];
+const CPU = [...MEMORY, 'cpu'];
+const MM = [...CPU, 'mm'];
+const PAGING = [...MM, 'paging'];
+const OPS = [...PAGING, 'ops'];
+const INSPECT = [...OPS, 'boot', 'inspect'];
+const DEVICES = [...INSPECT, 'devices'];
+const DOMAIN = [...DEVICES, 'domain', 'api.ts'];
+const INTERFACES = [...DOMAIN, 'interfaces'];
+const CORE = [...INTERFACES, 'index.ts'];
+
+const ALLOWED: Readonly<Record<string, readonly string[]>> = {
+  x86: BOTTOM,
+  memory: MEMORY,
+  cpu: CPU,
+  mm: MM,
+  paging: PAGING,
+  ops: OPS,
+  boot: ['boot'],
+  inspect: INSPECT,
+  devices: DEVICES,
+  domain: DOMAIN,
+  interfaces: INTERFACES,
+  'api.ts': ['api.ts'],
+  'index.ts': CORE,
+  node: [...CORE, 'node'],
+  browser: [...CORE, 'browser'],
+  web: [...CORE, 'browser', 'web'],
+  cli: [...CORE, 'node', 'cli', 'guests'],
+};
+
+/** Folders that may use Node. */
+const NODE_FOLDERS = ['node', 'cli'];
+/** Packages that work in every browser; the core may use no other. */
+const CORE_PACKAGES = ['fflate', 'fzstd'];
+
+export interface SourceFile {
+  /** Relative to the repository's root. */
+  readonly path: string;
+  readonly text: string;
+}
+
+/** @returns one line for each import that is not allowed. */
+export function findForbiddenImports(files: readonly SourceFile[]): string[] {
+  return files.flatMap(({ path, text }) =>
+    importsOf(text).flatMap((specifier) => {
+      const reason = forbiddenReason(path, specifier);
+      return reason === undefined ? [] : [`${path}: imports ${specifier}: ${reason}`];
+    }),
+  );
+}
+
+/** Specifiers of import and export declarations and of import() with a constant. */
+function importsOf(text: string): string[] {
+  const withoutComments = text.replace(/\/\*[\s\S]*?\*\//g, '').replace(/^\s*\/\/.*$/gm, '');
+  const pattern =
+    /(?:^|\n|;)\s*(?:import|export)\s(?:[^'"`;]*?\sfrom\s*)?['"]([^'"]+)['"]|\bimport\(\s*['"]([^'"]+)['"]\s*\)/g;
+  return [...withoutComments.matchAll(pattern)].map((match) => (match[1] ?? match[2]) as string);
+}
+
+function forbiddenReason(path: string, specifier: string): string | undefined {
+  const from = folderOf(path);
+  if (!specifier.startsWith('.')) {
+    if (NODE_FOLDERS.includes(from)) return undefined;
+    if (specifier.startsWith('node:')) return 'the core works without Node';
+    if (from === 'web' || CORE_PACKAGES.includes(specifier)) return undefined;
+    return `the core may use no package but ${CORE_PACKAGES.join(', ')}`;
+  }
+  const target = normalize(join(dirname(path), specifier));
+  if (!target.startsWith('src/')) {
+    const outside = target.split('/')[0] as string;
+    if (target === 'package.json' && NODE_FOLDERS.includes(from)) return undefined;
+    return ALLOWED[from]?.includes(outside) ? undefined : 'it lies outside src/';
+  }
+  const to = folderOf(target);
+  const allowed = ALLOWED[from];
+  if (allowed === undefined) return `scripts/check-imports.ts does not know src/${from}`;
+  if (!allowed.includes(to)) return `${from} may import only ${allowed.join(', ')}`;
+  if (from === 'interfaces' && to === 'interfaces' && target.split('/')[2] !== path.split('/')[2]) {
+    return 'interfaces never import each other';
+  }
+  return undefined;
+}
+
+/** "src/cpu/jit/x.ts" → "cpu", "src/index.ts" → "index.ts". */
+function folderOf(path: string): string {
+  return path.split('/')[1] as string;
+}
+
+async function sourceFiles(root: string): Promise<SourceFile[]> {
+  const entries = await readdir(join(root, 'src'), { recursive: true });
+  const paths = entries.filter((entry) => entry.endsWith('.ts') && !entry.endsWith('.d.ts'));
+  return Promise.all(
+    paths.map(async (entry) => {
+      const path = join(root, 'src', entry);
+      return { path: relative(root, path), text: await readFile(path, 'utf8') };
+    }),
+  );
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  const problems = findForbiddenImports(await sourceFiles(join(dirname(fileURLToPath(import.meta.url)), '..')));
+  for (const problem of problems) console.error(problem);
+  process.exitCode = problems.length > 0 ? 1 : 0;
+}

@@ -1,0 +1,77 @@
+/**
+ * The library's public types. `src/index.ts` implements them; the command, the page and users' programs see no more.
+ * Sizes are bytes, times seconds unless a name says otherwise.
+ */
+
+export interface HostOptions {
+  /**
+   * Memory for guests, in bytes: the frame pool that all domains of this host share. What the host itself needs (TLBs,
+   * decoded code, page-table bookkeeping) comes on top.
+   */
+  readonly memory: number;
+}
+
+export interface Host {
+  /**
+   * Builds a domain and lets it run. Rejects with an InputError when the kernel, the initrd or a size is unusable.
+   */
+  boot(options: BootOptions): Promise<VirtualMachine>;
+  /** Figures over all domains, as plain JSON data. */
+  statistics(): object;
+  /** Ends every domain. The host cannot be used afterwards. */
+  close(): void;
+}
+
+/** How the guest asks for privileged work. */
+export type InterfaceName = 'xen' | 'kvm' | 'native' | 'vmi' | 'lguest';
+
+/** How the guest's page tables are carried out. */
+export type PagingName = 'direct' | 'shadow' | 'nested' | 'native';
+
+export interface BootOptions {
+  /** A bzImage or an ELF kernel, either of them compressed or not. */
+  readonly kernel: Uint8Array;
+  readonly initrd?: Uint8Array;
+  readonly commandLine: string;
+  /** Memory of this guest, in bytes; a multiple of 4096. */
+  readonly memory: number;
+  readonly vcpus: number;
+  /** The default is 'xen'. */
+  readonly interface?: InterfaceName;
+  /** The default is what the interface prefers; 'direct' for xen. */
+  readonly paging?: PagingName;
+  /** Called with one line, without its newline, for each operation that crosses from guest to host. */
+  readonly trace?: (line: string) => void;
+  /** Checks the contract of every operation; a violation crashes the domain. */
+  readonly check?: boolean;
+  /** Virtual time: the guest's clock counts instructions, and equal input gives equal runs. */
+  readonly deterministic?: boolean;
+}
+
+export interface VirtualMachine {
+  readonly console: GuestConsole;
+  /** Settles once, when the guest has ended. Console output written before that can still be read. */
+  readonly done: Promise<Outcome>;
+  /** Figures of this domain, as plain JSON data; also valid after the end. */
+  statistics(): object;
+  /** Ends the guest at once; `done` gives `stopped` unless it had ended by itself. */
+  stop(): void;
+}
+
+export interface GuestConsole {
+  /** What the guest prints; closed when the guest has ended. Has one reader. */
+  readonly output: ReadableStream<Uint8Array>;
+  /** Types at the guest's console. Never blocks; bytes wait until the guest takes them. */
+  write(bytes: Uint8Array): void;
+}
+
+export type Outcome =
+  | { readonly kind: 'poweroff' }
+  /** The guest asked for a restart: boot it again with the same options. */
+  | { readonly kind: 'reboot' }
+  /** `reason` is one line; `report` has registers and a symbolised stack, several lines. */
+  | { readonly kind: 'crash'; readonly reason: string; readonly report: string }
+  /** `stop()` or `close()` was called. */
+  | { readonly kind: 'stopped' };
+
+export type CreateHost = (options: HostOptions) => Promise<Host>;

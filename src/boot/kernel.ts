@@ -1,0 +1,73 @@
+import { isBzImage, parseBzImage, type SetupHeader, unpackPayload } from './bzimage.ts';
+import { type Compression, decompress, detectCompression } from './decompress.ts';
+import { type ElfMachine, type ElfSegment, isElf, parseElf } from './elf.ts';
+import { InputError } from './input-error.ts';
+import { readXenNotes, type XenNotes } from './notes.ts';
+
+/** A kernel, unpacked and taken apart, whatever kind of file it came in. */
+export interface KernelImage {
+  readonly format: 'bzimage' | 'elf';
+  readonly compression: Compression | 'none';
+  readonly bits: 32 | 64;
+  readonly machine: ElfMachine;
+  /** The ELF header's entry: the physical address of the native 64- or 32-bit entry for Linux. */
+  readonly entry: bigint;
+  readonly segments: readonly ElfSegment[];
+  /** Undefined if the kernel has none and so is no Xen guest. */
+  readonly xenNotes: XenNotes | undefined;
+  /** Only for a bzImage. */
+  readonly setupHeader: SetupHeader | undefined;
+  /** Only for a bzImage: what a boot loader would load at code32Start. */
+  readonly protectedModeCode: Uint8Array | undefined;
+}
+
+/** Enough for the setup header of a bzImage and for an ELF header. */
+const SMALLEST_FILE = 0x40;
+
+/**
+ * Recognises, unpacks and takes apart a kernel: a bzImage or an ELF file, either of them compressed or not.
+ * Segments are views of `bytes` or of what was unpacked from it.
+ * @throws InputError with one line that says what is wrong with the file.
+ */
+export function loadKernel(bytes: Uint8Array): KernelImage {
+  if (bytes.length === 0) {
+    throw new InputError('the kernel file is empty; give a bzImage (vmlinuz) or an ELF kernel (vmlinux)');
+  }
+  const fileCompression = detectCompression(bytes);
+  const file = fileCompression === undefined ? bytes : decompress(bytes, fileCompression);
+  if (isBzImage(file)) {
+    const bzImage = parseBzImage(file);
+    const { vmlinux, compression } = unpackPayload(bzImage);
+    return takeApart(vmlinux, 'bzimage', compression, bzImage.header, bzImage.protectedModeCode);
+  }
+  if (isElf(file)) return takeApart(file, 'elf', fileCompression ?? 'none', undefined, undefined);
+  if (file.length < SMALLEST_FILE) {
+    throw new InputError(
+      `the kernel file has only ${file.length} bytes; give a whole bzImage (vmlinuz) or ELF kernel (vmlinux)`,
+    );
+  }
+  throw new InputError(
+    'the kernel file is neither a bzImage nor an ELF file; give a bzImage (vmlinuz) or an ELF kernel (vmlinux)',
+  );
+}
+
+function takeApart(
+  vmlinux: Uint8Array,
+  format: KernelImage['format'],
+  compression: KernelImage['compression'],
+  setupHeader: SetupHeader | undefined,
+  protectedModeCode: Uint8Array | undefined,
+): KernelImage {
+  const elf = parseElf(vmlinux);
+  return {
+    format,
+    compression,
+    bits: elf.bits,
+    machine: elf.machine,
+    entry: elf.entry,
+    segments: elf.segments,
+    xenNotes: readXenNotes(elf),
+    setupHeader,
+    protectedModeCode,
+  };
+}

@@ -1,0 +1,41 @@
+import packageJson from '../../package.json' with { type: 'json' };
+import { InputError } from '../boot/input-error.ts';
+import { createHost } from './core.ts';
+import { parseRunOptions } from './options.ts';
+import { ExitStatus, run } from './run.ts';
+import { RUN_USAGE, USAGE } from './usage.ts';
+
+/** The command. @param args without the program's name. @returns the exit status. */
+export async function main(args: readonly string[]): Promise<number> {
+  try {
+    return await dispatch(args);
+  } catch (error) {
+    if (!(error instanceof InputError)) throw error;
+    process.stderr.write(`ring1: ${error.message}\n`);
+    return ExitStatus.badInput;
+  }
+}
+
+async function dispatch([command, ...rest]: readonly string[]): Promise<number> {
+  switch (command) {
+    case 'run': {
+      const options = parseRunOptions(rest);
+      return options === 'help' ? print(RUN_USAGE) : run(options, createHost);
+    }
+    case 'help':
+    case '--help':
+    case '-h':
+      return print(rest[0] === 'run' ? RUN_USAGE : USAGE);
+    case '--version':
+      return print(`ring1 ${packageJson.version}\n`);
+    case undefined:
+      throw new InputError('no command given; try "ring1 run", or "ring1 --help"');
+    default:
+      throw new InputError(`${command} is not a command; see "ring1 --help"`);
+  }
+}
+
+function print(text: string): number {
+  process.stdout.write(text);
+  return ExitStatus.success;
+}

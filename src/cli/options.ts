@@ -1,0 +1,133 @@
+import { type ParseArgsConfig, parseArgs } from 'node:util';
+import type { InterfaceName, PagingName } from '../api.ts';
+import { InputError } from '../boot/input-error.ts';
+
+/** The options of `ring1 run`, checked. Sizes are bytes. */
+export interface RunOptions {
+  readonly kernel: string | undefined;
+  readonly initrd: string | undefined;
+  readonly append: string;
+  readonly memory: number;
+  readonly vcpus: number;
+  readonly interface: InterfaceName;
+  readonly paging: PagingName;
+  readonly hostMemory: number;
+  readonly timeoutSeconds: number | undefined;
+  readonly stats: string | undefined;
+  readonly trace: string | undefined;
+  readonly check: boolean;
+  readonly deterministic: boolean;
+}
+
+const INTERFACES: readonly InterfaceName[] = ['xen', 'kvm', 'native', 'vmi', 'lguest'];
+const PAGINGS: readonly PagingName[] = ['direct', 'shadow', 'nested', 'native'];
+const BUILT_INTERFACES: readonly InterfaceName[] = ['xen'];
+const BUILT_PAGINGS: readonly PagingName[] = ['direct'];
+
+const MIB = 1024 * 1024;
+/** A WebAssembly memory ends at 4 GiB, and the host keeps its own structures in the same one. */
+const LARGEST_MEMORY = 3584 * MIB;
+/** vcpu_info blocks in Xen's shared_info page. */
+const MOST_VCPUS = 32;
+/** Longest delay of a timer in Node, 2^31 − 1 ms. */
+const LONGEST_TIMEOUT_SECONDS = 2_147_483;
+
+const PARSE = {
+  kernel: { type: 'string' },
+  initrd: { type: 'string' },
+  append: { type: 'string' },
+  memory: { type: 'string' },
+  vcpus: { type: 'string' },
+  interface: { type: 'string' },
+  paging: { type: 'string' },
+  'host-memory': { type: 'string' },
+  disk: { type: 'string', multiple: true },
+  timeout: { type: 'string' },
+  stats: { type: 'string' },
+  trace: { type: 'string' },
+  check: { type: 'boolean' },
+  deterministic: { type: 'boolean' },
+  help: { type: 'boolean', short: 'h' },
+} as const satisfies ParseArgsConfig['options'];
+
+/** @returns 'help' if that is asked for. */
+export function parseRunOptions(args: readonly string[]): RunOptions | 'help' {
+  const values = parseValues(args);
+  if (values.help) return 'help';
+  if (values.disk !== undefined) throw new InputError('--disk is not built yet; put files into the initrd');
+  const memory = parseSize('--memory', values.memory ?? '256M');
+  const hostMemory = values['host-memory'] === undefined ? memory : parseSize('--host-memory', values['host-memory']);
+  if (hostMemory < memory) {
+    throw new InputError(
+      `--host-memory ${values['host-memory']} is less than the guest's ${memory / MIB}M; give at least that`,
+    );
+  }
+  return {
+    kernel: values.kernel,
+    initrd: values.initrd,
+    append: values.append ?? '',
+    memory,
+    vcpus: parseInteger('--vcpus', values.vcpus ?? '1', 1, MOST_VCPUS),
+    interface: parseName('--interface', values.interface ?? 'xen', INTERFACES, BUILT_INTERFACES),
+    paging: parseName('--paging', values.paging ?? 'direct', PAGINGS, BUILT_PAGINGS),
+    hostMemory,
+    timeoutSeconds: values.timeout === undefined ? undefined : parseTimeout(values.timeout),
+    stats: values.stats,
+    trace: values.trace,
+    check: values.check ?? false,
+    deterministic: values.deterministic ?? false,
+  };
+}
+
+function parseValues(args: readonly string[]) {
+  try {
+    return parseArgs({ args: [...args], options: PARSE, strict: true, allowPositionals: false }).values;
+  } catch (error) {
+    // Node's messages are a sentence about the option, then advice about positional arguments.
+    const sentence = (error as Error).message.split(/\. |\n/)[0]?.replace(/\.$/, '') ?? '';
+    throw new InputError(`${sentence.charAt(0).toLowerCase()}${sentence.slice(1)}; see "ring1 help run"`);
+  }
+}
+
+/** "256M", "1G", "65536K"; a plain number is in MiB, as for qemu and xl. Multiples of 4 KiB. */
+function parseSize(option: string, text: string): number {
+  const match = /^(\d+)\s*(?:([kmg])(?:i?b)?)?$/i.exec(text);
+  const unit = { k: 1024, m: MIB, g: 1024 * MIB }[match?.[2]?.toLowerCase() ?? 'm'];
+  if (match === null || unit === undefined) {
+    throw new InputError(`${option} ${text} is not a size; give one as in 256M or 1G`);
+  }
+  const size = Number(match[1]) * unit;
+  if (size === 0 || size % 4096 !== 0) throw new InputError(`${option} ${text} is not a multiple of 4K above 0`);
+  if (size > LARGEST_MEMORY) {
+    throw new InputError(`${option} ${text} is too much; the most that ring1 can give is ${LARGEST_MEMORY / MIB}M`);
+  }
+  return size;
+}
+
+function parseInteger(option: string, text: string, least: number, most: number): number {
+  const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
+  if (!(value >= least && value <= most)) {
+    throw new InputError(`${option} ${text} is not a number from ${least} to ${most}`);
+  }
+  return value;
+}
+
+function parseTimeout(text: string): number {
+  const value = /^\d+(\.\d+)?$/.test(text) ? Number(text) : Number.NaN;
+  if (!(value > 0 && value <= LONGEST_TIMEOUT_SECONDS)) {
+    throw new InputError(`--timeout ${text} is not a number of seconds from 0.001 to ${LONGEST_TIMEOUT_SECONDS}`);
+  }
+  return value;
+}
+
+function parseName<Name extends string>(
+  option: string,
+  text: string,
+  names: readonly Name[],
+  built: readonly Name[],
+): Name {
+  const name = names.find((candidate) => candidate === text);
+  if (name === undefined) throw new InputError(`${option} ${text} does not exist; give one of ${names.join(', ')}`);
+  if (!built.includes(name)) throw new InputError(`${option} ${name} is not built yet; give ${built.join(' or ')}`);
+  return name;
+}

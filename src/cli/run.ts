@@ -1,0 +1,192 @@
+import { once } from 'node:events';
+import { createWriteStream, type WriteStream } from 'node:fs';
+import { initramfs, kernel as kernelRecipe } from '../../guests/recipes.ts';
+import type { BootOptions, CreateHost, Outcome, VirtualMachine } from '../api.ts';
+import { InputError } from '../boot/input-error.ts';
+import { fileErrorReason, readInputFile, requireWritableDirectory, writeFileAtomically } from '../node/files.ts';
+import { Terminal } from '../node/terminal.ts';
+import type { RunOptions } from './options.ts';
+
+export const enum ExitStatus {
+  success = 0,
+  badInput = 1,
+  crash = 2,
+  timeout = 3,
+  /** Plus the signal's number, as shells have it. */
+  signal = 128,
+}
+
+/** Why a run ends before its guest does. */
+type Interruption =
+  | { readonly kind: 'left' }
+  | { readonly kind: 'timeout' }
+  | { readonly kind: 'signal'; readonly number: number };
+
+const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
+
+/** Boots the guest, again whenever it asks for a reboot, with its console on stdin and stdout. */
+export async function run(options: RunOptions, createHost: CreateHost): Promise<ExitStatus | number> {
+  const started = performance.now();
+  if (options.stats !== undefined) await requireWritableDirectory(options.stats, 'statistics');
+  const bootOptions = await prepareBoot(options);
+  const trace = options.trace === undefined ? undefined : await openTrace(options.trace);
+  const host = await createHost({ memory: options.hostMemory });
+
+  let machine: VirtualMachine | undefined;
+  let interruption: Interruption | undefined;
+  const interrupt = (cause: Interruption): void => {
+    interruption ??= cause;
+    machine?.stop();
+  };
+  const terminal = new Terminal({
+    input: (bytes) => machine?.console.write(bytes),
+    leave: () => interrupt({ kind: 'left' }),
+  });
+  const removeSignalHandlers = onSignals((number) => interrupt({ kind: 'signal', number }));
+  const timer =
+    options.timeoutSeconds === undefined
+      ? undefined
+      : setTimeout(() => interrupt({ kind: 'timeout' }), options.timeoutSeconds * 1000);
+
+  let outcome: Outcome = { kind: 'stopped' };
+  let boots = 0;
+  try {
+    do {
+      machine = await host.boot(trace === undefined ? bootOptions : { ...bootOptions, trace: trace.line });
+      if (boots++ === 0) terminal.open();
+      // A signal may have come while the domain was built.
+      if (interruption !== undefined) machine.stop();
+      [outcome] = await Promise.all([machine.done, printConsole(machine, () => interrupt({ kind: 'left' }))]);
+    } while (outcome.kind === 'reboot' && interruption === undefined);
+  } finally {
+    clearTimeout(timer);
+    terminal.restore();
+    removeSignalHandlers();
+    if (trace !== undefined) await trace.close();
+    if (options.stats !== undefined && machine !== undefined) {
+      const figures = {
+        outcome: interruption === undefined ? outcome.kind : interruption.kind,
+        ...(outcome.kind === 'crash' ? { reason: outcome.reason } : {}),
+        seconds: (performance.now() - started) / 1000,
+        boots,
+        host: host.statistics(),
+        domain: machine.statistics(),
+      };
+      await writeStatistics(options.stats, figures);
+    }
+    host.close();
+  }
+  return report(outcome, interruption, options);
+}
+
+async function prepareBoot(options: RunOptions): Promise<BootOptions> {
+  const kernel = await readInputFile(options.kernel ?? (await kernelRecipe('cloud-amd64')), 'kernel');
+  const initrd = options.initrd === undefined ? await initramfs() : await readInputFile(options.initrd, 'initrd');
+  return {
+    kernel,
+    initrd,
+    commandLine: commandLine(options),
+    memory: options.memory,
+    vcpus: options.vcpus,
+    interface: options.interface,
+    paging: options.paging,
+    check: options.check,
+    deterministic: options.deterministic,
+  };
+}
+
+function commandLine(options: RunOptions): string {
+  const words = [options.append];
+  if (!/(^|\s)console=/.test(options.append)) words.unshift('console=hvc0');
+  // A guest's console cannot ask for the terminal's size; our own initramfs takes it from here.
+  const { columns, rows, isTTY } = process.stdout;
+  if (options.initrd === undefined && !options.deterministic && isTTY && columns > 0 && rows > 0) {
+    words.push(`ring1.size=${columns}x${rows}`);
+  }
+  return words.filter((word) => word !== '').join(' ');
+}
+
+/** Copies the guest's output to stdout until it ends. @param closed called when nobody reads stdout any more. */
+async function printConsole(machine: VirtualMachine, closed: () => void): Promise<void> {
+  const reader = machine.console.output.getReader();
+  let isClosed = false;
+  const onError = (): void => {
+    isClosed = true;
+    closed();
+  };
+  process.stdout.on('error', onError);
+  try {
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) return;
+      if (!isClosed && !process.stdout.write(value)) await Promise.race([once(process.stdout, 'drain'), machine.done]);
+    }
+  } catch (error) {
+    if (!isClosed) throw error;
+  } finally {
+    process.stdout.off('error', onError);
+  }
+}
+
+function onSignals(handle: (number: number) => void): () => void {
+  const handlers = Object.entries(SIGNALS).map(([name, number]) => [name, () => handle(number)] as const);
+  for (const [name, handler] of handlers) process.on(name, handler);
+  return () => {
+    for (const [name, handler] of handlers) process.off(name, handler);
+  };
+}
+
+interface Trace {
+  readonly line: (text: string) => void;
+  close(): Promise<void>;
+}
+
+async function openTrace(path: string): Promise<Trace> {
+  const stream: WriteStream = createWriteStream(path);
+  try {
+    await once(stream, 'open');
+  } catch (error) {
+    throw new InputError(`cannot write the trace ${path}: ${fileErrorReason(error)}`);
+  }
+  let failure: unknown;
+  stream.on('error', (error) => {
+    failure ??= error;
+  });
+  return {
+    line: (text) => void stream.write(`${text}\n`),
+    close: async () => {
+      stream.end();
+      if (failure === undefined) await once(stream, 'close').catch(() => {});
+      if (failure !== undefined) warn(`cannot write the trace ${path}: ${fileErrorReason(failure)}`);
+    },
+  };
+}
+
+async function writeStatistics(path: string, figures: object): Promise<void> {
+  try {
+    await writeFileAtomically(path, `${JSON.stringify(figures, undefined, 2)}\n`);
+  } catch (error) {
+    warn(`cannot write the statistics ${path}: ${fileErrorReason(error)}`);
+  }
+}
+
+function report(outcome: Outcome, interruption: Interruption | undefined, options: RunOptions): number {
+  if (outcome.kind === 'crash') {
+    warn(`the guest crashed: ${outcome.reason}`);
+    process.stderr.write(outcome.report === '' ? '' : `${outcome.report.trimEnd()}\n`);
+    return ExitStatus.crash;
+  }
+  switch (interruption?.kind) {
+    case 'timeout':
+      warn(`stopped after ${options.timeoutSeconds} seconds (--timeout)`);
+      return ExitStatus.timeout;
+    case 'signal':
+      return ExitStatus.signal + interruption.number;
+    default:
+      return ExitStatus.success;
+  }
+}
+
+function warn(line: string): void {
+  process.stderr.write(`ring1: ${line}\n`);
+}

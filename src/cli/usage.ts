@@ -1,0 +1,39 @@
+export const USAGE = `usage: ring1 COMMAND [OPTIONS]
+
+ring1 boots unmodified Linux kernels in a processor of its own.
+
+commands:
+  run           boot a kernel and connect this terminal to its console
+  help COMMAND  explain a command
+
+options:
+  --help        this text
+  --version     ring1's version
+`;
+
+export const RUN_USAGE = `usage: ring1 run [OPTIONS]
+
+Boots a kernel with its console on this terminal. Ctrl-] leaves. Without --kernel, Debian's cloud kernel is fetched
+from the Debian archive and kept in ~/.cache/ring1 (or RING1_CACHE); without --initrd, a busybox shell.
+
+  --kernel FILE       bzImage (vmlinuz) or ELF kernel (vmlinux), compressed or not
+  --initrd FILE       initial RAM disk
+  --append STRING     kernel command line; console=hvc0 is put in front unless it has a console=
+  --memory SIZE       the guest's memory, as in 256M or 1G; a plain number is in MiB (default 256M)
+  --vcpus N           the guest's processors, 1 to 32 (default 1)
+  --interface NAME    how the guest asks: xen (default); kvm, native, vmi and lguest are not built yet
+  --paging NAME       how page tables are carried out: direct (default); shadow, nested and native are not built yet
+  --host-memory SIZE  memory for all guests (default: what the guest needs)
+  --disk FILE         not built yet
+  --timeout SECONDS   stop after that time
+  --stats FILE        write figures as JSON at the end
+  --trace FILE        write one line for each operation that crosses from guest to host
+  --check             check the contract of every operation
+  --deterministic     virtual time: equal input gives equal runs
+  --help              this text
+
+exit status: 0 the guest powered off or you left, 1 wrong usage or input, 2 the guest crashed, 3 timeout,
+128 + N ended by signal N. A guest that reboots is booted again.
+
+With the busybox shell, --append 'ring1.run="COMMANDS"' runs commands instead of a shell and powers off.
+`;
