@@ -1,0 +1,581 @@
+import type { FrameInvalidator, HostWindow, Translation } from '../../cpu/translation.ts';
+import type { MachineSpace } from '../../memory/machine-space.ts';
+import { type Frame, type GuestVirtual, highWord, lowWord, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
+import {
+  ENTRY_FRAME_HIGH,
+  ENTRY_FRAME_LOW,
+  frameOfEntry,
+  TABLE_GEOMETRY,
+  type TableGeometry,
+  tableIndex,
+} from '../../x86/page-table.ts';
+import { Pte } from '../../x86/registers.ts';
+import { judgeDescriptor } from './descriptors.ts';
+import { PagingError } from './errors.ts';
+import { FRAME_TYPE_NAMES, FrameFlag, FrameOwner, FrameType, FrameTypes } from './frame-types.ts';
+import { HOST_WINDOW_END, HOST_WINDOW_START, MachineToPhysical } from './machine-to-physical.ts';
+import { type Discrepancy, recountFrames } from './recount.ts';
+import { TableValidator } from './validate.ts';
+
+/** Entries looked at in one call before it answers `preempted`: well under a millisecond. */
+const WORK_PER_CALL = 16_384;
+
+/** Descriptors in a page, and GDT entries that are the guest's (the host's own follow). */
+const DESCRIPTORS_PER_PAGE = 512;
+const GDT_ENTRIES_LIMIT = 7168;
+
+/** Canonical addresses are −2^47 … 2^47 − 1. */
+const CANONICAL_LIMIT = 0x8000_0000_0000;
+
+const ACCESSED_DIRTY = Pte.accessed | Pte.dirty;
+/** A present entry above level 1 that keeps these keeps what it refers to; the other flags need no judgement. */
+const UPPER_IDENTITY_LOW =
+  ENTRY_FRAME_LOW | Pte.writable | Pte.writeThrough | Pte.cacheDisable | Pte.large | Pte.global;
+
+const NO_NUMBER = -1 as Mfn;
+
+/** Commands of mmu_update, in the low bits of its pointer. */
+export const enum UpdateCommand {
+  normal = 0,
+  machineToPhysical = 1,
+  preserveAccessedDirty = 2,
+  noTranslate = 3,
+}
+const UPDATE_COMMAND_MASK = 7;
+
+export interface DirectPagingOptions {
+  readonly space: MachineSpace;
+  readonly invalidator: FrameInvalidator;
+  readonly virtualProcessors: number;
+  /** Format of the guest's tables; 8-byte entries. */
+  readonly format?: 'four-level' | 'pae';
+  /** Entries looked at in one call before it answers `preempted`, at least 1. */
+  readonly workPerCall?: number;
+  /** Told when an LDT page lost its hold because the guest unmapped it: cached LDT descriptors of all processors are void. */
+  readonly ldtFrameReleased?: (mfn: Mfn) => void;
+}
+
+/**
+ * Direct paging: the guest's own tables are walked as they stand, because nothing gets into them unexamined. Their
+ * entries hold machine frame numbers of the domain. frame-types.ts says what the counts mean, validate.ts how a frame
+ * becomes a table; here are the operations a guest asks for. All of them answer 0 or a `PagingError`; a refused one
+ * leaves every count, table and root as it was.
+ *
+ * `preempted` means: make the same call again. Other calls may come between, of this or another processor.
+ *
+ * Flushes are the caller's: after a call, or a batch of calls, `takeFlush()` says whether the translations of every
+ * processor must go. A changed level-1 entry asks for none; that is the guest's to do.
+ */
+export class DirectPaging implements Translation {
+  readonly format: 'four-level' | 'pae';
+  readonly frames: Int32Array;
+  readonly types: FrameTypes;
+  readonly machineToPhysical: MachineToPhysical;
+  /** Changes when a present entry above level 1 changes. Together with the tables' own generations it dates saved TLBs. */
+  upperGeneration = 0;
+
+  readonly #space: MachineSpace;
+  readonly #invalidator: FrameInvalidator;
+  readonly #geometry: TableGeometry;
+  readonly #validator: TableValidator;
+  readonly #words: Uint32Array;
+  readonly #workPerCall: number;
+  readonly #kernelPrivilege: 1 | 3;
+  /** Machine frame number of each frame of the pool, −1 for none. */
+  readonly #numberOfFrame: Int32Array;
+  /** Kernel and user root of each virtual processor, −1 for none. */
+  readonly #roots: Int32Array;
+  readonly #gdtFrames: (readonly Mfn[])[];
+  readonly #ldtFrames = new Set<Mfn>();
+  readonly #unusedNumbers: Mfn[] = [];
+  #flush = false;
+
+  /** @throws OutOfFrames */
+  constructor(options: DirectPagingOptions) {
+    const { space, invalidator, virtualProcessors } = options;
+    this.format = options.format ?? 'four-level';
+    this.frames = space.frames;
+    this.#space = space;
+    this.#invalidator = invalidator;
+    this.#geometry = TABLE_GEOMETRY[this.format];
+    this.types = new FrameTypes(space.limit, (mfn) => {
+      this.#ldtFrames.delete(mfn as Mfn);
+      options.ldtFrameReleased?.(mfn as Mfn);
+    });
+    this.#validator = new TableValidator(this.types, space, invalidator, this.#geometry);
+    this.#words = space.pool.memory.u32;
+    this.#workPerCall = options.workPerCall ?? WORK_PER_CALL;
+    this.#kernelPrivilege = this.format === 'pae' ? 1 : 3;
+    this.#numberOfFrame = new Int32Array(space.pool.total).fill(-1);
+    this.#roots = new Int32Array(virtualProcessors * 2).fill(-1);
+    this.#gdtFrames = Array.from({ length: virtualProcessors }, () => []);
+    this.machineToPhysical = new MachineToPhysical(space.pool, space.limit);
+  }
+
+  // ─── Frames ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Gives the domain a frame under a number that is not in use. @throws RangeError when it is */
+  addFrame(mfn: Mfn, frame: Frame, owner: FrameOwner): void {
+    this.#space.attach(mfn, frame);
+    this.#numberOfFrame[frame] = mfn;
+    this.types.adopt(mfn, owner);
+  }
+
+  /** Names a number that `populatePhysmap` may use. */
+  offerNumber(mfn: Mfn): void {
+    this.#unusedNumbers.push(mfn);
+  }
+
+  /** Gives a fresh zeroed frame to the domain as a pseudo-physical page; its machine frame number, or `noMemory`. */
+  populatePhysmap(pfn: Pfn): Mfn | PagingError.noMemory {
+    if (this.#space.pool.available === 0) return PagingError.noMemory;
+    const mfn = this.#unusedNumbers.pop();
+    if (mfn === undefined) return PagingError.noMemory;
+    this.addFrame(mfn, this.#space.pool.allocate(), FrameOwner.domain);
+    this.machineToPhysical.set(mfn, pfn, 0);
+    return mfn;
+  }
+
+  /** Takes a frame from the domain and frees it. `invalid` when it is not the domain's or anything still refers to it. */
+  decreaseReservation(mfn: Mfn): number {
+    if (!this.#begin()) return PagingError.preempted;
+    const types = this.types;
+    if (!types.isDomains(mfn) || types.references[mfn] !== 0 || types.type[mfn] !== FrameType.none) {
+      return PagingError.invalid;
+    }
+    this.#release(mfn);
+    this.#unusedNumbers.push(mfn);
+    return 0;
+  }
+
+  /** Ends the domain's memory: all its frames go back to the pool. Its processors run no more. */
+  destroy(): void {
+    for (let mfn = 0; mfn < this.types.limit; mfn++) {
+      if (this.types.owner[mfn] !== FrameOwner.none) this.#release(mfn as Mfn);
+    }
+    for (const { frame } of this.machineToPhysical.windows) {
+      this.#invalidator.invalidateFrame(frame);
+      this.#space.pool.release(frame);
+    }
+  }
+
+  /** The domain's number of a frame of the pool, or −1. */
+  numberOf(frame: Frame): Mfn {
+    return (this.#numberOfFrame[frame] ?? NO_NUMBER) as Mfn;
+  }
+
+  /** Keeps a page writable for the host (a ring, vcpu_info, a granted page): it cannot become a table. */
+  holdWritable(mfn: Mfn): number {
+    this.#validator.finish();
+    if ((this.types.owner[mfn] ?? FrameOwner.none) === FrameOwner.none || !this.types.takeWritable(mfn)) {
+      return PagingError.invalid;
+    }
+    this.types.references[mfn]!++; // an owned number is below the limit
+    this.types.hostHolds[mfn]!++;
+    return 0;
+  }
+
+  /** Ends what one successful `holdWritable` began. */
+  dropWritable(mfn: Mfn): void {
+    if ((this.types.hostHolds[mfn] ?? 0) === 0) throw new RangeError(`machine frame ${mfn} is not held by the host`);
+    this.types.hostHolds[mfn]!--;
+    this.types.references[mfn]!--;
+    this.types.dropWritable(mfn);
+  }
+
+  // ─── Entries ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /**
+   * One request of mmu_update: a machine address with its command, and the new value, by halves.
+   * A frame that is no table but may be written gets a plain 8-byte store.
+   */
+  mmuUpdate(pointerLow: number, pointerHigh: number, valueLow: number, valueHigh: number): number {
+    const command = pointerLow & UPDATE_COMMAND_MASK;
+    const mfn = frameOfEntry(pointerLow, pointerHigh);
+    const type = this.types.type[mfn];
+    if (!this.#begin(this.#expectedPromotion(type, valueLow, valueHigh))) return PagingError.preempted;
+    if (command > UpdateCommand.noTranslate) return PagingError.notImplemented;
+    const owner = this.types.owner[mfn] ?? FrameOwner.none;
+    if (owner === FrameOwner.none || pointerHigh >>> 0 > ENTRY_FRAME_HIGH) return PagingError.invalid;
+    if (command === UpdateCommand.machineToPhysical) {
+      if (owner !== FrameOwner.domain) return PagingError.invalid;
+      this.machineToPhysical.set(mfn, valueLow, valueHigh);
+      return 0;
+    }
+    const index = (pointerLow & (PAGE_SIZE - 1)) >>> 3;
+    const preserve = command === UpdateCommand.preserveAccessedDirty;
+    // The type is read again: what was left over may have been this frame's demotion.
+    switch (this.types.type[mfn] as FrameType) {
+      case FrameType.level1:
+        return this.#updateLevel1(mfn, index, valueLow, valueHigh, preserve);
+      case FrameType.level2:
+      case FrameType.level3:
+      case FrameType.level4:
+        return this.#updateUpper(mfn, index, valueLow, valueHigh, preserve);
+      case FrameType.segmentDescriptors:
+        return PagingError.invalid;
+      default:
+        if (owner === FrameOwner.readOnly) return PagingError.invalid;
+        this.#store(mfn, index, valueLow, valueHigh);
+        return 0;
+    }
+  }
+
+  /** Changes the level-1 entry that translates an address below a root. `invalid` when there is no such table. */
+  updateVaMapping(root: Mfn, address: GuestVirtual, valueLow: number, valueHigh: number): number {
+    if (!this.#begin()) return PagingError.preempted;
+    const table = this.#findLevel1(root, address);
+    if (table < 0) return PagingError.invalid;
+    const index = tableIndex(this.#geometry, 1, lowWord(address), highWord(address));
+    return this.#updateLevel1(table, index, valueLow, valueHigh, false);
+  }
+
+  /**
+   * A store of the guest's kernel met a read-only page. When the page is a live level-1 table and the store is naturally
+   * aligned within one entry, it is carried out as mmu_update would. False lets the page fault happen.
+   */
+  emulateStore(address: GuestVirtual, target: Frame, bytes: Uint8Array): boolean {
+    const { length } = bytes;
+    const offset = lowWord(address) & (PAGE_SIZE - 1);
+    if (length > 8 || (length & (length - 1)) !== 0 || length === 0 || (offset & (length - 1)) !== 0) return false;
+    this.#validator.finish();
+    const mfn = this.numberOf(target);
+    if (mfn < 0 || this.types.type[mfn] !== FrameType.level1) return false;
+    const index = offset >>> 3;
+    const word = this.#validator.wordOf(mfn) + index * 2;
+    let low = this.#words[word]!; // inside the table's page
+    let high = this.#words[word + 1]!;
+    for (let i = 0; i < length; i++) {
+      const position = (offset & 7) + i;
+      const shift = (position & 3) * 8;
+      const byte = bytes[i]! << shift; // i is below the length
+      if (position < 4) low = (low & ~(0xff << shift)) | byte;
+      else high = (high & ~(0xff << shift)) | byte;
+    }
+    return this.#updateLevel1(mfn, index, low, high, false) === 0;
+  }
+
+  /** The number that the level-1 entry of an address below a root holds, or −1 when nothing is mapped. */
+  frameNumberAt(root: Mfn, address: GuestVirtual): Mfn {
+    const table = this.#findLevel1(root, address);
+    if (table < 0) return NO_NUMBER;
+    const index = tableIndex(this.#geometry, 1, lowWord(address), highWord(address));
+    const word = this.#validator.wordOf(table) + index * 2;
+    const low = this.#words[word]!; // inside the table's page
+    return ((low & Pte.present) === 0 ? NO_NUMBER : frameOfEntry(low, this.#words[word + 1]!)) as Mfn;
+  }
+
+  hostWindow(address: GuestVirtual, userAccess: boolean): HostWindow | null | undefined {
+    if (address >= HOST_WINDOW_END || address < HOST_WINDOW_START || this.format !== 'four-level') return undefined;
+    return this.machineToPhysical.window(address, userAccess);
+  }
+
+  // ─── Tables ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Makes a frame a table of a level, and keeps it one until it is unpinned. */
+  pin(level: 1 | 2 | 3 | 4, mfn: Mfn): number {
+    if (!this.#begin(mfn)) return PagingError.preempted;
+    if (level > this.#geometry.levels || !this.types.isDomains(mfn)) return PagingError.invalid;
+    if ((this.types.flags[mfn]! & FrameFlag.pinned) !== 0) return PagingError.invalid; // the domain's own
+    const result = this.#validator.acquire(mfn, level);
+    if (result === 0) this.types.flags[mfn]! |= FrameFlag.pinned;
+    return result;
+  }
+
+  /** Ends a pin. The demotion may go on during later calls. */
+  unpin(mfn: Mfn): number {
+    if (!this.#begin()) return PagingError.preempted;
+    if (((this.types.flags[mfn] ?? 0) & FrameFlag.pinned) === 0) return PagingError.invalid;
+    this.types.flags[mfn]! &= ~FrameFlag.pinned; // below the limit, since it has a flag
+    this.types.generation[mfn]!++;
+    this.#validator.dropTable(mfn);
+    this.#validator.settle();
+    return 0;
+  }
+
+  /** Makes a frame the kernel's root of a virtual processor. */
+  newBasePointer(processor: number, mfn: Mfn): number {
+    return mfn < 0 ? PagingError.invalid : this.#setRoot(processor * 2, mfn);
+  }
+
+  /** Makes a frame the root that a virtual processor has in user mode; 0 for none. */
+  newUserBasePointer(processor: number, mfn: Mfn): number {
+    if (mfn < 0) return PagingError.invalid;
+    return this.#setRoot(processor * 2 + 1, mfn === 0 ? NO_NUMBER : mfn);
+  }
+
+  /** Ends the references of a virtual processor to its roots and GDT (it is being reset, or its domain ends). */
+  releaseProcessor(processor: number): void {
+    this.#validator.finish();
+    this.#setRoot(processor * 2, NO_NUMBER);
+    this.#validator.finish();
+    this.#setRoot(processor * 2 + 1, NO_NUMBER);
+    this.setGdt(processor, [], 0);
+  }
+
+  /** Kernel root of a virtual processor, or −1. */
+  root(processor: number): Mfn {
+    return (this.#roots[processor * 2] ?? NO_NUMBER) as Mfn;
+  }
+
+  /** User root of a virtual processor, or −1. */
+  userRoot(processor: number): Mfn {
+    return (this.#roots[processor * 2 + 1] ?? NO_NUMBER) as Mfn;
+  }
+
+  /** Whether every processor's translations must go since it was last asked. */
+  takeFlush(): boolean {
+    const flush = this.#flush;
+    this.#flush = false;
+    return flush;
+  }
+
+  /** Finishes what preempted calls left over, however much it is. */
+  finish(): void {
+    this.#validator.finish();
+  }
+
+  // ─── Pages and descriptors ─────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Zeroes a page. `invalid` unless the guest could write it. */
+  clearPage(mfn: Mfn): number {
+    this.#validator.finish();
+    if (!this.#isPlain(mfn)) return PagingError.invalid;
+    const word = this.#validator.wordOf(mfn);
+    this.#words.fill(0, word, word + PAGE_SIZE / 4);
+    this.#invalidator.frameWritten(this.#space.frameOf(mfn), 0, PAGE_SIZE);
+    return 0;
+  }
+
+  /** Copies a page of the domain, of any type. `invalid` unless the guest could write the target. */
+  copyPage(target: Mfn, source: Mfn): number {
+    this.#validator.finish();
+    if (!this.types.isDomains(source) || !this.#isPlain(target)) return PagingError.invalid;
+    const from = this.#validator.wordOf(source);
+    this.#words.copyWithin(this.#validator.wordOf(target), from, from + PAGE_SIZE / 4);
+    this.#invalidator.frameWritten(this.#space.frameOf(target), 0, PAGE_SIZE);
+    return 0;
+  }
+
+  /** Sets the frames of a virtual processor's GDT; `entries` at most 7168, one frame for each 512. */
+  setGdt(processor: number, frames: readonly Mfn[], entries: number): number {
+    this.#validator.finish();
+    if (entries > GDT_ENTRIES_LIMIT || frames.length !== Math.ceil(entries / DESCRIPTORS_PER_PAGE)) {
+      return PagingError.invalid;
+    }
+    for (const [position, mfn] of frames.entries()) {
+      if (this.#takeDescriptors(mfn)) continue;
+      for (const taken of frames.slice(0, position)) this.types.dropDescriptors(taken);
+      return PagingError.invalid;
+    }
+    for (const mfn of this.gdtFrames(processor)) this.types.dropDescriptors(mfn);
+    this.#gdtFrames[processor] = [...frames];
+    return 0;
+  }
+
+  /** Frames of a virtual processor's GDT. */
+  gdtFrames(processor: number): readonly Mfn[] {
+    return this.#gdtFrames[processor] ?? [];
+  }
+
+  /** An LDT page comes into use, because a selector in it is loaded. Holds it once, for all processors. */
+  holdLdtFrame(mfn: Mfn): number {
+    this.#validator.finish();
+    if (this.#ldtFrames.has(mfn)) return 0;
+    if (!this.#takeDescriptors(mfn)) return PagingError.invalid;
+    this.types.flags[mfn]! |= FrameFlag.localDescriptors; // owned, so below the limit
+    this.#ldtFrames.add(mfn);
+    return 0;
+  }
+
+  /** A processor's LDT changes: all LDT pages go out of use, and come back when their selectors are loaded again. */
+  releaseLdt(): void {
+    for (const mfn of [...this.#ldtFrames]) this.types.releaseLdtFrame(mfn);
+  }
+
+  /** Stores one descriptor, by its machine address, into a page of descriptors or a plain page. */
+  updateDescriptor(pointerLow: number, pointerHigh: number, low: number, high: number): number {
+    this.#validator.finish();
+    const mfn = frameOfEntry(pointerLow, pointerHigh) as Mfn;
+    if ((pointerLow & 7) !== 0 || pointerHigh >>> 0 > ENTRY_FRAME_HIGH) return PagingError.invalid;
+    const isDescriptors = this.types.type[mfn] === FrameType.segmentDescriptors;
+    if (!isDescriptors && !this.#isPlain(mfn)) return PagingError.invalid;
+    const judged = judgeDescriptor(high, this.#kernelPrivilege);
+    if (judged < 0) return PagingError.invalid;
+    this.#store(mfn, (pointerLow & (PAGE_SIZE - 1)) >>> 3, low, judged);
+    return 0;
+  }
+
+  // ─── Looking in ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Frames of the domain by type. */
+  statistics(): Record<(typeof FRAME_TYPE_NAMES)[number], number> {
+    const entries = FRAME_TYPE_NAMES.map((name, type) => [name, this.types.framesByType[type] ?? 0] as const);
+    return Object.fromEntries(entries) as Record<(typeof FRAME_TYPE_NAMES)[number], number>;
+  }
+
+  /** Entries looked at by promotions and demotions so far; a caller of many operations bounds a batch by it. */
+  get work(): number {
+    return this.#validator.work;
+  }
+
+  /** Adds up every type and count from scratch; empty when all is well. */
+  recount(): Discrepancy[] {
+    const holds = { roots: this.#roots, gdtFrames: this.#gdtFrames };
+    return recountFrames(this.types, this.#validator, this.#words, holds);
+  }
+
+  // ─── Inside ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** Begins a call: a fresh budget, and leftovers first. False when they used it up. */
+  #begin(own = -1): boolean {
+    this.#validator.budget = this.#workPerCall;
+    return !this.#validator.pending || this.#validator.resume(own);
+  }
+
+  /**
+   * The unfinished promotion that a repeated update above level 1 is about to go on with, or −1. It must be of the level
+   * below the table's, or the table itself could be part of what is being promoted.
+   */
+  #expectedPromotion(tableType: number | undefined, low: number, high: number): number {
+    if (!this.#validator.pending || tableType === undefined) return -1;
+    const target = frameOfEntry(low, high);
+    return this.types.type[target] === tableType - 1 ? target : -1;
+  }
+
+  #setRoot(slot: number, mfn: Mfn): number {
+    if (!this.#begin(mfn)) return PagingError.preempted;
+    const old = this.#roots[slot]!; // the caller names a processor that exists
+    if (mfn === old) return 0;
+    if (mfn >= 0) {
+      const result = this.#validator.acquire(mfn, this.#geometry.levels);
+      if (result !== 0) return result;
+    }
+    this.#roots[slot] = mfn;
+    if (old >= 0) {
+      this.#validator.dropTable(old);
+      this.#validator.settle();
+    }
+    return 0;
+  }
+
+  /** Level-1 table that translates an address below a root, or −1. */
+  #findLevel1(root: Mfn, address: GuestVirtual): number {
+    const geometry = this.#geometry;
+    const low = lowWord(address);
+    const high = highWord(address);
+    if (geometry.levels === 4 && (address >= CANONICAL_LIMIT || address < -CANONICAL_LIMIT)) return -1;
+    if (this.types.type[root] !== geometry.levels) return -1;
+    let table: number = root;
+    for (let level = geometry.levels; level > 1; level--) {
+      const index = tableIndex(geometry, level, low, high);
+      if (this.#validator.isHostSlot(level, index)) return -1;
+      const word = this.#validator.wordOf(table) + index * 2;
+      const entry = this.#words[word]!; // inside the table's page
+      if ((entry & Pte.present) === 0) return -1;
+      table = frameOfEntry(entry, this.#words[word + 1]!);
+    }
+    // Through a linear entry the walk ends at a table of a higher level.
+    return this.types.type[table] === FrameType.level1 ? table : -1;
+  }
+
+  #updateLevel1(table: number, index: number, valueLow: number, high: number, preserve: boolean): number {
+    const word = this.#validator.wordOf(table) + index * 2;
+    const oldLow = this.#words[word]!; // inside the table's page
+    const oldHigh = this.#words[word + 1]!;
+    const low = preserve ? valueLow | (oldLow & ACCESSED_DIRTY) : valueLow;
+    const wasPresent = (oldLow & Pte.present) !== 0;
+    const isPresent = (low & Pte.present) !== 0;
+    if (isPresent) {
+      // The new entry's references come first, so that a refusal changes nothing and no count passes through zero.
+      const result = this.types.takeMapping(low, high);
+      if (result !== 0) return result;
+    }
+    this.#store(table, index, low, high);
+    if (wasPresent) {
+      this.types.dropMapping(oldLow, oldHigh);
+      this.types.noticeUnmapping(oldLow, oldHigh);
+      if (((oldLow ^ low) | (oldHigh ^ high)) !== 0) this.types.generation[table]!++; // a table is below the limit
+    }
+    return 0;
+  }
+
+  #updateUpper(table: number, index: number, valueLow: number, high: number, preserve: boolean): number {
+    const level = this.types.type[table]!; // a table is below the limit
+    if (this.#validator.isHostSlot(level, index)) return PagingError.invalid;
+    const word = this.#validator.wordOf(table) + index * 2;
+    const oldLow = this.#words[word]!; // inside the table's page
+    const oldHigh = this.#words[word + 1]!;
+    const low = preserve ? valueLow | (oldLow & ACCESSED_DIRTY) : valueLow;
+    const wasPresent = (oldLow & Pte.present) !== 0;
+    const isPresent = (low & Pte.present) !== 0;
+    const sameTarget =
+      wasPresent &&
+      isPresent &&
+      ((oldLow ^ low) & UPPER_IDENTITY_LOW) === 0 &&
+      ((oldHigh ^ high) & ENTRY_FRAME_HIGH) === 0;
+    if (isPresent && !sameTarget) {
+      const result = this.#validator.takeEntry(table, level, low, high);
+      if (result !== 0) return result;
+    }
+    this.#store(table, index, low, high);
+    if (!wasPresent) return 0;
+    if (!sameTarget) {
+      this.#validator.dropEntry(table, level, oldLow, oldHigh);
+      this.#validator.settle();
+    }
+    this.types.generation[table]!++;
+    this.upperGeneration++;
+    this.#flush = true;
+    return 0;
+  }
+
+  /** Takes a page for descriptors, judging all of them when it comes into such use. */
+  #takeDescriptors(mfn: Mfn): boolean {
+    const types = this.types;
+    if (!types.isDomains(mfn)) return false;
+    const type = types.type[mfn];
+    if (type === FrameType.none) {
+      // Nothing may write the page once it has been looked at.
+      this.#invalidator.invalidateWritable(this.#space.frameOf(mfn));
+      const first = this.#validator.wordOf(mfn) + 1;
+      for (let index = 0; index < DESCRIPTORS_PER_PAGE; index++) {
+        if (judgeDescriptor(this.#words[first + index * 2]!, this.#kernelPrivilege) < 0) return false; // in the page
+      }
+      for (let index = 0; index < DESCRIPTORS_PER_PAGE; index++) {
+        const high = this.#words[first + index * 2]!;
+        const judged = judgeDescriptor(high, this.#kernelPrivilege);
+        if (judged !== high) this.#store(mfn, index, this.#words[first + index * 2 - 1]!, judged);
+      }
+      types.setType(mfn, FrameType.segmentDescriptors);
+    } else if (type !== FrameType.segmentDescriptors) return false;
+    types.typeCount[mfn]!++; // the domain's own number is below the limit
+    types.references[mfn]!++;
+    return true;
+  }
+
+  /** Whether the guest could have the page writable. */
+  #isPlain(mfn: Mfn): boolean {
+    const owner = this.types.owner[mfn] ?? FrameOwner.none;
+    if (owner === FrameOwner.none || owner === FrameOwner.readOnly) return false;
+    const type = this.types.type[mfn];
+    return type === FrameType.none || type === FrameType.writable;
+  }
+
+  /** The only place where the host writes an entry or a descriptor. */
+  #store(mfn: number, index: number, low: number, high: number): void {
+    const word = this.#validator.wordOf(mfn) + index * 2;
+    this.#words[word] = low;
+    this.#words[word + 1] = high;
+    this.#invalidator.frameWritten(this.#space.frameOf(mfn as Mfn), index * 8, 8);
+  }
+
+  #release(mfn: Mfn): void {
+    this.#invalidator.invalidateFrame(this.#space.frameOf(mfn));
+    const frame = this.#space.detach(mfn);
+    this.#numberOfFrame[frame] = -1;
+    this.machineToPhysical.clear(mfn);
+    this.types.disown(mfn);
+    this.#space.pool.release(frame);
+  }
+}

@@ -1,0 +1,181 @@
+import { frameOfEntry } from '../../x86/page-table.ts';
+import { Pte } from '../../x86/registers.ts';
+import { PagingError } from './errors.ts';
+
+/**
+ * What a frame is at present. Levels are their own numbers. A type has a count, and changes only when it is zero; so a
+ * page-table or descriptor page never has a writable mapping, and nothing is a table of two levels.
+ */
+export const enum FrameType {
+  none = 0,
+  level1 = 1,
+  level2 = 2,
+  level3 = 3,
+  level4 = 4,
+  segmentDescriptors = 5,
+  writable = 6,
+}
+
+export const FRAME_TYPE_NAMES = [
+  'none',
+  'level1',
+  'level2',
+  'level3',
+  'level4',
+  'segmentDescriptors',
+  'writable',
+] as const;
+
+/** What may be done with a frame, whatever its type. */
+export const enum FrameOwner {
+  /** The number names no frame. */
+  none = 0,
+  /** Memory of the domain: any type. */
+  domain = 1,
+  /** A page of the host that the guest uses too (shared_info, grant table): mappable, never a table. */
+  shared = 2,
+  /** A page of the host that the guest may only read. */
+  readOnly = 3,
+}
+
+export const enum FrameFlag {
+  /** The guest pinned the table: one type count and one reference. */
+  pinned = 1,
+  /** The page holds descriptors of an LDT in use: one type count and one reference. */
+  localDescriptors = 2,
+  /** Root of a promotion whose call has not come back yet: one type count and one reference. */
+  claimed = 4,
+}
+
+/** Bits that no present level-1 entry may have: PWT, PCD and PAT. */
+const LEVEL1_REFUSED = Pte.writeThrough | Pte.cacheDisable | Pte.large;
+
+/**
+ * Types and counts of the frames of one domain, by machine frame number. Everything that uses a frame holds a
+ * reference; what uses it as something holds a type count as well:
+ *
+ *     user                                          type count          reference
+ *     level-1 entry, present, read-only             –                   1
+ *     level-1 entry, present, writable              writable            1
+ *     entry of level 2–4, present                   the level below     1
+ *     the same, linear (to a table of its level)    that level          1    (none when it names its own table)
+ *     pin, processor's root, claim                  the level           1
+ *     GDT or LDT page in use                        segmentDescriptors  1
+ *     the host itself (rings, vcpu_info)            writable            1
+ */
+export class FrameTypes {
+  readonly limit: number;
+  readonly owner: Uint8Array;
+  readonly type: Uint8Array;
+  readonly typeCount: Uint32Array;
+  readonly references: Uint32Array;
+  readonly flags: Uint8Array;
+  /**
+   * Of a table, how many of its leading entries hold their references. Less than all of them while it is being
+   * promoted (the number grows) or demoted (it shrinks).
+   */
+  readonly held: Uint16Array;
+  /**
+   * Linear entries of a table that name other tables (positive), or entries of other tables that name it (negative).
+   * A table is never on both sides, so a chain of linear entries has one link.
+   */
+  readonly linear: Int32Array;
+  /** Writable holds of the host. */
+  readonly hostHolds: Uint32Array;
+  /** Of a table: changes when a present entry changes, when it is unpinned and when it loses its type. */
+  readonly generation: Uint32Array;
+  /** Owned frames by type. */
+  readonly framesByType = new Uint32Array(FRAME_TYPE_NAMES.length);
+  readonly #ldtFrameReleased: (mfn: number) => void;
+
+  /** @param ldtFrameReleased told when an LDT page lost its hold because a mapping of it went away. */
+  constructor(limit: number, ldtFrameReleased: (mfn: number) => void) {
+    this.limit = limit;
+    this.owner = new Uint8Array(limit);
+    this.type = new Uint8Array(limit);
+    this.typeCount = new Uint32Array(limit);
+    this.references = new Uint32Array(limit);
+    this.flags = new Uint8Array(limit);
+    this.held = new Uint16Array(limit);
+    this.linear = new Int32Array(limit);
+    this.hostHolds = new Uint32Array(limit);
+    this.generation = new Uint32Array(limit);
+    this.#ldtFrameReleased = ldtFrameReleased;
+  }
+
+  /** Brings a number into use. */
+  adopt(mfn: number, owner: FrameOwner): void {
+    this.owner[mfn] = owner;
+    this.framesByType[FrameType.none]!++; // a member of the enumeration is an index of the array
+  }
+
+  /** Takes a number out of use; unless the domain ends, nothing refers to it. */
+  disown(mfn: number): void {
+    this.owner[mfn] = FrameOwner.none;
+    this.framesByType[this.type[mfn]!]!--; // every stored type is an index
+  }
+
+  /** Whether the number names memory of the domain itself. */
+  isDomains(mfn: number): boolean {
+    return this.owner[mfn] === FrameOwner.domain;
+  }
+
+  setType(mfn: number, type: FrameType): void {
+    this.framesByType[this.type[mfn]!]!--; // every stored type is an index
+    this.framesByType[type]!++;
+    this.type[mfn] = type;
+  }
+
+  /** Takes one count of the writable type, without a reference. */
+  takeWritable(mfn: number): boolean {
+    const type = this.type[mfn];
+    if (type === FrameType.writable) {
+      this.typeCount[mfn]!++; // an owned number is below the limit, here and below
+      return true;
+    }
+    if (type !== FrameType.none || this.owner[mfn] === FrameOwner.readOnly) return false;
+    this.setType(mfn, FrameType.writable);
+    this.typeCount[mfn] = 1;
+    return true;
+  }
+
+  dropWritable(mfn: number): void {
+    if (--this.typeCount[mfn]! === 0) this.setType(mfn, FrameType.none);
+  }
+
+  /** Takes what a present level-1 entry refers to. `busy`: not an owned frame, or not to be had writable. */
+  takeMapping(low: number, high: number): number {
+    if ((low & LEVEL1_REFUSED) !== 0) return PagingError.invalid;
+    const mfn = frameOfEntry(low, high);
+    // Beyond the machine's memory there is only I/O memory, for which no domain has the right.
+    if (mfn >= this.limit) return PagingError.notPermitted;
+    if (this.owner[mfn] === FrameOwner.none) return PagingError.busy;
+    if ((low & Pte.writable) !== 0 && !this.takeWritable(mfn)) return PagingError.busy;
+    this.references[mfn]!++;
+    return 0;
+  }
+
+  /** Drops what a present level-1 entry referred to. */
+  dropMapping(low: number, high: number): void {
+    const mfn = frameOfEntry(low, high);
+    if ((low & Pte.writable) !== 0) this.dropWritable(mfn);
+    this.references[mfn]!--;
+  }
+
+  /** A level-1 entry went away because the guest wanted it so: it has done with the LDT page that was mapped there. */
+  noticeUnmapping(low: number, high: number): void {
+    const mfn = frameOfEntry(low, high);
+    if ((this.flags[mfn]! & FrameFlag.localDescriptors) !== 0) this.releaseLdtFrame(mfn);
+  }
+
+  releaseLdtFrame(mfn: number): void {
+    this.flags[mfn]! &= ~FrameFlag.localDescriptors;
+    this.dropDescriptors(mfn);
+    this.#ldtFrameReleased(mfn);
+  }
+
+  dropDescriptors(mfn: number): void {
+    this.references[mfn]!--;
+    if (--this.typeCount[mfn]! === 0) this.setType(mfn, FrameType.none);
+  }
+}

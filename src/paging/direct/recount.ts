@@ -1,0 +1,92 @@
+import { frameOfEntry } from '../../x86/page-table.ts';
+import { Pte } from '../../x86/registers.ts';
+import { FRAME_TYPE_NAMES, FrameFlag, FrameOwner, FrameType, type FrameTypes } from './frame-types.ts';
+import type { TableValidator } from './validate.ts';
+
+/** A count that is not what the tables and holds add up to. */
+export interface Discrepancy {
+  readonly mfn: number;
+  readonly what: 'type' | 'typeCount' | 'references' | 'linear' | 'held' | 'framesByType';
+  readonly stored: number;
+  readonly expected: number;
+}
+
+/** What holds frames beside table entries, flags and the host's own holds. */
+export interface Holds {
+  /** Processors' roots, −1 for none. */
+  readonly roots: Int32Array;
+  /** Frames of each processor's GDT. */
+  readonly gdtFrames: readonly (readonly number[])[];
+}
+
+/** Adds up every type and reference from the tables' contents and the holds, and compares. Costs a look at every entry of every table. */
+export function recountFrames(
+  types: FrameTypes,
+  validator: TableValidator,
+  words: Uint32Array,
+  holds: Holds,
+): Discrepancy[] {
+  const found: Discrepancy[] = [];
+  const typeCount = new Uint32Array(types.limit);
+  const references = new Uint32Array(types.limit);
+  const linear = new Int32Array(types.limit);
+  const framesByType = new Uint32Array(FRAME_TYPE_NAMES.length);
+
+  function compare(mfn: number, what: Discrepancy['what'], stored: number, expected: number): void {
+    if (stored !== expected) found.push({ mfn, what, stored, expected });
+  }
+  function use(mfn: number, type: FrameType): void {
+    compare(mfn, 'type', types.type[mfn] ?? -1, type);
+    typeCount[mfn]!++; // a number beyond the limit was reported above, and the store is ignored
+    references[mfn]!++;
+  }
+  function useEntry(table: number, level: number, low: number, high: number): void {
+    const mfn = frameOfEntry(low, high);
+    if (level === 1) {
+      if ((low & Pte.writable) !== 0) use(mfn, FrameType.writable);
+      else references[mfn]!++;
+    } else if (types.type[mfn] !== level) {
+      use(mfn, (level - 1) as FrameType);
+    } else if (mfn !== table) {
+      use(mfn, level as FrameType);
+      linear[table]!++;
+      linear[mfn]!--;
+    }
+  }
+
+  for (let mfn = 0; mfn < types.limit; mfn++) {
+    if (types.owner[mfn] === FrameOwner.none) continue;
+    const type = types.type[mfn]!; // below the limit, here and below
+    framesByType[type]!++;
+    const flags = types.flags[mfn]!;
+    if ((flags & FrameFlag.localDescriptors) !== 0) use(mfn, FrameType.segmentDescriptors);
+    for (let hold = 0; hold < types.hostHolds[mfn]!; hold++) use(mfn, FrameType.writable);
+    if (type < FrameType.level1 || type > FrameType.level4) {
+      compare(mfn, 'held', types.held[mfn]!, 0);
+      continue;
+    }
+    if ((flags & FrameFlag.pinned) !== 0) use(mfn, type);
+    if ((flags & FrameFlag.claimed) !== 0) use(mfn, type);
+    if (!validator.pending) compare(mfn, 'held', types.held[mfn]!, validator.entriesOf(type));
+    const base = validator.wordOf(mfn);
+    for (let index = 0; index < types.held[mfn]!; index++) {
+      const low = words[base + index * 2]!;
+      if ((low & Pte.present) === 0 || validator.isHostSlot(type, index)) continue;
+      useEntry(mfn, type, low, words[base + index * 2 + 1]!);
+    }
+  }
+  for (const root of holds.roots) if (root >= 0) use(root, validator.topLevel as FrameType);
+  for (const frames of holds.gdtFrames) for (const mfn of frames) use(mfn, FrameType.segmentDescriptors);
+
+  for (let mfn = 0; mfn < types.limit; mfn++) {
+    compare(mfn, 'typeCount', types.typeCount[mfn]!, typeCount[mfn]!);
+    compare(mfn, 'references', types.references[mfn]!, references[mfn]!);
+    compare(mfn, 'linear', types.linear[mfn]!, linear[mfn]!);
+    // A table keeps its type without a count only while its demotion is under way.
+    if (typeCount[mfn] === 0 && !validator.pending) compare(mfn, 'type', types.type[mfn]!, FrameType.none);
+  }
+  for (let type = 0; type < framesByType.length; type++) {
+    compare(-1, 'framesByType', types.framesByType[type]!, framesByType[type]!);
+  }
+  return found;
+}

@@ -1,0 +1,304 @@
+import type { FrameInvalidator } from '../../cpu/translation.ts';
+import type { MachineSpace } from '../../memory/machine-space.ts';
+import type { Mfn } from '../../x86/brand.ts';
+import { frameOfEntry, type TableGeometry } from '../../x86/page-table.ts';
+import { Pte } from '../../x86/registers.ts';
+import { PagingError } from './errors.ts';
+import { FrameFlag, FrameType, type FrameTypes } from './frame-types.ts';
+
+/** Bits that no present entry above level 1 may have: a large page, global, and cache attributes. */
+const UPPER_REFUSED = Pte.writeThrough | Pte.cacheDisable | Pte.large | Pte.global;
+
+/** Level-4 slots that are the host's: the guest may not write them, and what stands there is not looked at. */
+export const HOST_SLOT_FIRST = 256;
+export const HOST_SLOT_LAST = 271;
+
+/** A table that has no type yet must be promoted before an entry can refer to it. */
+const PROMOTION_NEEDED = 1;
+
+const NO_TABLE = -1;
+
+/**
+ * Makes frames page tables (promotion: every entry is checked and takes its references, depth first) and makes them
+ * plain again (demotion, when the last type count goes).
+ *
+ * Work is bounded: each entry looked at costs one unit of `budget`. What is left over when it runs out stays here, as
+ * one promotion (the chain from its root to the table in hand) and a stack of demotions, and every operation finishes
+ * leftovers before it looks at any type; so nobody ever meets a table that is half one thing. `held` of each table says
+ * how far it has come. A refused promotion becomes a demotion of what it had taken.
+ *
+ * The root of a promotion is claimed: its first count belongs to the call that began it, which is made again and takes
+ * it over. When somebody else's call had to finish the work, the claim waits.
+ */
+export class TableValidator {
+  readonly #types: FrameTypes;
+  readonly #space: MachineSpace;
+  readonly #invalidator: FrameInvalidator;
+  readonly #geometry: TableGeometry;
+  readonly #words: Uint32Array;
+  /** Tables of the promotion in hand, root first. */
+  readonly #chain: number[] = [];
+  /** Tables that lost their last count; the last is in hand. */
+  readonly #demotions: number[] = [];
+  /** Whether the demotions undo a refused promotion. */
+  #undoing = false;
+  /** Entries that may still be looked at. */
+  budget = 0;
+  /** Entries looked at so far. */
+  work = 0;
+
+  constructor(types: FrameTypes, space: MachineSpace, invalidator: FrameInvalidator, geometry: TableGeometry) {
+    this.#types = types;
+    this.#space = space;
+    this.#invalidator = invalidator;
+    this.#geometry = geometry;
+    this.#words = space.pool.memory.u32;
+  }
+
+  /** Whether work is left over. */
+  get pending(): boolean {
+    return this.#demotions.length !== 0 || this.#chain.length !== 0;
+  }
+
+  /** Root of the promotion that is not finished, or −1. */
+  get promoting(): number {
+    return this.#chain[0] ?? NO_TABLE;
+  }
+
+  /** Index of a table's first word in the host's memory. */
+  wordOf(mfn: number): number {
+    return this.#space.addressOf(mfn as Mfn) >>> 2;
+  }
+
+  /** Level of a root. */
+  get topLevel(): number {
+    return this.#geometry.levels;
+  }
+
+  entriesOf(level: number): number {
+    return this.#geometry.entries[level] ?? 0;
+  }
+
+  /** Whether an entry of a table of this level belongs to the host. */
+  isHostSlot(level: number, index: number): boolean {
+    return level === 4 && index >= HOST_SLOT_FIRST && index <= HOST_SLOT_LAST;
+  }
+
+  /**
+   * Goes on with work left over. The promotion of `own` is not touched: the caller is about to ask for it.
+   * False when the budget ran out first.
+   */
+  resume(own = NO_TABLE): boolean {
+    if (!this.#demote()) return false;
+    if (this.#chain.length === 0 || this.#chain[0] === own) return true;
+    return this.#promote() !== PagingError.preempted && this.#demote();
+  }
+
+  /** Finishes all work left over, however much it is. */
+  finish(): void {
+    this.budget = Number.MAX_SAFE_INTEGER;
+    this.resume();
+    this.budget = 0;
+  }
+
+  /**
+   * Takes one type count of a table level and one reference; promotes the frame when it has no type.
+   * 0, `invalid`, what the promotion met, or `preempted`.
+   */
+  acquire(mfn: number, level: number): number {
+    const types = this.#types;
+    if (!types.isDomains(mfn)) return PagingError.invalid;
+    const type = types.type[mfn];
+    if (type === FrameType.none) {
+      this.#begin(mfn, level);
+      types.flags[mfn]! |= FrameFlag.claimed; // the domain's own number is below the limit, here and below
+    } else if (type !== level) return PagingError.invalid;
+    if (this.#chain[0] === mfn) {
+      const result = this.#promote();
+      if (result !== 0) return result;
+    }
+    if ((types.flags[mfn]! & FrameFlag.claimed) !== 0) {
+      types.flags[mfn]! &= ~FrameFlag.claimed;
+      return 0;
+    }
+    types.typeCount[mfn]!++;
+    types.references[mfn]!++;
+    return 0;
+  }
+
+  /** Takes what a present entry of a live table above level 1 is to refer to; results as of `acquire`. */
+  takeEntry(table: number, level: number, low: number, high: number): number {
+    const mfn = frameOfEntry(low, high);
+    if ((low & UPPER_REFUSED) !== 0) return PagingError.invalid;
+    const claimed = this.#types.type[mfn] === level - 1 && (this.#types.flags[mfn]! & FrameFlag.claimed) !== 0;
+    const result = claimed ? PROMOTION_NEEDED : this.#reference(table, level, low, high);
+    return result === PROMOTION_NEEDED ? this.acquire(mfn, level - 1) : result;
+  }
+
+  /** Drops what a present entry of a table above level 1 referred to. */
+  dropEntry(table: number, level: number, low: number, high: number): void {
+    const types = this.#types;
+    const mfn = frameOfEntry(low, high);
+    if (types.type[mfn] === level) {
+      if (mfn === table) return;
+      types.linear[table]!--;
+      types.linear[mfn]!++;
+    }
+    this.dropTable(mfn);
+  }
+
+  /** Drops one type count of a table and one reference. The last one leaves a demotion to be done. */
+  dropTable(mfn: number): void {
+    this.#types.references[mfn]!--;
+    if (--this.#types.typeCount[mfn]! === 0) this.#demotions.push(mfn);
+  }
+
+  /** Does what is left of demotions within the budget; true when none is left. */
+  settle(): boolean {
+    return this.#demote();
+  }
+
+  /** References a table or starts none: 0, `invalid`, or `PROMOTION_NEEDED` when the frame has no type. */
+  #reference(table: number, level: number, low: number, high: number): number {
+    const types = this.#types;
+    const mfn = frameOfEntry(low, high);
+    if (!types.isDomains(mfn)) return PagingError.invalid;
+    const type = types.type[mfn];
+    if (type === FrameType.none) return PROMOTION_NEEDED;
+    if (type === level) {
+      // A linear entry, by which a guest sees its own tables: read-only, and one link long.
+      if ((low & Pte.writable) !== 0) return PagingError.invalid;
+      if (mfn === table) return 0;
+      if (types.linear[table]! < 0 || types.linear[mfn]! > 0) return PagingError.invalid;
+      types.linear[table]!++;
+      types.linear[mfn]!--;
+    } else if (type !== level - 1) return PagingError.invalid;
+    types.typeCount[mfn]!++;
+    types.references[mfn]!++;
+    return 0;
+  }
+
+  /** Gives a frame its type and first count, and puts it at the end of the chain. */
+  #begin(mfn: number, level: number): void {
+    const types = this.#types;
+    this.#invalidator.invalidateWritable(this.#space.frameOf(mfn as Mfn));
+    types.setType(mfn, level as FrameType);
+    types.typeCount[mfn] = 1;
+    types.references[mfn]!++;
+    types.held[mfn] = 0;
+    this.#chain.push(mfn);
+  }
+
+  /** Goes on with the promotion in hand. A refusal leaves the demotion of all that was taken. */
+  #promote(): number {
+    const chain = this.#chain;
+    while (chain.length !== 0) {
+      const table = chain[chain.length - 1]!; // not empty
+      const level = this.#types.type[table]!;
+      const result = level === FrameType.level1 ? this.#promoteLevel1(table) : this.#promoteUpper(table, level);
+      if (result === PROMOTION_NEEDED) continue;
+      if (result === PagingError.preempted) return result;
+      if (result !== 0) {
+        const root = chain[0]!; // not empty
+        chain.length = 0;
+        this.#types.flags[root]! &= ~FrameFlag.claimed;
+        this.#undoing = true;
+        this.dropTable(root);
+        this.#demote();
+        return result;
+      }
+      chain.pop();
+    }
+    return 0;
+  }
+
+  #promoteLevel1(table: number): number {
+    const types = this.#types;
+    const words = this.#words;
+    const base = this.wordOf(table);
+    const entries = this.entriesOf(1);
+    const start = types.held[table]!;
+    const end = Math.min(entries, start + this.budget);
+    let index = start;
+    let result = 0;
+    for (; index < end; index++) {
+      const low = words[base + index * 2]!; // inside the table's page
+      if ((low & Pte.present) === 0) continue;
+      result = types.takeMapping(low, words[base + index * 2 + 1]!);
+      if (result !== 0) break;
+    }
+    this.#spend(index - start);
+    types.held[table] = index;
+    if (result !== 0) return result;
+    return index === entries ? 0 : PagingError.preempted;
+  }
+
+  /** As above; `PROMOTION_NEEDED` when a lower table was put on the chain. */
+  #promoteUpper(table: number, level: number): number {
+    const types = this.#types;
+    const words = this.#words;
+    const base = this.wordOf(table);
+    const entries = this.entriesOf(level);
+    let index = types.held[table]!;
+    let result = 0;
+    for (; index < entries && result === 0; index++) {
+      if (this.budget <= 0) {
+        result = PagingError.preempted;
+        break;
+      }
+      this.#spend(1);
+      const low = words[base + index * 2]!; // inside the table's page
+      if ((low & Pte.present) === 0 || this.isHostSlot(level, index)) continue;
+      const high = words[base + index * 2 + 1]!;
+      result = (low & UPPER_REFUSED) !== 0 ? PagingError.invalid : this.#reference(table, level, low, high);
+      if (result < 0) break;
+      // The lower table's first reference is this entry's, so the entry counts as held from here on.
+      if (result === PROMOTION_NEEDED) this.#begin(frameOfEntry(low, high), level - 1);
+    }
+    types.held[table] = index;
+    return result;
+  }
+
+  /** Goes on with demotions, last entry first; true when none is left. */
+  #demote(): boolean {
+    const types = this.#types;
+    const words = this.#words;
+    const demotions = this.#demotions;
+    while (demotions.length !== 0) {
+      const depth = demotions.length;
+      const table = demotions[depth - 1]!; // not empty
+      const level = types.type[table]!;
+      const base = this.wordOf(table);
+      let index = types.held[table]!;
+      while (index > 0 && demotions.length === depth) {
+        if (this.budget <= 0) {
+          types.held[table] = index;
+          return false;
+        }
+        this.#spend(1);
+        index--;
+        const low = words[base + index * 2]!; // inside the table's page
+        if ((low & Pte.present) === 0 || this.isHostSlot(level, index)) continue;
+        const high = words[base + index * 2 + 1]!;
+        if (level !== FrameType.level1) {
+          this.dropEntry(table, level, low, high);
+          continue;
+        }
+        types.dropMapping(low, high);
+        if (!this.#undoing) types.noticeUnmapping(low, high);
+      }
+      types.held[table] = index;
+      if (demotions.length !== depth || index !== 0) continue;
+      demotions.pop();
+      types.setType(table, FrameType.none);
+      types.generation[table]!++;
+    }
+    this.#undoing = false;
+    return true;
+  }
+
+  #spend(entries: number): void {
+    this.budget -= entries;
+    this.work += entries;
+  }
+}
