@@ -56,7 +56,12 @@ export const enum AddressRegister {
 export interface Operand {
   kind: OperandKind;
   register: number;
-  /** Bytes read or written: 1, 2, 4, 8, 10 (x87 and far pointers), 16, 28/108 (x87 environment), 512 (FXSAVE); 0 when none (LEA, INVLPG, NOP). */
+  /**
+   * Bytes read or written in memory: 1, 2, 4, 8, 10 (x87, far pointers, descriptor tables), 16, 14/28 and 94/108 (x87
+   * environment and state), 512 (FXSAVE); 4 and 6 also for far pointers; 0 when none (LEA, INVLPG, NOP, PREFETCH).
+   * For registers: bytes of a general register that take part; vector registers are always 16 (XMM) or 8 (MMX).
+   * For immediates: bytes after extension. For branches: the operand size.
+   */
   size: number;
 }
 
@@ -65,7 +70,7 @@ export interface Instruction {
   length: number;
   /** Mnemonic in lower case as in the Intel manual, conditions spelled as one chosen form (see operations.ts). */
   operation: string;
-  /** Effective operand size in bytes: 2, 4 or 8 (64-bit default operations such as PUSH report 8). */
+  /** Effective operand size in bytes: 1 for byte forms, else 2, 4 or 8 (64-bit default operations such as PUSH report 8). */
   operandSize: number;
   /** Effective address size in bytes: 2, 4 or 8. */
   addressSize: number;
@@ -76,9 +81,9 @@ export interface Instruction {
   index: number;
   /** 1, 2, 4 or 8. */
   scale: number;
-  /** Low 32 bits (signed) of the displacement; sign-extended unless `wideDisplacement`. */
+  /** Low 32 bits (signed) of the displacement. */
   displacement: number;
-  /** High 32 bits (signed) for the 64-bit absolute address of MOV moffs; otherwise the sign extension. */
+  /** High 32 bits (signed): of the 64-bit absolute address of MOV moffs; otherwise the sign extension. */
   displacementHigh: number;
   /** Effective segment of the memory operand, overrides applied (in 64-bit code only FS and GS change anything, the others are still reported). */
   segment: SegmentRegister;
