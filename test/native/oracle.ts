@@ -209,7 +209,9 @@ function encodeBatch(cases: readonly NativeCase[]): Uint8Array {
   for (const each of cases) {
     const { code, codeOffset } = each;
     if (code.length < 1 || code.length > LARGEST_CODE || codeOffset + code.length > CODE_BYTES) {
-      throw new OracleError(`a case has ${code.length} code bytes at ${codeOffset}; 1 to 64 within the code pages work`);
+      throw new OracleError(
+        `a case has ${code.length} code bytes at ${codeOffset}; 1 to 64 within the code pages work`,
+      );
     }
     const recordBytes = caseBytes(each);
     view.setUint32(at, recordBytes, true);

@@ -1,0 +1,319 @@
+/** Runs generated cases on the processor and on an emulator, and says where they differ, masked as the manual allows. */
+import { Flag, Vector } from '../../src/x86/registers.ts';
+import { type GeneratedCase, generateCase, templateNames } from './generate.ts';
+import { Ending, type Mode, type NativeCase, type NativeResult, runNative, WINDOW_BASE } from './oracle.ts';
+
+/** What is under test. Initial state, memory map and result are those of oracle.ts; `initialWindow` and `changedWords` help. */
+export interface Emulator {
+  run(nativeCase: NativeCase): NativeResult;
+  /** Runs many at once where that is faster. */
+  runAll?(cases: readonly NativeCase[]): NativeResult[];
+}
+
+export interface Difference {
+  /** The register, flag or place; groups differences in reports. */
+  what: string;
+  native: string;
+  emulated: string;
+}
+
+export interface Failure {
+  generated: GeneratedCase;
+  expected: NativeResult;
+  differences: Difference[];
+}
+
+/** Of one template in one mode. */
+export interface TemplateReport {
+  template: string;
+  mode: Mode;
+  run: number;
+  /** Cases by how they ended on the processor. */
+  endings: Map<number, number>;
+  failed: number;
+  /** Failures by the set of things that differ. */
+  kinds: Map<string, number>;
+  examples: Failure[];
+}
+
+export interface CompareOptions {
+  seed: number;
+  /** Cases of each template and mode. */
+  count: number;
+  modes: readonly Mode[];
+  /** Template names; all when absent. */
+  only?: readonly string[];
+  /** First case number. */
+  first?: number;
+  /** Failures kept of each kind. */
+  examples?: number;
+  /** Called after each template. */
+  progress?: (report: TemplateReport) => void;
+}
+
+const BATCH = 4096;
+const STATUS_WORD = 2;
+const ABRIDGED_TAGS = 4;
+const MXCSR = 24;
+const STACK = 32;
+const XMM = 160;
+const REGISTERS = [
+  'rax',
+  'rcx',
+  'rdx',
+  'rbx',
+  'rsp',
+  'rbp',
+  'rsi',
+  'rdi',
+  'r8',
+  'r9',
+  'r10',
+  'r11',
+  'r12',
+  'r13',
+  'r14',
+  'r15',
+];
+const FLAG_NAMES: readonly (readonly [number, string])[] = [
+  [Flag.carry, 'CF'],
+  [Flag.parity, 'PF'],
+  [Flag.adjust, 'AF'],
+  [Flag.zero, 'ZF'],
+  [Flag.sign, 'SF'],
+  [Flag.trap, 'TF'],
+  [Flag.interrupt, 'IF'],
+  [Flag.direction, 'DF'],
+  [Flag.overflow, 'OF'],
+  [Flag.iopl, 'IOPL'],
+  [Flag.nestedTask, 'NT'],
+  [Flag.alignmentCheck, 'AC'],
+  [Flag.identification, 'ID'],
+];
+/** Faults that come before the instruction has done anything to the flags. */
+const EARLY_FAULTS: ReadonlySet<number> = new Set([
+  Vector.invalidOpcode,
+  Vector.stackFault,
+  Vector.generalProtection,
+  Vector.pageFault,
+  Vector.alignmentCheck,
+]);
+
+/** Runs all templates of the options and returns a report of each. */
+export function compareAll(emulator: Emulator, options: CompareOptions): TemplateReport[] {
+  const reports: TemplateReport[] = [];
+  for (const mode of options.modes) {
+    for (const name of templateNames(mode)) {
+      if (options.only && !options.only.includes(name)) continue;
+      const report = compareTemplate(emulator, name, mode, options);
+      reports.push(report);
+      options.progress?.(report);
+    }
+  }
+  return reports;
+}
+
+function compareTemplate(emulator: Emulator, name: string, mode: Mode, options: CompareOptions): TemplateReport {
+  const { seed, count, first = 0, examples = 2 } = options;
+  const report: TemplateReport = {
+    template: name,
+    mode,
+    run: 0,
+    endings: new Map(),
+    failed: 0,
+    kinds: new Map(),
+    examples: [],
+  };
+  for (let start = 0; start < count; start += BATCH) {
+    const cases: GeneratedCase[] = [];
+    for (let i = start; i < Math.min(count, start + BATCH); i++) cases.push(generateCase(seed, name, mode, first + i));
+    const natives = cases.map((generated) => generated.native);
+    const expected = runNative(natives);
+    const emulated = emulator.runAll?.(natives);
+    for (const [i, generated] of cases.entries()) {
+      const result = expected[i] as NativeResult;
+      report.run++;
+      report.endings.set(result.ending, (report.endings.get(result.ending) ?? 0) + 1);
+      const differences = differencesOf(generated, result, emulated?.[i] ?? emulator.run(generated.native));
+      if (differences.length === 0) continue;
+      report.failed++;
+      const kind = differences.map((difference) => difference.what).join(' ');
+      const seen = report.kinds.get(kind) ?? 0;
+      report.kinds.set(kind, seen + 1);
+      if (seen < examples) report.examples.push({ generated, expected: result, differences });
+    }
+  }
+  return report;
+}
+
+/** Every place where `emulated` is not what `native` allows; empty when they agree. */
+export function differencesOf(generated: GeneratedCase, native: NativeResult, emulated: NativeResult): Difference[] {
+  const found: Difference[] = [];
+  const note = (what: string, is: string, got: string): void => {
+    found.push({ what, native: is, emulated: got });
+  };
+  if (native.ending !== emulated.ending) note('ending', endingName(native.ending), endingName(emulated.ending));
+  else if (native.ending === Vector.pageFault) {
+    if (native.cr2 !== emulated.cr2) note('cr2', hex(native.cr2), hex(emulated.cr2));
+    /* Linux reports every address of the kernel's half as present. */
+    const compared = native.cr2 >= 0x8000_0000_0000n ? ~1 : ~0;
+    compareNumber(note, 'error', native.errorCode & compared, emulated.errorCode & compared);
+  } else compareNumber(note, 'error', native.errorCode, emulated.errorCode);
+  if (native.rip !== emulated.rip) note('rip', hex(native.rip), hex(emulated.rip));
+  compareFlags(note, native, emulated, EARLY_FAULTS.has(native.ending) ? 0 : generated.mask.flags);
+  compareRegisters(note, generated.mode, native, emulated);
+  for (const name of ['cs', 'ss', 'ds', 'es', 'fs', 'gs'] as const) {
+    compareNumber(note, name, native.selectors[name], emulated.selectors[name]);
+  }
+  compareState(note, generated, native.state, emulated.state);
+  compareMemory(note, generated, native.changed, emulated.changed);
+  return found;
+}
+
+type Note = (what: string, native: string, emulated: string) => void;
+
+function compareNumber(note: Note, what: string, native: number, emulated: number): void {
+  if (native !== emulated) note(what, hex(native), hex(emulated));
+}
+
+function compareFlags(note: Note, native: NativeResult, emulated: NativeResult, undefinedFlags: number): void {
+  const differing = (native.flags ^ emulated.flags) & ~undefinedFlags & ~Flag.resume;
+  if (differing === 0) return;
+  for (const [bit, name] of FLAG_NAMES) {
+    if (differing & bit) note(name, native.flags & bit ? '1' : '0', emulated.flags & bit ? '1' : '0');
+  }
+}
+
+function compareRegisters(note: Note, mode: Mode, native: NativeResult, emulated: NativeResult): void {
+  const count = mode === 64 ? 16 : 8;
+  for (let i = 0; i < count; i++) {
+    const is = BigInt.asUintN(mode, native.gprs[i] as bigint);
+    const got = BigInt.asUintN(mode, emulated.gprs[i] as bigint);
+    if (is !== got) note(REGISTERS[i] as string, hex(is), hex(got));
+  }
+}
+
+function compareState(note: Note, generated: GeneratedCase, native: Uint8Array, emulated: Uint8Array): void {
+  const is = new DataView(native.buffer, native.byteOffset);
+  const got = new DataView(emulated.buffer, emulated.byteOffset);
+  compareNumber(note, 'fcw', is.getUint16(0, true), got.getUint16(0, true));
+  const status = ~generated.mask.status;
+  compareNumber(note, 'fsw', is.getUint16(STATUS_WORD, true) & status, got.getUint16(STATUS_WORD, true) & status);
+  compareNumber(note, 'ftw', is.getUint8(ABRIDGED_TAGS), got.getUint8(ABRIDGED_TAGS));
+  compareNumber(note, 'mxcsr', is.getUint32(MXCSR, true), got.getUint32(MXCSR, true));
+  const { approximate } = generated.mask;
+  for (let i = 0; i < 8; i++) {
+    const at = STACK + 16 * i;
+    const exponents = [is.getUint16(at + 8, true), got.getUint16(at + 8, true)] as const;
+    const mantissas = [is.getBigUint64(at, true), got.getBigUint64(at, true)] as const;
+    if (exponents[0] === exponents[1] && mantissas[0] === mantissas[1]) continue;
+    if (approximate === 'transcendental' && i < 2 && isNeighbour(exponents, mantissas)) continue;
+    note(`st${i}`, `${hex(exponents[0])}:${hex(mantissas[0])}`, `${hex(exponents[1])}:${hex(mantissas[1])}`);
+  }
+  const vectors = generated.mode === 64 ? 16 : 8;
+  for (let i = 0; i < vectors; i++) {
+    const at = XMM + 16 * i;
+    let equal = true;
+    for (let lane = 0; lane < 16; lane += 4) {
+      const a = is.getUint32(at + lane, true);
+      const b = got.getUint32(at + lane, true);
+      if (a !== b && !(approximate === 'reciprocal' && isClose(a, b))) equal = false;
+    }
+    if (!equal) note(`xmm${i}`, vectorHex(is, at), vectorHex(got, at));
+  }
+}
+
+/** Whether two 80-bit numbers of equal sign are at most one unit in the last place apart. */
+function isNeighbour(exponents: readonly [number, number], mantissas: readonly [bigint, bigint]): boolean {
+  if ((exponents[0] ^ exponents[1]) & 0x8000) return false;
+  const place = (i: 0 | 1): bigint => (BigInt(exponents[i] & 0x7fff) << 63n) + (mantissas[i] & 0x7fff_ffff_ffff_ffffn);
+  const distance = place(0) - place(1);
+  return distance >= -1n && distance <= 1n;
+}
+
+const floats = new Float32Array(2);
+const floatBits = new Uint32Array(floats.buffer);
+
+/** Whether two reciprocals may both approximate one number: finite, of one sign, within twice 1.5 × 2⁻¹². */
+function isClose(a: number, b: number): boolean {
+  floatBits[0] = a;
+  floatBits[1] = b;
+  const [first, second] = floats as unknown as readonly [number, number];
+  if (!Number.isFinite(first) || !Number.isFinite(second)) return false;
+  return Math.abs(first - second) <= Math.abs(first) * 3 * 2 ** -12;
+}
+
+function compareMemory(note: Note, generated: GeneratedCase, native: BigUint64Array, emulated: BigUint64Array): void {
+  let i = 0;
+  let j = 0;
+  while (i < native.length || j < emulated.length) {
+    const left = i < native.length ? Number(native[i]) : Number.POSITIVE_INFINITY;
+    const right = j < emulated.length ? Number(emulated[j]) : Number.POSITIVE_INFINITY;
+    const word = Math.min(left, right);
+    const is = left === word ? native[i + 1] : undefined;
+    const got = right === word ? emulated[j + 1] : undefined;
+    if (left === word) i += 2;
+    if (right === word) j += 2;
+    if (is === got || isIgnored(generated, word, is, got)) continue;
+    note('memory', `[${hex(WINDOW_BASE + word * 8)}] ${wordHex(is)}`, wordHex(got));
+  }
+}
+
+function wordHex(word: bigint | undefined): string {
+  return word === undefined ? 'unchanged' : hex(word);
+}
+
+/** Whether all differing bytes of a word are ones that the manual leaves open. */
+function isIgnored(generated: GeneratedCase, word: number, is: bigint | undefined, got: bigint | undefined): boolean {
+  for (let byte = 0; byte < 8; byte++) {
+    const offset = word * 8 + byte;
+    const open = generated.mask.memory.some((part) => offset >= part.offset && offset < part.offset + part.length);
+    if (open) continue;
+    if (is === undefined || got === undefined) return generated.mask.memory.length > 0 && wordIsOpen(generated, word);
+    const shift = BigInt(byte * 8);
+    if (((is >> shift) & 0xffn) !== ((got >> shift) & 0xffn)) return false;
+  }
+  return true;
+}
+
+function wordIsOpen(generated: GeneratedCase, word: number): boolean {
+  return generated.mask.memory.some((part) => word * 8 + 7 >= part.offset && word * 8 < part.offset + part.length);
+}
+
+const ENDING_NAMES: Readonly<Record<number, string>> = {
+  [Vector.divideError]: '#DE',
+  [Vector.debug]: '#DB',
+  [Vector.breakpoint]: '#BP',
+  [Vector.overflow]: '#OF',
+  [Vector.boundRange]: '#BR',
+  [Vector.invalidOpcode]: '#UD',
+  [Vector.segmentNotPresent]: '#NP',
+  [Vector.stackFault]: '#SS',
+  [Vector.generalProtection]: '#GP',
+  [Vector.pageFault]: '#PF',
+  [Vector.x87]: '#MF',
+  [Vector.alignmentCheck]: '#AC',
+  [Vector.simd]: '#XM',
+  [Ending.landed]: 'done',
+  [Ending.timedOut]: 'timeout',
+  [Ending.forbidden]: 'system call',
+};
+
+export function endingName(ending: number): string {
+  return ENDING_NAMES[ending] ?? `vector ${ending}`;
+}
+
+export function hex(value: number | bigint): string {
+  return value.toString(16);
+}
+
+function vectorHex(view: DataView, at: number): string {
+  const word = (place: number): string =>
+    view
+      .getUint32(at + place, true)
+      .toString(16)
+      .padStart(8, '0');
+  return `${word(12)}_${word(8)}_${word(4)}_${word(0)}`;
+}
+
+export { REGISTERS };

@@ -1,0 +1,97 @@
+/** Turns templates into cases. A case is fixed by seed, template name, mode and index, so that any one can be repeated. */
+import { CaseBuilder } from './case-builder.ts';
+import type { Mode, NativeCase } from './oracle.ts';
+import { Random } from './random.ts';
+import type { Approximation, IgnoredBytes, Operation, Template } from './template.ts';
+import { TEMPLATES } from './templates/index.ts';
+
+/** What of a result is not compared exactly. */
+export interface Mask {
+  /** Bits of RFLAGS. */
+  flags: number;
+  /** Bits of the x87 status word. */
+  status: number;
+  approximate: Approximation | null;
+  memory: readonly IgnoredBytes[];
+}
+
+export interface GeneratedCase {
+  template: string;
+  mode: Mode;
+  index: number;
+  seed: number;
+  native: NativeCase;
+  mask: Mask;
+}
+
+const SEQUENCE = 'sequence';
+const NOTHING_IGNORED: readonly IgnoredBytes[] = [];
+
+/** Names of all templates that have a form in `mode`, in the order of the tables; at last, 'sequence'. */
+export function templateNames(mode: Mode): string[] {
+  const has = (template: Template): boolean =>
+    new CaseBuilder(mode, new Random(0), 'integer').formsOf(template).length > 0;
+  return [...TEMPLATES.filter(has).map((template) => template.name), SEQUENCE];
+}
+
+const byName = new Map(TEMPLATES.map((template) => [template.name, template]));
+
+/** The case of that number. Throws for a template that is not in the tables or has no form in the mode. */
+export function generateCase(seed: number, name: string, mode: Mode, index: number): GeneratedCase {
+  if (name === SEQUENCE) return generateSequence(seed, mode, index);
+  const template = byName.get(name);
+  if (!template) throw new RangeError(`there is no template "${name}"`);
+  for (let attempt = 0; ; attempt++) {
+    const random = new Random(seed, name, mode, index, attempt);
+    const builder = new CaseBuilder(mode, random, template.domain ?? 'integer');
+    const operation = builder.emitAny(template);
+    if (!operation) throw new RangeError(`template "${name}" has no form in ${mode}-bit code`);
+    if (template.reject?.(operation)) continue;
+    return { template: name, mode, index, seed, native: builder.finish(), mask: maskOf(template, operation) };
+  }
+}
+
+function maskOf(template: Template, operation: Operation): Mask {
+  const { undefinedFlags } = template;
+  return {
+    flags: typeof undefinedFlags === 'function' ? undefinedFlags(operation) : (undefinedFlags ?? 0),
+    status: template.undefinedStatus ?? 0,
+    approximate: template.approximate ?? null,
+    memory: template.ignoredBytes?.(operation) ?? NOTHING_IGNORED,
+  };
+}
+
+/** Registers of a sequence: those that addresses use are left alone by its operands as far as the encoding allows. */
+const SEQUENCE_ADDRESSES = { 64: [3, 6, 7, 12, 13, 14], 32: [3, 6, 7] } as const;
+const SEQUENCE_OPERANDS = { 64: [0, 1, 2, 5, 8, 9, 10, 11, 15], 32: [0, 1, 2, 5] } as const;
+const LONGEST_SEQUENCE = 40;
+
+const sequenced = TEMPLATES.filter((template) => !template.alone);
+
+/**
+ * Straight-line code of two to six instructions whose results are all defined: shows flags, registers and memory that
+ * one instruction leaves to the next.
+ */
+function generateSequence(seed: number, mode: Mode, index: number): GeneratedCase {
+  const random = new Random(seed, SEQUENCE, mode, index);
+  const vectors = random.chance(35);
+  const domain = vectors ? random.pick(['xmm', 'xmm-f32', 'xmm-f64'] as const) : 'integer';
+  const candidates = sequenced.filter((template) => {
+    const own = template.domain ?? 'integer';
+    return own === 'integer' || (vectors && own !== 'xmm-text');
+  });
+  const builder = new CaseBuilder(mode, random, domain);
+  builder.addressRegisters = SEQUENCE_ADDRESSES[mode];
+  builder.operandRegisters = SEQUENCE_OPERANDS[mode];
+  builder.faults = 20;
+  const length = random.between(2, 6);
+  for (let i = 0; i < length && builder.code.length < LONGEST_SEQUENCE; i++) builder.emitAny(random.pick(candidates));
+  return {
+    template: SEQUENCE,
+    mode,
+    index,
+    seed,
+    native: builder.finish(),
+    mask: { flags: 0, status: 0, approximate: null, memory: NOTHING_IGNORED },
+  };
+}
