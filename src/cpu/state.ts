@@ -21,6 +21,7 @@ export const enum State {
   registers = 0x000,
   zero = 0x080,
   pageBase = 0x088,
+  /** Linear address (in legacy code CS base + EIP) of the next instruction; exact at exits. */
   rip = 0x090,
   /** FlagKind: how the four words of the descriptor are to be read. */
   flagKind = 0x098,
@@ -54,6 +55,8 @@ export const enum State {
   stepping = 0x1ac,
   /** Instructions that may still execute before the run returns; signed; exact at exits. */
   budget = 0x1c0,
+  /** Non-zero when an x87, MMX or SSE instruction may have to fault (CR0.TS, CR0.EM, CR4.OSFXSR clear). */
+  fpuTrap = 0x1c8,
   xmm = 0x200,
   x87 = 0x300,
   mxcsr = 0x3f0,

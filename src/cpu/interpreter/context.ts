@@ -1,4 +1,4 @@
-import { OperandKind } from '../decode/instruction.ts';
+import { OperandKind, SegmentRegister } from '../decode/instruction.ts';
 import { Exit } from '../exits.ts';
 import type { Condition, Context, HostFunction, Shape } from '../semantics/context.ts';
 import { FlagKind, State } from '../state.ts';
@@ -210,6 +210,10 @@ export class RecordContext implements Context {
     after(old);
   }
 
+  operandNumber(operand: number): I32 {
+    return load16U32(this.record, operand === 0 ? RecordField.first : RecordField.second);
+  }
+
   immediate(): I64 {
     return load64(this.record, RecordField.immediate);
   }
@@ -312,6 +316,11 @@ export class RecordContext implements Context {
         this.checked(this.host('storeMiss', i32(bytes)));
       },
     );
+  }
+
+  probeWrite(linear: I64, bytes: number | I32): void {
+    this.fn.store(store64(this.state, linear, State.missAddress));
+    this.checked(this.host('probeWrite', typeof bytes === 'number' ? i32(bytes) : bytes));
   }
 
   load128(linear: I64): V128 {
@@ -509,17 +518,31 @@ export class RecordContext implements Context {
   }
 
   branch(): void {
-    this.#ways.branch();
+    if (this.shape.long || this.shape.operandSize !== 2) {
+      this.#ways.branch();
+      return;
+    }
+    // IP wraps at 64 KiB; the record holds the target's distance from the page.
+    const target = add(load64(this.state, State.pageBase), this.immediate());
+    this.jump(sub(target, this.#codeBase()));
   }
 
   jump(target: I64): void {
-    this.#ways.jump(this.shape.long ? target : zeroExtend(target, this.shape.operandSize));
+    this.#ways.jump(
+      this.shape.long
+        ? target
+        : zeroExtend(add(this.#codeBase(), zeroExtend(target, this.shape.operandSize)), 4),
+    );
+  }
+
+  #codeBase(): I64 {
+    return load64(this.state, State.segmentBase + SegmentRegister.cs * 8);
   }
 
   nextAddress(): I64 {
     const next = add(load64(this.state, State.pageBase), extendU(load16U32(this.record, RecordField.next)));
     if (this.shape.long) return next;
-    const offset = sub(next, load64(this.state, State.segmentBase + 8));
+    const offset = sub(next, this.#codeBase());
     return zeroExtend(offset, this.shape.operandSize === 2 ? 2 : 4);
   }
 

@@ -91,7 +91,7 @@ export class Interpreter {
     const main = this.#instantiate(buildMain(options, hot), shared);
     this.#run = main.run as (state: number) => number;
     this.#flags = main.flags as (state: number) => number;
-    this.#imports = { host: { ...shared, flags: main.flags, carry: main.carry } };
+    this.#imports = { host: { ...shared, flags: main.flags, carry: main.carry } } as WebAssembly.Imports;
   }
 
   /** Executes from State.rip until an exit and returns its kind. */
@@ -130,7 +130,7 @@ export class Interpreter {
   }
 
   #instantiate(bytes: Uint8Array<ArrayBuffer>, host: Record<string, unknown>): WebAssembly.Exports {
-    return new WebAssembly.Instance(new WebAssembly.Module(bytes), { host: host as WebAssembly.ModuleImports }).exports;
+    return new WebAssembly.Instance(new WebAssembly.Module(bytes), { host } as WebAssembly.Imports).exports;
   }
 }
 
@@ -334,6 +334,7 @@ function emitRun(
   setRip(next);
   fn.return(code);
   fn.close(); // leave
+  fn.store(store32(state, load8U32(record, RecordField.length), State.exitLength));
   spend(index);
   setRip(start);
   fn.return(code);

@@ -67,6 +67,9 @@ export interface Context {
   /** Offset of a register operand's field inside the state block, as an absolute host address. */
   operandPointer(operand: number): I32;
 
+  /** The number in the record's field of an operand: the index of an x87 stack register. */
+  operandNumber(operand: number): I32;
+
   immediate(): I64;
   secondImmediate(): I32;
 
@@ -78,6 +81,8 @@ export interface Context {
   linear(offset: I64, bytes: number, write: boolean, segment?: number): I64;
   load(bytes: number, linear: I64, signed?: boolean): I64;
   store(bytes: number, linear: I64, value: I64): void;
+  /** Faults unless all bytes can be written; for stores in several parts. */
+  probeWrite(linear: I64, bytes: number | I32): void;
   load128(linear: I64): V128;
   store128(linear: I64, value: V128): void;
   updateAt(bytes: number, linear: I64, compute: (old: I64) => I64, after: (old: I64) => void): void;
@@ -135,6 +140,8 @@ export const HOST_FUNCTIONS = {
   storeMiss: 2,
   /** (state, bytes): prepares a read-modify-write at missAddress; the pointer to work through is left in missValue. */
   updateMiss: 2,
+  /** (state, bytes): checks that all bytes at missAddress can be written. */
+  probeWrite: 2,
   /** (state): commits the pending read-modify-write. */
   updateCommit: 1,
   /** (state, from record): finds or decodes the code at rip; the record, or 0 with the exit in exitKind. */

@@ -1,0 +1,165 @@
+import type { HostMemory } from '../../memory/host-memory.ts';
+import { AddressRegister, type Instruction, OperandKind, SegmentRegister } from '../decode/instruction.ts';
+import type { MemoryForm, OperandShape, Shape } from '../semantics/context.ts';
+import { State } from '../state.ts';
+import { RecordField } from './record.ts';
+
+/** Operations with operands that only the host can change. */
+function operationOf(instruction: Instruction): string {
+  const { operation, operands } = instruction;
+  if (operation === 'mov') {
+    for (let index = 0; index < instruction.operandCount; index++) {
+      const kind = operands[index]?.kind;
+      if (kind === OperandKind.control || kind === OperandKind.debug) return 'mov-system';
+    }
+    if (operands[0].kind === OperandKind.segment) return 'mov-system';
+  }
+  if (operation === 'pop' && operands[0].kind === OperandKind.segment) return 'pop-segment';
+  return operation;
+}
+
+function hasMemory(instruction: Instruction): boolean {
+  for (let index = 0; index < instruction.operandCount; index++) {
+    if (instruction.operands[index]?.kind === OperandKind.memory) return true;
+  }
+  return false;
+}
+
+function memoryForm(instruction: Instruction, long: boolean): MemoryForm {
+  if (!hasMemory(instruction)) return 'none';
+  if (!long) return 'legacy';
+  if (instruction.addressSize !== 8) return 'narrow';
+  const wide = instruction.displacement < 0 ? -1 : 0;
+  if (instruction.base === AddressRegister.none && instruction.displacementHigh !== wide) return 'absolute';
+  const segmented = instruction.segment >= SegmentRegister.fs;
+  if (instruction.index === AddressRegister.none && !segmented) return 'base';
+  return 'full';
+}
+
+/** Everything that the generated code of an instruction depends on. */
+export function shapeOf(instruction: Instruction, long: boolean): Shape {
+  const operands: OperandShape[] = [];
+  for (let index = 0; index < instruction.operandCount; index++) {
+    const operand = instruction.operands[index];
+    if (operand) operands.push({ kind: operand.kind, size: operand.size });
+  }
+  return {
+    operation: operationOf(instruction),
+    operandSize: instruction.operandSize,
+    addressSize: instruction.addressSize,
+    long,
+    memory: memoryForm(instruction, long),
+    operands,
+    repeat: instruction.repeatEqual ? 'equal' : instruction.repeatNotEqual ? 'notEqual' : 'none',
+  };
+}
+
+/** Offset in the state block of a register operand. */
+function operandField(kind: OperandKind, register: number): number {
+  switch (kind) {
+    case OperandKind.gpr:
+      return State.registers + register * 8;
+    case OperandKind.highByte:
+      return State.registers + register * 8 + 1;
+    case OperandKind.xmm:
+      return State.xmm + register * 16;
+    case OperandKind.mmx:
+      return State.x87 + register * 16;
+    case OperandKind.segment:
+      return State.segmentSelector + register * 4;
+    case OperandKind.st:
+      return register;
+    default:
+      return State.zero;
+  }
+}
+
+const SCALE_SHIFT = [0, 0, 1, 0, 2, 0, 0, 0, 3];
+
+/**
+ * Writes the record of an instruction that begins `start` bytes from its page's base.
+ * `index` counts the block's instructions before it.
+ */
+export function writeRecord(
+  memory: HostMemory,
+  record: number,
+  handler: number,
+  instruction: Instruction,
+  form: MemoryForm,
+  start: number,
+  index: number,
+): void {
+  const { u16, u8, i32 } = memory;
+  const half = record >> 1;
+  const next = start + instruction.length;
+  u16[half] = handler;
+  u8[record + RecordField.length] = instruction.length;
+  u8[record + RecordField.index] = index;
+  u16[half + RecordField.next / 2] = next;
+  const [first, second] = instruction.operands;
+  u16[half + RecordField.first / 2] = operandField(first.kind, first.register);
+  u16[half + RecordField.second / 2] = operandField(second.kind, second.register);
+  let displacement = instruction.displacement;
+  let base = State.zero as number;
+  if (instruction.base === AddressRegister.rip) {
+    base = State.pageBase;
+    displacement += next;
+  } else if (instruction.base >= 0) {
+    base = State.registers + instruction.base * 8;
+  }
+  u16[half + RecordField.base / 2] = base;
+  u16[half + RecordField.indexRegister / 2] =
+    instruction.index >= 0 ? State.registers + instruction.index * 8 : State.zero;
+  u8[record + RecordField.scale] = SCALE_SHIFT[instruction.scale] ?? 0;
+  i32[(record + RecordField.displacement) >> 2] = displacement;
+  let low = instruction.immediateLow;
+  let high = instruction.immediateHigh;
+  for (let position = 0; position < instruction.operandCount; position++) {
+    if (instruction.operands[position]?.kind === OperandKind.relative) {
+      low = (next + instruction.immediateLow) | 0;
+      high = next + instruction.immediateLow < 0 ? -1 : 0;
+    }
+  }
+  if (form === 'absolute') {
+    low = instruction.displacement;
+    high = instruction.displacementHigh;
+  }
+  i32[(record + RecordField.immediate) >> 2] = low;
+  i32[(record + RecordField.immediate + 4) >> 2] = high;
+  i32[(record + RecordField.link) >> 2] = usesSecondImmediate(instruction) ? instruction.secondImmediate : 0;
+}
+
+function usesSecondImmediate(instruction: Instruction): boolean {
+  for (let index = 0; index < instruction.operandCount; index++) {
+    if (instruction.operands[index]?.kind === OperandKind.secondImmediate) return true;
+  }
+  return false;
+}
+
+/** The segment byte: the place of the base in long code, the segment's number otherwise. */
+export function writeSegment(memory: HostMemory, record: number, instruction: Instruction, long: boolean): void {
+  const segment = instruction.segment;
+  memory.u8[record + RecordField.segment] = !long
+    ? segment
+    : segment >= SegmentRegister.fs
+      ? (State.segmentBase + segment * 8) >> 3
+      : State.zero >> 3;
+}
+
+/** A record that is no instruction. */
+export function writePseudo(memory: HostMemory, record: number, handler: number, at: number, index: number): void {
+  const { u16, u8, i32 } = memory;
+  u8.fill(0, record, record + RecordField.size);
+  u16[record >> 1] = handler;
+  u8[record + RecordField.index] = index;
+  u16[(record + RecordField.next) >> 1] = at;
+  i32[(record + RecordField.immediate) >> 2] = at;
+}
+
+/** Operations behind which straight-line execution never continues. */
+const ENDS_BLOCK = new Set(['jmp', 'call', 'ret', 'syscall', 'sysenter', 'int', 'int3', 'int1', 'ud0', 'ud1', 'ud2']);
+
+export function endsBlock(operation: string, system: ReadonlySet<string>): boolean {
+  return ENDS_BLOCK.has(operation) || system.has(operation);
+}
+

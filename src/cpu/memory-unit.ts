@@ -1,0 +1,346 @@
+import type { FramePool } from '../memory/frame-pool.ts';
+import type { HostMemory } from '../memory/host-memory.ts';
+import {
+  type Frame,
+  type GuestVirtual,
+  highWord,
+  type HostAddress,
+  isCanonical,
+  joinSigned,
+  lowWord,
+  PAGE_SIZE,
+} from '../x86/brand.ts';
+import { Vector } from '../x86/registers.ts';
+import type { CodeCache } from './code-cache.ts';
+import { Access, Exit } from './exits.ts';
+import { FrameMark, type FrameMarks } from './frame-marks.ts';
+import { State } from './state.ts';
+import { Tlb } from './tlb.ts';
+import type { GuestMemory, Translation } from './translation.ts';
+import { PageWalker, type WalkControls } from './walk.ts';
+
+/** Where the pieces of a slow access are gathered: the last bytes of the state block's scratch area. */
+const GATHER = State.scratch + 0x200;
+
+/** What all processors of a host share. */
+export interface HostParts {
+  readonly memory: HostMemory;
+  readonly pool: FramePool;
+  readonly marks: FrameMarks;
+  readonly code: CodeCache;
+  readonly tlbEntries: number;
+}
+
+/**
+ * The memory side of one virtual processor: its two TLBs (kernel and user), the walk that fills them, and all accesses
+ * that miss them: page crossings, code pages, watched pages, stores that the paging carries out itself.
+ */
+export class MemoryUnit implements GuestMemory {
+  readonly #parts: HostParts;
+  readonly #state: HostAddress;
+  readonly #word: number;
+  readonly #walker: PageWalker;
+  readonly kernelTlb: Tlb;
+  readonly userTlb: Tlb;
+  readonly controls: WalkControls = { cr0: 0, efer: 0 };
+  translation: Translation = { format: 'none', frames: new Int32Array(0) };
+  kernelRoot = -1;
+  userRoot = -1;
+
+  constructor(parts: HostParts, state: HostAddress) {
+    this.#parts = parts;
+    this.#state = state;
+    this.#word = state >> 2;
+    this.#walker = new PageWalker(parts.memory, parts.pool);
+    this.kernelTlb = new Tlb(parts.memory, parts.tlbEntries);
+    this.userTlb = new Tlb(parts.memory, parts.tlbEntries);
+  }
+
+  get #userMode(): boolean {
+    return this.#parts.memory.u32[this.#word + State.userAccess / 4] !== 0;
+  }
+
+  /**
+   * Translates for one access and caches the page. The host address of the byte, or −1 with the fault described by
+   * the walker's result (`frame` −1).
+   */
+  #translate(low: number, high: number, access: Access, user: boolean): HostAddress {
+    const { marks, pool } = this.#parts;
+    const allowed = this.#walker.walk(
+      this.translation,
+      user ? this.userRoot : this.kernelRoot,
+      low,
+      high,
+      access,
+      user,
+      this.controls,
+    );
+    if (!allowed) return -1 as HostAddress;
+    const { frame, writable, executable } = this.#walker.result;
+    const mayWrite = writable && !marks.has(frame, FrameMark.code | FrameMark.watched);
+    const address = pool.addressOf(frame);
+    (user ? this.userTlb : this.kernelTlb).fill(low, high, address, mayWrite, executable);
+    marks.set(frame, mayWrite ? FrameMark.cached | FrameMark.cachedWritable : FrameMark.cached);
+    return (address + (low & 0xfff)) as HostAddress;
+  }
+
+  /** Leaves the exception in the state block. */
+  #pageFault(low: number, high: number): Exit {
+    const { u32 } = this.#parts.memory;
+    u32[this.#word + State.exitDetail / 4] = Vector.pageFault;
+    u32[this.#word + State.exitError / 4] = this.#walker.result.error;
+    u32[this.#word + State.cr2 / 4] = low;
+    u32[this.#word + State.cr2 / 4 + 1] = high;
+    return Exit.exception;
+  }
+
+  #notCanonical(): Exit {
+    const { u32 } = this.#parts.memory;
+    u32[this.#word + State.exitDetail / 4] = Vector.generalProtection;
+    u32[this.#word + State.exitError / 4] = 0;
+    return Exit.exception;
+  }
+
+  /** A load that missed: `missAddress` → `missValue`. 0 or an exit. */
+  loadMiss(bytes: number): number {
+    const { u32, u8 } = this.#parts.memory;
+    const low = u32[this.#word + State.missAddress / 4] as number;
+    const high = u32[this.#word + State.missAddress / 4 + 1] as number;
+    if (!isCanonical(high)) return this.#notCanonical();
+    const user = this.#userMode;
+    const target = this.#state + State.missValue;
+    const first = this.#translate(low, high, Access.read, user);
+    if (first < 0) return this.#pageFault(low, high);
+    const inFirst = Math.min(bytes, PAGE_SIZE - (low & 0xfff));
+    if (inFirst < bytes) {
+      const nextLow = (low + inFirst) >>> 0;
+      const nextHigh = nextLow === 0 ? (high + 1) >>> 0 : high;
+      if (!isCanonical(nextHigh)) return this.#notCanonical();
+      const second = this.#translate(nextLow, nextHigh, Access.read, user);
+      if (second < 0) return this.#pageFault(nextLow, nextHigh);
+      u8.copyWithin(target, first, first + inFirst);
+      u8.copyWithin(target + inFirst, second, second + bytes - inFirst);
+    } else {
+      u8.copyWithin(target, first, first + bytes);
+    }
+    return 0;
+  }
+
+  /** A store that missed: `missValue` → `missAddress`. 0 or an exit. */
+  storeMiss(bytes: number): number {
+    const { u32 } = this.#parts.memory;
+    const low = u32[this.#word + State.missAddress / 4] as number;
+    const high = u32[this.#word + State.missAddress / 4 + 1] as number;
+    return this.#storeFrom(this.#state + State.missValue, low, high, bytes, this.#userMode);
+  }
+
+  /** Stores bytes of host memory at a linear address; nothing is written unless all of it can be. */
+  #storeFrom(source: number, low: number, high: number, bytes: number, user: boolean): number {
+    if (!isCanonical(high)) return this.#notCanonical();
+    const inFirst = Math.min(bytes, PAGE_SIZE - (low & 0xfff));
+    const first = this.#translate(low, high, Access.write, user);
+    if (first < 0) {
+      if (inFirst === bytes && this.#emulateStore(source, low, high, bytes, user)) return 0;
+      return this.#pageFault(low, high);
+    }
+    if (inFirst === bytes) {
+      this.#put(first, source, bytes);
+      return 0;
+    }
+    const nextLow = (low + inFirst) >>> 0;
+    const nextHigh = nextLow === 0 ? (high + 1) >>> 0 : high;
+    if (!isCanonical(nextHigh)) return this.#notCanonical();
+    const second = this.#translate(nextLow, nextHigh, Access.write, user);
+    if (second < 0) return this.#pageFault(nextLow, nextHigh);
+    // With one entry a TLB, the second walk may have replaced the first page; the addresses stay good.
+    this.#put(first, source, inFirst);
+    this.#put(second, source + inFirst, bytes - inFirst);
+    return 0;
+  }
+
+  #put(target: HostAddress, source: number, bytes: number): void {
+    const { memory, marks, pool, code } = this.#parts;
+    memory.u8.copyWithin(target, source, source + bytes);
+    const frame = pool.frameAt(target);
+    if (marks.has(frame, FrameMark.code)) code.written(frame, target & 0xfff, bytes);
+  }
+
+  #emulateStore(source: number, low: number, high: number, bytes: number, user: boolean): boolean {
+    const target = this.#walker.result.refused;
+    if (user || target < 0 || !this.translation.emulateStore) return false;
+    const { error } = this.#walker.result;
+    const value = this.#parts.memory.u8.slice(source, source + bytes);
+    if (this.translation.emulateStore(joinSigned(low, high) as GuestVirtual, target, value)) return true;
+    this.#walker.result.error = error;
+    return false;
+  }
+
+  /**
+   * Begins a read-modify-write that missed: leaves the address to work on in `missValue`. Where the bytes are not
+   * plainly writable in one page they are copied to the gather area, and `missPending` says how many to commit.
+   */
+  updateMiss(bytes: number): number {
+    const { memory, marks, pool } = this.#parts;
+    const { u32 } = memory;
+    const low = u32[this.#word + State.missAddress / 4] as number;
+    const high = u32[this.#word + State.missAddress / 4 + 1] as number;
+    if (!isCanonical(high)) return this.#notCanonical();
+    const user = this.#userMode;
+    const pointerWord = this.#word + State.missValue / 4;
+    const pendingWord = this.#word + State.missPending / 4;
+    const crossing = (low & 0xfff) + bytes > PAGE_SIZE;
+    const first = this.#translate(low, high, Access.write, user);
+    if (first >= 0 && !crossing && !marks.has(pool.frameAt(first), FrameMark.code | FrameMark.watched)) {
+      u32[pointerWord] = first;
+      u32[pendingWord] = 0;
+      return 0;
+    }
+    if (first < 0 && (user || crossing || this.#walker.result.refused < 0 || !this.translation.emulateStore)) {
+      return this.#pageFault(low, high);
+    }
+    if (crossing) {
+      const checked = this.#checkWritable(low, high, bytes, user);
+      if (checked !== 0) return checked;
+    }
+    const failed = this.loadMiss(bytes);
+    if (failed !== 0) return failed;
+    memory.u8.copyWithin(
+      this.#state + GATHER,
+      this.#state + State.missValue,
+      this.#state + State.missValue + bytes,
+    );
+    u32[pointerWord] = this.#state + GATHER;
+    u32[pendingWord] = bytes;
+    return 0;
+  }
+
+  /** Ends a read-modify-write that `updateMiss` began. */
+  updateCommit(): number {
+    const { u32 } = this.#parts.memory;
+    const bytes = u32[this.#word + State.missPending / 4] as number;
+    if (bytes === 0) return 0;
+    const low = u32[this.#word + State.missAddress / 4] as number;
+    const high = u32[this.#word + State.missAddress / 4 + 1] as number;
+    return this.#storeFrom(this.#state + GATHER, low, high, bytes, this.#userMode);
+  }
+
+  /** Checks that `bytes` (below a page) at `missAddress` can be written. */
+  probeWrite(bytes: number): number {
+    const { u32 } = this.#parts.memory;
+    const low = u32[this.#word + State.missAddress / 4] as number;
+    const high = u32[this.#word + State.missAddress / 4 + 1] as number;
+    return this.#checkWritable(low, high, bytes, this.#userMode);
+  }
+
+  #checkWritable(low: number, high: number, bytes: number, user: boolean): number {
+    if (!isCanonical(high)) return this.#notCanonical();
+    if (this.#translate(low, high, Access.write, user) < 0) return this.#pageFault(low, high);
+    const inFirst = PAGE_SIZE - (low & 0xfff);
+    if (inFirst >= bytes) return 0;
+    const nextLow = (low + inFirst) >>> 0;
+    const nextHigh = nextLow === 0 ? (high + 1) >>> 0 : high;
+    if (!isCanonical(nextHigh)) return this.#notCanonical();
+    return this.#translate(nextLow, nextHigh, Access.write, user) < 0 ? this.#pageFault(nextLow, nextHigh) : 0;
+  }
+
+  /** Translates for a code fetch with the current privilege; −1 with the exception left in the state block. */
+  fetch(low: number, high: number): HostAddress {
+    if (!isCanonical(high)) {
+      this.#notCanonical();
+      return -1 as HostAddress;
+    }
+    const address = this.#translate(low, high, Access.fetch, this.#userMode);
+    if (address < 0) this.#pageFault(low, high);
+    return address;
+  }
+
+  translate(address: GuestVirtual, access: Access, userAccess = false): HostAddress {
+    const high = highWord(address);
+    return isCanonical(high)
+      ? this.#translate(lowWord(address), high, access, userAccess)
+      : (-1 as HostAddress);
+  }
+
+  read(address: GuestVirtual, target: Uint8Array): boolean {
+    const { u8 } = this.#parts.memory;
+    for (let done = 0; done < target.length; ) {
+      const from = this.translate((address + done) as GuestVirtual, Access.read);
+      if (from < 0) return false;
+      const bytes = Math.min(target.length - done, PAGE_SIZE - (from & 0xfff));
+      target.set(u8.subarray(from, from + bytes), done);
+      done += bytes;
+    }
+    return true;
+  }
+
+  write(address: GuestVirtual, source: Uint8Array): boolean {
+    const { u8 } = this.#parts.memory;
+    for (const commit of [false, true]) {
+      for (let done = 0; done < source.length; ) {
+        const to = this.translate((address + done) as GuestVirtual, Access.write);
+        if (to < 0) return false;
+        const bytes = Math.min(source.length - done, PAGE_SIZE - (to & 0xfff));
+        if (commit) {
+          u8.set(source.subarray(done, done + bytes), to);
+          this.#noteWrite(to, bytes);
+        }
+        done += bytes;
+      }
+    }
+    return true;
+  }
+
+  #noteWrite(target: HostAddress, bytes: number): void {
+    const { marks, pool, code } = this.#parts;
+    const frame: Frame = pool.frameAt(target);
+    if (marks.has(frame, FrameMark.code)) code.written(frame, target & 0xfff, bytes);
+  }
+
+  readWord(address: GuestVirtual): number {
+    if ((address & 3) !== 0) {
+      const bytes = new Uint8Array(4);
+      if (!this.read(address, bytes)) return -1;
+      return new DataView(bytes.buffer).getUint32(0, true);
+    }
+    const from = this.translate(address, Access.read);
+    return from < 0 ? -1 : (this.#parts.memory.u32[from >> 2] as number);
+  }
+
+  writeWord(address: GuestVirtual, value: number): boolean {
+    const bytes = new Uint8Array(4);
+    new DataView(bytes.buffer).setUint32(0, value, true);
+    return this.write(address, bytes);
+  }
+
+  readLong(address: GuestVirtual, out: Uint32Array): boolean {
+    if ((address & 7) !== 0) {
+      const bytes = new Uint8Array(8);
+      if (!this.read(address, bytes)) return false;
+      const view = new DataView(bytes.buffer);
+      out[0] = view.getUint32(0, true);
+      out[1] = view.getUint32(4, true);
+      return true;
+    }
+    const from = this.translate(address, Access.read);
+    if (from < 0) return false;
+    out[0] = this.#parts.memory.u32[from >> 2] as number;
+    out[1] = this.#parts.memory.u32[(from >> 2) + 1] as number;
+    return true;
+  }
+
+  writeLong(address: GuestVirtual, low: number, high: number): boolean {
+    if ((address & 7) === 0) {
+      const to = this.translate(address, Access.write);
+      if (to < 0) return false;
+      this.#parts.memory.u32[to >> 2] = low;
+      this.#parts.memory.u32[(to >> 2) + 1] = high;
+      this.#noteWrite(to, 8);
+      return true;
+    }
+    const bytes = new Uint8Array(8);
+    const view = new DataView(bytes.buffer);
+    view.setUint32(0, low, true);
+    view.setUint32(4, high, true);
+    return this.write(address, bytes);
+  }
+}

@@ -1,0 +1,588 @@
+import type { FramePool } from '../memory/frame-pool.ts';
+import type { HostMemory } from '../memory/host-memory.ts';
+import { type Frame, type GuestVirtual, type HostAddress, joinSigned, PAGE_SIZE } from '../x86/brand.ts';
+import { ARITHMETIC_FLAGS, Cr0, Cr4, Flag, type Register, Vector } from '../x86/registers.ts';
+import { type Block, CodeCache } from './code-cache.ts';
+import { createInstruction, DecodeResult, decode } from './decode/decoder.ts';
+import { AddressRegister, type CodeSize, type Instruction, SegmentRegister } from './decode/instruction.ts';
+import { Exit } from './exits.ts';
+import { FrameMark, FrameMarks } from './frame-marks.ts';
+import { type HostFunctions, Interpreter } from './interpreter/interpreter.ts';
+import { BLOCK_LIMIT, Link, PseudoHandler, RecordField } from './interpreter/record.ts';
+import { endsBlock, shapeOf, writePseudo, writeRecord, writeSegment } from './interpreter/record-builder.ts';
+import { type HostParts, MemoryUnit } from './memory-unit.ts';
+import type { Descriptor, DescriptorSource, ProcessorApi } from './processor-api.ts';
+import { SYSTEM_OPERATIONS } from './semantics/control.ts';
+import { HOT_SHAPES } from './semantics/hot-shapes.ts';
+import { SEMANTICS } from './semantics/index.ts';
+import { FlagKind, State } from './state.ts';
+import type { FrameInvalidator, Translation } from './translation.ts';
+
+const SYSTEM: ReadonlySet<string> = new Set(SYSTEM_OPERATIONS);
+
+export interface ProcessorGroupOptions {
+  /** Entries of each TLB, a power of two. */
+  readonly tlbEntries?: number;
+  /** Bytes for records of decoded code. */
+  readonly codeBytes?: number;
+}
+
+/** The processors of one host: they share decoded code, its generated handlers, and the marks of frames. */
+export class ProcessorGroup implements FrameInvalidator {
+  readonly parts: HostParts;
+  readonly interpreter: Interpreter;
+  readonly processors: Processor[] = [];
+  readonly #byState = new Map<number, Processor>();
+
+  constructor(memory: HostMemory, pool: FramePool, options: ProcessorGroupOptions = {}) {
+    const tlbEntries = options.tlbEntries ?? 1024;
+    const marks = new FrameMarks(pool.total);
+    const code = new CodeCache(memory, pool, marks, options.codeBytes ?? 32 << 20);
+    this.parts = { memory, pool, marks, code, tlbEntries };
+    const at = (state: number): Processor => {
+      const processor = this.#byState.get(state);
+      if (!processor) throw new Error('generated code names an unknown processor');
+      return processor;
+    };
+    const host: HostFunctions = {
+      loadMiss: (state, bytes) => at(state as number).memory.loadMiss(bytes as number),
+      storeMiss: (state, bytes) => at(state as number).memory.storeMiss(bytes as number),
+      updateMiss: (state, bytes) => at(state as number).memory.updateMiss(bytes as number),
+      updateCommit: (state) => at(state as number).memory.updateCommit(),
+      probeWrite: (state, bytes) => at(state as number).memory.probeWrite(bytes as number),
+      lookup: (state, from) => at(state as number).lookup(from as number),
+      segmentCheck: (state, segment, access) => at(state as number).segmentCheck(segment as number, access as number),
+      divide: (state, signed) => at(state as number).divide(signed !== 0),
+      sse: () => 0,
+      x87: () => 0,
+      helper: () => 0,
+    };
+    this.interpreter = new Interpreter({
+      memory,
+      host,
+      semantics: SEMANTICS,
+      hotShapes: HOT_SHAPES,
+      tlbEntries,
+      codeSlots: code.slots,
+    });
+  }
+
+  create(): Processor {
+    const processor = new Processor(this, this.processors.length);
+    this.processors.push(processor);
+    this.#byState.set(processor.state, processor);
+    return processor;
+  }
+
+  invalidateFrame(frame: Frame): void {
+    this.#invalidate(frame, FrameMark.cached, false);
+  }
+
+  invalidateWritable(frame: Frame): void {
+    this.#invalidate(frame, FrameMark.cachedWritable, true);
+  }
+
+  #invalidate(frame: Frame, mark: FrameMark, writableOnly: boolean): void {
+    const { marks, pool } = this.parts;
+    if (!marks.has(frame, mark)) return;
+    const address = pool.addressOf(frame);
+    for (const { memory } of this.processors) {
+      memory.kernelTlb.invalidateFrame(address, writableOnly);
+      memory.userTlb.invalidateFrame(address, writableOnly);
+    }
+    marks.clear(frame, writableOnly ? FrameMark.cachedWritable : FrameMark.cached | FrameMark.cachedWritable);
+  }
+
+  frameWritten(frame: Frame, offset: number, length: number): void {
+    if (this.parts.marks.has(frame, FrameMark.code)) this.parts.code.written(frame, offset, length);
+  }
+}
+
+/** One virtual processor. Everything that it executes, it executes in `run`. */
+export class Processor implements ProcessorApi {
+  readonly index: number;
+  readonly state: HostAddress;
+  readonly memory: MemoryUnit;
+  descriptors: DescriptorSource = { read: () => false };
+  /** Instructions that `run` completed. */
+  instructions = 0;
+  readonly #group: ProcessorGroup;
+  readonly #host: HostMemory;
+  readonly #word: number;
+  readonly #instruction = createInstruction();
+  /** The bytes of an instruction that crosses into another page. */
+  readonly #crossing = new Uint8Array(16);
+  /** Records of a block that holds a single instruction, for exact stops. */
+  readonly #single: HostAddress;
+  #stepping = false;
+
+  constructor(group: ProcessorGroup, index: number) {
+    this.index = index;
+    this.#group = group;
+    this.#host = group.parts.memory;
+    this.state = this.#host.reserve(State.size, 64);
+    this.#single = this.#host.reserve(4 * RecordField.size, 64);
+    this.#word = this.state >> 2;
+    this.memory = new MemoryUnit(group.parts, this.state);
+    this.#set(State.codeSize, 64);
+    this.#set(State.stackSize, 8);
+    this.#set(State.flagsRest, Flag.reserved);
+    this.userMode = false;
+  }
+
+  #get(field: State): number {
+    return this.#host.u32[this.#word + field / 4] as number;
+  }
+
+  #set(field: State, value: number): void {
+    this.#host.u32[this.#word + field / 4] = value;
+  }
+
+  low(register: Register): number {
+    return this.#host.u32[this.#word + register * 2] as number;
+  }
+
+  high(register: Register): number {
+    return this.#host.u32[this.#word + register * 2 + 1] as number;
+  }
+
+  value(register: Register): number {
+    return joinSigned(this.low(register), this.high(register));
+  }
+
+  set(register: Register, low: number, high: number): void {
+    this.#host.u32[this.#word + register * 2] = low;
+    this.#host.u32[this.#word + register * 2 + 1] = high;
+  }
+
+  setValue(register: Register, value: number): void {
+    this.set(register, value >>> 0, Math.floor(value / 0x1_0000_0000) >>> 0);
+  }
+
+  #setLong(field: number, value: number): void {
+    this.#host.u32[this.#word + field / 4] = value >>> 0;
+    this.#host.u32[this.#word + field / 4 + 1] = Math.floor(value / 0x1_0000_0000) >>> 0;
+  }
+
+  #getLong(field: number): number {
+    return joinSigned(
+      this.#host.u32[this.#word + field / 4] as number,
+      this.#host.u32[this.#word + field / 4 + 1] as number,
+    );
+  }
+
+  get rip(): GuestVirtual {
+    const linear = this.#getLong(State.rip);
+    return (this.codeSize === 64 ? linear : (linear - this.segmentBase(SegmentRegister.cs)) >>> 0) as GuestVirtual;
+  }
+
+  set rip(value: GuestVirtual) {
+    this.#setLong(State.rip, this.codeSize === 64 ? value : (value + this.segmentBase(SegmentRegister.cs)) >>> 0);
+  }
+
+  get codeSize(): CodeSize {
+    return this.#get(State.codeSize) as CodeSize;
+  }
+
+  get flags(): number {
+    return (this.#group.interpreter.flags(this.state) | this.#get(State.flagsRest)) >>> 0;
+  }
+
+  set flags(value: number) {
+    const arithmetic = value & ARITHMETIC_FLAGS;
+    this.#set(State.flagKind, FlagKind.explicit);
+    this.#setLong(State.flagA, arithmetic);
+    this.#setLong(State.flagResult, (value & Flag.zero) !== 0 ? 0 : 1);
+    this.#set(State.flagsRest, (value & ~ARITHMETIC_FLAGS) | Flag.reserved);
+  }
+
+  selector(segment: SegmentRegister): number {
+    return this.#host.u32[this.#word + State.segmentSelector / 4 + segment] as number;
+  }
+
+  segmentBase(segment: SegmentRegister): GuestVirtual {
+    return this.#getLong(State.segmentBase + segment * 8) as GuestVirtual;
+  }
+
+  setSegmentBase(segment: SegmentRegister, base: GuestVirtual): void {
+    this.#setLong(State.segmentBase + segment * 8, base);
+  }
+
+  loadSegment(segment: SegmentRegister, selector: number, descriptor: Descriptor | null): void {
+    const { u32 } = this.#host;
+    const attributes = descriptor === null ? 0 : (descriptor.high >>> 8) & 0xf0ff;
+    const granular = (attributes & 0x8000) !== 0;
+    const base =
+      descriptor === null
+        ? 0
+        : (((descriptor.high & 0xff00_0000) | ((descriptor.high & 0xff) << 16) | (descriptor.low >>> 16)) >>> 0);
+    const raw = descriptor === null ? 0 : (descriptor.high & 0xf_0000) | (descriptor.low & 0xffff);
+    const limit = granular ? ((raw << 12) | 0xfff) >>> 0 : raw;
+    u32[this.#word + State.segmentSelector / 4 + segment] = selector & 0xffff;
+    u32[this.#word + State.segmentAttributes / 4 + segment] = attributes;
+    u32[this.#word + State.segmentLimit / 4 + segment] = limit;
+    this.#setLong(State.segmentBase + segment * 8, base);
+    // Present, expand-up, writable data with a limit of 4 GiB needs no check.
+    const flat = limit === 0xffff_ffff && (attributes & 0x9e) === 0x92;
+    u32[this.#word + State.segmentChecked / 4 + segment] = flat ? 0 : 1;
+    if (segment === SegmentRegister.cs && descriptor !== null) {
+      this.#set(State.codeSize, (attributes & 0x2000) !== 0 ? 64 : (attributes & 0x4000) !== 0 ? 32 : 16);
+      this.#set(State.cpl, selector & 3);
+      this.#updateStackSize();
+    }
+    if (segment === SegmentRegister.ss) this.#updateStackSize();
+  }
+
+  #updateStackSize(): void {
+    const attributes = this.#host.u32[this.#word + State.segmentAttributes / 4 + SegmentRegister.ss] as number;
+    this.#set(State.stackSize, this.codeSize === 64 ? 8 : (attributes & 0x4000) !== 0 ? 4 : 2);
+  }
+
+  get translation(): Translation {
+    return this.memory.translation;
+  }
+
+  set translation(translation: Translation) {
+    this.memory.translation = translation;
+    this.flushTlb();
+  }
+
+  setRoots(kernelRoot: number, userRoot: number): void {
+    if (kernelRoot !== this.memory.kernelRoot) {
+      this.memory.kernelRoot = kernelRoot;
+      this.memory.kernelTlb.flush();
+    }
+    if (userRoot !== this.memory.userRoot) {
+      this.memory.userRoot = userRoot;
+      this.memory.userTlb.flush();
+    }
+  }
+
+  get userMode(): boolean {
+    return this.#get(State.userAccess) !== 0;
+  }
+
+  set userMode(user: boolean) {
+    this.#set(State.userAccess, user ? 1 : 0);
+    this.#set(State.tlb, user ? this.memory.userTlb.address : this.memory.kernelTlb.address);
+  }
+
+  flushTlb(): void {
+    this.memory.kernelTlb.flush();
+    this.memory.userTlb.flush();
+  }
+
+  invalidatePage(address: GuestVirtual): void {
+    this.memory.kernelTlb.invalidatePage(address >>> 0);
+    this.memory.userTlb.invalidatePage(address >>> 0);
+  }
+
+  get cr0(): number {
+    return this.#get(State.cr0);
+  }
+
+  set cr0(value: number) {
+    this.#set(State.cr0, value);
+    this.memory.controls.cr0 = value;
+    this.#updateFpuTrap();
+  }
+
+  get cr4(): number {
+    return this.#get(State.cr4);
+  }
+
+  set cr4(value: number) {
+    this.#set(State.cr4, value);
+    this.#updateFpuTrap();
+  }
+
+  #updateFpuTrap(): void {
+    const trapping = (this.cr0 & (Cr0.taskSwitched | Cr0.emulation)) !== 0 || (this.cr4 & Cr4.fxsave) === 0;
+    this.#set(State.fpuTrap, trapping ? 1 : 0);
+  }
+
+  get efer(): number {
+    return this.#get(State.efer);
+  }
+
+  set efer(value: number) {
+    this.#set(State.efer, value);
+    this.memory.controls.efer = value;
+  }
+
+  get cr2(): GuestVirtual {
+    return this.#getLong(State.cr2) as GuestVirtual;
+  }
+
+  set cr2(value: GuestVirtual) {
+    this.#setLong(State.cr2, value);
+  }
+
+  get exitDetail(): number {
+    return this.#get(State.exitDetail);
+  }
+
+  get exitError(): number {
+    return this.#get(State.exitError);
+  }
+
+  get exitLength(): number {
+    return this.#get(State.exitLength);
+  }
+
+  run(budget: number): Exit {
+    this.#set(State.budget, budget);
+    const exit = this.#group.interpreter.run(this.state);
+    this.instructions += budget - (this.#get(State.budget) | 0);
+    return exit;
+  }
+
+  /** Executes exactly one instruction (one step of a repeated one). */
+  step(): Exit {
+    this.#stepping = true;
+    const exit = this.run(1);
+    this.#stepping = false;
+    return exit;
+  }
+
+  /** Goes past the instruction of the last exit, which the host carried out. */
+  completeInstruction(): void {
+    this.rip = (this.rip + this.exitLength) as GuestVirtual;
+    this.instructions++;
+  }
+
+  kick(): void {
+    this.#set(State.budget, 0);
+  }
+
+  currentInstruction(): Instruction {
+    const instruction = this.#instruction;
+    const low = this.#get(State.rip);
+    const high = this.#host.u32[this.#word + State.rip / 4 + 1] as number;
+    const bytes = this.#crossing;
+    let length = 0;
+    for (; length < 15; length++) {
+      const byteLow = (low + length) >>> 0;
+      const address = this.memory.fetch(byteLow, byteLow < low ? (high + 1) >>> 0 : high);
+      if (address < 0) break;
+      bytes[length] = this.#host.u8[address] as number;
+    }
+    decode(bytes, 0, length, this.codeSize, instruction);
+    return instruction;
+  }
+
+  operandAddress(): GuestVirtual {
+    const instruction = this.#instruction;
+    let offset = joinSigned(instruction.displacement, instruction.displacementHigh);
+    if (instruction.base === AddressRegister.rip) offset += this.#getLong(State.rip) + instruction.length;
+    else if (instruction.base >= 0) offset += this.value(instruction.base as Register);
+    if (instruction.index >= 0) offset += this.value(instruction.index as Register) * instruction.scale;
+    if (instruction.addressSize === 4) offset %= 0x1_0000_0000;
+    if (instruction.addressSize === 2) offset &= 0xffff;
+    if (instruction.addressSize === 4 && offset < 0) offset += 0x1_0000_0000;
+    const long = this.codeSize === 64;
+    if (!long || instruction.segment >= SegmentRegister.fs) offset += this.segmentBase(instruction.segment);
+    return (long ? offset : offset >>> 0) as GuestVirtual;
+  }
+
+  /** Divides RDX:RAX by missValue (64-bit operand size). */
+  divide(signed: boolean): number {
+    const view = this.#host.view;
+    const word = (field: number) => view.getBigUint64(this.state + field, true);
+    const divisorBits = word(State.missValue);
+    const dividendBits = (word(State.registers + 16) << 64n) | word(State.registers);
+    const divisor = signed ? BigInt.asIntN(64, divisorBits) : divisorBits;
+    const dividend = signed ? BigInt.asIntN(128, dividendBits) : dividendBits;
+    const quotient = dividend / divisor;
+    const fits = signed ? BigInt.asIntN(64, quotient) === quotient : quotient < 1n << 64n;
+    if (!fits) return this.raise(Vector.divideError);
+    view.setBigUint64(this.state + State.registers, BigInt.asUintN(64, quotient), true);
+    view.setBigUint64(this.state + State.registers + 16, BigInt.asUintN(64, dividend % divisor), true);
+    return 0;
+  }
+
+  /** Leaves an exception in the state block; the result is what a host function returns to make it happen. */
+  raise(vector: Vector, error = 0): Exit {
+    this.#set(State.exitDetail, vector);
+    this.#set(State.exitError, error);
+    return Exit.exception;
+  }
+
+  /** Checks an offset (missAddress) of an access through a segment that is not flat (SDM vol. 3A, 5.3 and 5.5). */
+  segmentCheck(segment: number, access: number): number {
+    const { u32 } = this.#host;
+    const bytes = access & 0xff;
+    const write = (access & 0x100) !== 0;
+    const offset = this.#get(State.missAddress);
+    const attributes = u32[this.#word + State.segmentAttributes / 4 + segment] as number;
+    const limit = u32[this.#word + State.segmentLimit / 4 + segment] as number;
+    const fault = segment === SegmentRegister.ss ? Vector.stackFault : Vector.generalProtection;
+    if ((attributes & 0x80) === 0) return this.raise(Vector.generalProtection);
+    const code = (attributes & 0x08) !== 0;
+    if (write ? code || (attributes & 0x02) === 0 : code && (attributes & 0x02) === 0) {
+      return this.raise(Vector.generalProtection);
+    }
+    const last = offset + bytes - 1;
+    if (!code && (attributes & 0x04) !== 0) {
+      const top = (attributes & 0x4000) !== 0 ? 0xffff_ffff : 0xffff;
+      return offset <= limit || last > top ? this.raise(fault) : 0;
+    }
+    return last > limit ? this.raise(fault) : 0;
+  }
+
+  /**
+   * Finds or makes the decoded code at State.rip. `from` is the record of a direct branch that leads there, or 0.
+   * Returns the record, or 0 with the exit in the state block.
+   */
+  lookup(from: number): number {
+    const { code, pool } = this.#group.parts;
+    if (this.codeSize !== 64) this.#host.u32[this.#word + State.rip / 4 + 1] = 0;
+    const low = this.#get(State.rip);
+    const high = this.#host.u32[this.#word + State.rip / 4 + 1] as number;
+    const place = this.memory.fetch(low, high);
+    if (place < 0) return this.#failLookup();
+    if (this.#stepping) return this.#decodeSingle(place, low, high);
+    const { generation } = code;
+    let block = code.find(place, this.codeSize);
+    if (block && block.crossing >= 0) {
+      const second = this.#nextPage(low, high);
+      if (second < 0) return this.#failLookup();
+      if (pool.frameAt(second) !== block.crossing) {
+        code.drop(block);
+        block = undefined;
+      }
+    }
+    block ??= this.#decodeBlock(place, low, high);
+    if (!block) return this.#failLookup();
+    code.publish(block);
+    const page = (low & ~0xfff) >>> 0;
+    const { u32 } = this.#host;
+    const base = this.#word + State.pageBase / 4;
+    if (from !== 0 && code.generation === generation) {
+      const same = u32[base] === page && u32[base + 1] === high;
+      u32[(from + RecordField.link) >> 2] = same ? block.record : Link.otherPage;
+    }
+    u32[base] = page;
+    u32[base + 1] = high;
+    return block.record;
+  }
+
+  #failLookup(): number {
+    this.#set(State.exitKind, Exit.exception);
+    return 0;
+  }
+
+  #nextPage(low: number, high: number): HostAddress {
+    const nextLow = ((low | 0xfff) + 1) >>> 0;
+    return this.memory.fetch(nextLow, nextLow === 0 ? (high + 1) >>> 0 : high);
+  }
+
+  /** Decodes the instruction at a place; bytes beyond the page are fetched only when they are needed. */
+  #decodeAt(place: number, low: number, high: number): { result: DecodeResult; second: HostAddress } {
+    const available = PAGE_SIZE - (place & 0xfff);
+    const instruction = this.#instruction;
+    let result = decode(this.#host.u8, place, available, this.codeSize, instruction);
+    let second = -1 as HostAddress;
+    if (result === DecodeResult.truncated) {
+      second = this.#nextPage(low, high);
+      if (second < 0) return { result, second };
+      const bytes = this.#crossing;
+      bytes.set(this.#host.u8.subarray(place, place + available));
+      bytes.set(this.#host.u8.subarray(second, second + 16 - available), available);
+      result = decode(bytes, 0, 16, this.codeSize, instruction);
+    }
+    return { result, second };
+  }
+
+  #decodeBlock(place: HostAddress, low: number, high: number): Block | undefined {
+    const { code, pool } = this.#group.parts;
+    const memory = this.#host;
+    const long = this.codeSize === 64;
+    const record = code.reserve(BLOCK_LIMIT + 2);
+    const startOffset = place & 0xfff;
+    let cursor = record as number;
+    let offset = startOffset;
+    let count = 0;
+    let crossing = -1 as Frame;
+    let crossingBytes = 0;
+    for (;;) {
+      if (count === BLOCK_LIMIT || offset >= PAGE_SIZE) {
+        writePseudo(memory, cursor, PseudoHandler.fallThrough, offset, count);
+        cursor += RecordField.size;
+        break;
+      }
+      const { result, second } = this.#decodeAt(place - startOffset + offset, low + offset - startOffset, high);
+      if (second >= 0 && count > 0) {
+        // An instruction that crosses a page stands in a block of its own, behind a guard.
+        writePseudo(memory, cursor, PseudoHandler.fallThrough, offset, count);
+        cursor += RecordField.size;
+        break;
+      }
+      if (result !== DecodeResult.ok) {
+        if (count > 0) {
+          // The fault belongs to the next instruction: it is found when control gets there.
+          writePseudo(memory, cursor, PseudoHandler.fallThrough, offset, count);
+          cursor += RecordField.size;
+          break;
+        }
+        if (result !== DecodeResult.truncated) {
+          this.raise(result === DecodeResult.tooLong ? Vector.generalProtection : Vector.invalidOpcode);
+        }
+        return undefined;
+      }
+      const instruction = this.#instruction;
+      const shape = shapeOf(instruction, long);
+      const handler = this.#group.interpreter.handlerFor(shape);
+      if (handler < 0) throw new Error(`no meaning for ${shape.operation}`);
+      if (second >= 0) {
+        crossing = pool.frameAt(second);
+        crossingBytes = offset + instruction.length - PAGE_SIZE;
+        writePseudo(memory, cursor, PseudoHandler.guard, offset, 0);
+        memory.u32[(cursor + RecordField.displacement) >> 2] = pool.addressOf(crossing);
+        cursor += RecordField.size;
+      }
+      writeRecord(memory, cursor, handler, instruction, shape.memory, offset, count);
+      writeSegment(memory, cursor, instruction, long);
+      cursor += RecordField.size;
+      offset += instruction.length;
+      count++;
+      if (endsBlock(shape.operation, SYSTEM)) break;
+    }
+    const block: Block = {
+      place,
+      mode: this.codeSize,
+      record,
+      records: (cursor - record) / RecordField.size,
+      bytes: Math.min(offset, PAGE_SIZE) - startOffset,
+      crossing,
+      crossingBytes,
+    };
+    code.add(block);
+    return block;
+  }
+
+  /** One instruction and a stop, outside the shared cache. */
+  #decodeSingle(place: HostAddress, low: number, high: number): number {
+    const { result } = this.#decodeAt(place, low, high);
+    if (result !== DecodeResult.ok) {
+      if (result !== DecodeResult.truncated) {
+        this.raise(result === DecodeResult.tooLong ? Vector.generalProtection : Vector.invalidOpcode);
+      }
+      return this.#failLookup();
+    }
+    const long = this.codeSize === 64;
+    const shape = shapeOf(this.#instruction, long);
+    const handler = this.#group.interpreter.handlerFor(shape);
+    if (handler < 0) throw new Error(`no meaning for ${shape.operation}`);
+    const offset = place & 0xfff;
+    writeRecord(this.#host, this.#single, handler, this.#instruction, shape.memory, offset, 0);
+    writeSegment(this.#host, this.#single, this.#instruction, long);
+    const stop = this.#single + RecordField.size;
+    writePseudo(this.#host, stop, PseudoHandler.stop, offset + this.#instruction.length, 1);
+    const { u32 } = this.#host;
+    u32[this.#word + State.pageBase / 4] = (low & ~0xfff) >>> 0;
+    u32[this.#word + State.pageBase / 4 + 1] = high;
+    return this.#single;
+  }
+}
+

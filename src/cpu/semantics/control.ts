@@ -1,0 +1,153 @@
+import { OperandKind } from '../decode/instruction.ts';
+import { Vector } from '../../x86/registers.ts';
+import { Exit } from '../exits.ts';
+import {
+  and,
+  eqz,
+  gtS,
+  type I64,
+  i32,
+  i64,
+  ltS,
+  ne,
+  or,
+  shl,
+  shrS,
+  signExtend,
+  sub,
+  wrap,
+  zeroExtend,
+  add,
+} from '../wasm/expression.ts';
+import { CONDITIONS, type Context, type Semantics } from './context.ts';
+import { push, stackMask } from './integer-move.ts';
+
+const RCX = 1;
+const RSP = 4;
+
+const conditionalJumps = CONDITIONS.map((condition): [string, Semantics] => [
+  `j${condition}`,
+  (c) => c.fn.if(c.condition(condition), () => c.branch()),
+]);
+
+function isRelative(c: Context): boolean {
+  return c.shape.operands[0]?.kind === OperandKind.relative;
+}
+
+/** Addresses that are not canonical fault at the jump, with nothing changed. */
+function requireCanonical(c: Context, target: I64): void {
+  if (!c.shape.long) return;
+  c.fn.if(ne(shrS(shl(target, i64(16)), i64(16)), target), () => c.raise(Vector.generalProtection));
+}
+
+const jump: Semantics = (c) => {
+  if (isRelative(c)) {
+    c.branch();
+    return;
+  }
+  const target = c.let(c.read(0));
+  requireCanonical(c, target);
+  c.jump(target);
+};
+
+const call: Semantics = (c) => {
+  const size = c.shape.operandSize;
+  if (isRelative(c)) {
+    push(c, size, c.nextAddress());
+    c.branch();
+    return;
+  }
+  const target = c.let(c.read(0));
+  requireCanonical(c, target);
+  push(c, size, c.nextAddress());
+  c.jump(target);
+};
+
+/** Near return; the operand releases bytes of arguments. */
+const returnNear: Semantics = (c) => {
+  const size = c.shape.operandSize;
+  const mask = c.shape.long ? null : c.let(stackMask(c));
+  const pointer = c.let(mask ? and(c.register(RSP, 8), mask) : c.register(RSP, 8));
+  const target = c.let(c.load(size, c.linear(pointer, size, false, 2)));
+  requireCanonical(c, target);
+  const release = c.shape.operands.length > 0 ? add(i64(size), and(c.immediate(), i64(0xffff))) : i64(size);
+  const moved = add(pointer, release);
+  if (mask) {
+    const kept = and(c.register(RSP, 8), sub(i64(-1), mask));
+    c.setRegister(RSP, 8, or(kept, and(moved, mask)));
+  } else {
+    c.setRegister(RSP, 8, moved);
+  }
+  c.jump(target);
+};
+
+/** LOOP, LOOPE, LOOPNE: the counter has the address size; flags stay. */
+const loop =
+  (zero: boolean | null): Semantics =>
+  (c) => {
+    const size = c.shape.addressSize;
+    const count = c.let(zeroExtend(sub(c.register(RCX, size), i64(1)), size));
+    const taken =
+      zero === null ? ne(count, i64(0)) : and(ne(count, i64(0)), c.condition(zero ? 'e' : 'ne'));
+    const decided = c.let(taken);
+    c.setRegister(RCX, size, count);
+    c.fn.if(decided, () => c.branch());
+  };
+
+const jumpIfCounterZero: Semantics = (c) => {
+  c.fn.if(eqz(c.register(RCX, c.shape.addressSize)), () => c.branch());
+};
+
+const breakpoint: Semantics = (c) => c.exitAfter(Exit.exception, i32(Vector.breakpoint));
+const debugTrap: Semantics = (c) => c.exitAfter(Exit.exception, i32(Vector.debug));
+const softwareInterrupt: Semantics = (c) => c.exit(Exit.softwareInterrupt, wrap(and(c.immediate(), i64(0xff))));
+
+const interruptOnOverflow: Semantics = (c) => {
+  c.fn.if(c.condition('o'), () => c.exitAfter(Exit.exception, i32(Vector.overflow)));
+};
+
+const bound: Semantics = (c) => {
+  const size = c.shape.operandSize;
+  const index = c.let(c.readSigned(0));
+  const address = c.let(c.address(size * 2, false));
+  const low = c.let(c.load(size, address, true));
+  const high = c.let(c.load(size, c.let(add(address, i64(size))), true));
+  c.fn.if(or(ltS(index, low), gtS(index, signExtend(high, size))), () => c.raise(Vector.boundRange));
+};
+
+const undefinedOpcode: Semantics = (c) => c.raise(Vector.invalidOpcode);
+
+/** What depends on the interface: the host decodes the instruction again and carries it out. */
+const system: Semantics = (c) => c.exit(Exit.system);
+
+/** Operations that always leave; a block of decoded code ends behind them. */
+export const SYSTEM_OPERATIONS = [
+  'hlt', 'cpuid', 'rdmsr', 'wrmsr', 'rdtsc', 'rdtscp', 'rdpmc', 'cli', 'sti', 'clts', 'invd', 'wbinvd', 'invlpg',
+  'lgdt', 'lidt', 'sgdt', 'sidt', 'lldt', 'sldt', 'ltr', 'str', 'smsw', 'lmsw', 'verr', 'verw', 'lar', 'lsl', 'arpl',
+  'in', 'out', 'ins', 'outs', 'iret', 'retf', 'jmpf', 'callf', 'les', 'lds', 'lss', 'lfs', 'lgs', 'swapgs', 'sysret',
+  'sysexit', 'vmcall', 'vmmcall', 'monitor', 'mwait', 'rsm', 'rdrand', 'rdseed', 'mov-system', 'pop-segment',
+] as const;
+
+export const CONTROL: readonly (readonly [string, Semantics])[] = [
+  ...conditionalJumps,
+  ['jmp', jump],
+  ['call', call],
+  ['ret', returnNear],
+  ['loop', loop(null)],
+  ['loope', loop(true)],
+  ['loopne', loop(false)],
+  ['jcxz', jumpIfCounterZero],
+  ['jecxz', jumpIfCounterZero],
+  ['jrcxz', jumpIfCounterZero],
+  ['int3', breakpoint],
+  ['int1', debugTrap],
+  ['int', softwareInterrupt],
+  ['into', interruptOnOverflow],
+  ['bound', bound],
+  ['ud0', undefinedOpcode],
+  ['ud1', undefinedOpcode],
+  ['ud2', undefinedOpcode],
+  ['syscall', (c) => c.exit(Exit.syscall)],
+  ['sysenter', (c) => c.exit(Exit.sysenter)],
+  ...SYSTEM_OPERATIONS.map((operation): [string, Semantics] => [operation, system]),
+];

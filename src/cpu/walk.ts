@@ -1,0 +1,224 @@
+import type { FramePool } from '../memory/frame-pool.ts';
+import type { HostMemory } from '../memory/host-memory.ts';
+import { type Frame, type HostAddress, joinSigned } from '../x86/brand.ts';
+import { Cr0, Efer, PageFaultError, Pte } from '../x86/registers.ts';
+import { Access } from './exits.ts';
+import type { Translation } from './translation.ts';
+
+/** Bits 52–62 of an entry are ignored; bits between the physical address width (here 52) and 52 there are none. */
+const FRAME_HIGH = 0x000f_ffff;
+
+/** The outcome of a walk. One object is reused by each walker. */
+export interface WalkResult {
+  /** Frame of the page, or −1 when the walk ended in a fault. */
+  frame: Frame;
+  /** Error code of the page fault. */
+  error: number;
+  /** The tables allow a write (with the access's privilege) and the dirty bit is set. */
+  writable: boolean;
+  executable: boolean;
+  /** A protection fault met this page on a write to a present, readable page; −1 otherwise. */
+  refused: Frame;
+}
+
+export interface WalkControls {
+  cr0: number;
+  efer: number;
+}
+
+/**
+ * The page walk of the architecture (SDM vol. 3A, 4.3–4.8): 2-level, PAE and 4-level tables; accessed and dirty bits
+ * are set when, and only when, the access is allowed.
+ */
+export class PageWalker {
+  readonly result: WalkResult = { frame: -1 as Frame, error: 0, writable: false, executable: false, refused: -1 as Frame };
+  readonly #u32: Uint32Array;
+  readonly #pool: FramePool;
+  /** Addresses of the entries met, as word indices, for the accessed bits. */
+  readonly #path = new Int32Array(4);
+
+  constructor(memory: HostMemory, pool: FramePool) {
+    this.#u32 = memory.u32;
+    this.#pool = pool;
+  }
+
+  #tableAt(translation: Translation, number: number): HostAddress {
+    const frame = translation.frames[number];
+    return frame === undefined || frame < 0 ? (-1 as HostAddress) : this.#pool.addressOf(frame as Frame);
+  }
+
+  /**
+   * Walks for one page. `low`, `high`: halves of a canonical linear address. `root`: number of the top table.
+   * Returns true when the access is allowed; then `result` describes the page.
+   */
+  walk(
+    translation: Translation,
+    root: number,
+    low: number,
+    high: number,
+    access: Access,
+    user: boolean,
+    controls: WalkControls,
+  ): boolean {
+    const { result } = this;
+    result.refused = -1 as Frame;
+    if (translation.hostWindow) {
+      const window = translation.hostWindow(joinSigned(low, high) as never, user);
+      if (window !== undefined) {
+        if (window === null || (access === Access.write && !window.writable)) {
+          return this.#fault(window !== null, access, user, controls);
+        }
+        result.frame = window.frame;
+        result.writable = window.writable;
+        result.executable = false;
+        return true;
+      }
+    }
+    switch (translation.format) {
+      case 'four-level':
+        return this.#wide(translation, root, low, high, access, user, controls, 4);
+      case 'pae':
+        return this.#wide(translation, root, low, high, access, user, controls, 3);
+      case 'two-level':
+        return this.#narrow(translation, root, low, access, user, controls);
+      case 'none': {
+        const frame = translation.frames[low >>> 12];
+        if (frame === undefined || frame < 0) return this.#fault(false, access, user, controls);
+        result.frame = frame as Frame;
+        result.writable = true;
+        result.executable = true;
+        return true;
+      }
+    }
+  }
+
+  #fault(present: boolean, access: Access, user: boolean, controls: WalkControls, reserved = false): boolean {
+    const fetch = access === Access.fetch && (controls.efer & Efer.noExecute) !== 0;
+    this.result.frame = -1 as Frame;
+    this.result.error =
+      (present ? PageFaultError.present : 0) |
+      (access === Access.write ? PageFaultError.write : 0) |
+      (user ? PageFaultError.user : 0) |
+      (reserved ? PageFaultError.reserved | PageFaultError.present : 0) |
+      (fetch ? PageFaultError.fetch : 0);
+    return false;
+  }
+
+  /** Tables of 8-byte entries: four levels, or the three of PAE (whose top has four entries without rights). */
+  #wide(
+    translation: Translation,
+    root: number,
+    low: number,
+    high: number,
+    access: Access,
+    user: boolean,
+    controls: WalkControls,
+    levels: 3 | 4,
+  ): boolean {
+    const u32 = this.#u32;
+    const noExecuteEnabled = (controls.efer & Efer.noExecute) !== 0;
+    let table = this.#tableAt(translation, root);
+    let rights = Pte.writable | Pte.user;
+    let noExecute = false;
+    for (let level: number = levels; level >= 1; level--) {
+      if (table < 0) return this.#fault(false, access, user, controls, true);
+      const index =
+        level === 4
+          ? (high >>> 7) & 0x1ff
+          : level === 3
+            ? ((high << 2) | (low >>> 30)) & (levels === 3 ? 0x3 : 0x1ff)
+            : level === 2
+              ? (low >>> 21) & 0x1ff
+              : (low >>> 12) & 0x1ff;
+      const word = (table >> 2) + index * 2;
+      const entryLow = u32[word] as number;
+      const entryHigh = u32[word + 1] as number;
+      if ((entryLow & Pte.present) === 0) return this.#fault(false, access, user, controls);
+      const topOfPae = levels === 3 && level === 3;
+      if (entryHigh >>> 31 !== 0) {
+        if (!noExecuteEnabled || topOfPae) return this.#fault(true, access, user, controls, true);
+        noExecute = true;
+      }
+      if (!topOfPae) rights &= entryLow;
+      this.#path[level - 1] = topOfPae ? -1 : word;
+      const number = (entryHigh & FRAME_HIGH) * 0x10_0000 + (entryLow >>> 12);
+      const large = level === 2 && (entryLow & Pte.large) !== 0;
+      if (level === 1 || large) {
+        if (large && (entryLow & 0x1f_e000) !== 0) return this.#fault(true, access, user, controls, true);
+        const page = large ? number - (number & 0x1ff) + ((low >>> 12) & 0x1ff) : number;
+        return this.#leaf(translation, page, rights, noExecute, level, levels, access, user, controls);
+      }
+      if (level >= 3 && !topOfPae && (entryLow & Pte.large) !== 0) {
+        return this.#fault(true, access, user, controls, true);
+      }
+      table = this.#tableAt(translation, number);
+    }
+    return false;
+  }
+
+  #narrow(
+    translation: Translation,
+    root: number,
+    low: number,
+    access: Access,
+    user: boolean,
+    controls: WalkControls,
+  ): boolean {
+    const u32 = this.#u32;
+    const directory = this.#tableAt(translation, root);
+    if (directory < 0) return this.#fault(false, access, user, controls, true);
+    const upper = (directory >> 2) + (low >>> 22);
+    const upperEntry = u32[upper] as number;
+    if ((upperEntry & Pte.present) === 0) return this.#fault(false, access, user, controls);
+    this.#path[1] = upper;
+    if ((upperEntry & Pte.large) !== 0) {
+      const page = (upperEntry >>> 22) * 1024 + ((low >>> 12) & 0x3ff);
+      return this.#leaf(translation, page, upperEntry, false, 2, 2, access, user, controls);
+    }
+    const table = this.#tableAt(translation, upperEntry >>> 12);
+    if (table < 0) return this.#fault(false, access, user, controls, true);
+    const word = (table >> 2) + ((low >>> 12) & 0x3ff);
+    const entry = u32[word] as number;
+    if ((entry & Pte.present) === 0) return this.#fault(false, access, user, controls);
+    this.#path[0] = word;
+    return this.#leaf(translation, entry >>> 12, upperEntry & entry, false, 1, 2, access, user, controls);
+  }
+
+  #leaf(
+    translation: Translation,
+    page: number,
+    rights: number,
+    noExecute: boolean,
+    level: number,
+    levels: number,
+    access: Access,
+    user: boolean,
+    controls: WalkControls,
+  ): boolean {
+    const { result } = this;
+    const frame = translation.frames[page];
+    const writable = (rights & Pte.writable) !== 0 || (!user && (controls.cr0 & Cr0.writeProtect) === 0);
+    if (user && (rights & Pte.user) === 0) return this.#fault(true, access, user, controls);
+    if (access === Access.write && !writable) {
+      this.#fault(true, access, user, controls);
+      if (frame !== undefined && frame >= 0) result.refused = frame as Frame;
+      return false;
+    }
+    if (access === Access.fetch && noExecute) return this.#fault(true, access, user, controls);
+    if (frame === undefined || frame < 0) return this.#fault(true, access, user, controls, true);
+    const u32 = this.#u32;
+    for (let above = levels; above >= level; above--) {
+      const word = this.#path[above - 1] as number;
+      if (word < 0) continue;
+      const entry = u32[word] as number;
+      const wanted = entry | Pte.accessed | (above === level && access === Access.write ? Pte.dirty : 0);
+      if (wanted !== entry) u32[word] = wanted;
+    }
+    const leaf = u32[this.#path[level - 1] as number] as number;
+    result.frame = frame as Frame;
+    result.writable = writable && (leaf & Pte.dirty) !== 0;
+    result.executable = !noExecute;
+    return true;
+  }
+}
+
