@@ -1,0 +1,20 @@
+/** Error numbers of Xen's public interface (xen/include/public/errno.h). Hypercalls return them negated. */
+export const enum Errno {
+  EPERM = 1,
+  ENOENT = 2,
+  ESRCH = 3,
+  ENXIO = 6,
+  E2BIG = 7,
+  EAGAIN = 11,
+  ENOMEM = 12,
+  EACCES = 13,
+  EFAULT = 14,
+  EBUSY = 16,
+  EEXIST = 17,
+  ENODEV = 19,
+  EINVAL = 22,
+  ENOSPC = 28,
+  ENOSYS = 38,
+  ETIME = 62,
+  EOPNOTSUPP = 95,
+}
