@@ -23,7 +23,6 @@ export type Level = 'reported' | 'known';
 /** iced's feature groups which belong to the reported level. */
 const reportedGroups = [
   'INTEL8086',
-  'INTEL8086_ONLY',
   'INTEL186',
   'INTEL286',
   'INTEL386',
@@ -83,10 +82,7 @@ const knownGroups = [
 const acceptedCodes: Record<string, string> = {
   Vmcall: 'KVM guests call with it; the other VMX instructions do not exist',
   Vmmcall: 'KVM guests call with it; the other SVM instructions do not exist',
-  Fnstsw_AX: 'iced lists the 287, which the level includes',
-  Int1: 'iced marks it as 386 only in name',
   Vmgexit: 'VMMCALL on processors without SEV-ES, which ignore its prefix',
-  Ud0: 'reserved to raise #UD on every processor',
 };
 
 /** Codes whose meaning we name differently. */
@@ -100,7 +96,6 @@ const renamed: Record<string, [operation: string, reason: string]> = {
   Xlatb: ['xlat', 'the other spelling'],
   Reservednop: ['nop', 'hint of a later processor'],
   Prefetch: ['nop', '0F 0D /0 belongs to 3DNow!'],
-  Prefetchwt1: ['nop', 'hint of a later processor'],
   Vmgexit: ['vmmcall', 'F3 and F2 are ignored without SEV-ES'],
 };
 
