@@ -15,8 +15,8 @@ function refuse(result: number): never {
 
 type Use = 1 | 2 | 3 | 4 | 'descriptors';
 export interface Entry {
-  low: number;
-  high: number;
+  readonly low: number;
+  readonly high: number;
 }
 export interface Expected {
   type: Use | 'writable' | 'none';
@@ -42,6 +42,20 @@ interface State {
   unused: number[];
 }
 
+function copy(state: State): State {
+  return {
+    contents: new Map([...state.contents].map(([mfn, entries]) => [mfn, new Map(entries)])),
+    owner: new Map(state.owner),
+    use: new Map(state.use),
+    pins: new Map(state.pins),
+    roots: [...state.roots],
+    gdt: state.gdt.map((frames) => [...frames]),
+    ldt: new Set(state.ldt),
+    held: [...state.held],
+    unused: [...state.unused],
+  };
+}
+
 /**
  * Frame types without counts: who uses a frame is always found by looking at everything, a refused operation is undone
  * by throwing its copy away, and what nobody holds any more is found by walking from the holds.
@@ -65,8 +79,8 @@ export class Model {
   }
 
   entriesOf(mfn: number): Map<number, Entry> {
-    let entries = this.state.contents.get(mfn);
-    if (entries === undefined) this.state.contents.set(mfn, (entries = new Map()));
+    const entries = this.state.contents.get(mfn) ?? new Map<number, Entry>();
+    this.state.contents.set(mfn, entries);
     return entries;
   }
 
@@ -80,10 +94,10 @@ export class Model {
   }
 
   /** Present entries of a table that mean something, in order. */
-  *present(mfn: number, level: number): Iterable<[number, Entry]> {
-    for (const [index, entry] of [...this.entriesOf(mfn)].sort(([a], [b]) => a - b)) {
-      if ((entry.low & 1) !== 0 && !isHostSlot(level, index)) yield [index, entry];
-    }
+  present(mfn: number, level: number): [number, Entry][] {
+    return [...this.entriesOf(mfn)]
+      .filter(([index, entry]) => (entry.low & 1) !== 0 && !isHostSlot(level, index))
+      .sort(([a], [b]) => a - b);
   }
 
   *tables(level: number): Iterable<number> {
@@ -98,12 +112,12 @@ export class Model {
     return uses;
   }
 
-  attempt(operation: () => number | void): number {
-    const before = structuredClone(this.state);
+  attempt(operation: () => unknown): number {
+    const before = copy(this.state);
     try {
-      const result = operation() ?? 0;
+      const result = operation();
       this.sweep();
-      return result;
+      return typeof result === 'number' ? result : 0;
     } catch (error) {
       if (!(error instanceof Refused)) throw error;
       this.state = before;
@@ -322,13 +336,13 @@ export class Model {
   copyPage(to: number, from: number): number {
     return this.attempt(() => {
       if (this.state.owner.get(from) !== 'domain' || !this.isPlain(to)) refuse(-22);
-      this.state.contents.set(to, structuredClone(this.entriesOf(from)));
+      this.state.contents.set(to, new Map(this.entriesOf(from)));
     });
   }
 
   decreaseReservation(mfn: number): number {
     return this.attempt(() => {
-      if (this.state.owner.get(mfn) !== 'domain' || this.expected(mfn).references > 0) refuse(-22);
+      if (this.state.owner.get(mfn) !== 'domain' || this.expected()(mfn).references > 0) refuse(-22);
       this.state.owner.delete(mfn);
       this.state.contents.delete(mfn);
       this.state.unused.push(mfn);
@@ -344,25 +358,33 @@ export class Model {
     });
   }
 
-  /** What the counts of a frame must be, added up from every use there is. */
-  expected(mfn: number): Expected {
+  /** What the counts of each frame must be, added up from every use there is. */
+  expected(): (mfn: number) => Expected {
     const { state } = this;
-    const use = state.use.get(mfn);
-    const holds =
-      [...state.pins.keys(), ...state.roots, ...state.gdt.flat(), ...state.ldt].filter((held) => held === mfn).length;
-    let tableUses = 0;
-    let readers = 0;
+    const typeCounts = new Map<number, number>();
+    const references = new Map<number, number>();
+    const writable = new Set(state.held);
+    const add = (counts: Map<number, number>, mfn: number) => counts.set(mfn, (counts.get(mfn) ?? 0) + 1);
+    const hold = (mfn: number) => {
+      add(typeCounts, mfn);
+      add(references, mfn);
+    };
+    for (const mfn of [...state.pins.keys(), ...state.roots, ...state.gdt.flat(), ...state.ldt, ...state.held])
+      hold(mfn);
     for (const [table, level] of state.use) {
       if (typeof level !== 'number') continue;
       for (const [, entry] of this.present(table, level)) {
-        if (target(entry) !== mfn) continue;
-        if (level === 1) readers += (entry.low & 2) === 0 ? 1 : 0;
-        else if (table !== mfn) tableUses++;
+        const mfn = target(entry);
+        if (level === 1 && (entry.low & 2) === 0) add(references, mfn);
+        else if (level === 1 || mfn !== table) hold(mfn);
+        if (level === 1 && (entry.low & 2) !== 0) writable.add(mfn);
       }
     }
-    const writers = this.writableUses(mfn);
-    const type = use ?? (writers > 0 ? 'writable' : 'none');
-    return { type, typeCount: holds + tableUses + writers, references: holds + tableUses + writers + readers };
+    return (mfn) => ({
+      type: state.use.get(mfn) ?? (writable.has(mfn) ? 'writable' : 'none'),
+      typeCount: typeCounts.get(mfn) ?? 0,
+      references: references.get(mfn) ?? 0,
+    });
   }
 }
 

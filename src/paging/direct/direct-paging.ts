@@ -289,7 +289,7 @@ export class DirectPaging implements Translation {
     this.types.flags[mfn]! &= ~FrameFlag.pinned; // below the limit, since it has a flag
     this.types.generation[mfn]!++;
     this.#validator.dropTable(mfn);
-    this.#validator.settle();
+    this.#validator.demote();
     return 0;
   }
 
@@ -454,7 +454,7 @@ export class DirectPaging implements Translation {
     this.#roots[slot] = mfn;
     if (old >= 0) {
       this.#validator.dropTable(old);
-      this.#validator.settle();
+      this.#validator.demote();
     }
     return 0;
   }
@@ -522,7 +522,7 @@ export class DirectPaging implements Translation {
     if (!wasPresent) return 0;
     if (!sameTarget) {
       this.#validator.dropEntry(table, level, oldLow, oldHigh);
-      this.#validator.settle();
+      this.#validator.demote();
     }
     this.types.generation[table]!++;
     this.upperGeneration++;

@@ -89,9 +89,9 @@ export class TableValidator {
    * False when the budget ran out first.
    */
   resume(own = NO_TABLE): boolean {
-    if (!this.#demote()) return false;
+    if (!this.demote()) return false;
     if (this.#chain.length === 0 || this.#chain[0] === own) return true;
-    return this.#promote() !== PagingError.preempted && this.#demote();
+    return this.#promote() !== PagingError.preempted && this.demote();
   }
 
   /** Finishes all work left over, however much it is. */
@@ -153,11 +153,6 @@ export class TableValidator {
     if (--this.#types.typeCount[mfn]! === 0) this.#demotions.push(mfn);
   }
 
-  /** Does what is left of demotions within the budget; true when none is left. */
-  settle(): boolean {
-    return this.#demote();
-  }
-
   /** References a table or starts none: 0, `invalid`, or `PROMOTION_NEEDED` when the frame has no type. */
   #reference(table: number, level: number, low: number, high: number): number {
     const types = this.#types;
@@ -204,7 +199,7 @@ export class TableValidator {
         this.#types.flags[root]! &= ~FrameFlag.claimed;
         this.#undoing = true;
         this.dropTable(root);
-        this.#demote();
+        this.demote();
         return result;
       }
       chain.pop();
@@ -259,8 +254,8 @@ export class TableValidator {
     return result;
   }
 
-  /** Goes on with demotions, last entry first; true when none is left. */
-  #demote(): boolean {
+  /** Goes on with demotions, last entry first; false when the budget ran out before all were done. */
+  demote(): boolean {
     const types = this.#types;
     const words = this.#words;
     const demotions = this.#demotions;
