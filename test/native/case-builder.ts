@@ -282,9 +282,10 @@ export class CaseBuilder {
         return 2;
       case 'y':
         return this.mode === 64 && random.chance(50) ? 8 : 4;
+      case 'd':
       case 'v': {
         if (form.prefix === 0x66) return 2;
-        if (this.mode === 64 && random.chance(45)) {
+        if (form.size === 'v' && this.mode === 64 && random.chance(45)) {
           if (random.chance(5)) prefixes.push(0x66);
           return 8;
         }

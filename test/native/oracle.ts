@@ -249,7 +249,9 @@ function caseBytes(nativeCase: NativeCase): number {
 }
 
 function decodeResults(file: Uint8Array, count: number): NativeResult[] {
-  const buffer = file.byteOffset % 8 === 0 ? file : file.slice();
+  /* A plain array at an aligned place, where Node may have read into a part of a larger buffer. */
+  const buffer =
+    file.byteOffset % 8 === 0 ? new Uint8Array(file.buffer, file.byteOffset, file.length) : Uint8Array.from(file);
   const view = new DataView(buffer.buffer, buffer.byteOffset, buffer.byteLength);
   const results: NativeResult[] = [];
   let at = 0;

@@ -8,7 +8,7 @@
  *   ib iw id     immediates of 1, 2, 4 bytes; iz: 2 or 4 by operand size; iv: 2, 4 or 8
  *   cb cz        branch displacement of 1 byte, or of 2 or 4 by operand size
  *   moffs        absolute address of the current address size
- *   b w v y      operand size: 8; 16; 16, 32 or 64; 32 or 64
+ *   b w d v y    operand size: 8; 16; 16 or 32; 16, 32 or 64; 32 or 64
  *   s n          the stack's (64 or 32, or 16 with prefix 66); a near branch's (the same, but only 64 in 64-bit code)
  *   W            REX.W required
  *   m8 … m512    bytes (not bits) the memory operand has, when it is not the operand size; m0: it is not accessed
@@ -30,7 +30,7 @@ export interface Form {
   /** ModRM: 'r', a fixed reg field, or none. */
   readonly modrm: 'r' | number | null;
   readonly immediates: readonly Immediate[];
-  readonly size: 'b' | 'w' | 'v' | 'y' | 's' | 'n' | null;
+  readonly size: 'b' | 'w' | 'd' | 'v' | 'y' | 's' | 'n' | null;
   readonly wide: boolean;
   /** Bytes of the memory operand; −1: the operand size. */
   readonly memoryBytes: number;
@@ -122,7 +122,7 @@ export function parseForm(text: string): Form {
       if (token.length > 2) plus = token[3] as 'r' | 'i';
     } else if (/^\/[r0-7]$/.test(token)) modrm = token === '/r' ? 'r' : Number(token[1]);
     else if (/^(i[bwdzv]|c[bz]|moffs)$/.test(token)) immediates.push(token as Immediate);
-    else if (/^[bwvysn]$/.test(token)) size = token as 'b';
+    else if (/^[bwdvysn]$/.test(token)) size = token as 'b';
     else if (/^m\d+$/.test(token)) memoryBytes = Number(token.slice(1));
     else if (/^(W|mem|reg|align|bits|lock|rep|asize|only32|only64)$/.test(token)) words.add(token);
     else throw new Error(`form "${text}": "${token}" is not part of the notation`);

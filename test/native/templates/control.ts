@@ -182,7 +182,7 @@ export const CONTROL_TEMPLATES: readonly Template[] = [
   { name: 'ret', forms: ['c3 n', 'c2 iw n'], before: popping(8), after: patchReturn, alone: true },
   {
     name: 'jmpf',
-    forms: ['ea id iw only32', 'ff /5 v mem m6'],
+    forms: ['ea id iw only32', 'ff /5 d mem m6'],
     immediate: (builder, kind) => (kind === 'id' ? Number(landing(builder)) : codeSelector(builder)),
     after(operation) {
       if (operation.address >= 0)
@@ -192,7 +192,7 @@ export const CONTROL_TEMPLATES: readonly Template[] = [
   },
   {
     name: 'callf',
-    forms: ['9a id iw only32', 'ff /3 v mem m6'],
+    forms: ['9a id iw only32', 'ff /3 d mem m6'],
     before: pushing(8),
     immediate: (builder, kind) => (kind === 'id' ? Number(landing(builder)) : codeSelector(builder)),
     after(operation) {
@@ -283,8 +283,20 @@ export const CONTROL_TEMPLATES: readonly Template[] = [
     alone: true,
   },
   {
+    name: 'verify-segment',
+    forms: ['0f 00 /4 m2', '0f 00 /5 m2', '0f 02 /r v m2', '0f 03 /r v m2'],
+    after: patchSelector,
+    alone: true,
+  },
+  {
     name: 'load-far-pointer',
-    forms: ['c4 /r v mem m6 only32', 'c5 /r v mem m6 only32', '0f b4 /r v mem m6', '0f b5 /r v mem m6'],
+    forms: [
+      'c4 /r d mem m6 only32',
+      'c5 /r d mem m6 only32',
+      '0f b2 /r d mem m6',
+      '0f b4 /r d mem m6',
+      '0f b5 /r d mem m6',
+    ],
     after(operation) {
       const { builder } = operation;
       patchFarPointer(operation, builder.random.pick(DATA_SELECTORS), BigInt(builder.random.word()));
@@ -296,6 +308,7 @@ export const CONTROL_TEMPLATES: readonly Template[] = [
     forms: [
       '0f 0b',
       '0f b9 /r v',
+      '8d /r v reg',
       'fe /7 b',
       'ff /7 v',
       '0f c7 /1 reg',

@@ -192,7 +192,7 @@ export const INTEGER_TEMPLATES: readonly Template[] = [
   { name: 'movzx', forms: ['0f b6 /r v m1', '0f b7 /r v m2'] },
   { name: 'movsx', forms: ['0f be /r v m1', '0f bf /r v m2', '63 /r v m4 only64'] },
   { name: 'movnti', forms: ['0f c3 /r y mem'] },
-  { name: 'lea', forms: ['8d /r v m0 mem', '8d /r v m0 reg'] },
+  { name: 'lea', forms: ['8d /r v m0 mem'] },
   { name: 'xchg', forms: ['86 /r b lock', '87 /r v lock', '90+r v'] },
   { name: 'xadd', forms: ['0f c0 /r b lock', '0f c1 /r v lock'] },
   { name: 'cmpxchg', forms: ['0f b0 /r b lock', '0f b1 /r v lock'], after: prepareExchange },
@@ -266,9 +266,20 @@ export const INTEGER_TEMPLATES: readonly Template[] = [
   },
   {
     name: 'nop',
-    forms: ['90', 'f3 90', '0f 1f /0 v', '0f 18 /0 m0 mem', '0f 18 /1 m0 mem', '0f 18 /2 m0 mem', '0f 18 /3 m0 mem'],
+    forms: [
+      '90',
+      'f3 90',
+      '0f 1f /0 v',
+      ...['0f 18', '0f 19', '0f 1a', '0f 1b', '0f 1c', '0f 1d', '0f 1e'].map((opcode) => `${opcode} /r v m0`),
+      '0f 0d /0 m0 mem',
+      '0f 0d /1 m0 mem',
+      'f3 0f 1e fa',
+      'f3 0f 1e fb',
+    ],
   },
   { name: 'fence', forms: ['0f ae e8', '0f ae f0', '0f ae f8'] },
+  { name: 'clflush', forms: ['0f ae /7 m1 mem'] },
+  { name: 'salc', forms: ['d6 only32'] },
   { name: 'arpl', forms: ['63 /r w only32'] },
 ];
 
