@@ -13,6 +13,8 @@ export interface Mask {
   status: number;
   approximate: Approximation | null;
   memory: readonly IgnoredBytes[];
+  /** Whether memory is not compared after a fault. */
+  memoryAfterFault: boolean;
 }
 
 export interface GeneratedCase {
@@ -58,6 +60,7 @@ function maskOf(template: Template, operation: Operation): Mask {
     status: template.undefinedStatus ?? 0,
     approximate: template.approximate ?? null,
     memory: template.ignoredBytes?.(operation) ?? NOTHING_IGNORED,
+    memoryAfterFault: template.severalStores ?? false,
   };
 }
 
@@ -66,7 +69,7 @@ const SEQUENCE_ADDRESSES = { 64: [3, 6, 7, 12, 13, 14], 32: [3, 6, 7] } as const
 const SEQUENCE_OPERANDS = { 64: [0, 1, 2, 5, 8, 9, 10, 11, 15], 32: [0, 1, 2, 5] } as const;
 const LONGEST_SEQUENCE = 40;
 
-const sequenced = TEMPLATES.filter((template) => !template.alone);
+const sequenced = TEMPLATES.filter((template) => !template.alone && !template.severalStores);
 
 /**
  * Straight-line code of two to six instructions whose results are all defined: shows flags, registers and memory that
@@ -92,6 +95,6 @@ function generateSequence(seed: number, mode: Mode, index: number): GeneratedCas
     index,
     seed,
     native: builder.finish(),
-    mask: { flags: 0, status: 0, approximate: null, memory: NOTHING_IGNORED },
+    mask: { flags: 0, status: 0, approximate: null, memory: NOTHING_IGNORED, memoryAfterFault: false },
   };
 }

@@ -89,6 +89,8 @@ export interface Template {
   readonly approximate?: Approximation;
   /** Parts of memory that the manual leaves open. */
   readonly ignoredBytes?: (operation: Operation) => readonly IgnoredBytes[];
+  /** Makes several stores, of which the manual does not say whether the first remain when a later one faults. */
+  readonly severalStores?: boolean;
   /** Immediate bytes that make sense; any when absent. */
   readonly immediate?: (builder: CaseBuilder, kind: Immediate) => number;
   /** Sets and pins registers before the operands are chosen. */

@@ -115,7 +115,7 @@ const near = (text: string): string[] => [`${text} only64`, `${text} v only32`];
 export const CONTROL_TEMPLATES: readonly Template[] = [
   { name: 'push', forms: ['50+r s', '68 iz s', '6a ib s', 'ff /6 s'], before: pushing(8) },
   { name: 'pop', forms: ['58+r s', '8f /0 s'], before: popping(8) },
-  { name: 'pusha', forms: ['60 s only32'], before: pushing(32), alone: true },
+  { name: 'pusha', severalStores: true, forms: ['60 s only32'], before: pushing(32), alone: true },
   { name: 'popa', forms: ['61 s only32'], before: popping(32), alone: true },
   { name: 'pushf', forms: ['9c s'], before: pushing(8) },
   {
@@ -132,6 +132,7 @@ export const CONTROL_TEMPLATES: readonly Template[] = [
   },
   {
     name: 'enter',
+    severalStores: true,
     forms: ['c8 iw ib s'],
     before(builder) {
       builder.faults = 20;
@@ -192,6 +193,7 @@ export const CONTROL_TEMPLATES: readonly Template[] = [
   },
   {
     name: 'callf',
+    severalStores: true,
     forms: ['9a id iw only32', 'ff /3 d mem m6'],
     before: pushing(8),
     immediate: (builder, kind) => (kind === 'id' ? Number(landing(builder)) : codeSelector(builder)),

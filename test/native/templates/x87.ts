@@ -149,14 +149,17 @@ export const X87_TEMPLATES: readonly Template[] = [
   x87('fldenv', ['d9 /4 mem m28', '66 d9 /4 w mem m14'], { undefinedStatus: 0, after: patchEnvironment }),
   x87('frstor', ['dd /4 mem m108', '66 dd /4 w mem m94'], { undefinedStatus: 0, after: patchEnvironment }),
   x87('fnstenv', ['d9 /6 mem m28', '66 d9 /6 w mem m14'], {
+    severalStores: true,
     undefinedStatus: ALL,
     ignoredBytes: pointersOfEnvironment,
   }),
   x87('fnsave', ['dd /6 mem m108', '66 dd /6 w mem m94'], {
+    severalStores: true,
     undefinedStatus: 0,
     ignoredBytes: pointersOfEnvironment,
   }),
   x87('fxsave', ['0f ae /0 mem m512 align', '0f ae /0 W mem m512 align'], {
+    severalStores: true,
     undefinedStatus: 0,
     ignoredBytes: openBytesOfImage,
   }),
