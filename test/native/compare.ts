@@ -182,7 +182,7 @@ export function differencesOf(generated: GeneratedCase, native: NativeResult, em
     compareNumber(note, name, native.selectors[name], emulated.selectors[name]);
   }
   compareState(note, generated, native.state, emulated.state);
-  if (native.ending === Ending.landed || !generated.mask.memoryAfterFault) {
+  if (native.ending === Ending.landed || !generated.mask.memoryOpenAfterFault) {
     compareMemory(note, generated, native.changed, emulated.changed);
   }
   return found;

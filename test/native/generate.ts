@@ -14,7 +14,7 @@ export interface Mask {
   approximate: Approximation | null;
   memory: readonly IgnoredBytes[];
   /** Whether memory is not compared after a fault. */
-  memoryAfterFault: boolean;
+  memoryOpenAfterFault: boolean;
 }
 
 export interface GeneratedCase {
@@ -60,7 +60,7 @@ function maskOf(template: Template, operation: Operation): Mask {
     status: template.undefinedStatus ?? 0,
     approximate: template.approximate ?? null,
     memory: template.ignoredBytes?.(operation) ?? NOTHING_IGNORED,
-    memoryAfterFault: template.severalStores ?? false,
+    memoryOpenAfterFault: template.severalStores ?? false,
   };
 }
 
@@ -95,6 +95,6 @@ function generateSequence(seed: number, mode: Mode, index: number): GeneratedCas
     index,
     seed,
     native: builder.finish(),
-    mask: { flags: 0, status: 0, approximate: null, memory: NOTHING_IGNORED, memoryAfterFault: false },
+    mask: { flags: 0, status: 0, approximate: null, memory: NOTHING_IGNORED, memoryOpenAfterFault: false },
   };
 }
