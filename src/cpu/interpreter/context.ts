@@ -9,6 +9,7 @@ import {
   type Expression,
   eq,
   eqz,
+  extendS,
   extendU,
   gtU,
   type I32,
@@ -537,6 +538,13 @@ export class RecordContext implements Context {
 
   #codeBase(): I64 {
     return load64(this.state, State.segmentBase + SegmentRegister.cs * 8);
+  }
+
+  instructionAddress(): I64 {
+    const length = load8U32(this.record, RecordField.length);
+    const start = sub(load16U32(this.record, RecordField.next), length);
+    const linear = add(load64(this.state, State.pageBase), extendS(start));
+    return this.shape.long ? linear : zeroExtend(sub(linear, load64(this.state, State.segmentBase + 8)), 4);
   }
 
   nextAddress(): I64 {

@@ -112,6 +112,8 @@ export interface Context {
   branch(): void;
   /** Indirect branch; the target is masked to the operand size in legacy code. */
   jump(target: I64): void;
+  /** Address of this instruction; outside 64-bit code its offset into CS. */
+  instructionAddress(): I64;
   /** Address of the next instruction, masked to the operand size where that is not 8. */
   nextAddress(): I64;
 
