@@ -1,0 +1,108 @@
+import { Exit } from '../cpu/exits.ts';
+import { type FullName, operations } from '../ops/catalogue.ts';
+import { createCounts } from '../ops/dispatch.ts';
+
+/** Figures that others keep while they work; they are asked when a report is made. */
+export interface StatisticsSource {
+  /** Host time since the domain was made. */
+  wallSeconds(): number;
+  /** The guest's own time. */
+  guestSeconds(): number;
+  /** Completed instructions of all vCPUs. */
+  instructions(): number;
+  tlb(): TlbStatistics;
+  /** Pages of the domain by what they are used for. */
+  framesByType(): Readonly<Record<string, number>>;
+  regionsCompiled(): number;
+  /** Bytes of host memory that the domain takes, the guest's own included. */
+  memoryInUse(): number;
+}
+
+export interface TlbStatistics {
+  readonly fills: number;
+  /** Whole TLBs emptied. */
+  readonly flushes: number;
+  /** Single pages removed. */
+  readonly pageFlushes: number;
+}
+
+/** What `--stats FILE` holds, as JSON. */
+export interface StatisticsReport {
+  readonly wallSeconds: number;
+  readonly guestSeconds: number;
+  readonly instructions: number;
+  readonly exits: Readonly<Record<string, number>>;
+  readonly hypercalls: Readonly<Record<string, number>>;
+  readonly operations: Readonly<Partial<Record<FullName, number>>>;
+  readonly tlb: TlbStatistics;
+  readonly frames: Readonly<Record<string, number>>;
+  readonly regionsCompiled: number;
+  readonly memoryInUse: number;
+}
+
+/** Names of exits as the statistics and the trace give them, by `Exit`. */
+export const exitNames: Readonly<Record<Exit, string>> = {
+  [Exit.budget]: 'budget',
+  [Exit.exception]: 'exception',
+  [Exit.softwareInterrupt]: 'softwareInterrupt',
+  [Exit.syscall]: 'syscall',
+  [Exit.sysenter]: 'sysenter',
+  [Exit.system]: 'system',
+  [Exit.kicked]: 'kicked',
+  [Exit.lookup]: 'lookup',
+  [Exit.modifiedCode]: 'modifiedCode',
+};
+
+const EXIT_KINDS = Math.max(...Object.keys(exitNames).map(Number)) + 1;
+
+/**
+ * Counts of one domain. The arrays are public so that a hot path counts with one addition:
+ * `statistics.exits[kind]! += 1`. `operations` is what `createOperations` takes as `counts`.
+ */
+export class Statistics {
+  readonly exits = new Float64Array(EXIT_KINDS);
+  /** By the interface's own numbers. */
+  readonly hypercalls: Float64Array;
+  readonly operations = createCounts();
+  readonly #hypercallNames: readonly (string | undefined)[];
+  readonly #source: StatisticsSource;
+
+  /** @param hypercallNames name of each hypercall number; a number without a name is reported as `unknown n` */
+  constructor(source: StatisticsSource, hypercallNames: readonly (string | undefined)[]) {
+    this.#source = source;
+    this.#hypercallNames = hypercallNames;
+    this.hypercalls = new Float64Array(Math.max(hypercallNames.length, 64));
+  }
+
+  /** Counts any number; those beyond the interface's numbers are counted together, under the last. */
+  hypercall(number: number): void {
+    const last = this.hypercalls.length - 1;
+    const slot = number >= 0 && number < last ? number : last;
+    this.hypercalls[slot]! += 1; // slot is in range
+  }
+
+  /** Names and counts, without those that are 0. */
+  report(): StatisticsReport {
+    const source = this.#source;
+    return {
+      wallSeconds: source.wallSeconds(),
+      guestSeconds: source.guestSeconds(),
+      instructions: source.instructions(),
+      exits: named(this.exits, (kind) => exitNames[kind as Exit] ?? `unknown ${kind}`),
+      hypercalls: named(this.hypercalls, (number) => this.#hypercallNames[number] ?? `unknown ${number}`),
+      operations: named(this.operations, (id) => operations[id]?.fullName ?? `unknown ${id}`),
+      tlb: source.tlb(),
+      frames: source.framesByType(),
+      regionsCompiled: source.regionsCompiled(),
+      memoryInUse: source.memoryInUse(),
+    };
+  }
+}
+
+function named(counts: Float64Array, nameOf: (index: number) => string): Record<string, number> {
+  const table: Record<string, number> = {};
+  counts.forEach((count, index) => {
+    if (count !== 0) table[nameOf(index)] = count;
+  });
+  return table;
+}

@@ -1,0 +1,118 @@
+import { ABSENT, AS_NATIVE, type GroupTable, inlined, nothingAt, notPatched } from './schema.ts';
+
+/**
+ * pv_irq_ops: the virtual interrupt flag.
+ *
+ * Assembly sites save the three scratch registers inside the site, so that a replacement that touches none of them may
+ * drop the saving too. From 2.6.30 the functions keep all registers but the result, and C sites save nothing.
+ */
+const IRQ_CLOBBERS = 'none; the site itself saves eax, ecx, edx (from 2.6.30 the function keeps them)';
+const RESULT_CLOBBERS = 'eax (result); 64-bit: rax';
+
+export const irqOperations = {
+  initIrq: {
+    arguments: [],
+    result: 'nothing',
+    native: 'programs the interrupt controllers',
+    before: 'interrupts are off',
+    after: 'interrupts have handlers and may be switched on',
+    users: { since: '2007', gone: 'before 6.1', by: 'kernel start, once' },
+    xen: 'event channels take the place of interrupt lines; no call by itself',
+    vmi: AS_NATIVE,
+    lguest: '32 interrupts of the host, vectors from 0x20',
+    kvm: AS_NATIVE,
+    patch: notPatched,
+  },
+  saveFl: {
+    arguments: [],
+    result: 'flags',
+    native: 'pushf; pop',
+    before: 'none',
+    after: 'bit 9 tells whether interrupts are on; all other bits are undefined',
+    users: { since: '2007', by: 'every save of the interrupt state' },
+    xen: 'inverse of the mask byte of vcpu_info, as bit 9; no call',
+    vmi: 'GetInterruptMask',
+    lguest: 'a word in the shared page',
+    kvm: AS_NATIVE,
+    patch: inlined('pushf; pop %eax', RESULT_CLOBBERS),
+  },
+  restoreFl: {
+    arguments: [['flags', 'flags', 'only bit 9 counts']],
+    result: 'nothing',
+    native: 'push; popf',
+    before: 'the value came from saveFl on the same vCPU',
+    after:
+      'interrupts are as bit 9 says; when that switches them on, what was pending is delivered before the next instruction that could tell',
+    users: { since: '2007', gone: 'before 6.1', by: 'every restore of the interrupt state' },
+    xen: 'stores the mask byte; when it opens and an event is pending, xen_version(0, none) lets the host deliver',
+    vmi: 'SetInterruptMask',
+    lguest: 'stores the word; SEND_INTERRUPTS when one is pending',
+    kvm: AS_NATIVE,
+    patch: inlined('push %eax; popf', IRQ_CLOBBERS),
+  },
+  irqDisable: {
+    arguments: [],
+    result: 'nothing',
+    native: 'cli',
+    before: 'none',
+    after: 'no interrupt is delivered to this vCPU',
+    users: { since: '2007', by: 'critical sections' },
+    xen: 'mask byte of vcpu_info := 1; no call',
+    vmi: 'DisableInterrupts',
+    lguest: 'word := 0',
+    kvm: AS_NATIVE,
+    patch: inlined('cli', IRQ_CLOBBERS),
+  },
+  irqEnable: {
+    arguments: [],
+    result: 'nothing',
+    native: 'sti',
+    before: 'none',
+    after: 'interrupts are on; what was pending is delivered promptly',
+    users: { since: '2007', by: 'critical sections' },
+    xen: 'mask byte := 0, then xen_version(0, none) when an event is pending',
+    vmi: 'EnableInterrupts',
+    lguest: 'word := on; SEND_INTERRUPTS when one is pending',
+    kvm: AS_NATIVE,
+    patch: inlined('sti', IRQ_CLOBBERS),
+  },
+  safeHalt: {
+    arguments: [],
+    result: 'nothing',
+    native: 'sti; hlt',
+    before: 'interrupts are off; the caller has looked for work',
+    after: 'interrupts are on; an interrupt that came between the look and the wait has ended the wait',
+    users: { since: '2007', by: 'the idle loop' },
+    xen: 'sched_op block',
+    vmi: 'Halt',
+    lguest: 'HALT',
+    kvm: AS_NATIVE,
+    patch: inlined('sti; hlt'),
+  },
+  halt: {
+    arguments: [],
+    result: 'nothing',
+    native: 'hlt',
+    before: 'the interrupt flag is as the caller wants it while it waits',
+    after: 'with interrupts off the vCPU never runs again',
+    users: { since: '2007', by: 'the end of a processor: offline, panic' },
+    xen: 'with events masked vcpu_op down, else sched_op block',
+    vmi: AS_NATIVE,
+    lguest: AS_NATIVE,
+    kvm: AS_NATIVE,
+    patch: inlined('hlt'),
+  },
+  adjustExceptionFrame: {
+    arguments: [],
+    result: 'nothing',
+    native: 'nothing',
+    before: 'first instruction of an exception entry',
+    after: 'the stack is as the processor would have left it, rcx and r11 hold what the interrupted code had',
+    users: { since: '2.6.25', gone: 'before 6.1', where: 'x86-64', by: 'every exception entry' },
+    xen: 'pops rcx and r11, which the host pushed below the frame; no call',
+    vmi: ABSENT,
+    lguest: ABSENT,
+    kvm: 'nothing',
+    patch: nothingAt,
+  },
+} as const satisfies GroupTable;
