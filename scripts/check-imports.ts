@@ -42,7 +42,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
 /** Folders that may use Node. */
 const NODE_FOLDERS = ['node', 'cli'];
 /** Packages that work in every browser; the core may use no other. */
-const CORE_PACKAGES = ['fflate', 'fzstd'];
+const CORE_PACKAGES = ['fflate'];
 
 export interface SourceFile {
   /** Relative to the repository's root. */

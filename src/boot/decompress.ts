@@ -1,9 +1,9 @@
-import { decompress as unzstd } from 'fzstd';
 import { decompressGzip } from './gzip.ts';
 import { InputError } from './input-error.ts';
 import { decompressLz4 } from './lz4.ts';
 import { MAXIMUM_UNPACKED_SIZE } from './output-buffer.ts';
 import { decompressXz } from './xz.ts';
+import { decompressZstd } from './zstd.ts';
 
 /** How a kernel is packed. The names are those of Linux's CONFIG_KERNEL_* options, in lower case. */
 export type Compression = 'gzip' | 'bzip2' | 'lzma' | 'xz' | 'lzo' | 'lz4' | 'zstd';
@@ -53,24 +53,10 @@ function unpack(bytes: Uint8Array, compression: Compression, size: number | unde
     case 'lz4':
       return decompressLz4(bytes, expected);
     case 'zstd':
-      return unpackZstd(bytes, size);
+      return decompressZstd(bytes, expected);
     default:
       throw new InputError(
         `the kernel is packed with ${compression}, which is not supported; unpack it first (extract-vmlinux) and give the ELF file`,
       );
-  }
-}
-
-function unpackZstd(bytes: Uint8Array, size: number | undefined): Uint8Array {
-  return guarded('zstd', () => (size === undefined ? unzstd(bytes) : unzstd(bytes, new Uint8Array(size))));
-}
-
-/** The libraries throw errors of their own for damaged data; some of them are plain range errors. */
-function guarded(name: string, unpackIt: () => Uint8Array): Uint8Array {
-  try {
-    return unpackIt();
-  } catch (error) {
-    const reason = error instanceof Error ? error.message : String(error);
-    throw new InputError(`the ${name} data is damaged (${reason}); give an intact file`);
   }
 }

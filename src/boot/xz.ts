@@ -15,6 +15,8 @@ import { undoX86BranchFilter } from './x86-branch-filter.ts';
 const MAGIC = [0xfd, 0x37, 0x7a, 0x58, 0x5a, 0x00];
 const STREAM_HEADER = 12;
 const STREAM_FOOTER = 12;
+/** "YZ", the footer's last two bytes. */
+const FOOTER_MAGIC = 0x5a59;
 
 const enum Filter {
   x86Branch = 0x04,
@@ -55,7 +57,11 @@ function decodeStream(reader: ByteReader, start: number, output: OutputBuffer): 
   let at = start + STREAM_HEADER;
   // A block begins with its header's size; the index, which ends the stream, with 0.
   while (reader.u8(at) !== 0) at = decodeBlock(reader, at, check, output);
-  return skipIndex(reader, at) + STREAM_FOOTER;
+  at = skipIndex(reader, at);
+  if (reader.u16(at + STREAM_FOOTER - 2) !== FOOTER_MAGIC) {
+    throw new InputError('the xz data is damaged: a stream does not end where it should; give an intact file');
+  }
+  return at + STREAM_FOOTER;
 }
 
 function decodeBlock(reader: ByteReader, start: number, check: number, output: OutputBuffer): number {
