@@ -181,11 +181,26 @@ describe.each([1_000_000, 1])('direct paging, looking at %i entries in a call, r
 
   it('addresses that are not canonical, not mapped by a level-1 table, or the host’s', () => {
     const value = entry(world.spare, PAGE);
-    const addresses = [2 ** 47, -(2 ** 47) - 4096, 2 ** 63, addressOf(511, 0, 1, 0), addressOf(0, 0, 0, 0)];
+    const mapped = addressOf(511, 0, 0, 0);
+    const addresses = [
+      2 ** 47,
+      -(2 ** 47) - 4096,
+      2 ** 63,
+      mapped + 2 ** 48,
+      mapped - 2 ** 48,
+      addressOf(511, 0, 1, 0),
+      addressOf(0, 0, 0, 0),
+    ];
     for (const address of [...addresses, HOST_WINDOW_START, addressOf(271, 511, 511, 511)]) {
       refused(() => world.paging.updateVaMapping(world.root, address as GuestVirtual, value, 0), PagingError.invalid);
     }
     expect(world.paging.frameNumberAt(world.root, (2 ** 47) as GuestVirtual)).toBe(-1);
+  });
+
+  it('a change of what stands in the host’s slots', () => {
+    world.poke(world.spare, 256, entry(world.level3, TABLE));
+    expect(world.run(() => world.paging.pin(4, world.spare))).toBe(0);
+    refused(() => world.paging.updateVaMapping(world.spare, addressOf(256, 0, 0, 5), entry(world.other, PAGE), 0), -22);
   });
 
   it('a change through a recursive entry, where no level-1 table is', () => {
@@ -243,7 +258,7 @@ describe.each([1_000_000, 1])('direct paging, looking at %i entries in a call, r
   it('unknown commands and frames that are not the domain’s', () => {
     refused(() => world.update(world.level1, 5, 0, 0, 4), PagingError.notImplemented);
     refused(() => world.update(world.unowned, 5, 0), PagingError.invalid);
-    refused(() => world.paging.mmuUpdate(0, 0x10_0000, 0, 0), PagingError.invalid);
+    refused(() => world.paging.mmuUpdate((world.level1 << 12) >>> 0, 0x10_0000, 0, 0), PagingError.invalid);
     refused(() => world.update(world.shared, 0, 7, 0, 1), PagingError.invalid);
   });
 
@@ -409,6 +424,24 @@ describe('direct paging', () => {
     expect(world.typeOf(world.spare)).toBe(FrameType.none);
     expect(world.ldtReleased).toEqual([world.spare]);
   });
+
+  it('holds an LDT page once, however often it is asked to', () => {
+    expect([world.paging.holdLdtFrame(world.spare), world.paging.holdLdtFrame(world.spare)]).toEqual([0, 0]);
+    world.paging.releaseLdt();
+    expect(world.typeOf(world.spare)).toBe(FrameType.none);
+  });
+
+  it('lets go of an LDT page when a table that maps it is unpinned, but not when one is refused', () => {
+    expect(world.paging.holdLdtFrame(world.spare)).toBe(0);
+    world.poke(world.other, 0, entry(world.spare, READ_ONLY));
+    world.poke(world.other, 1, entry(world.root, PAGE));
+    expect(world.paging.pin(1, world.other)).toBe(PagingError.busy);
+    expect(world.ldtReleased).toEqual([]);
+    world.poke(world.other, 1, 0);
+    expect(world.paging.pin(1, world.other)).toBe(0);
+    expect(world.paging.unpin(world.other)).toBe(0);
+    expect(world.ldtReleased).toEqual([world.spare]);
+  });
 });
 
 describe('direct paging keeps cached translations sound:', () => {
@@ -448,6 +481,8 @@ describe('direct paging keeps cached translations sound:', () => {
   it('a level-1 table’s generation changes when a present entry of it changes', () => {
     const generation = () => world.paging.types.generation[world.level1];
     const [first, upper] = [generation(), world.paging.upperGeneration];
+    world.update(world.level1, 5, entry(world.spare, READ_ONLY));
+    expect(generation()).toBe(first);
     world.update(world.level1, 5, entry(world.spare, READ_ONLY));
     expect(generation()).toBe(first);
     world.update(world.level1, 5, entry(world.spare, P));
@@ -553,6 +588,16 @@ describe('preempted work', () => {
       world.poke(mfn, index, 0);
     }
     expect(world.snapshot() === before, 'nothing has changed').toBe(true);
+  });
+
+  it('of a table that is unpinned does not let stores into it be emulated', () => {
+    world = new LiveWorld(10);
+    expect(world.run(() => world.paging.pin(1, world.spare))).toBe(0);
+    expect(world.run(() => world.paging.unpin(world.spare))).toBe(0);
+    const bytes = Uint8Array.of(0x21, 0, 0, 0, 0, 0, 0, 0);
+    const frame = world.space.frameOf(world.spare);
+    expect(world.paging.emulateStore(addressOf(511, 0, 0, 1), frame, bytes)).toBe(false);
+    expect(world.paging.recount()).toEqual([]);
   });
 
   it('of a table that is unpinned does not keep its frames from the next call', () => {

@@ -140,9 +140,7 @@ export class DirectPaging implements Translation {
   decreaseReservation(mfn: Mfn): number {
     if (!this.#begin()) return PagingError.preempted;
     const types = this.types;
-    if (!types.isDomains(mfn) || types.references[mfn] !== 0 || types.type[mfn] !== FrameType.none) {
-      return PagingError.invalid;
-    }
+    if (!types.isDomains(mfn) || types.references[mfn] !== 0) return PagingError.invalid;
     this.#release(mfn);
     this.#unusedNumbers.push(mfn);
     return 0;
