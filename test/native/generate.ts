@@ -79,11 +79,11 @@ function generateSequence(seed: number, mode: Mode, index: number): GeneratedCas
   const random = new Random(seed, SEQUENCE, mode, index);
   const vectors = random.chance(35);
   const domain = vectors ? random.pick(['xmm', 'xmm-f32', 'xmm-f64'] as const) : 'integer';
+  const builder = new CaseBuilder(mode, random, domain);
   const candidates = sequenced.filter((template) => {
     const own = template.domain ?? 'integer';
-    return own === 'integer' || (vectors && own !== 'xmm-text');
+    return (own === 'integer' || (vectors && own !== 'xmm-text')) && builder.formsOf(template).length > 0;
   });
-  const builder = new CaseBuilder(mode, random, domain);
   builder.addressRegisters = SEQUENCE_ADDRESSES[mode];
   builder.operandRegisters = SEQUENCE_OPERANDS[mode];
   builder.faults = 20;
