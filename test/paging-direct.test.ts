@@ -594,7 +594,7 @@ describe('preempted work', () => {
     world = new LiveWorld(10);
     expect(world.run(() => world.paging.pin(1, world.spare))).toBe(0);
     expect(world.run(() => world.paging.unpin(world.spare))).toBe(0);
-    const bytes = Uint8Array.of(0x21, 0, 0, 0, 0, 0, 0, 0);
+    const bytes = new Uint8Array(Uint32Array.of(entry(world.other, READ_ONLY), 0).buffer);
     const frame = world.space.frameOf(world.spare);
     expect(world.paging.emulateStore(addressOf(511, 0, 0, 1), frame, bytes)).toBe(false);
     expect(world.paging.recount()).toEqual([]);
