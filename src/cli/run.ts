@@ -24,6 +24,9 @@ type Interruption =
 
 const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
 
+/** Node's longest, in milliseconds. */
+const LONGEST_INTERVAL = 2 ** 31 - 1;
+
 /** Boots the guest, again whenever it asks for a reboot, with its console on stdin and stdout. */
 export async function run(options: RunOptions, createHost: CreateHost): Promise<ExitStatus | number> {
   const started = performance.now();
@@ -43,6 +46,8 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
     leave: () => interrupt({ kind: 'left' }),
   });
   const removeSignalHandlers = onSignals((number) => interrupt({ kind: 'signal', number }));
+  // A guest that waits for nothing but input, on a stdin that has ended, gives Node nothing to wait for.
+  const keepAlive = setInterval(() => {}, LONGEST_INTERVAL);
   const timer =
     options.timeoutSeconds === undefined
       ? undefined
@@ -60,6 +65,7 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
     } while (outcome.kind === 'reboot' && interruption === undefined);
   } finally {
     clearTimeout(timer);
+    clearInterval(keepAlive);
     terminal.restore();
     removeSignalHandlers();
     if (trace !== undefined) await trace.close();

@@ -1,0 +1,105 @@
+import { writeSync } from 'node:fs';
+import type { BootOptions, CreateHost, Outcome, VirtualMachine } from '../src/api.ts';
+import { parseRunOptions } from '../src/cli/options.ts';
+import { run } from '../src/cli/run.ts';
+
+/**
+ * `ring1 run` with a host that boots nothing: node --import tsx test/cli-fake-host.ts GUEST OPTIONS…
+ * What the guest is given goes to stderr as lines "fake: …".
+ */
+type Guest = (machine: FakeMachine, boot: number) => void;
+
+const GUESTS: Record<string, Guest> = {
+  /** Prints its command line and ends. */
+  poweroff: (machine) => {
+    machine.print(`command line: ${machine.options.commandLine}\n`);
+    machine.end({ kind: 'poweroff' });
+  },
+  /** Prints what is typed; ends at "off". */
+  echo: (machine) => machine.print('ready\n'),
+  hang: (machine) => machine.print('ready\n'),
+  crash: (machine) => machine.end({ kind: 'crash', reason: 'it fell over', report: 'rip 1234\n  at schedule+5' }),
+  reboot: (machine, boot) => {
+    machine.print(`boot ${boot}\n`);
+    machine.end({ kind: boot < 3 ? 'reboot' : 'poweroff' });
+  },
+  /** Prints more than a pipe holds, for ever. */
+  flood: (machine) => {
+    const timer = setInterval(() => machine.print(`${'x'.repeat(99_999)}\n`), 1);
+    void machine.done.then(() => clearInterval(timer));
+  },
+  trace: (machine) => {
+    for (let line = 0; line < 3; line++) machine.options.trace?.(`operation ${line}`);
+    machine.end({ kind: 'poweroff' });
+  },
+};
+
+class FakeMachine implements VirtualMachine {
+  readonly options: BootOptions;
+  readonly done: Promise<Outcome>;
+  readonly console: VirtualMachine['console'];
+  #resolve: (outcome: Outcome) => void = () => {};
+  #output: ReadableStreamDefaultController<Uint8Array> | undefined;
+  #hasEnded = false;
+
+  constructor(options: BootOptions) {
+    this.options = options;
+    this.done = new Promise((resolve) => {
+      this.#resolve = resolve;
+    });
+    this.console = {
+      output: new ReadableStream<Uint8Array>({
+        start: (controller) => {
+          this.#output = controller;
+        },
+      }),
+      write: (bytes) => {
+        const text = new TextDecoder().decode(bytes);
+        note(`typed ${JSON.stringify(text)}`);
+        this.print(text);
+        if (text.includes('off')) this.end({ kind: 'poweroff' });
+      },
+    };
+  }
+
+  print(text: string): void {
+    if (!this.#hasEnded) this.#output?.enqueue(new TextEncoder().encode(text));
+  }
+
+  end(outcome: Outcome): void {
+    if (this.#hasEnded) return;
+    this.#hasEnded = true;
+    this.#output?.close();
+    this.#resolve(outcome);
+  }
+
+  stop(): void {
+    this.end({ kind: 'stopped' });
+  }
+
+  statistics(): object {
+    return { instructions: 42 };
+  }
+}
+
+function note(line: string): void {
+  writeSync(2, `fake: ${line}\n`);
+}
+
+const [name = '', ...args] = process.argv.slice(2);
+const guest = GUESTS[name];
+const options = parseRunOptions(args);
+if (guest === undefined || options === 'help') throw new Error(`no guest ${name}`);
+
+let boots = 0;
+const createHost: CreateHost = async () => ({
+  async boot(bootOptions) {
+    const machine = new FakeMachine(bootOptions);
+    boots++;
+    setTimeout(() => guest(machine, boots), 0);
+    return machine;
+  },
+  statistics: () => ({ frames: 7 }),
+  close: () => note('closed'),
+});
+process.exitCode = await run(options, createHost);

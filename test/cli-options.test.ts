@@ -1,0 +1,77 @@
+import { describe, expect, it } from 'vitest';
+import { InputError } from '../src/boot/input-error.ts';
+import { parseRunOptions, type RunOptions } from '../src/cli/options.ts';
+
+const MIB = 1024 * 1024;
+
+function parse(...args: readonly string[]): RunOptions {
+  const options = parseRunOptions(args);
+  if (options === 'help') throw new Error('help was not asked for');
+  return options;
+}
+
+describe('the options of ring1 run', () => {
+  it('have defaults', () => {
+    expect(parse()).toEqual({
+      kernel: undefined,
+      initrd: undefined,
+      append: '',
+      memory: 256 * MIB,
+      vcpus: 1,
+      interface: 'xen',
+      paging: 'direct',
+      hostMemory: 256 * MIB,
+      timeoutSeconds: undefined,
+      stats: undefined,
+      trace: undefined,
+      check: false,
+      deterministic: false,
+    });
+  });
+
+  it.each([
+    ['256M', 256 * MIB],
+    ['1G', 1024 * MIB],
+    ['1.5', undefined],
+    ['65536K', 64 * MIB],
+    ['128', 128 * MIB],
+    ['64MiB', 64 * MIB],
+    ['64mb', 64 * MIB],
+    ['0', undefined],
+    ['5K', undefined],
+    ['-1', undefined],
+    ['4G', undefined],
+    ['M', undefined],
+    ['', undefined],
+  ])('take --memory %s as %s bytes', (text, bytes) => {
+    if (bytes === undefined) expect(() => parse(`--memory=${text}`)).toThrow(InputError);
+    else expect(parse(`--memory=${text}`).memory).toBe(bytes);
+  });
+
+  it.each([
+    [['--bogus'], "unknown option '--bogus'; see"],
+    [['--kernel'], "option '--kernel <value>' argument missing; see"],
+    [['file'], "unexpected argument 'file'; see"],
+    [['--check=1'], "option '--check' does not take an argument; see"],
+    [['--vcpus', '0'], '--vcpus 0 is not a number from 1 to 32'],
+    [['--vcpus', '2.5'], '--vcpus 2.5 is not a number from 1 to 32'],
+    [['--vcpus', '33'], '--vcpus 33 is not a number from 1 to 32'],
+    [['--timeout', '0'], '--timeout 0 is not a number of seconds'],
+    [['--timeout', 'soon'], '--timeout soon is not a number of seconds'],
+    [['--timeout', '3000000'], '--timeout 3000000 is not a number of seconds'],
+    [['--interface', 'kvm'], '--interface kvm is not built yet; give xen'],
+    [['--interface', 'qemu'], '--interface qemu does not exist; give one of xen, kvm, native, vmi, lguest'],
+    [['--paging', 'shadow'], '--paging shadow is not built yet; give direct'],
+    [['--paging', 'none'], '--paging none does not exist'],
+    [['--disk', 'a', '--disk', 'b'], '--disk is not built yet'],
+    [['--host-memory', '128M'], "--host-memory 128M is less than the guest's 256M"],
+  ])('refuse %j with one line', (args, message) => {
+    expect(() => parse(...args)).toThrow(message);
+    expect(() => parse(...args)).toThrow(/^[^\n]+$/);
+  });
+
+  it('ask for help', () => {
+    expect(parseRunOptions(['--help'])).toBe('help');
+    expect(parseRunOptions(['-h', '--memory', '1G'])).toBe('help');
+  });
+});

@@ -1,0 +1,172 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+
+/** `ring1 run` around a host that boots nothing (cli-fake-host.ts), as a process of its own. */
+
+const root = fileURLToPath(new URL('..', import.meta.url));
+let directory = '';
+let files: string[] = [];
+
+beforeAll(() => {
+  directory = mkdtempSync(join(tmpdir(), 'ring1-cli-'));
+  writeFileSync(join(directory, 'kernel'), 'k');
+  writeFileSync(join(directory, 'initrd'), 'i');
+  files = ['--kernel', join(directory, 'kernel'), '--initrd', join(directory, 'initrd')];
+});
+
+afterAll(() => rmSync(directory, { recursive: true }));
+
+class Run {
+  stdout = '';
+  stderr = '';
+  readonly process: ChildProcess;
+  readonly ended: Promise<number | string | null>;
+
+  constructor(command: string, args: readonly string[]) {
+    this.process = spawn(command, args, { cwd: root });
+    this.process.stdout?.on('data', (chunk: Buffer) => {
+      this.stdout += chunk.toString();
+    });
+    this.process.stderr?.on('data', (chunk: Buffer) => {
+      this.stderr += chunk.toString();
+    });
+    this.process.stdin?.on('error', () => {});
+    this.ended = once(this.process, 'close').then(([status, signal]) => (status ?? signal) as number | string);
+  }
+
+  /** Waits until stdout has the text. */
+  async sees(text: string): Promise<void> {
+    for (let attempt = 0; attempt < 500; attempt++) {
+      if (this.stdout.includes(text)) return;
+      await new Promise((resolve) => setTimeout(resolve, 20));
+    }
+    throw new Error(`no "${text}" in ${JSON.stringify(this.stdout)} and ${JSON.stringify(this.stderr)}`);
+  }
+}
+
+const fakeHost = ['--import', 'tsx', 'test/cli-fake-host.ts'];
+
+function start(guest: string, ...options: readonly string[]): Run {
+  return new Run(process.execPath, [...fakeHost, guest, ...files, ...options]);
+}
+
+/** In a terminal of its own, by script(1), which every Debian has. */
+function startInTerminal(guest: string, after: string): Run {
+  const command = [process.execPath, ...fakeHost, guest, ...files].join(' ');
+  return new Run('script', ['-qefc', `${command}; status=$?; ${after}; exit $status`, '/dev/null']);
+}
+
+describe('ring1 run', () => {
+  it('prints what the guest prints, and ends with 0 when it powers off', async () => {
+    const run = start('poweroff', '--append', 'quiet');
+    expect(await run.ended).toBe(0);
+    expect(run.stdout).toBe('command line: console=hvc0 quiet\n');
+    expect(run.stderr).toBe('fake: closed\n');
+  });
+
+  it('leaves the console to the guest where the command line names one', async () => {
+    const run = start('poweroff', '--append', 'a=b console=tty0');
+    await run.ended;
+    expect(run.stdout).toBe('command line: a=b console=tty0\n');
+  });
+
+  it('ends with 2 when the guest crashes, with reason and report', async () => {
+    const run = start('crash');
+    expect(await run.ended).toBe(2);
+    expect(run.stderr).toContain('ring1: the guest crashed: it fell over\nrip 1234\n  at schedule+5\n');
+    expect(run.stdout).toBe('');
+  });
+
+  it('boots again when the guest reboots', async () => {
+    const run = start('reboot');
+    expect(await run.ended).toBe(0);
+    expect(run.stdout).toBe('boot 1\nboot 2\nboot 3\n');
+  });
+
+  it('ends with 3 at the timeout', async () => {
+    const run = start('hang', '--timeout', '0.2');
+    expect(await run.ended).toBe(3);
+    expect(run.stderr).toContain('ring1: stopped after 0.2 seconds (--timeout)');
+  });
+
+  it('types what it reads from a pipe, and goes on at its end', async () => {
+    const run = start('echo');
+    run.process.stdin?.end('ls\n');
+    await run.sees('ls\n');
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    expect(run.process.exitCode).toBeNull();
+    run.process.kill('SIGTERM');
+    expect(await run.ended).toBe(128 + 15);
+    expect(run.stderr).toContain('fake: closed');
+  });
+
+  it('passes Ctrl-] from a pipe on to the guest', async () => {
+    const run = start('echo');
+    run.process.stdin?.write('a\x1db off');
+    expect(await run.ended).toBe(0);
+    expect(run.stderr).toContain('typed "a\\u001db off"');
+  });
+
+  it.each([
+    ['SIGINT', 2],
+    ['SIGHUP', 1],
+  ] as const)('ends the guest at %s', async (signal, number) => {
+    const run = start('hang');
+    await run.sees('ready');
+    run.process.kill(signal);
+    expect(await run.ended).toBe(128 + number);
+    expect(run.stderr).toContain('fake: closed');
+  });
+
+  it('leaves when nobody reads its output any more', async () => {
+    const run = start('flood');
+    await run.sees('xxx');
+    run.process.stdout?.destroy();
+    expect(await run.ended).toBe(0);
+  });
+
+  it.each([
+    ['poweroff', 'poweroff', [], {}],
+    ['crash', 'crash', [], { reason: 'it fell over' }],
+    ['hang', 'timeout', ['--timeout', '0.1'], {}],
+  ] as const)('writes statistics after %s', async (guest, outcome, options, more) => {
+    const path = join(directory, `${guest}.json`);
+    await start(guest, ...options, '--stats', path).ended;
+    const figures = JSON.parse(readFileSync(path, 'utf8'));
+    expect(figures).toMatchObject({ outcome, boots: 1, host: { frames: 7 }, domain: { instructions: 42 }, ...more });
+    expect(figures.seconds).toBeGreaterThan(0);
+    expect(readdirSync(directory).filter((name) => name.endsWith('.tmp'))).toEqual([]);
+  });
+
+  it('writes the trace line by line', async () => {
+    const path = join(directory, 'trace');
+    await start('trace', '--trace', path).ended;
+    expect(readFileSync(path, 'utf8')).toBe('operation 0\noperation 1\noperation 2\n');
+  });
+});
+
+describe.skipIf(!existsSync('/usr/bin/script'))('ring1 run in a terminal', () => {
+  it('passes every key to the guest but Ctrl-], which leaves with the terminal as it was', async () => {
+    const run = startInTerminal('echo', 'stty -a');
+    await run.sees('ready');
+    run.process.stdin?.write('\x03x\x04\x1a');
+    await run.sees('typed "\\u0003x\\u0004\\u001a"');
+    run.process.stdin?.write('y\x1dz');
+    expect(await run.ended).toBe(0);
+    expect(run.stdout).toContain('typed "y"');
+    expect(run.stdout).not.toContain('typed "z');
+    expect(run.stdout).toMatch(/[^-]icanon/);
+    expect(run.stdout).toMatch(/[^-]echo /);
+  });
+
+  it('restores the terminal when the guest crashes', async () => {
+    const run = startInTerminal('crash', 'stty -a');
+    expect(await run.ended).toBe(2);
+    expect(run.stdout).toMatch(/[^-]icanon/);
+  });
+});
