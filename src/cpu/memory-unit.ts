@@ -256,9 +256,28 @@ export class MemoryUnit implements GuestMemory {
 
   translate(address: GuestVirtual, access: Access, userAccess = false): HostAddress {
     const high = highWord(address);
-    return isCanonical(high)
-      ? this.#translate(lowWord(address), high, access, userAccess)
-      : (-1 as HostAddress);
+    const low = lowWord(address);
+    const cached = (userAccess ? this.userTlb : this.kernelTlb).find(low, high, access);
+    if (cached >= 0) return cached;
+    return isCanonical(high) ? this.#translate(low, high, access, userAccess) : (-1 as HostAddress);
+  }
+
+  /** A load as the guest's own, with its privilege: `missValue` holds it, or the exception stands in the state block. */
+  loadAt(address: GuestVirtual, bytes: number): boolean {
+    this.#setMissAddress(address);
+    return this.loadMiss(bytes) === 0;
+  }
+
+  /** A store of `missValue` as the guest's own. */
+  storeAt(address: GuestVirtual, bytes: number): boolean {
+    this.#setMissAddress(address);
+    return this.storeMiss(bytes) === 0;
+  }
+
+  #setMissAddress(address: GuestVirtual): void {
+    const { u32 } = this.#parts.memory;
+    u32[this.#word + State.missAddress / 4] = lowWord(address);
+    u32[this.#word + State.missAddress / 4 + 1] = highWord(address);
   }
 
   read(address: GuestVirtual, target: Uint8Array): boolean {

@@ -180,6 +180,23 @@ export class Processor implements ProcessorApi {
     this.#setLong(State.rip, this.codeSize === 64 ? value : (value + this.segmentBase(SegmentRegister.cs)) >>> 0);
   }
 
+  /** The current privilege level. */
+  get privilege(): number {
+    return this.#get(State.cpl);
+  }
+
+  /** The value that `memory.loadAt` left. */
+  loadedValue(out: Uint32Array): void {
+    out[0] = this.#get(State.missValue);
+    out[1] = this.#host.u32[this.#word + State.missValue / 4 + 1] as number;
+  }
+
+  /** The value that `memory.storeAt` stores. */
+  setStoredValue(low: number, high: number): void {
+    this.#set(State.missValue, low);
+    this.#host.u32[this.#word + State.missValue / 4 + 1] = high;
+  }
+
   get codeSize(): CodeSize {
     return this.#get(State.codeSize) as CodeSize;
   }

@@ -1,5 +1,6 @@
 import type { HostMemory } from '../memory/host-memory.ts';
 import type { HostAddress } from '../x86/brand.ts';
+import { Access } from './exits.ts';
 import { TlbEntry } from './tlb-layout.ts';
 
 const WORD = 2;
@@ -48,6 +49,14 @@ export class Tlb {
   /** Index of the entry that an address (low word) belongs to. */
   #index(low: number): number {
     return (low >>> 12) & (this.#entries - 1);
+  }
+
+  /** Host address of a byte whose page is cached for an access, or −1. */
+  find(low: number, high: number, access: Access): HostAddress {
+    const word = this.#word(this.#index(low)) + (access === Access.read ? 0 : access === Access.write ? 2 : 4);
+    if (this.#u32[word] !== (low & ~0xfff) >>> 0 || this.#u32[word + 1] !== high) return -1 as HostAddress;
+    const frame = this.#u32[this.#word(this.#index(low)) + 6] as number;
+    return (frame + (low & 0xfff)) as HostAddress;
   }
 
   /** Caches a page given by the halves of its linear address. */

@@ -1,0 +1,86 @@
+/** Numbers of Xen's public interface that several files use; abi/xen-pv sheet sections in brackets. */
+
+export const XEN_VERSION = 0x0004_0011;
+
+/** Reserved entries of every 64-bit guest's GDT start at this byte [§3]. */
+export const RESERVED_GDT_BASE = 0xe000;
+export const GUEST_GDT_ENTRIES = 7168;
+
+/** Flat selectors that the host provides to 64-bit guests [§3]. */
+export const enum FlatSelector {
+  user32Code = 0xe023,
+  data = 0xe02b,
+  code64 = 0xe033,
+}
+
+/** Descriptors behind them, accessed bit set. */
+export const FLAT_DESCRIPTORS: Readonly<Record<number, { readonly low: number; readonly high: number }>> = {
+  [FlatSelector.user32Code & ~7]: { low: 0x0000_ffff, high: 0x00cf_fb00 },
+  [FlatSelector.data & ~7]: { low: 0x0000_ffff, high: 0x00cf_f300 },
+  [FlatSelector.code64 & ~7]: { low: 0x0000_ffff, high: 0x00af_fb00 },
+};
+
+/** Why a domain ended [§4.4, sched_op]. */
+export const enum ShutdownReason {
+  poweroff = 0,
+  reboot = 1,
+  suspend = 2,
+  crash = 3,
+  watchdog = 4,
+  softReset = 5,
+}
+
+/** start_info.flags [§2.4]. */
+export const enum StartInfoFlag {
+  moduleStartPfn = 0x8,
+  virtualP2m = 0x10,
+}
+
+/** Features of XENVER_get_features submap 0 that a PV guest is told [§4.4]: bits 5, 6, 7, 13 and 17. */
+export const FEATURES = 0x0002_20e0;
+
+export const HYPERCALL_NAMES: readonly string[] = [
+  'set_trap_table',
+  'mmu_update',
+  'set_gdt',
+  'stack_switch',
+  'set_callbacks',
+  'fpu_taskswitch',
+  'sched_op_compat',
+  'platform_op',
+  'set_debugreg',
+  'get_debugreg',
+  'update_descriptor',
+  'unused_11',
+  'memory_op',
+  'multicall',
+  'update_va_mapping',
+  'set_timer_op',
+  'event_channel_op_compat',
+  'xen_version',
+  'console_io',
+  'physdev_op_compat',
+  'grant_table_op',
+  'vm_assist',
+  'update_va_mapping_otherdomain',
+  'iret',
+  'vcpu_op',
+  'set_segment_base',
+  'mmuext_op',
+  'xsm_op',
+  'nmi_op',
+  'sched_op',
+  'callback_op',
+  'xenoprof_op',
+  'event_channel_op',
+  'physdev_op',
+  'hvm_op',
+  'sysctl',
+  'domctl',
+  'kexec_op',
+  'tmem_op',
+  'argo_op',
+  'xenpmu_op',
+  'dm_op',
+  'hypfs_op',
+];

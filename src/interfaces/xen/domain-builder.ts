@@ -1,0 +1,258 @@
+import type { KernelImage } from '../../boot/kernel.ts';
+import { InputError } from '../../boot/input-error.ts';
+import type { HostMemory } from '../../memory/host-memory.ts';
+import type { MachineSpace } from '../../memory/machine-space.ts';
+import { type GuestVirtual, highWord, lowWord, type Mfn, PAGE_SHIFT, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
+import { Pte } from '../../x86/registers.ts';
+import { StartInfoFlag } from './abi.ts';
+
+/**
+ * Builds the memory of a 64-bit PV guest as Xen's tools do (abi/xen-pv.md §2, golden/xen417-domain-builder.txt):
+ *
+ *   VIRT_BASE + …  kernel · start_info · XenStore ring · console ring · page tables · boot stack · padding to 4 MiB
+ *   not mapped     initrd · frame list (p2m) · the tables that map it at INIT_P2M
+ */
+export interface BuildOptions {
+  readonly kernel: KernelImage;
+  readonly initrd: Uint8Array;
+  readonly commandLine: string;
+  readonly pages: number;
+  /** Machine frame number of each pseudo-physical frame; all attached. */
+  readonly p2m: Uint32Array;
+  readonly space: MachineSpace;
+  readonly sharedInfo: Mfn;
+  readonly storePort: number;
+  readonly consolePort: number;
+}
+
+export interface BuiltDomain {
+  readonly entry: GuestVirtual;
+  readonly startInfo: GuestVirtual;
+  readonly stack: GuestVirtual;
+  /** Top-level page table. */
+  readonly root: Mfn;
+  readonly store: Mfn;
+  readonly console: Mfn;
+  /** Page to fill with hypercall stubs, for kernels that have one. */
+  readonly hypercallPage: Mfn | undefined;
+}
+
+const ENTRIES = 512;
+const LEAF = Pte.present | Pte.writable | Pte.accessed;
+const TABLE = Pte.present | Pte.writable | Pte.user | Pte.accessed | Pte.dirty;
+const PADDING = 512 << 10;
+const MAPPING_ALIGNMENT = 4 << 20;
+const COMMAND_LINE_LIMIT = 1024;
+
+/** Offsets in start_info of a 64-bit guest. */
+const enum StartInfo {
+  magic = 0x00,
+  pages = 0x20,
+  sharedInfo = 0x28,
+  flags = 0x30,
+  storeMfn = 0x38,
+  storePort = 0x40,
+  consoleMfn = 0x48,
+  consolePort = 0x50,
+  tableBase = 0x58,
+  tableFrames = 0x60,
+  frameList = 0x68,
+  moduleStart = 0x70,
+  moduleLength = 0x78,
+  commandLine = 0x80,
+  firstP2mPfn = 0x480,
+  p2mFrames = 0x488,
+}
+
+function required(value: bigint | undefined, name: string): number {
+  if (value === undefined) throw new InputError(`the kernel's Xen notes have no ${name}: it cannot start as a PV guest`);
+  return Number(BigInt.asIntN(64, value));
+}
+
+function roundUp(value: number, to: number): number {
+  return Math.ceil(value / to) * to;
+}
+
+/** @throws InputError when the kernel is no 64-bit PV guest or does not fit. */
+export function buildDomain(options: BuildOptions): BuiltDomain {
+  const { kernel, initrd, pages, p2m, space, commandLine } = options;
+  const notes = kernel.xenNotes;
+  if (!notes) throw new InputError('the kernel has no Xen notes: it cannot run with --interface xen');
+  if (kernel.bits !== 64) throw new InputError('the kernel is a 32-bit one; this interface runs 64-bit PV kernels');
+  const entry = required(notes.entry, 'ENTRY');
+  const virtualBase = required(notes.virtBase, 'VIRT_BASE');
+  const paddrOffset = Number(notes.paddrOffset ?? 0n);
+  const listBase = notes.initP2m === undefined ? undefined : Number(BigInt.asIntN(64, notes.initP2m));
+  if (listBase === undefined || listBase % PAGE_SIZE !== 0) {
+    throw new InputError('the kernel has no INIT_P2M note; only kernels since Linux 3.19 are built for');
+  }
+  if (!notes.modStartPfn && initrd.length > 0) {
+    throw new InputError('the kernel has no MOD_START_PFN note; it cannot take an initrd here');
+  }
+  if (new TextEncoder().encode(commandLine).length >= COMMAND_LINE_LIMIT) {
+    throw new InputError(`the kernel command line is longer than ${COMMAND_LINE_LIMIT - 1} bytes`);
+  }
+
+  const loadable = kernel.segments.filter((segment) => segment.memsz > 0);
+  let kernelEnd = 0;
+  for (const segment of loadable) {
+    kernelEnd = Math.max(kernelEnd, segment.paddr + segment.memsz - paddrOffset);
+  }
+  let nextPfn = Math.ceil(kernelEnd / PAGE_SIZE);
+  const startInfoPfn = nextPfn++;
+  const storePfn = nextPfn++;
+  const consolePfn = nextPfn++;
+  const tablesPfn = nextPfn;
+  // Tables, stack and padding must themselves be mapped by the tables.
+  let tables = 0;
+  let mappedPages = 0;
+  for (let guess = 4; ; guess++) {
+    const end = (tablesPfn + guess + 1) * PAGE_SIZE + PADDING;
+    mappedPages = roundUp(end, MAPPING_ALIGNMENT) >>> PAGE_SHIFT;
+    const level1 = Math.ceil(mappedPages / ENTRIES);
+    const level2 = Math.ceil(level1 / ENTRIES);
+    tables = level1 + level2 + 2;
+    if (tables <= guess) break;
+  }
+  const stackPfn = tablesPfn + tables;
+  const initrdPfn = mappedPages;
+  const initrdPages = Math.ceil(initrd.length / PAGE_SIZE);
+  const listPfn = initrdPfn + initrdPages;
+  const listPages = Math.ceil((pages * 8) / PAGE_SIZE);
+  const listLevel1 = Math.ceil(listPages / ENTRIES);
+  const listLevel2 = Math.ceil(listLevel1 / ENTRIES);
+  const listTables = 1 + listLevel2 + listLevel1;
+  const needed = listPfn + listPages + listTables;
+  if (needed > pages) {
+    const megabytes = (count: number) => `${Math.ceil((count * PAGE_SIZE) / (1 << 20))}M`;
+    throw new InputError(
+      `the kernel and an initrd of ${megabytes(initrdPages)} need at least ${megabytes(needed)} of memory, but the guest has ${megabytes(pages)}; raise --memory`,
+    );
+  }
+
+  const image = new GuestImage(space, p2m);
+  for (const segment of loadable) {
+    image.write(segment.paddr - paddrOffset, segment.data);
+  }
+  image.write(initrdPfn * PAGE_SIZE, initrd);
+
+  const addressOfPfn = (pfn: number) => (virtualBase + pfn * PAGE_SIZE) as GuestVirtual;
+  const isTable = (pfn: number) =>
+    (pfn >= tablesPfn && pfn < tablesPfn + tables) ||
+    (pfn >= listPfn + listPages && pfn < listPfn + listPages + listTables);
+  const root = tablesPfn;
+  const level3 = tablesPfn + 1;
+  const level2Count = Math.ceil(Math.ceil(mappedPages / ENTRIES) / ENTRIES);
+  const level2 = tablesPfn + 2;
+  const level1 = level2 + level2Count;
+  image.entry(root, index(virtualBase, 39), level3, TABLE);
+  for (let table = 0; table < level2Count; table++) {
+    image.entry(level3, index(virtualBase, 30) + table, level2 + table, TABLE);
+  }
+  for (let table = 0; table < Math.ceil(mappedPages / ENTRIES); table++) {
+    image.entry(level2 + Math.floor(table / ENTRIES), table % ENTRIES, level1 + table, TABLE);
+  }
+  for (let pfn = 0; pfn < mappedPages; pfn++) {
+    const flags = isTable(pfn) ? LEAF & ~Pte.writable : LEAF;
+    image.entry(level1 + Math.floor(pfn / ENTRIES), pfn % ENTRIES, pfn, flags);
+  }
+
+  const listLevel3Pfn = listPfn + listPages;
+  const listLevel2Pfn = listLevel3Pfn + 1;
+  const listLevel1Pfn = listLevel2Pfn + listLevel2;
+  image.entry(root, index(listBase, 39), listLevel3Pfn, TABLE);
+  for (let table = 0; table < listLevel2; table++) {
+    image.entry(listLevel3Pfn, index(listBase, 30) + table, listLevel2Pfn + table, TABLE);
+  }
+  for (let table = 0; table < listLevel1; table++) {
+    image.entry(listLevel2Pfn + Math.floor(table / ENTRIES), table % ENTRIES, listLevel1Pfn + table, TABLE);
+  }
+  for (let page = 0; page < listPages; page++) {
+    image.entry(listLevel1Pfn + Math.floor(page / ENTRIES), page % ENTRIES, listPfn + page, LEAF);
+  }
+  for (let pfn = 0; pfn < pages; pfn++) image.long(listPfn * PAGE_SIZE + pfn * 8, p2m[pfn] as number);
+
+  const info = startInfoPfn * PAGE_SIZE;
+  image.write(info + StartInfo.magic, new TextEncoder().encode('xen-3.0-x86_64'));
+  image.long(info + StartInfo.pages, pages);
+  image.long(info + StartInfo.sharedInfo, options.sharedInfo * PAGE_SIZE);
+  image.word(info + StartInfo.flags, StartInfoFlag.moduleStartPfn | StartInfoFlag.virtualP2m);
+  image.long(info + StartInfo.storeMfn, p2m[storePfn] as number);
+  image.word(info + StartInfo.storePort, options.storePort);
+  image.long(info + StartInfo.consoleMfn, p2m[consolePfn] as number);
+  image.word(info + StartInfo.consolePort, options.consolePort);
+  image.long(info + StartInfo.tableBase, addressOfPfn(tablesPfn));
+  image.long(info + StartInfo.tableFrames, tables);
+  image.long(info + StartInfo.frameList, listBase);
+  if (initrd.length > 0) {
+    image.long(info + StartInfo.moduleStart, initrdPfn);
+    image.long(info + StartInfo.moduleLength, initrd.length);
+  }
+  image.write(info + StartInfo.commandLine, new TextEncoder().encode(commandLine));
+  image.long(info + StartInfo.firstP2mPfn, listPfn);
+  image.long(info + StartInfo.p2mFrames, listPages + listTables);
+
+  const hypercall = notes.hypercallPage === undefined ? undefined : Number(BigInt.asIntN(64, notes.hypercallPage));
+  return {
+    entry: entry as GuestVirtual,
+    startInfo: addressOfPfn(startInfoPfn),
+    stack: addressOfPfn(stackPfn + 1),
+    root: image.mfn(root),
+    store: image.mfn(storePfn),
+    console: image.mfn(consolePfn),
+    hypercallPage: hypercall === undefined ? undefined : image.mfn((hypercall - virtualBase) / PAGE_SIZE),
+  };
+}
+
+/** Index of an address in the table whose entries cover 2^shift bytes. */
+function index(address: number, shift: 39 | 30): number {
+  const high = highWord(address);
+  return shift === 39 ? (high >>> 7) & 0x1ff : ((high << 2) | (lowWord(address) >>> 30)) & 0x1ff;
+}
+
+/** Pseudo-physical memory of a guest that does not run yet. */
+class GuestImage {
+  readonly #space: MachineSpace;
+  readonly #memory: HostMemory;
+  readonly #p2m: Uint32Array;
+
+  constructor(space: MachineSpace, p2m: Uint32Array) {
+    this.#space = space;
+    this.#memory = space.pool.memory;
+    this.#p2m = p2m;
+  }
+
+  mfn(pfn: number): Mfn {
+    const mfn = this.#p2m[pfn];
+    if (mfn === undefined) throw new InputError(`the kernel names page ${pfn}, but the guest has ${this.#p2m.length}`);
+    return mfn as Mfn;
+  }
+
+  #address(physical: number): number {
+    return this.#space.addressOf(this.mfn(Math.floor(physical / PAGE_SIZE))) + (physical % PAGE_SIZE);
+  }
+
+  write(physical: number, bytes: Uint8Array): void {
+    for (let done = 0; done < bytes.length; ) {
+      const room = PAGE_SIZE - ((physical + done) % PAGE_SIZE);
+      const piece = bytes.subarray(done, done + room);
+      this.#memory.u8.set(piece, this.#address(physical + done));
+      done += piece.length;
+    }
+  }
+
+  word(physical: number, value: number): void {
+    this.#memory.view.setUint32(this.#address(physical), value, true);
+  }
+
+  long(physical: number, value: number): void {
+    const address = this.#address(physical);
+    this.#memory.view.setUint32(address, lowWord(value), true);
+    this.#memory.view.setUint32(address + 4, highWord(value), true);
+  }
+
+  /** Sets a page-table entry: table and target are pseudo-physical frames. */
+  entry(table: Pfn | number, position: number, target: number, flags: number): void {
+    this.long(table * PAGE_SIZE + position * 8, this.mfn(target) * PAGE_SIZE + flags);
+  }
+}

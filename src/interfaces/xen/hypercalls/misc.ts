@@ -1,0 +1,212 @@
+import { HOST_WINDOW_START } from '../../../paging/direct/machine-to-physical.ts';
+import { type Mfn, PAGE_SIZE, type Pfn } from '../../../x86/brand.ts';
+import { FEATURES, XEN_VERSION } from '../abi.ts';
+import { domainMeant } from '../domain-id.ts';
+import { Errno } from '../errno.ts';
+import { type Call, FAULT, type Handler, INVALID, longAt, NOT_IMPLEMENTED, Special } from './call.ts';
+
+/** A text in a field of fixed size, NUL-padded. */
+function text(value: string, bytes: number): Uint8Array {
+  const field = new Uint8Array(bytes);
+  field.set(new TextEncoder().encode(value).subarray(0, bytes - 1));
+  return field;
+}
+
+function concatenate(...parts: Uint8Array[]): Uint8Array {
+  const whole = new Uint8Array(parts.reduce((sum, part) => sum + part.length, 0));
+  let at = 0;
+  for (const part of parts) {
+    whole.set(part, at);
+    at += part.length;
+  }
+  return whole;
+}
+
+const xenVersion: Handler = (call) => {
+  const give = (bytes: Uint8Array) => (call.write(call.value(1), bytes) ? 0 : FAULT);
+  switch (call.low[0] as number) {
+    case 0:
+      return XEN_VERSION;
+    case 1:
+      return give(text('.0-ring1', 16));
+    case 2:
+      return give(concatenate(text('TypeScript', 64), text('ring1', 16), text('', 32), text('', 32)));
+    case 3:
+      return give(text('xen-3.0-x86_64 ', 1024));
+    case 4:
+      return give(text('unavailable', 64));
+    case 5:
+      return call.writeLong(call.value(1), HOST_WINDOW_START) ? 0 : FAULT;
+    case 6: {
+      const view = call.view(call.value(1), 8);
+      if (!view) return FAULT;
+      if (view.getUint32(0, true) !== 0) return INVALID;
+      view.setUint32(4, FEATURES, true);
+      return call.writeView(call.value(1), view) ? 0 : FAULT;
+    }
+    case 7:
+      return call.value(1) === 0 ? PAGE_SIZE : INVALID;
+    case 8:
+      return give(call.domain.uuidBytes);
+    case 9:
+      return give(text('', 1024));
+    case 10:
+      return -Errno.EPERM;
+    default:
+      return NOT_IMPLEMENTED;
+  }
+};
+
+/** Bytes of one console_io write that are looked at before the vCPU may do something else. */
+const CONSOLE_LIMIT = 16_384;
+
+const consoleIo: Handler = (call) => {
+  const count = call.low[1] as number;
+  switch (call.low[0] as number) {
+    case 0: {
+      const bytes = call.read(call.value(2), Math.min(count, CONSOLE_LIMIT));
+      if (!bytes) return FAULT;
+      call.domain.earlyConsole(bytes);
+      if (count <= CONSOLE_LIMIT) return 0;
+      call.setValue(1, count - CONSOLE_LIMIT);
+      call.setValue(2, call.value(2) + CONSOLE_LIMIT);
+      return Special.preempted;
+    }
+    case 1:
+      return 0;
+    default:
+      return NOT_IMPLEMENTED;
+  }
+};
+
+/** Offsets of xen_memory_reservation. */
+interface Reservation {
+  readonly list: number;
+  readonly count: number;
+  readonly order: number;
+  readonly self: boolean;
+}
+
+function reservationOf(call: Call): Reservation | null {
+  const view = call.view(call.value(1), 32);
+  if (!view) return null;
+  return {
+    list: longAt(view, 0),
+    count: longAt(view, 8),
+    order: view.getUint32(16, true),
+    self: domainMeant(view.getUint16(24, true), call.domain.id) === 'self',
+  };
+}
+
+/** Extents in one call before the vCPU may do something else. */
+const EXTENT_LIMIT = 512;
+/** The command's high bits carry the start of a preempted call, as in Xen's own ABI. */
+const START_SHIFT = 6;
+const COMMAND_MASK = (1 << START_SHIFT) - 1;
+
+function changeReservation(call: Call, populate: boolean): number {
+  const reservation = reservationOf(call);
+  if (!reservation) return FAULT;
+  const { paging } = call.domain;
+  const start = Math.floor(call.value(0) / (1 << START_SHIFT));
+  if (!reservation.self) return start;
+  if (reservation.order !== 0) return start;
+  let done = start;
+  for (; done < reservation.count; done++) {
+    if (done - start === EXTENT_LIMIT) {
+      call.setValue(0, done * (1 << START_SHIFT) + ((call.low[0] as number) & COMMAND_MASK));
+      return Special.preempted;
+    }
+    const number = call.readLong(reservation.list + done * 8);
+    if (number === undefined || number < 0) return done;
+    if (populate) {
+      const mfn = paging.populatePhysmap(number as Pfn);
+      if (mfn < 0 || !call.writeLong(reservation.list + done * 8, mfn)) return done;
+    } else if (paging.decreaseReservation(number as Mfn) !== 0) return done;
+  }
+  return done;
+}
+
+const memoryOperation: Handler = (call) => {
+  const { domain } = call;
+  switch ((call.low[0] as number) & COMMAND_MASK) {
+    case 1:
+      return changeReservation(call, false);
+    case 2:
+      return domain.space.limit - 1;
+    case 3:
+    case 4:
+      return domain.pages;
+    case 6:
+      return changeReservation(call, true);
+    case 9:
+      return memoryMap(call);
+    case 12: {
+      const view = new DataView(new ArrayBuffer(24));
+      const put = (offset: number, value: number) => {
+        view.setUint32(offset, value >>> 0, true);
+        view.setUint32(offset + 4, Math.floor(value / 0x1_0000_0000) >>> 0, true);
+      };
+      put(0, HOST_WINDOW_START);
+      put(8, HOST_WINDOW_START + Math.ceil((domain.space.limit * 8) / PAGE_SIZE) * PAGE_SIZE);
+      put(16, domain.space.limit - 1);
+      return call.writeView(call.value(1), view) ? 0 : FAULT;
+    }
+    default:
+      return NOT_IMPLEMENTED;
+  }
+};
+
+const E820_RAM = 1;
+const E820_BYTES = 20;
+
+function memoryMap(call: Call): number {
+  const view = call.view(call.value(1), 16);
+  if (!view) return FAULT;
+  if (view.getUint32(0, true) < 1) return INVALID;
+  const entry = new DataView(new ArrayBuffer(E820_BYTES));
+  const bytes = call.domain.pages * PAGE_SIZE;
+  entry.setUint32(8, bytes >>> 0, true);
+  entry.setUint32(12, Math.floor(bytes / 0x1_0000_0000), true);
+  entry.setUint32(16, E820_RAM, true);
+  if (!call.writeView(longAt(view, 8), entry)) return FAULT;
+  view.setUint32(0, 1, true);
+  return call.writeView(call.value(1), view) ? 0 : FAULT;
+}
+
+const physicalDeviceOperation: Handler = (call) => {
+  switch (call.low[0] as number) {
+    case 6: {
+      const view = call.view(call.value(1), 4);
+      if (!view) return FAULT;
+      const privilege = view.getUint32(0, true);
+      if (privilege > 3) return INVALID;
+      call.vcpu.ioPrivilege = privilege;
+      return 0;
+    }
+    case 7:
+      return call.view(call.value(1), 12) ? 0 : FAULT;
+    default:
+      return NOT_IMPLEMENTED;
+  }
+};
+
+const ASSIST_RUNSTATE_UPDATE_FLAG = 5;
+const ASSISTS = new Set([2, 4, ASSIST_RUNSTATE_UPDATE_FLAG, 32]);
+
+const vmAssist: Handler = (call) => {
+  const command = call.low[0] as number;
+  const type = call.low[1] as number;
+  if (command > 1) return NOT_IMPLEMENTED;
+  if (!ASSISTS.has(type)) return INVALID;
+  if (type === ASSIST_RUNSTATE_UPDATE_FLAG) call.domain.runstates.updateFlag = command === 0;
+  return 0;
+};
+
+export const MISC_HYPERCALLS: readonly (readonly [number, Handler])[] = [
+  [12, memoryOperation],
+  [17, xenVersion],
+  [18, consoleIo],
+  [21, vmAssist],
+  [33, physicalDeviceOperation],
+];
