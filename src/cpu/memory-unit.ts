@@ -42,6 +42,10 @@ export class MemoryUnit implements GuestMemory {
   readonly #walker: PageWalker;
   readonly kernelTlb: Tlb;
   readonly userTlb: Tlb;
+  /** Never filled: in its place all accesses come here, for checks that hits would not make. */
+  readonly emptyTlb: Tlb;
+  /** Whether accesses that are not aligned to their size fault. */
+  alignmentChecked = false;
   readonly controls: WalkControls = { cr0: 0, efer: 0 };
   translation: Translation = { format: 'none', frames: new Int32Array(0) };
   kernelRoot = -1;
@@ -54,6 +58,7 @@ export class MemoryUnit implements GuestMemory {
     this.#walker = new PageWalker(parts.memory, parts.pool);
     this.kernelTlb = new Tlb(parts.memory, parts.tlbEntries);
     this.userTlb = new Tlb(parts.memory, parts.tlbEntries);
+    this.emptyTlb = new Tlb(parts.memory, parts.tlbEntries);
   }
 
   get #userMode(): boolean {
@@ -95,10 +100,18 @@ export class MemoryUnit implements GuestMemory {
   }
 
   #notCanonical(): Exit {
+    return this.#raise(Vector.generalProtection);
+  }
+
+  #raise(vector: Vector): Exit {
     const { u32 } = this.#parts.memory;
-    u32[this.#word + State.exitDetail / 4] = Vector.generalProtection;
+    u32[this.#word + State.exitDetail / 4] = vector;
     u32[this.#word + State.exitError / 4] = 0;
     return Exit.exception;
+  }
+
+  #isMisaligned(low: number, bytes: number): boolean {
+    return this.alignmentChecked && (low & (bytes - 1)) !== 0;
   }
 
   /** A load that missed: `missAddress` → `missValue`. 0 or an exit. */
@@ -107,6 +120,7 @@ export class MemoryUnit implements GuestMemory {
     const low = u32[this.#word + State.missAddress / 4] as number;
     const high = u32[this.#word + State.missAddress / 4 + 1] as number;
     if (!isCanonical(high)) return this.#notCanonical();
+    if (this.#isMisaligned(low, bytes)) return this.#raise(Vector.alignmentCheck);
     const user = this.#userMode;
     const target = this.#state + State.missValue;
     const first = this.#translate(low, high, Access.read, user);
@@ -137,6 +151,7 @@ export class MemoryUnit implements GuestMemory {
   /** Stores bytes of host memory at a linear address; nothing is written unless all of it can be. */
   #storeFrom(source: number, low: number, high: number, bytes: number, user: boolean): number {
     if (!isCanonical(high)) return this.#notCanonical();
+    if (this.#isMisaligned(low, bytes)) return this.#raise(Vector.alignmentCheck);
     const inFirst = Math.min(bytes, PAGE_SIZE - (low & 0xfff));
     const first = this.#translate(low, high, Access.write, user);
     if (first < 0) {
@@ -185,6 +200,7 @@ export class MemoryUnit implements GuestMemory {
     const low = u32[this.#word + State.missAddress / 4] as number;
     const high = u32[this.#word + State.missAddress / 4 + 1] as number;
     if (!isCanonical(high)) return this.#notCanonical();
+    if (this.#isMisaligned(low, bytes)) return this.#raise(Vector.alignmentCheck);
     const user = this.#userMode;
     const pointerWord = this.#word + State.missValue / 4;
     const pendingWord = this.#word + State.missPending / 4;

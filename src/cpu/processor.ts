@@ -7,7 +7,7 @@ import { createInstruction, DecodeResult, decode } from './decode/decoder.ts';
 import { AddressRegister, type CodeSize, type Instruction, SegmentRegister } from './decode/instruction.ts';
 import { Exit } from './exits.ts';
 import { FrameMark, FrameMarks } from './frame-marks.ts';
-import { type HostFunctions, Interpreter } from './interpreter/interpreter.ts';
+import { type HostFunctions, Interpreter, TABLE_SIZE } from './interpreter/interpreter.ts';
 import { BLOCK_LIMIT, Link, PseudoHandler, RecordField } from './interpreter/record.ts';
 import { endsBlock, shapeOf, writePseudo, writeRecord, writeSegment } from './interpreter/record-builder.ts';
 import { type HostParts, MemoryUnit } from './memory-unit.ts';
@@ -25,6 +25,8 @@ export interface ProcessorGroupOptions {
   readonly tlbEntries?: number;
   /** Bytes for records of decoded code. */
   readonly codeBytes?: number;
+  /** Counts executions by shape, with no shape inlined; see `profile`. */
+  readonly profile?: boolean;
 }
 
 /** The processors of one host: they share decoded code, its generated handlers, and the marks of frames. */
@@ -33,6 +35,7 @@ export class ProcessorGroup implements FrameInvalidator {
   readonly interpreter: Interpreter;
   readonly processors: Processor[] = [];
   readonly #byState = new Map<number, Processor>();
+  readonly #profile: HostAddress | undefined;
 
   constructor(memory: HostMemory, pool: FramePool, options: ProcessorGroupOptions = {}) {
     const tlbEntries = options.tlbEntries ?? 1024;
@@ -57,14 +60,29 @@ export class ProcessorGroup implements FrameInvalidator {
       x87: () => 0,
       helper: () => 0,
     };
+    this.#profile = options.profile ? memory.reserve(TABLE_SIZE * 8) : undefined;
     this.interpreter = new Interpreter({
       memory,
       host,
       semantics: SEMANTICS,
-      hotShapes: HOT_SHAPES,
+      hotShapes: options.profile ? [] : HOT_SHAPES,
       tlbEntries,
       codeSlots: code.slots,
+      ...(this.#profile === undefined ? {} : { profile: this.#profile }),
     });
+  }
+
+  /** Executions by shape key, most first; needs the option `profile`. */
+  profile(): [shape: string, count: number][] {
+    const base = this.#profile;
+    if (base === undefined) return [];
+    const { view } = this.parts.memory;
+    return [...this.interpreter.shapes()]
+      .map(([key, handler]): [string, number] => [
+        key,
+        Number(view.getBigUint64(base + (handler - PseudoHandler.count) * 8, true)),
+      ])
+      .sort((a, b) => b[1] - a[1]);
   }
 
   create(): Processor {
@@ -211,6 +229,7 @@ export class Processor implements ProcessorApi {
     this.#setLong(State.flagA, arithmetic);
     this.#setLong(State.flagResult, (value & Flag.zero) !== 0 ? 0 : 1);
     this.#set(State.flagsRest, (value & ~ARITHMETIC_FLAGS) | Flag.reserved);
+    this.#updateTlb();
   }
 
   selector(segment: SegmentRegister): number {
@@ -245,6 +264,7 @@ export class Processor implements ProcessorApi {
     if (segment === SegmentRegister.cs && descriptor !== null) {
       this.#set(State.codeSize, (attributes & 0x2000) !== 0 ? 64 : (attributes & 0x4000) !== 0 ? 32 : 16);
       this.#set(State.cpl, selector & 3);
+      this.#updateTlb();
       this.#updateStackSize();
     }
     if (segment === SegmentRegister.ss) this.#updateStackSize();
@@ -281,7 +301,19 @@ export class Processor implements ProcessorApi {
 
   set userMode(user: boolean) {
     this.#set(State.userAccess, user ? 1 : 0);
-    this.#set(State.tlb, user ? this.memory.userTlb.address : this.memory.kernelTlb.address);
+    this.#updateTlb();
+  }
+
+  /** Alignment is checked where accesses miss the TLB, so all of them are made to (SDM vol. 3A, 6.15, "Interrupt 17"). */
+  #updateTlb(): void {
+    const { memory } = this;
+    const checked =
+      (this.#get(State.flagsRest) & Flag.alignmentCheck) !== 0 &&
+      (this.cr0 & Cr0.alignmentMask) !== 0 &&
+      this.privilege === 3;
+    memory.alignmentChecked = checked;
+    const tlb = checked ? memory.emptyTlb : this.userMode ? memory.userTlb : memory.kernelTlb;
+    this.#set(State.tlb, tlb.address);
   }
 
   flushTlb(): void {
@@ -302,6 +334,7 @@ export class Processor implements ProcessorApi {
     this.#set(State.cr0, value);
     this.memory.controls.cr0 = value;
     this.#updateFpuTrap();
+    this.#updateTlb();
   }
 
   get cr4(): number {
@@ -481,7 +514,8 @@ export class Processor implements ProcessorApi {
     }
     u32[base] = page;
     u32[base + 1] = high;
-    return block.record;
+    // The page that the guard record would ask for was walked just above.
+    return block.crossing >= 0 ? block.record + RecordField.size : block.record;
   }
 
   #failLookup(): number {
