@@ -77,8 +77,9 @@ async function moveIntoPlace(from: string, to: string): Promise<void> {
 }
 
 /**
- * Tries apt's package lists as they are on this machine; if that fails (there may be none, or old ones that name
- * packages no longer there), fetches lists into the cache, where no privilege is needed.
+ * Tries apt's package lists as they are on this machine, then lists of our own from an earlier time. Either may be
+ * missing, or so old that they name packages no longer there; then fetches lists into the cache, where no privilege is
+ * needed.
  */
 async function download(
   wanted: PackageFile,
@@ -86,17 +87,17 @@ async function download(
   directory: string,
   progress: Progress,
 ): Promise<{ packageName: string; file: string }> {
+  const ownLists = await ownAptOptions(cache);
+  for (const options of [[], ownLists]) {
+    const found = await downloadWith(options, wanted, directory, progress).catch(() => undefined);
+    if (found !== undefined) return found;
+  }
   try {
-    return await downloadWith([], wanted, directory, progress);
-  } catch {
-    const options = await privateAptOptions(cache);
-    try {
-      progress("fetching the archive's package lists");
-      await run('apt-get', [...options, 'update'], directory);
-      return await downloadWith(options, wanted, directory, progress);
-    } catch (error) {
-      throw unobtainable(wanted, firstErrorLine(error));
-    }
+    progress("fetching the archive's package lists");
+    await run('apt-get', [...ownLists, 'update'], directory);
+    return await downloadWith(ownLists, wanted, directory, progress);
+  } catch (error) {
+    throw unobtainable(wanted, firstErrorLine(error));
   }
 }
 
@@ -118,7 +119,10 @@ async function downloadWith(
 
 async function resolvePackage(options: readonly string[], wanted: PackageFile, directory: string): Promise<string> {
   const { dependency, packageName } = wanted;
-  if (dependency === undefined) return packageName;
+  if (dependency === undefined) {
+    await run('apt-cache', [...options, 'show', `${packageName}:amd64`], directory);
+    return packageName;
+  }
   const output = await run('apt-cache', [...options, 'depends', '--important', `${packageName}:amd64`], directory);
   const names = [...output.matchAll(/^\s*\|?Depends: ([^\s:]+)/gm)].map((match) => match[1] as string);
   const found = names.find((name) => dependency.test(name));
@@ -127,7 +131,7 @@ async function resolvePackage(options: readonly string[], wanted: PackageFile, d
 }
 
 /** Package lists and downloads of our own; sources and keys are the system's. */
-async function privateAptOptions(cache: string): Promise<string[]> {
+async function ownAptOptions(cache: string): Promise<string[]> {
   const root = join(cache, 'apt');
   await mkdir(join(root, 'lists', 'partial'), { recursive: true });
   await mkdir(join(root, 'archives', 'partial'), { recursive: true });
@@ -140,6 +144,7 @@ async function privateAptOptions(cache: string): Promise<string[]> {
     'APT::Architecture': 'amd64',
     'APT::Architectures': 'amd64',
     'Acquire::Languages': 'none',
+    'APT::Update::Error-Mode': 'any',
     'Acquire::Retries': '1',
     'Acquire::http::Timeout': '20',
   };

@@ -5,10 +5,18 @@ export interface ElfRecipe {
   readonly machine?: number;
   readonly type?: number;
   readonly bigEndian?: boolean;
-  readonly segments?: readonly { paddr: number; vaddr: bigint; data: Uint8Array; memsz?: number }[];
+  readonly segments?: readonly SegmentRecipe[];
   readonly notes?: readonly NoteRecipe[];
   /** Bytes to leave out of the note area's end. */
   readonly cutNotes?: number;
+}
+
+export interface SegmentRecipe {
+  readonly paddr: number;
+  readonly vaddr: bigint;
+  readonly data: Uint8Array;
+  /** The default is what `data` has. */
+  readonly memsz?: number;
 }
 
 export interface NoteRecipe {
@@ -71,7 +79,9 @@ export const XEN_NOTES: readonly NoteRecipe[] = [
   { type: 16, value: numberBytes(1, 4) },
 ];
 
-export const ONE_SEGMENT = [{ paddr: 0x10_0000, vaddr: 0xffff_ffff_8010_0000n, data: new Uint8Array(5000).fill(0xcc) }];
+export const ONE_SEGMENT: readonly SegmentRecipe[] = [
+  { paddr: 0x10_0000, vaddr: 0xffff_ffff_8010_0000n, data: new Uint8Array(5000).fill(0xcc) },
+];
 
 export function buildElf(recipe: ElfRecipe = {}): Uint8Array {
   const bits = recipe.bits ?? 64;

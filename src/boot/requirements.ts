@@ -5,7 +5,7 @@ import type { XenNotes } from './notes.ts';
 
 /** What must hold before a domain is built, in words for the person who gave the files. */
 
-/** Frame list, page tables, rings and what Linux needs before it can free anything, measured with Debian's kernels. */
+/** Room for frame list, page tables and rings, and for Linux until it frees its initialisation code. Not a measured bound. */
 const WORKING_MEMORY = 16 * 1024 * 1024;
 
 /**
