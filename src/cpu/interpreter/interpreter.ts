@@ -48,7 +48,7 @@ const STATE_TO_INTEGER = { parameters: ['i32'], result: 'i32' } as const;
 const COLD_HANDLER = { parameters: ['i32', 'i32'], result: 'i32' } as const;
 
 /** Cold handlers that the function table can hold; a kernel and its programs meet about a thousand. */
-const TABLE_SIZE = 8192;
+export const TABLE_SIZE = 8192;
 
 export type HostFunctions = Record<HostFunction, (...operands: number[]) => number>;
 
@@ -63,6 +63,8 @@ export interface InterpreterOptions {
   readonly tlbEntries: number;
   /** Address of the table of decoded code by place. */
   readonly codeSlots: number;
+  /** Address of one 64-bit counter for each slot of the function table: executions of cold handlers, for the profile. */
+  readonly profile?: number;
 }
 
 /**
@@ -300,6 +302,10 @@ function emitRun(
     }),
     () => {
       const slot = sub(load16U32(record, RecordField.handler), i32(PseudoHandler.count + hot.length));
+      if (options.profile !== undefined) {
+        const counter = fn.let(add(i32(options.profile), shl(slot, i32(3))));
+        fn.store(store64(counter, add(load64(counter), i64(1))));
+      }
       const answer = fn.let(callIndirectOf('i32', coldType, slot, state, record));
       fn.if(eqz(answer), ways.next);
       fn.if(gtS(answer, i32(0)), () => ways.leave(answer));
