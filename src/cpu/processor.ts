@@ -6,10 +6,13 @@ import { type Block, CodeCache } from './code-cache.ts';
 import { createInstruction, DecodeResult, decode } from './decode/decoder.ts';
 import { AddressRegister, type CodeSize, type Instruction, SegmentRegister } from './decode/instruction.ts';
 import { Exit } from './exits.ts';
+import { createSseUnit } from './float/sse.ts';
+import { createX87Unit, type X87Unit } from './float/x87.ts';
 import { FrameMark, FrameMarks } from './frame-marks.ts';
 import { type HostFunctions, Interpreter, TABLE_SIZE } from './interpreter/interpreter.ts';
 import { BLOCK_LIMIT, Link, PseudoHandler, RecordField } from './interpreter/record.ts';
 import { endsBlock, shapeOf, writePseudo, writeRecord, writeSegment } from './interpreter/record-builder.ts';
+import { createHelpers } from './helpers.ts';
 import { type HostParts, MemoryUnit } from './memory-unit.ts';
 import type { Descriptor, DescriptorSource, ProcessorApi } from './processor-api.ts';
 import { SYSTEM_OPERATIONS } from './semantics/control.ts';
@@ -17,6 +20,9 @@ import { HOT_SHAPES } from './semantics/hot-shapes.ts';
 import { SEMANTICS } from './semantics/index.ts';
 import { FlagKind, State } from './state.ts';
 import type { FrameInvalidator, Translation } from './translation.ts';
+
+/** MXCSR after reset: all exceptions masked (SDM vol. 1, 10.2.3). */
+const MXCSR_RESET = 0x1f80;
 
 const SYSTEM: ReadonlySet<string> = new Set(SYSTEM_OPERATIONS);
 
@@ -33,6 +39,7 @@ export interface ProcessorGroupOptions {
 export class ProcessorGroup implements FrameInvalidator {
   readonly parts: HostParts;
   readonly interpreter: Interpreter;
+  readonly x87: X87Unit;
   readonly processors: Processor[] = [];
   readonly #byState = new Map<number, Processor>();
   readonly #profile: HostAddress | undefined;
@@ -47,18 +54,25 @@ export class ProcessorGroup implements FrameInvalidator {
       if (!processor) throw new Error('generated code names an unknown processor');
       return processor;
     };
+    const sse = createSseUnit(memory.view);
+    this.x87 = createX87Unit(memory.view);
+    const { x87 } = this;
+    const helpers = createHelpers(memory.view, x87);
     const host: HostFunctions = {
-      loadMiss: (state, bytes) => at(state as number).memory.loadMiss(bytes as number),
-      storeMiss: (state, bytes) => at(state as number).memory.storeMiss(bytes as number),
-      updateMiss: (state, bytes) => at(state as number).memory.updateMiss(bytes as number),
-      updateCommit: (state) => at(state as number).memory.updateCommit(),
-      probeWrite: (state, bytes) => at(state as number).memory.probeWrite(bytes as number),
-      lookup: (state, from) => at(state as number).lookup(from as number),
-      segmentCheck: (state, segment, access) => at(state as number).segmentCheck(segment as number, access as number),
-      divide: (state, signed) => at(state as number).divide(signed !== 0),
-      sse: () => 0,
-      x87: () => 0,
-      helper: () => 0,
+      loadMiss: (state, bytes) => at(state).memory.loadMiss(bytes),
+      storeMiss: (state, bytes) => at(state).memory.storeMiss(bytes),
+      updateMiss: (state, bytes) => at(state).memory.updateMiss(bytes),
+      updateCommit: (state) => at(state).memory.updateCommit(),
+      probeWrite: (state, bytes) => at(state).memory.probeWrite(bytes),
+      lookup: (state, from) => at(state).lookup(from),
+      segmentCheck: (state, segment, access) => at(state).segmentCheck(segment, access),
+      divide: (state, signed) => at(state).divide(signed !== 0),
+      sse: (state, operation, destination, a, b, immediate) => {
+        const mxcsr = memory.u32[(state + State.mxcsr) >> 2] as number;
+        return sse.execute(operation, mxcsr, destination, a, b, immediate);
+      },
+      x87: (state, operation, register, operand) => x87.execute(operation, state + State.x87, register, operand),
+      helper: (state, operation) => helpers(state, operation),
     };
     this.#profile = options.profile ? memory.reserve(TABLE_SIZE * 8) : undefined;
     this.interpreter = new Interpreter({
@@ -145,6 +159,8 @@ export class Processor implements ProcessorApi {
     this.#set(State.codeSize, 64);
     this.#set(State.stackSize, 8);
     this.#set(State.flagsRest, Flag.reserved);
+    this.#set(State.mxcsr, MXCSR_RESET);
+    group.x87.initialise(this.state + State.x87);
     this.userMode = false;
   }
 

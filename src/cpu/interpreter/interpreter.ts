@@ -50,7 +50,17 @@ const COLD_HANDLER = { parameters: ['i32', 'i32'], result: 'i32' } as const;
 /** Cold handlers that the function table can hold; a kernel and its programs meet about a thousand. */
 export const TABLE_SIZE = 8192;
 
-export type HostFunctions = Record<HostFunction, (...operands: number[]) => number>;
+/** A host function takes as many numbers as HOST_FUNCTIONS says. */
+type HostFunctionOf<Count extends number> = Count extends 1
+  ? (state: number) => number
+  : Count extends 2
+    ? (state: number, a: number) => number
+    : Count extends 3
+      ? (state: number, a: number, b: number) => number
+      : Count extends 4
+        ? (state: number, a: number, b: number, c: number) => number
+        : (state: number, a: number, b: number, c: number, d: number, e: number) => number;
+export type HostFunctions = { readonly [Name in HostFunction]: HostFunctionOf<(typeof HOST_FUNCTIONS)[Name]> };
 
 export interface InterpreterOptions {
   readonly memory: HostMemory;

@@ -5,6 +5,7 @@ import { INTEGER_ARITHMETIC } from './integer-arithmetic.ts';
 import { INTEGER_MOVE } from './integer-move.ts';
 import { INTEGER_SHIFT } from './integer-shift.ts';
 import { STRING } from './string.ts';
+import { VECTOR } from './vector.ts';
 
 /** The meaning of every operation, by its name. */
 export const SEMANTICS: ReadonlyMap<string, Semantics> = new Map<string, Semantics>([
@@ -14,4 +15,5 @@ export const SEMANTICS: ReadonlyMap<string, Semantics> = new Map<string, Semanti
   ...CONTROL,
   ...STRING,
   ...DECIMAL,
+  ...VECTOR,
 ]);
