@@ -72,7 +72,7 @@ export function createHelpers(view: DataView, x87: X87Unit = createX87Unit(view)
   const saveImage = (state: number, wide: boolean): number => {
     const image = state + State.scratch;
     for (let offset = 0; offset < Image.size; offset += 4) view.setUint32(image + offset, 0, true);
-    x87.saveFxsaveArea(state, image, wide);
+    x87.saveFxsaveArea(state + State.x87, image, wide);
     view.setUint32(image + Image.mxcsr, view.getUint32(state + State.mxcsr, true), true);
     view.setUint32(image + Image.mxcsrMask, MXCSR_MASK, true);
     for (let offset = 0; offset < 256; offset += 4) {
@@ -84,7 +84,7 @@ export function createHelpers(view: DataView, x87: X87Unit = createX87Unit(view)
   const loadImage = (state: number, wide: boolean): number => {
     const image = state + State.scratch;
     if ((view.getUint32(image + Image.mxcsr, true) & ~MXCSR_MASK) !== 0) return raise(state, Vector.generalProtection);
-    x87.loadFxsaveArea(state, image, wide);
+    x87.loadFxsaveArea(state + State.x87, image, wide);
     view.setUint32(state + State.mxcsr, view.getUint32(image + Image.mxcsr, true), true);
     const bytes = view.getUint32(state + State.codeSize, true) === 64 ? 256 : 128;
     for (let offset = 0; offset < bytes; offset += 4) {

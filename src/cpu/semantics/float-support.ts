@@ -4,29 +4,29 @@ import { State } from '../state.ts';
 import {
   add,
   and,
+  bitsOfF64,
+  ctz,
   type Expression,
   eq,
   eqz,
   f32,
   f64,
-  i64,
   geU,
   type I32,
   i32,
+  i64,
   load32,
   loadF32,
   loadF64,
   or,
   reinterpretF32,
   reinterpretF64,
-  store128,
+  type Store,
   store32,
+  store128,
   storeF32,
   storeF64,
-  type Store,
   type V128,
-  ctz,
-  bitsOfF64,
   wrap,
 } from '../wasm/expression.ts';
 import * as float from '../wasm/float.ts';
@@ -55,9 +55,9 @@ export type Float = Expression<'f32' | 'f64'>;
 /** Bytes of a lane. */
 export type Width = 4 | 8;
 
-/** All masks set, round to nearest, neither FTZ nor DAZ. */
+/** All masks set, round to nearest. FTZ and DAZ concern denormals only, of which there are none. */
 const ORDINARY = 0x1f80;
-const MODE_BITS = 0xffc0;
+const MODE_BITS = 0x7f80;
 const PRECISION = 0x20;
 
 export const constant = (width: Width, value: number): Float => (width === 4 ? f32(value) : f64(value));
@@ -76,13 +76,7 @@ export function readScalar(c: Context, operand: number, width: Width): Float {
 
 /** Zero, normal or infinite. */
 export const isOrdinary = (width: Width, a: Float): I32 =>
-  or(
-    float.floatGe(float.floatAbs(a), constant(width, leastNormal(width))),
-    float.floatEq(a, constant(width, 0)),
-  );
-
-export const isFinite_ = (width: Width, a: Float): I32 =>
-  float.floatLt(float.floatAbs(a), constant(width, Number.POSITIVE_INFINITY));
+  or(float.floatGe(float.floatAbs(a), constant(width, leastNormal(width))), float.floatEq(a, constant(width, 0)));
 
 /** Lanes of the width, as the same functions for both. */
 export const LANES = {
@@ -119,10 +113,7 @@ export const LANES = {
 /** As `isOrdinary`, a mask for each lane. */
 export function ordinaryLanes(width: Width, a: V128): V128 {
   const lanes = LANES[width];
-  return simd.orV128(
-    lanes.ge(lanes.abs(a), lanes.splat(leastNormal(width))),
-    lanes.eq(a, simd.zeroV128),
-  );
+  return simd.orV128(lanes.ge(lanes.abs(a), lanes.splat(leastNormal(width))), lanes.eq(a, simd.zeroV128));
 }
 
 export function finiteLanes(width: Width, a: V128): V128 {

@@ -1,9 +1,23 @@
 import { Vector } from '../../x86/registers.ts';
 import { HelperOperation, Image } from '../helpers.ts';
 import { State } from '../state.ts';
-import { add, and, extendU, type I32, type I64, i32, i64, load128, ltU, ne, store128, zeroExtend } from '../wasm/expression.ts';
+import {
+  add,
+  and,
+  extendU,
+  type I32,
+  type I64,
+  i32,
+  i64,
+  load128,
+  ltU,
+  ne,
+  store128,
+  zeroExtend,
+} from '../wasm/expression.ts';
 import type { Context, Semantics } from './context.ts';
 import { requireFloat } from './vector-support.ts';
+import { probe, within } from './x87.ts';
 
 /** FXSAVE and FXRSTOR: an image of 512 bytes, built and taken apart in State.scratch by helpers.ts. */
 
@@ -38,6 +52,7 @@ function part(c: Context, linear: I64, offset: I32): I64 {
 const save: Semantics = (c) => {
   requireFloat(c, HelperOperation.checkImage);
   const linear = imageAddress(c, true);
+  probe(c, within(c, linear, Image.size - 1), 1, true);
   c.probeWrite(linear, Image.size);
   const wide = c.shape.operandSize === 8;
   c.checked(c.host('helper', i32(wide ? HelperOperation.saveWideImage : HelperOperation.saveImage)));
@@ -49,6 +64,7 @@ const save: Semantics = (c) => {
 const restore: Semantics = (c) => {
   requireFloat(c, HelperOperation.checkImage);
   const linear = imageAddress(c, false);
+  probe(c, within(c, linear, Image.size - 1), 1, false);
   eachPart(c, Image.size, (offset) => {
     const value = c.load128(part(c, linear, offset));
     c.fn.store(store128(add(c.state, offset), value, State.scratch));

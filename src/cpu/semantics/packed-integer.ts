@@ -1,5 +1,18 @@
 import { OperandKind } from '../decode/instruction.ts';
-import { and, gtU, type I32, type I64, i32, i64, select, shl, shrU, type V128, v128, wrap } from '../wasm/expression.ts';
+import {
+  and,
+  gtU,
+  type I32,
+  type I64,
+  i32,
+  i64,
+  select,
+  shl,
+  shrU,
+  type V128,
+  v128,
+  wrap,
+} from '../wasm/expression.ts';
 import * as simd from '../wasm/simd.ts';
 import type { Context, Semantics } from './context.ts';
 import { isMmx, type Lanes, packed, requireMmx, requireSse, writeMmx } from './vector-support.ts';
@@ -73,9 +86,7 @@ const applySign =
 const leastWord: Lanes = (_a, b, c) => {
   const key = (words: V128, first: number) =>
     simd.orV128(simd.i32x4Shl(words, i32(16)), simd.dwordsV128(first, first + 1, first + 2, first + 3));
-  const four = c.let(
-    simd.i32x4MinU(key(simd.i32x4ExtendLowU(b), 0), key(simd.i32x4ExtendHighU(b), 4)),
-  );
+  const four = c.let(simd.i32x4MinU(key(simd.i32x4ExtendLowU(b), 0), key(simd.i32x4ExtendHighU(b), 4)));
   const two = c.let(
     simd.i32x4MinU(four, simd.shuffle(four, four, [8, 9, 10, 11, 12, 13, 14, 15, 0, 1, 2, 3, 4, 5, 6, 7])),
   );
@@ -96,7 +107,11 @@ const slidingDifferences: Semantics = (c) => {
   const destination = from(c.read128(0), and(shrU(immediate, i32(2)), i32(1)));
   let sum: V128 | null = null;
   for (let k = 0; k < 4; k++) {
-    const window = simd.shuffle(destination, destination, Array.from({ length: 16 }, (_, i) => (i + k) & 15));
+    const window = simd.shuffle(
+      destination,
+      destination,
+      Array.from({ length: 16 }, (_, i) => (i + k) & 15),
+    );
     const byte = simd.shuffle(source, source, new Array<number>(16).fill(k));
     const [x, y] = [c.let(window), c.let(byte)];
     const words = simd.i16x8ExtendLowU(absoluteDifference(x, y));
@@ -200,10 +215,7 @@ export const PACKED_INTEGER: ReadonlyMap<string, Semantics> = new Map<string, Se
   ['pcmpgtq', packed(simd.i64x2GtS)],
 
   ...['pand', 'andps', 'andpd'].map((name): [string, Semantics] => [name, packed(simd.andV128)]),
-  ...['pandn', 'andnps', 'andnpd'].map((name): [string, Semantics] => [
-    name,
-    packed((a, b) => simd.andNotV128(b, a)),
-  ]),
+  ...['pandn', 'andnps', 'andnpd'].map((name): [string, Semantics] => [name, packed((a, b) => simd.andNotV128(b, a))]),
   ...['por', 'orps', 'orpd'].map((name): [string, Semantics] => [name, packed(simd.orV128)]),
   ...['pxor', 'xorps', 'xorpd'].map((name): [string, Semantics] => [name, packed(simd.xorV128)]),
 
@@ -222,11 +234,7 @@ export const PACKED_INTEGER: ReadonlyMap<string, Semantics> = new Map<string, Se
   ['packusdw', packed(simd.i16x8NarrowU)],
 ]);
 
-function neighbours(
-  operation: (a: V128, b: V128) => V128,
-  even: readonly number[],
-  odd: readonly number[],
-): Semantics {
+function neighbours(operation: (a: V128, b: V128) => V128, even: readonly number[], odd: readonly number[]): Semantics {
   const lanes = horizontal(operation, even, odd);
   return packed(lanes, halving(lanes));
 }

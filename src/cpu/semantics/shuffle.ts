@@ -7,19 +7,14 @@ import {
   gtU,
   type I32,
   i32,
-  i64,
-  load128,
   load32,
-  load64,
+  load128,
   loadInteger,
-  ltU,
   or,
   select,
   shl,
   shrU,
-  store64,
   storeInteger,
-  sub,
   type V128,
   v128,
   wrap,
@@ -80,10 +75,7 @@ function selectors(c: Context, immediate: I32): I32 {
 function dwordIndices(c: Context, immediate: I32): V128 {
   const fields = simd.i32x4Splat(selectors(c, immediate));
   const spread = simd.shuffle(fields, fields, [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 3, 3, 3, 3]);
-  return simd.orV128(
-    simd.i32x4Shl(spread, i32(2)),
-    simd.dwordsV128(0x03020100, 0x03020100, 0x03020100, 0x03020100),
-  );
+  return simd.orV128(simd.i32x4Shl(spread, i32(2)), simd.dwordsV128(0x03020100, 0x03020100, 0x03020100, 0x03020100));
 }
 
 /** Bytes of a literal choice of dwords, for fields `first` … `last`. */
@@ -184,10 +176,7 @@ const alignRight: Semantics = (c) => {
   // Numbers from 16 on give zeros: in the source those beyond it, in the destination those before and beyond it.
   const indices = c.let(simd.i8x16AddSatU(IOTA, simd.i8x16Splat(immediate)));
   const sixteen = v128(0x1010_1010_1010_1010n, 0x1010_1010_1010_1010n);
-  c.write128(
-    0,
-    simd.orV128(simd.swizzle(b, indices), simd.swizzle(a, simd.i8x16Sub(indices, sixteen))),
-  );
+  c.write128(0, simd.orV128(simd.swizzle(b, indices), simd.swizzle(a, simd.i8x16Sub(indices, sixteen))));
 };
 
 const shiftBytesRight: Semantics = (c) => {
@@ -226,15 +215,9 @@ function lanesOfImmediate(
 const SINGLE_BITS = simd.dwordsV128(1, 2, 4, 8);
 const blendMasks = {
   words: (c: Context) =>
-    lanesOfImmediate(
-      c,
-      v128(0x0008_0004_0002_0001n, 0x0080_0040_0020_0010n),
-      simd.i16x8Splat,
-      simd.i16x8Eq,
-    ),
+    lanesOfImmediate(c, v128(0x0008_0004_0002_0001n, 0x0080_0040_0020_0010n), simd.i16x8Splat, simd.i16x8Eq),
   singles: (c: Context) => lanesOfImmediate(c, SINGLE_BITS, simd.i32x4Splat, simd.i32x4Eq),
-  doubles: (c: Context) =>
-    lanesOfImmediate(c, v128(1n, 2n), (value) => simd.i64x2Splat(extendU(value)), simd.i64x2Eq),
+  doubles: (c: Context) => lanesOfImmediate(c, v128(1n, 2n), (value) => simd.i64x2Splat(extendU(value)), simd.i64x2Eq),
 };
 /** The variable blends take the sign bits of XMM0. */
 const firstRegister = (c: Context) => load128(c.state, State.xmm);

@@ -1,5 +1,5 @@
 import { SseOperation, sseOperations } from '../float/sse-operations.ts';
-import { and, eq, type Expression, type I32, i32, ne, or, select, type V128 } from '../wasm/expression.ts';
+import { and, type Expression, type I32, i32, or, type V128 } from '../wasm/expression.ts';
 import * as float from '../wasm/float.ts';
 import * as simd from '../wasm/simd.ts';
 import type { Context, Semantics } from './context.ts';
@@ -8,7 +8,6 @@ import {
   constant,
   type Float,
   finiteLanes,
-  isFinite_,
   isOrdinary,
   LANES,
   leastNormal,
@@ -75,11 +74,6 @@ function requireRange(
     return;
   }
   require(and(isOrdinary(width, a), isOrdinary(width, b)));
-  // Sums that are tiny are exact.
-  if (name === 'add' || name === 'sub') {
-    require(isFinite_(width, result));
-    return;
-  }
   const zero = constant(width, 0);
   const magnitude = c.let(float.floatAbs(result));
   const normal = float.floatGt(magnitude, constant(width, leastNormal(width)));
@@ -87,8 +81,11 @@ function requireRange(
     normal,
     () => require(float.floatLt(magnitude, constant(width, Number.POSITIVE_INFINITY))),
     () => {
-      const fromZero = name === 'mul' ? or(float.floatEq(a, zero), float.floatEq(b, zero)) : float.floatEq(a, zero);
-      require(and(float.floatEq(result, zero), fromZero));
+      // A sum is zero only when it is exactly so; a product or quotient may have vanished.
+      const isZero = float.floatEq(result, zero);
+      if (name === 'add' || name === 'sub') require(isZero);
+      else if (name === 'div') require(and(isZero, float.floatEq(a, zero)));
+      else require(and(isZero, or(float.floatEq(a, zero), float.floatEq(b, zero))));
     },
   );
 }
@@ -119,11 +116,12 @@ function rangeOfLanes(name: Name, width: Width, a: V128, b: V128, result: V128):
   if (name === 'sqrt') return simd.orV128(lanes.ge(b, least), lanes.eq(b, simd.zeroV128));
   const operands = simd.andV128(ordinaryLanes(width, a), ordinaryLanes(width, b));
   const finite = simd.andV128(operands, finiteLanes(width, result));
-  if (name === 'add' || name === 'sub') return finite;
   const isZero = (value: V128) => lanes.eq(value, simd.zeroV128);
-  const fromZero = name === 'mul' ? simd.orV128(isZero(a), isZero(b)) : isZero(a);
+  let zero = isZero(result);
+  if (name === 'div') zero = simd.andV128(zero, isZero(a));
+  if (name === 'mul') zero = simd.andV128(zero, simd.orV128(isZero(a), isZero(b)));
   const normal = lanes.lt(least, lanes.abs(result));
-  return simd.andV128(finite, simd.orV128(normal, simd.andV128(isZero(result), fromZero)));
+  return simd.andV128(finite, simd.orV128(normal, zero));
 }
 
 /** As `isExact`, for all lanes at once; products of doubles are left to the exact unit. */
@@ -136,13 +134,19 @@ function exactLanes(c: Context, name: Name, width: Width, a: V128, b: V128, resu
     return lanes.allTrue(lanes.eq(error, simd.zeroV128));
   }
   if (width === 8) return i32(0);
-  const upper = (value: V128) => simd.shuffle(value, value, [8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15]);
+  const upper = (value: V128) =>
+    simd.shuffle(value, value, [8, 9, 10, 11, 12, 13, 14, 15, 8, 9, 10, 11, 12, 13, 14, 15]);
   const half = (of: (value: V128) => V128) => {
     const [x, y, z] = [a, b, result].map((value) => simd.f64x2PromoteLow(of(value))) as [V128, V128, V128];
     if (name === 'mul') return simd.f64x2Eq(simd.f64x2Mul(x, y), z);
     return name === 'div' ? simd.f64x2Eq(simd.f64x2Mul(z, y), x) : simd.f64x2Eq(simd.f64x2Mul(z, z), y);
   };
-  return simd.i64x2AllTrue(simd.andV128(half((value) => value), half(upper)));
+  return simd.i64x2AllTrue(
+    simd.andV128(
+      half((value) => value),
+      half(upper),
+    ),
+  );
 }
 
 /** Lanes as the instruction combines them: the operands of one packed operation, from destination and source. */
@@ -168,10 +172,20 @@ const packed =
     );
   };
 
-const LOWER = { 4: [0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27], 8: [0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23] };
+const LOWER = {
+  4: [0, 1, 2, 3, 8, 9, 10, 11, 16, 17, 18, 19, 24, 25, 26, 27],
+  8: [0, 1, 2, 3, 4, 5, 6, 7, 16, 17, 18, 19, 20, 21, 22, 23],
+};
 const neighbours =
   (width: Width): Arrangement =>
-  (a, b) => [simd.shuffle(a, b, LOWER[width]), simd.shuffle(a, b, LOWER[width].map((byte) => byte + width))];
+  (a, b) => [
+    simd.shuffle(a, b, LOWER[width]),
+    simd.shuffle(
+      a,
+      b,
+      LOWER[width].map((byte) => byte + width),
+    ),
+  ];
 
 /** ADDSUBxx adds in odd lanes: the sign of the source's even lanes is changed, and everything is added. */
 const alternating =

@@ -125,7 +125,8 @@ const packedCompare =
         requireOrdinaryLanes(require, width, a, b);
         // A bit of the immediate, as a mask over all lanes.
         const predicate = c.let(immediateByte(c));
-        const when = (mask: number) => simd.i32x4Splat(sub(i32(0), and(shrU(i32(mask), predicate7(predicate)), i32(1))));
+        const when = (mask: number) =>
+          simd.i32x4Splat(sub(i32(0), and(shrU(i32(mask), predicate7(predicate)), i32(1))));
         const below = simd.andV128(LANES[width].lt(a, b), when(HOLDS_BELOW ^ HOLDS_ABOVE));
         const equal = simd.andV128(LANES[width].eq(a, b), when(HOLDS_EQUAL ^ HOLDS_ABOVE));
         c.write128(0, simd.xorV128(when(HOLDS_ABOVE), simd.orV128(below, equal)));

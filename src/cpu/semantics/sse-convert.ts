@@ -2,13 +2,12 @@ import { SseOperation, sseOperations } from '../float/sse-operations.ts';
 import {
   add,
   and,
-  type Expression,
   type F32,
   type F64,
-  i32,
-  i64,
   type I32,
   type I64,
+  i32,
+  i64,
   load64,
   ltU,
   or,
@@ -61,7 +60,11 @@ const fromInteger =
       c,
       (quick) => {
         const exact = c.let(isWithin(value, width === 4 ? 1n << 24n : 1n << 53n));
-        c.fn.if(exact, () => {}, () => quick.requirePrecision(() => i32(0)));
+        c.fn.if(
+          exact,
+          () => {},
+          () => quick.requirePrecision(() => i32(0)),
+        );
         c.fn.store(storeFloat(width, target, width === 4 ? float.f32OfI64(value) : float.f64OfI64(value)));
       },
       () => {
@@ -88,10 +91,12 @@ const toInteger =
       (quick) => {
         const exact = c.let(asF64(width, value));
         const rounded = c.let(truncates ? float.floatTrunc(exact) : float.floatNearest(exact));
-        quick.require(
-          and(float.floatGe(rounded, constant(8, -limit)), float.floatLt(rounded, constant(8, limit))),
+        quick.require(and(float.floatGe(rounded, constant(8, -limit)), float.floatLt(rounded, constant(8, limit))));
+        c.fn.if(
+          float.floatEq(rounded, exact),
+          () => {},
+          () => quick.requirePrecision(() => i32(0)),
         );
-        c.fn.if(float.floatEq(rounded, exact), () => {}, () => quick.requirePrecision(() => i32(0)));
         c.fn.set(result, float.i64OfF64(rounded as F64));
       },
       () => {
@@ -163,10 +168,7 @@ const narrowPacked = packed(SseOperation.cvtpd2ps, (c, source, quick) => {
   const widened = c.let(simd.f64x2PromoteLow(result));
   const { abs, lt, eq, splat, allTrue } = LANES[8];
   const magnitude = abs(widened);
-  const normal = simd.andV128(
-    lt(splat(leastNormal(4)), magnitude),
-    lt(magnitude, splat(Number.POSITIVE_INFINITY)),
-  );
+  const normal = simd.andV128(lt(splat(leastNormal(4)), magnitude), lt(magnitude, splat(Number.POSITIVE_INFINITY)));
   quick.require(allTrue(simd.orV128(normal, eq(source, simd.zeroV128))));
   quick.requirePrecision(() => allTrue(eq(widened, source)));
   return result;
@@ -192,7 +194,11 @@ const integersOfSingles = (operation: SseOperation, truncates: boolean): Semanti
     const { abs, lt, eq, splat, allTrue } = LANES[4];
     const rounded = c.let(truncates ? simd.f32x4Trunc(source) : simd.f32x4Nearest(source));
     quick.require(allTrue(lt(abs(rounded), splat(2 ** 31))));
-    c.fn.if(allTrue(eq(rounded, source)), () => {}, () => quick.requirePrecision(() => i32(0)));
+    c.fn.if(
+      allTrue(eq(rounded, source)),
+      () => {},
+      () => quick.requirePrecision(() => i32(0)),
+    );
     return simd.i32x4TruncSatF32x4S(rounded);
   });
 
@@ -201,7 +207,11 @@ const integersOfDoubles = (operation: SseOperation, truncates: boolean): Semanti
     const { abs, lt, eq, splat, allTrue } = LANES[8];
     const rounded = c.let(truncates ? simd.f64x2Trunc(source) : simd.f64x2Nearest(source));
     quick.require(allTrue(lt(abs(rounded), splat(2 ** 31))));
-    c.fn.if(allTrue(eq(rounded, source)), () => {}, () => quick.requirePrecision(() => i32(0)));
+    c.fn.if(
+      allTrue(eq(rounded, source)),
+      () => {},
+      () => quick.requirePrecision(() => i32(0)),
+    );
     return simd.i32x4TruncSatF64x2SZero(rounded);
   });
 
@@ -213,9 +223,10 @@ const fromMmx =
     if (isMmx(c, 1)) requireMmx(c);
     const target = c.let(c.operandPointer(0));
     const value = c.let(c.read(1));
+    // The transition happens even if an unmasked exception ends the instruction.
+    if (isMmx(c, 1)) enterMmx(c);
     c.fn.store(store64(c.state, value, SCRATCH_OPERAND));
     callExact(c, operation, target, target, add(c.state, i32(SCRATCH_OPERAND)));
-    if (isMmx(c, 1)) enterMmx(c);
   };
 
 /** CVTPS2PI and its like: to an MMX register, by the exact unit. */
@@ -225,6 +236,7 @@ const toMmx =
     requireSse(c);
     requireMmx(c);
     const source = c.let(c.read128(1));
+    enterMmx(c);
     const target = add(c.state, i32(SCRATCH_RESULT));
     callExact(c, operation, target, target, sourcePointer(c, 1, source));
     writeMmx(c, 0, load64(c.state, SCRATCH_RESULT));

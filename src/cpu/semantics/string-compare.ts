@@ -5,15 +5,15 @@ import {
   and,
   extendU,
   gtU,
+  type I32,
   i32,
   i64,
-  type I32,
   load128,
   ltS,
   select,
   shrU,
-  store128,
   store32,
+  store128,
   sub,
   wrap,
 } from '../wasm/expression.ts';
@@ -43,8 +43,7 @@ const compare =
     fn.store(store128(state, source, at(StringBlock.second)));
     fn.store(store128(state, c.read128(0), at(StringBlock.first)));
     fn.store(store32(state, immediateByte(c), at(StringBlock.immediate)));
-    const length = (register: number) =>
-      lengths === 'explicit' ? explicitLength(c, register) : i32(IMPLICIT_LENGTH);
+    const length = (register: number) => (lengths === 'explicit' ? explicitLength(c, register) : i32(IMPLICIT_LENGTH));
     fn.store(store32(state, length(RAX), at(StringBlock.firstLength)));
     fn.store(store32(state, length(RDX), at(StringBlock.secondLength)));
     const answer = c.let(c.host('helper', i32(HelperOperation.compareStrings)));

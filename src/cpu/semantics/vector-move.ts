@@ -5,28 +5,20 @@ import {
   and,
   extendU,
   i32,
+  load8U32,
   load32,
   load64,
-  load8U32,
   ltU,
   shrU,
-  store128,
   store32,
   store64,
+  store128,
   wrap,
   zeroExtend,
 } from '../wasm/expression.ts';
 import * as simd from '../wasm/simd.ts';
 import type { Semantics } from './context.ts';
-import {
-  enterMmx,
-  isMemory,
-  isMmx,
-  isXmm,
-  requireMmx,
-  requireSse,
-  writeMmx,
-} from './vector-support.ts';
+import { enterMmx, isMemory, isMmx, isXmm, requireMmx, requireSse, writeMmx } from './vector-support.ts';
 
 /** Moves between memory, general, MMX and XMM registers, and MXCSR. */
 
@@ -93,8 +85,8 @@ const moveLow: Semantics = (c) => {
 const moveInteger: Semantics = (c) => c.write(0, c.read(1));
 
 /**
- * MASKMOVQ and MASKMOVDQU: bytes of the first operand whose mask byte is negative, to DS:rDI. Bytes that are not
- * written are not accessed.
+ * MASKMOVQ and MASKMOVDQU: bytes of the first operand whose mask byte is negative, to DS:rDI. All of the destination
+ * must be writable, and the MMX state is entered before that is known, as AMD processors do; the manuals leave it open.
  */
 const maskedMove: Semantics = (c) => {
   const { fn } = c;
@@ -106,21 +98,18 @@ const maskedMove: Semantics = (c) => {
   const mask = c.let(c.operandPointer(1));
   const offset = c.let(c.register(RDI, c.shape.addressSize));
   const index = fn.local('i32');
-  const address = fn.local('i64');
-  const eachChosen = (body: () => void) => {
-    fn.set(index, i32(0));
-    fn.loop((again) => {
-      fn.if(shrU(load8U32(add(mask, index)), i32(7)), () => {
-        fn.set(address, c.linear(zeroExtend(add(offset, extendU(index)), c.shape.addressSize), 1, true));
-        body();
-      });
-      fn.set(index, add(index, i32(1)));
-      fn.branchIf(ltU(index, i32(bytes)), again);
-    });
-  };
-  eachChosen(() => c.probeWrite(address, 1));
-  eachChosen(() => c.store(1, address, extendU(load8U32(add(source, index)))));
   if (onMmx) enterMmx(c);
+  const linear = c.let(c.linear(offset, bytes, true));
+  c.probeWrite(linear, bytes);
+  fn.set(index, i32(0));
+  fn.loop((again) => {
+    fn.if(shrU(load8U32(add(mask, index)), i32(7)), () => {
+      const address = add(linear, extendU(index));
+      c.store(1, c.shape.long ? address : zeroExtend(address, 4), extendU(load8U32(add(source, index))));
+    });
+    fn.set(index, add(index, i32(1)));
+    fn.branchIf(ltU(index, i32(bytes)), again);
+  });
 };
 
 /** Bits of MXCSR that exist: all of the low half (DAZ included). */

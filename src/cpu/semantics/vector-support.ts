@@ -10,8 +10,8 @@ import {
   i32,
   load16U32,
   load32,
-  store16of32,
   store8of32,
+  store16of32,
   type V128,
   wrap,
 } from '../wasm/expression.ts';

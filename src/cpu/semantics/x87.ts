@@ -1,9 +1,9 @@
+import { Cr0 } from '../../x86/registers.ts';
 import { OperandKind } from '../decode/instruction.ts';
 import { EnvironmentForm } from '../float/x87-environment.ts';
 import { X87Result, X87State, X87Status } from '../float/x87-machine.ts';
 import { findX87Operation, X87Operation, x87Operations } from '../float/x87-operations.ts';
 import { HelperOperation } from '../helpers.ts';
-import { Cr0 } from '../../x86/registers.ts';
 import { State } from '../state.ts';
 import {
   add,
@@ -25,7 +25,7 @@ import {
   zeroExtend,
 } from '../wasm/expression.ts';
 import type { Condition, Context, Semantics } from './context.ts';
-import { isMemory, kindOf, raisePending, requireFloat, requireMmx } from './vector-support.ts';
+import { enterMmx, isMemory, kindOf, raisePending, requireFloat, requireMmx } from './vector-support.ts';
 
 /**
  * x87: every instruction is carried out by the unit in TypeScript (../float/x87.ts). What is left to do here is to
@@ -35,9 +35,7 @@ import { isMemory, kindOf, raisePending, requireFloat, requireMmx } from './vect
  * stored after.
  */
 
-const STORES: ReadonlySet<string> = new Set(
-  'fst fstp fist fistp fisttp fbstp fnstcw fnstsw fnstenv fnsave'.split(' '),
-);
+const STORES: ReadonlySet<string> = new Set('fst fstp fist fistp fisttp fbstp fnstcw fnstsw fnstenv fnsave'.split(' '));
 const ENVIRONMENTS: ReadonlySet<string> = new Set('fldenv fnstenv frstor fnsave'.split(' '));
 const EFLAGS_COMPARISONS: ReadonlySet<string> = new Set('fcomi fcomip fucomi fucomip'.split(' '));
 /** Mnemonics whose forms with a memory operand have operations of their own. */
@@ -63,6 +61,15 @@ function pieces(bytes: number): [number, number][] {
 export function within(c: Context, linear: I64, offset: number): I64 {
   const address = add(linear, i64(offset));
   return c.shape.long ? address : zeroExtend(address, 4);
+}
+
+/**
+ * Checks a part of an area. For large areas the manuals leave open which byte a page fault names: here, as on AMD
+ * processors, it is in the first field or the last byte.
+ */
+export function probe(c: Context, linear: I64, bytes: number, write: boolean): void {
+  if (write) c.probeWrite(linear, bytes);
+  else c.load(bytes, linear);
 }
 
 function loadToScratch(c: Context, linear: I64, bytes: number): void {
@@ -91,10 +98,12 @@ const MOVE_CONDITIONS: Readonly<Record<string, Condition>> = {
   nu: 'np',
 };
 
+/** Environments have 28 or 14 bytes; FNSAVE adds 80 for the registers. */
+const isWide = (bytes: number): boolean => bytes === 28 || bytes === 108;
+
 /** The form of an environment: by operand size, and by mode. Virtual-8086 mode does not exist here. */
 function environmentForm(c: Context): I32 {
-  const wide = (c.shape.operands[0]?.size ?? 28) % 14 === 0 ? c.shape.operands[0]?.size === 28 : c.shape.operands[0]?.size === 108;
-  const size = i32(wide ? EnvironmentForm.wide : 0);
+  const size = i32(isWide(c.shape.operands[0]?.size ?? 0) ? EnvironmentForm.wide : 0);
   if (c.shape.long) return size;
   const protection = and(load32(c.state, State.cr0), i32(Cr0.protection));
   return or(size, select(protection, i32(0), i32(EnvironmentForm.realMode)));
@@ -145,6 +154,10 @@ const execute =
     const offset = memory ? c.let(c.effectiveOffset()) : null;
     const linear = memory ? c.let(c.address(bytes, stores)) : null;
     if (linear) {
+      if (bytes > 10) {
+        probe(c, linear, isWide(bytes) ? 4 : 2, stores);
+        probe(c, within(c, linear, bytes - 1), 1, stores);
+      }
       if (stores) c.probeWrite(linear, bytes);
       else loadToScratch(c, linear, bytes);
     }
@@ -164,9 +177,7 @@ const execute =
       c.write(0, loadInteger(2, false, state, State.scratch));
     }
     if (EFLAGS_COMPARISONS.has(mnemonic)) {
-      fn.if(eqz(and(result, i32(X87Result.suppressed))), () => {
-        c.setFlagsExplicit(extendU(and(result, i32(X87Result.carry | X87Result.parity | X87Result.zero))));
-      });
+      c.setFlagsExplicit(extendU(and(result, i32(X87Result.carry | X87Result.parity | X87Result.zero))));
     }
   };
 
@@ -175,9 +186,10 @@ const wait: Semantics = (c) => {
   raisePending(c);
 };
 
-/** EMMS: all registers become empty. */
+/** EMMS: all registers become empty, and TOP 0 as by any MMX instruction. */
 const emptyMmx: Semantics = (c) => {
   requireMmx(c);
+  enterMmx(c);
   c.fn.store(store8of32(c.state, i32(0), State.x87 + X87State.occupied));
 };
 

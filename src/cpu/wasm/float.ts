@@ -1,5 +1,5 @@
-import type { ByteWriter } from './writer.ts';
 import { type Expression, type F32, type F64, type I32, type I64, instruction, type ValueType } from './expression.ts';
+import type { ByteWriter } from './writer.ts';
 
 /** WebAssembly's scalar floating-point instructions: round to nearest, and NaNs are not told apart. */
 type Float = 'f32' | 'f64';
@@ -34,7 +34,6 @@ export const floatSub = binary(0x93, 0xa1);
 export const floatMul = binary(0x94, 0xa2);
 export const floatDiv = binary(0x95, 0xa3);
 
-export const f32OfI32 = (a: I32): F32 => instruction('f32', 0xb2, a);
 export const f32OfI64 = (a: I64): F32 => instruction('f32', 0xb4, a);
 export const f64OfI32 = (a: I32): F64 => instruction('f64', 0xb7, a);
 export const f64OfI64 = (a: I64): F64 => instruction('f64', 0xb9, a);
@@ -50,6 +49,4 @@ function saturating<T extends ValueType>(type: T, opcode: number, a: Expression)
     },
   };
 }
-/** Towards zero; the nearest representable integer when there is none, 0 for NaNs. */
-export const i32OfF64 = (a: F64): I32 => saturating('i32', 0x02, a);
 export const i64OfF64 = (a: F64): I64 => saturating('i64', 0x06, a);

@@ -30,13 +30,6 @@ const reduction =
 
 /** All bits zero. */
 export const zeroV128 = v128(0n, 0n);
-/** All bits one. */
-export const onesV128 = v128(-1n, -1n);
-
-/** A constant from 16 bytes, lowest first. */
-export function bytesV128(bytes: readonly number[]): V128 {
-  return { type: 'v128', emit: (code) => vector('v128', 12, [], bytes).emit(code) };
-}
 
 /** A constant from 32-bit lanes, lowest first. */
 export function dwordsV128(a: number, b: number, c: number, d: number): V128 {
@@ -60,8 +53,6 @@ export const i64x2Splat = splat<I64>(18);
 export const f32x4Splat = splat<F32>(19);
 export const f64x2Splat = splat<F64>(20);
 
-export const i16x8ExtractU = (a: V128, lane: number): I32 => vector('i32', 25, [a], [lane]);
-export const i32x4Extract = (a: V128, lane: number): I32 => vector('i32', 27, [a], [lane]);
 export const i32x4Replace = (a: V128, lane: number, value: I32): V128 => vector('v128', 28, [a, value], [lane]);
 export const i64x2Extract = (a: V128, lane: number): I64 => vector('i64', 29, [a], [lane]);
 export const i64x2Replace = (a: V128, lane: number, value: I64): V128 => vector('v128', 30, [a, value], [lane]);
@@ -89,7 +80,6 @@ export const f64x2Eq = binary(71);
 export const f64x2Lt = binary(73);
 export const f64x2Ge = binary(76);
 
-export const notV128 = unary(77);
 export const andV128 = binary(78);
 /** a & ~b */
 export const andNotV128 = binary(79);
@@ -105,7 +95,6 @@ export const f32x4DemoteF64x2Zero = unary(94);
 export const f64x2PromoteLow = unary(95);
 
 export const i8x16Abs = unary(96);
-export const i8x16AllTrue = reduction(99);
 export const i8x16Bitmask = reduction(100);
 export const i8x16NarrowS = binary(101);
 export const i8x16NarrowU = binary(102);
@@ -113,7 +102,6 @@ export const f32x4Ceil = unary(103);
 export const f32x4Floor = unary(104);
 export const f32x4Trunc = unary(105);
 export const f32x4Nearest = unary(106);
-export const i8x16Neg = unary(97);
 export const i8x16ShrS = shift(108);
 export const i8x16Add = binary(110);
 export const i8x16AddSatS = binary(111);
