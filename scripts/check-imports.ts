@@ -17,7 +17,9 @@ const INSPECT = [...OPS, 'boot', 'inspect'];
 const DEVICES = [...INSPECT, 'devices'];
 const DOMAIN = [...DEVICES, 'domain', 'api.ts'];
 const INTERFACES = [...DOMAIN, 'interfaces'];
-const CORE = [...INTERFACES, 'index.ts'];
+/** Puts the parts together; what a user imports is index.ts. */
+const HOST = [...INTERFACES, 'host.ts'];
+const CORE = [...HOST, 'index.ts'];
 
 const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   x86: BOTTOM,
@@ -32,6 +34,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   domain: DOMAIN,
   interfaces: INTERFACES,
   'api.ts': ['api.ts'],
+  'host.ts': HOST,
   'index.ts': CORE,
   node: [...CORE, 'node'],
   browser: [...CORE, 'browser'],

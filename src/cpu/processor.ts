@@ -2,6 +2,7 @@ import type { FramePool } from '../memory/frame-pool.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
 import { type Frame, type GuestVirtual, type HostAddress, joinSigned, PAGE_SIZE } from '../x86/brand.ts';
 import { ARITHMETIC_FLAGS, Cr0, Cr4, Flag, type Register, Vector } from '../x86/registers.ts';
+import { addressedStack } from './address-fault.ts';
 import { type Block, CodeCache } from './code-cache.ts';
 import { createInstruction, DecodeResult, decode } from './decode/decoder.ts';
 import { AddressRegister, type CodeSize, type Instruction, SegmentRegister } from './decode/instruction.ts';
@@ -42,6 +43,7 @@ export class ProcessorGroup implements FrameInvalidator {
   readonly x87: X87Unit;
   readonly processors: Processor[] = [];
   readonly #byState = new Map<number, Processor>();
+  readonly #released: Processor[] = [];
   readonly #profile: HostAddress | undefined;
 
   constructor(memory: HostMemory, pool: FramePool, options: ProcessorGroupOptions = {}) {
@@ -99,11 +101,23 @@ export class ProcessorGroup implements FrameInvalidator {
       .sort((a, b) => b[1] - a[1]);
   }
 
+  /** A processor in its reset state: one that was released, or another one. */
   create(): Processor {
+    const released = this.#released.pop();
+    if (released) {
+      released.reset();
+      return released;
+    }
     const processor = new Processor(this, this.processors.length);
     this.processors.push(processor);
     this.#byState.set(processor.state, processor);
     return processor;
+  }
+
+  /** Takes a processor back; its owner uses it no more. */
+  release(processor: Processor): void {
+    processor.flushTlb();
+    this.#released.push(processor);
   }
 
   invalidateFrame(frame: Frame): void {
@@ -156,11 +170,21 @@ export class Processor implements ProcessorApi {
     this.#single = this.#host.reserve(4 * RecordField.size, 64);
     this.#word = this.state >> 2;
     this.memory = new MemoryUnit(group.parts, this.state);
+    this.reset();
+  }
+
+  /** All registers as they are before an interface sets them; no page tables. */
+  reset(): void {
+    this.#host.u8.fill(0, this.state, this.state + State.size);
+    this.memory.kernelRoot = -1;
+    this.memory.userRoot = -1;
+    this.flushTlb();
+    this.instructions = 0;
     this.#set(State.codeSize, 64);
     this.#set(State.stackSize, 8);
     this.#set(State.flagsRest, Flag.reserved);
     this.#set(State.mxcsr, MXCSR_RESET);
-    group.x87.initialise(this.state + State.x87);
+    this.#group.x87.initialise(this.state + State.x87);
     this.userMode = false;
   }
 
@@ -217,6 +241,11 @@ export class Processor implements ProcessorApi {
   /** The current privilege level. */
   get privilege(): number {
     return this.#get(State.cpl);
+  }
+
+  /** Width of the stack pointer in bytes. */
+  get stackSize(): number {
+    return this.#get(State.stackSize);
   }
 
   /** The value that `memory.loadAt` left. */
@@ -400,7 +429,24 @@ export class Processor implements ProcessorApi {
     this.#set(State.budget, budget);
     const exit = this.#group.interpreter.run(this.state);
     this.instructions += budget - (this.#get(State.budget) | 0);
+    if (exit === Exit.exception && this.memory.takeNotCanonical() && addressedStack(this, this.currentInstruction())) {
+      this.raise(Vector.stackFault);
+    }
     return exit;
+  }
+
+  /** As `run`, but never one instruction more than the budget, however code is grouped into blocks. */
+  runExactly(budget: number): Exit {
+    const end = this.instructions + budget;
+    if (budget > BLOCK_LIMIT) {
+      const exit = this.run(budget - BLOCK_LIMIT);
+      if (exit !== Exit.budget) return exit;
+    }
+    while (this.instructions < end) {
+      const exit = this.step();
+      if (exit !== Exit.budget) return exit;
+    }
+    return Exit.budget;
   }
 
   /** Executes exactly one instruction (one step of a repeated one). */
@@ -429,7 +475,7 @@ export class Processor implements ProcessorApi {
     let length = 0;
     for (; length < 15; length++) {
       const byteLow = (low + length) >>> 0;
-      const address = this.memory.fetch(byteLow, byteLow < low ? (high + 1) >>> 0 : high);
+      const address = this.memory.tryFetch(byteLow, byteLow < low ? (high + 1) >>> 0 : high);
       if (address < 0) break;
       bytes[length] = this.#host.u8[address] as number;
     }
@@ -438,17 +484,53 @@ export class Processor implements ProcessorApi {
   }
 
   operandAddress(): GuestVirtual {
-    const instruction = this.#instruction;
-    let offset = joinSigned(instruction.displacement, instruction.displacementHigh);
-    if (instruction.base === AddressRegister.rip) offset += this.#getLong(State.rip) + instruction.length;
-    else if (instruction.base >= 0) offset += this.value(instruction.base as Register);
-    if (instruction.index >= 0) offset += this.value(instruction.index as Register) * instruction.scale;
-    if (instruction.addressSize === 4) offset %= 0x1_0000_0000;
-    if (instruction.addressSize === 2) offset &= 0xffff;
-    if (instruction.addressSize === 4 && offset < 0) offset += 0x1_0000_0000;
+    const offset = this.operandOffset();
+    const { segment } = this.#instruction;
     const long = this.codeSize === 64;
-    if (!long || instruction.segment >= SegmentRegister.fs) offset += this.segmentBase(instruction.segment);
-    return (long ? offset : offset >>> 0) as GuestVirtual;
+    if (long && segment < SegmentRegister.fs) return offset as GuestVirtual;
+    const linear = offset + this.segmentBase(segment);
+    return (long ? linear : linear >>> 0) as GuestVirtual;
+  }
+
+  /** Offset of the memory operand of `currentInstruction()` in its segment, plus `displacement` bytes. */
+  operandOffset(displacement = 0): number {
+    const instruction = this.#instruction;
+    // Registers hold any 64-bit value, so the sum is only exact in whole numbers.
+    let offset = (BigInt(instruction.displacementHigh) << 32n) + BigInt(instruction.displacement >>> 0);
+    offset += BigInt(displacement);
+    if (instruction.base === AddressRegister.rip) offset += BigInt(this.#getLong(State.rip) + instruction.length);
+    else if (instruction.base >= 0) offset += this.#word64(instruction.base);
+    if (instruction.index >= 0) offset += this.#word64(instruction.index) * BigInt(instruction.scale);
+    return Number(
+      instruction.addressSize === 8 ? BigInt.asIntN(64, offset) : BigInt.asUintN(instruction.addressSize * 8, offset),
+    );
+  }
+
+  #word64(register: number): bigint {
+    return this.#host.view.getBigUint64(this.state + State.registers + register * 8, true);
+  }
+
+  /** A load at an offset in a segment, as the guest's own: `loadedValue` gives it, or the exception is in the mailbox. */
+  load(segment: SegmentRegister, offset: number, bytes: number): boolean {
+    const linear = this.#linear(segment, offset, bytes, false);
+    return linear !== undefined && this.memory.loadAt(linear, bytes, addressFault(segment));
+  }
+
+  /** A store of what `setStoredValue` was given. */
+  store(segment: SegmentRegister, offset: number, bytes: number): boolean {
+    const linear = this.#linear(segment, offset, bytes, true);
+    return linear !== undefined && this.memory.storeAt(linear, bytes, addressFault(segment));
+  }
+
+  #linear(segment: SegmentRegister, offset: number, bytes: number, write: boolean): GuestVirtual | undefined {
+    if (this.codeSize === 64) {
+      return (segment < SegmentRegister.fs ? offset : offset + this.segmentBase(segment)) as GuestVirtual;
+    }
+    if ((this.#host.u32[this.#word + State.segmentChecked / 4 + segment] as number) !== 0) {
+      this.#set(State.missAddress, offset);
+      if (this.segmentCheck(segment, bytes | (write ? 0x100 : 0)) !== 0) return undefined;
+    }
+    return ((offset + this.segmentBase(segment)) >>> 0) as GuestVirtual;
   }
 
   /** Divides RDX:RAX by missValue (64-bit operand size). */
@@ -653,3 +735,7 @@ export class Processor implements ProcessorApi {
   }
 }
 
+/** What an address that is not canonical raises, by its segment (SDM vol. 1, 3.3.7.1). */
+function addressFault(segment: SegmentRegister): Vector {
+  return segment === SegmentRegister.ss ? Vector.stackFault : Vector.generalProtection;
+}

@@ -1,5 +1,6 @@
-import { type GuestVirtual, joinSigned, lowWord, highWord } from '../x86/brand.ts';
-import { Flag, Register, Vector } from '../x86/registers.ts';
+import { type GuestVirtual, highWord, joinSigned, lowWord } from '../x86/brand.ts';
+import { ARITHMETIC_FLAGS, Flag, Register, Vector } from '../x86/registers.ts';
+import { longOperandSegment } from './address-fault.ts';
 import { type Instruction, OperandKind, SegmentRegister } from './decode/instruction.ts';
 import type { Processor } from './processor.ts';
 import type { Descriptor } from './processor-api.ts';
@@ -24,7 +25,7 @@ export interface SystemServices {
   /** TSC_AUX, for RDTSCP. */
   timeStampAuxiliary(): number;
   /** Fresh random bits. */
-  random(out: Uint32Array): void;
+  random(out: Uint32Array<ArrayBuffer>): void;
 }
 
 /** Type bits of the descriptor's second word. */
@@ -58,6 +59,10 @@ export function executeSystem(processor: Processor, services: SystemServices): S
       return farTransfer(processor, instruction);
     case 'retf':
       return farReturn(processor, instruction);
+    case 'iret':
+      return processor.privilege === 3 ? interruptReturn(processor, instruction) : SystemResult.interface;
+    case 'popf':
+      return processor.privilege === 3 ? popFlags(processor, instruction) : SystemResult.interface;
     case 'lar':
     case 'lsl':
       return descriptorQuestion(processor, instruction);
@@ -115,16 +120,44 @@ export function readOperand(
       out[1] = instruction.immediateHigh;
       return true;
     case OperandKind.memory:
-      return loadAt(processor, processor.operandAddress(), bytes, out);
+      return loadOperand(processor, instruction, 0, bytes, out);
     default:
       return false;
   }
 }
 
-function loadAt(processor: Processor, address: GuestVirtual, bytes: number, out: Uint32Array): boolean {
-  if (!processor.memory.loadAt(address, bytes)) return false;
+/** Loads `bytes` of the memory operand, from `displacement` bytes behind its start. */
+function loadOperand(
+  processor: Processor,
+  instruction: Instruction,
+  displacement: number,
+  bytes: number,
+  out: Uint32Array,
+): boolean {
+  return load(processor, operandSegment(processor, instruction), processor.operandOffset(displacement), bytes, out);
+}
+
+function operandSegment(processor: Processor, instruction: Instruction): SegmentRegister {
+  return processor.codeSize === 64 ? longOperandSegment(instruction) : instruction.segment;
+}
+
+function load(
+  processor: Processor,
+  segment: SegmentRegister,
+  offset: number,
+  bytes: number,
+  out: Uint32Array,
+): boolean {
+  if (!processor.load(segment, offset, bytes)) return false;
   processor.loadedValue(out);
+  if (bytes < 8) out[1] = 0;
+  if (bytes < 4) out[0] = (out[0] as number) & (bytes === 2 ? 0xffff : 0xff);
   return true;
+}
+
+/** A loaded number of up to 8 bytes; of 8 as a signed one. */
+function numberOf(value: Uint32Array, bytes: number): number {
+  return bytes === 8 ? joinSigned(value[0] as number, value[1] as number) : (value[0] as number);
 }
 
 /** Writes a register (with the architecture's extension) or memory operand. */
@@ -138,7 +171,7 @@ export function writeOperand(
   const { kind, register, size } = instruction.operands[index];
   if (kind === OperandKind.memory) {
     processor.setStoredValue(low, high);
-    return processor.memory.storeAt(processor.operandAddress(), size);
+    return processor.store(operandSegment(processor, instruction), processor.operandOffset(), size);
   }
   if (size === 8) processor.set(register, low, high);
   else if (size === 4) processor.set(register, low, 0);
@@ -194,24 +227,45 @@ function moveToSegment(processor: Processor, instruction: Instruction): SystemRe
   return complete(processor);
 }
 
-function stackPointer(processor: Processor): number {
-  const value = processor.value(Register.rsp);
-  return processor.codeSize === 64 ? value : value >>> 0;
+function stackPointer(processor: Processor, by = 0): number {
+  const value = processor.value(Register.rsp) + by;
+  switch (processor.stackSize) {
+    case 8:
+      return value;
+    case 4:
+      return value >>> 0;
+    default:
+      return value & 0xffff;
+  }
+}
+
+function moveStackPointer(processor: Processor, by: number): void {
+  const pointer = stackPointer(processor, by);
+  if (processor.stackSize === 8) processor.setValue(Register.rsp, pointer);
+  else if (processor.stackSize === 4) processor.set(Register.rsp, pointer, processor.high(Register.rsp));
+  else {
+    const kept = processor.low(Register.rsp) & ~0xffff;
+    processor.set(Register.rsp, (kept | pointer) >>> 0, processor.high(Register.rsp));
+  }
+}
+
+/** Reads from the stack, `depth` bytes above its top. */
+function loadStack(processor: Processor, depth: number, bytes: number, out: Uint32Array): boolean {
+  return load(processor, SegmentRegister.ss, stackPointer(processor, depth), bytes, out);
+}
+
+function storeStack(processor: Processor, depth: number, bytes: number, value: number): boolean {
+  processor.setStoredValue(lowWord(value), highWord(value));
+  return processor.store(SegmentRegister.ss, stackPointer(processor, depth), bytes);
 }
 
 function popSegment(processor: Processor, instruction: Instruction): SystemResult {
   const size = instruction.operandSize;
-  const pointer = stackPointer(processor);
-  if (!loadAt(processor, stackLinear(processor, pointer), 2, pair)) return SystemResult.fault;
+  if (!loadStack(processor, 0, size, pair)) return SystemResult.fault;
   const segment = instruction.operands[0].register as SegmentRegister;
   if (!loadDataSegment(processor, segment, (pair[0] as number) & 0xffff)) return SystemResult.fault;
-  processor.setValue(Register.rsp, pointer + size);
+  moveStackPointer(processor, size);
   return complete(processor);
-}
-
-function stackLinear(processor: Processor, pointer: number): GuestVirtual {
-  if (processor.codeSize === 64) return pointer as GuestVirtual;
-  return ((pointer + processor.segmentBase(SegmentRegister.ss)) >>> 0) as GuestVirtual;
 }
 
 const FAR_POINTER_SEGMENT: Readonly<Record<string, SegmentRegister>> = {
@@ -222,17 +276,26 @@ const FAR_POINTER_SEGMENT: Readonly<Record<string, SegmentRegister>> = {
   lgs: SegmentRegister.gs,
 };
 
-function loadFarPointer(processor: Processor, instruction: Instruction): SystemResult {
+/** Offset and selector of a far pointer in memory. */
+interface FarPointer {
+  offset: number;
+  selector: number;
+}
+
+function loadPointer(processor: Processor, instruction: Instruction): FarPointer | undefined {
   const size = instruction.operandSize;
-  const address = processor.operandAddress();
+  if (!loadOperand(processor, instruction, 0, size, pair)) return undefined;
+  const offset = numberOf(pair, size);
+  if (!loadOperand(processor, instruction, size, 2, pair)) return undefined;
+  return { offset, selector: pair[0] as number };
+}
+
+function loadFarPointer(processor: Processor, instruction: Instruction): SystemResult {
+  const pointer = loadPointer(processor, instruction);
+  if (!pointer) return SystemResult.fault;
   const segment = FAR_POINTER_SEGMENT[instruction.operation] as SegmentRegister;
-  if (!loadAt(processor, (address + size) as GuestVirtual, 2, pair)) return SystemResult.fault;
-  const selector = (pair[0] as number) & 0xffff;
-  if (!loadAt(processor, address, size, pair)) return SystemResult.fault;
-  const low = pair[0] as number;
-  const high = pair[1] as number;
-  if (!loadDataSegment(processor, segment, selector)) return SystemResult.fault;
-  writeOperand(processor, instruction, 0, low, high);
+  if (!loadDataSegment(processor, segment, pointer.selector)) return SystemResult.fault;
+  writeOperand(processor, instruction, 0, lowWord(pointer.offset), highWord(pointer.offset));
   return complete(processor);
 }
 
@@ -262,55 +325,119 @@ export function codeDescriptor(processor: Processor, selector: number, out: Desc
 
 const codeScratch: Descriptor = { low: 0, high: 0 };
 
-function enterCode(processor: Processor, selector: number, offset: number): void {
+/** Whether `offset` lies in the code segment that `codeScratch` describes; otherwise the exception is left. */
+function offsetInCode(processor: Processor, offset: number): boolean {
+  const { low, high } = codeScratch;
+  const raw = (high & 0xf_0000) | (low & 0xffff);
+  const limit = (high & 0x80_0000) !== 0 ? ((raw << 12) | 0xfff) >>> 0 : raw;
+  const inside =
+    (high & LONG_CODE) !== 0 ? offset >= -(2 ** 47) && offset < 2 ** 47 : offset >= 0 && offset <= limit;
+  if (!inside) processor.raise(Vector.generalProtection);
+  return inside;
+}
+
+function enterCode(processor: Processor, selector: number, offset: number): SystemResult {
   processor.loadSegment(SegmentRegister.cs, (selector & ~3) | processor.privilege, codeScratch);
   processor.rip = offset as GuestVirtual;
+  processor.instructions++;
+  return SystemResult.done;
 }
 
 function farTransfer(processor: Processor, instruction: Instruction): SystemResult {
   const size = instruction.operandSize;
-  let selector: number;
-  let offset: number;
+  let target: FarPointer | undefined;
   if (instruction.operands[0].kind === OperandKind.farPointer) {
-    selector = instruction.secondImmediate & 0xffff;
-    offset = instruction.immediateLow >>> 0;
+    target = { offset: instruction.immediateLow >>> 0, selector: instruction.secondImmediate & 0xffff };
   } else {
-    const address = processor.operandAddress();
-    if (!loadAt(processor, (address + size) as GuestVirtual, 2, pair)) return SystemResult.fault;
-    selector = (pair[0] as number) & 0xffff;
-    if (!loadAt(processor, address, size, pair)) return SystemResult.fault;
-    offset = size === 8 ? joinSigned(pair[0] as number, pair[1] as number) : (pair[0] as number);
+    target = loadPointer(processor, instruction);
+    if (!target) return SystemResult.fault;
   }
-  if (size === 2) offset &= 0xffff;
-  if (!codeDescriptor(processor, selector, codeScratch)) return SystemResult.fault;
+  const { offset, selector } = target;
+  if (!codeDescriptor(processor, selector, codeScratch) || !offsetInCode(processor, offset)) return SystemResult.fault;
   if (instruction.operation === 'callf') {
-    const pointer = stackPointer(processor);
     const next = processor.rip + processor.exitLength;
-    processor.setStoredValue(processor.selector(SegmentRegister.cs), 0);
-    if (!processor.memory.storeAt(stackLinear(processor, pointer - size), size)) return SystemResult.fault;
-    processor.setStoredValue(lowWord(next), highWord(next));
-    if (!processor.memory.storeAt(stackLinear(processor, pointer - 2 * size), size)) return SystemResult.fault;
-    processor.setValue(Register.rsp, pointer - 2 * size);
+    if (!storeStack(processor, -size, size, processor.selector(SegmentRegister.cs))) return SystemResult.fault;
+    if (!storeStack(processor, -2 * size, size, next)) return SystemResult.fault;
+    moveStackPointer(processor, -2 * size);
   }
-  processor.instructions++;
-  enterCode(processor, selector, offset);
+  return enterCode(processor, selector, offset);
+}
+
+/** The code segment of a return within the privilege; to an outer one it is the interface's business. */
+function returnTarget(processor: Processor, selector: number, offset: number): SystemResult {
+  if ((selector & 3) > processor.privilege) return SystemResult.interface;
+  if ((selector & 3) < processor.privilege) return fault(processor, Vector.generalProtection, selector & 0xfffc);
+  if (!codeDescriptor(processor, selector, codeScratch) || !offsetInCode(processor, offset)) return SystemResult.fault;
   return SystemResult.done;
 }
 
 function farReturn(processor: Processor, instruction: Instruction): SystemResult {
   const size = instruction.operandSize;
-  const pointer = stackPointer(processor);
-  if (!loadAt(processor, stackLinear(processor, pointer + size), size, pair)) return SystemResult.fault;
-  const selector = (pair[0] as number) & 0xffff;
-  if (!loadAt(processor, stackLinear(processor, pointer), size, pair)) return SystemResult.fault;
-  const offset = size === 8 ? joinSigned(pair[0] as number, pair[1] as number) : (pair[0] as number);
-  if ((selector & 3) !== processor.privilege) return SystemResult.interface;
-  if (!codeDescriptor(processor, selector, codeScratch)) return SystemResult.fault;
   const release = instruction.operandCount > 0 ? instruction.immediateLow & 0xffff : 0;
-  processor.setValue(Register.rsp, pointer + 2 * size + release);
-  processor.instructions++;
-  enterCode(processor, selector, offset);
-  return SystemResult.done;
+  // The manual leaves the order of the loads open; this is the processors'.
+  if (!loadStack(processor, size, size, pair)) return SystemResult.fault;
+  const selector = (pair[0] as number) & 0xffff;
+  if (!loadStack(processor, 0, size, pair)) return SystemResult.fault;
+  const offset = numberOf(pair, size);
+  const sameRing = (selector & 3) === processor.privilege;
+  if (!sameRing && !loadStack(processor, 3 * size + release, size, pair)) return SystemResult.fault;
+  const result = returnTarget(processor, selector, offset);
+  if (result !== SystemResult.done) return result;
+  moveStackPointer(processor, 2 * size + release);
+  return enterCode(processor, selector, offset);
+}
+
+/** Flags that IRET and POPF change in ring 3. The interrupt flag is added where IOPL allows it; IOPL never changes. */
+const USER_FLAGS =
+  ARITHMETIC_FLAGS |
+  Flag.trap |
+  Flag.direction |
+  Flag.nestedTask |
+  Flag.alignmentCheck |
+  Flag.identification;
+
+function loadUserFlags(processor: Processor, image: number, size: number, more: number): void {
+  const { flags } = processor;
+  let mask = USER_FLAGS | more;
+  if ((flags & Flag.iopl) >>> Flag.ioplShift >= processor.privilege) mask |= Flag.interrupt;
+  if (size === 2) mask &= 0xffff;
+  processor.flags = (flags & ~mask) | (image & mask);
+}
+
+/** POPF in ring 3; only those that set TF or change AC come here. */
+function popFlags(processor: Processor, instruction: Instruction): SystemResult {
+  const size = instruction.operandSize;
+  if (!loadStack(processor, 0, size, pair)) return SystemResult.fault;
+  const image = pair[0] as number;
+  moveStackPointer(processor, size);
+  loadUserFlags(processor, image, size, 0);
+  return complete(processor);
+}
+
+/** IRET in ring 3 (SDM vol. 2A, IRET). In 64-bit code it always takes the stack pointer too. */
+function interruptReturn(processor: Processor, instruction: Instruction): SystemResult {
+  if ((processor.flags & Flag.nestedTask) !== 0) return fault(processor, Vector.generalProtection);
+  const size = instruction.operandSize;
+  const long = processor.codeSize === 64;
+  const frame: number[] = [];
+  // The manual leaves the order of the loads open; this is the processors'.
+  for (const slot of long ? [2, 1, 0, 4, 3] : [2, 1, 0]) {
+    if (!loadStack(processor, slot * size, size, pair)) return SystemResult.fault;
+    frame[slot] = numberOf(pair, size);
+  }
+  const sameRing = ((frame[1] as number) & 3) === processor.privilege;
+  if (!long && !sameRing && !loadStack(processor, 4 * size, size, pair)) return SystemResult.fault;
+  const [offset = 0, cs = 0, flags = 0, stack = 0, ss = 0] = frame;
+  const result = returnTarget(processor, cs & 0xffff, offset);
+  if (result !== SystemResult.done) return result;
+  if (long) {
+    if (!loadDataSegment(processor, SegmentRegister.ss, ss & 0xffff)) return SystemResult.fault;
+    processor.setValue(Register.rsp, stack);
+  } else {
+    moveStackPointer(processor, 3 * size);
+  }
+  loadUserFlags(processor, flags, size, Flag.resume);
+  return enterCode(processor, cs & 0xffff, offset);
 }
 
 /** Types of system descriptors that LAR and LSL accept, in long mode (SDM vol. 2A, LAR and LSL). */

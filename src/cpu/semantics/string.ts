@@ -5,6 +5,7 @@ import {
   and,
   eqz,
   type Expression,
+  extendS,
   extendU,
   geU,
   gtS,
@@ -83,8 +84,10 @@ const scanStep: Step = (c, by) => {
 };
 const compareStep: Step = (c, by) => {
   const size = c.shape.operandSize;
-  const a = source(c);
+  // The manual leaves the order of the loads open; this is the processors', who treat REPE CMPSB differently.
+  const first = c.shape.repeat === 'equal' && size === 1 ? source(c) : undefined;
   const b = c.let(c.load(size, destinationAddress(c, false), true));
+  const a = first ?? source(c);
   c.setFlagsSub(a, b, c.let(signExtend(sub(a, b), size)));
   advance(c, RSI, by);
   advance(c, RDI, by);
@@ -95,6 +98,16 @@ const compareStep: Step = (c, by) => {
  * order would repeat. Runs in front of the element loop, which takes what is left (at least nothing).
  */
 type Bulk = (c: Context, count: Expression<'i64'>) => I64;
+
+/**
+ * Elements from the register's offset that lie in one page and need no check of a segment. Outside 64-bit code offsets
+ * wrap, which they do only where a page of offsets ends.
+ */
+function elementsAt(c: Context, register: number, linear: I64, segment?: SegmentRegister): I64 {
+  const elements = room(c, linear);
+  if (c.shape.long) return elements;
+  return select(c.isFlat(segment), least(c, elements, room(c, offsetOf(c, register))), i64(0));
+}
 
 /** Elements that fit between an address and the end of its page. */
 function room(c: Context, address: I64): I64 {
@@ -114,9 +127,10 @@ function bytesOf(c: Context, elements: I64): I32 {
 }
 
 const bulkMove: Bulk = (c, count) => {
-  const from = c.let(c.linear(c.let(offsetOf(c, RSI)), 1, false));
-  const to = c.let(c.linear(c.let(offsetOf(c, RDI)), 1, true, SegmentRegister.es));
-  const elements = least(c, least(c, count, room(c, from)), room(c, to));
+  const from = c.let(c.flatLinear(c.let(offsetOf(c, RSI))));
+  const to = c.let(c.flatLinear(c.let(offsetOf(c, RDI)), SegmentRegister.es));
+  const there = c.let(elementsAt(c, RDI, to, SegmentRegister.es));
+  const elements = least(c, least(c, count, elementsAt(c, RSI, from)), there);
   const done = c.fn.local('i64');
   c.fn.set(done, i64(0));
   const length = c.let(bytesOf(c, elements));
@@ -133,8 +147,8 @@ const bulkMove: Bulk = (c, count) => {
 
 const bulkStore: Bulk = (c, count) => {
   const size = c.shape.operandSize;
-  const to = c.let(c.linear(c.let(offsetOf(c, RDI)), 1, true, SegmentRegister.es));
-  const elements = least(c, count, room(c, to));
+  const to = c.let(c.flatLinear(c.let(offsetOf(c, RDI)), SegmentRegister.es));
+  const elements = least(c, count, elementsAt(c, RDI, to, SegmentRegister.es));
   const done = c.fn.local('i64');
   c.fn.set(done, i64(0));
   const target = c.let(c.pointer(to, true));
@@ -182,12 +196,18 @@ function repeated(stepOnce: Step, until: 'none' | 'compare', bulk?: Bulk, moves:
         if (bulk) {
           const count = c.let(c.register(RCX, size));
           const forward = gtS(wrap(by), i32(0));
-          fn.if(and(forward, geU(count, i64(8))), () => {
-            const done = bulk(c, least(c, sub(count, i64(1)), i64(BULK_LIMIT)));
-            const amount = c.let(mulSize(c, done));
-            for (const register of moves) advance(c, register, amount);
-            c.setRegister(RCX, size, sub(count, done));
-            c.countSteps(wrap(done));
+          const budget = c.let(c.budget());
+          fn.if(and(and(forward, gtS(budget, i32(1))), geU(count, i64(8))), () => {
+            // The element after the bulk takes the last step of the budget.
+            const allowed = least(c, extendS(sub(budget, i32(1))), i64(BULK_LIMIT));
+            const done = bulk(c, least(c, sub(count, i64(1)), allowed));
+            // A step that moves nothing must not even clear the upper halves of 32-bit counters.
+            fn.if(ne(done, i64(0)), () => {
+              const amount = c.let(mulSize(c, done));
+              for (const register of moves) advance(c, register, amount);
+              c.setRegister(RCX, size, sub(count, done));
+              c.countSteps(wrap(done));
+            });
           });
         }
         stepOnce(c, by);

@@ -1,4 +1,5 @@
 import type { KernelImage } from '../../boot/kernel.ts';
+import { SegmentRegister } from '../../cpu/decode/instruction.ts';
 import { Exit } from '../../cpu/exits.ts';
 import type { ProcessorGroup } from '../../cpu/processor.ts';
 import { SystemResult, type SystemServices } from '../../cpu/system.ts';
@@ -6,6 +7,10 @@ import { ConsoleRing } from '../../devices/xen/console-ring.ts';
 import { XenstoreRing } from '../../devices/xen/xenstore-ring.ts';
 import { createDomainTree, createHostTree } from '../../devices/xenstore-domain.ts';
 import { Xenstore } from '../../devices/xenstore.ts';
+import type { Domain, DomainState } from '../../domain/domain.ts';
+import { formatCrash } from '../../inspect/crash.ts';
+import type { Symbolizer } from '../../inspect/text.ts';
+import { exitNames } from '../../inspect/statistics.ts';
 import type { HostMemory } from '../../memory/host-memory.ts';
 import { MachineSpace } from '../../memory/machine-space.ts';
 import { DirectPaging } from '../../paging/direct/direct-paging.ts';
@@ -13,7 +18,7 @@ import { FrameOwner } from '../../paging/direct/frame-types.ts';
 import { type GuestVirtual, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
 import { Flag, Register, Vector } from '../../x86/registers.ts';
 import { HYPERCALL_NAMES, ShutdownReason } from './abi.ts';
-import { type Clock, encodeVcpuTime, publishVcpuTime, publishWallclock } from './clock.ts';
+import { type Clock, encodeVcpuTime, publishVcpuTime, publishWallclock, VirtualClock } from './clock.ts';
 import { buildDomain } from './domain-builder.ts';
 import { EventChannels } from './event-channels.ts';
 import { GrantTable } from './grant-table.ts';
@@ -38,11 +43,15 @@ export interface XenDomainOptions {
   readonly clock: Clock;
   /** Unix time, in nanoseconds since 1970 as seconds and rest, at system time 0. */
   readonly wallclock: { readonly seconds: number; readonly nanoseconds: number };
-  readonly random: (out: Uint32Array) => void;
+  readonly random: (out: Uint32Array<ArrayBuffer>) => void;
   readonly consoleSink: (bytes: Uint8Array) => void;
   /** Machine frame number, from 0, of each pseudo-physical frame; default: in order. */
   readonly permutation?: (pfn: number) => number;
   readonly watcher?: DomainWatcher;
+  /** Turns end after an exact count of instructions, so that virtual time does not depend on how code is executed. */
+  readonly exactTurns?: boolean;
+  /** Names for addresses in crash reports. */
+  readonly symbolize?: Symbolizer;
 }
 
 /** Sees what crosses the boundary. */
@@ -50,12 +59,6 @@ export interface DomainWatcher {
   exit(vcpu: XenVcpu, exit: Exit): void;
   hypercall(vcpu: XenVcpu, number: number, call: Call, result: number): void;
 }
-
-export type DomainState =
-  | { readonly kind: 'running' }
-  | { readonly kind: 'poweroff' }
-  | { readonly kind: 'reboot' }
-  | { readonly kind: 'crash'; readonly reason: string; readonly vcpu: XenVcpu };
 
 /** Machine frame numbers begin here, so that they differ from pseudo-physical ones. */
 const FIRST_MFN = 0x1000;
@@ -83,7 +86,7 @@ export function overheadFrames(pages: number): number {
 }
 
 /** A 64-bit Xen PV domain: its memory, virtual processors, events and devices, and the loop that runs it. */
-export class XenDomain {
+export class XenDomain implements Domain {
   readonly id: number;
   readonly pages: number;
   readonly memory: HostMemory;
@@ -104,13 +107,18 @@ export class XenDomain {
   state: DomainState = { kind: 'running' };
   shutdownCode: number | undefined;
   watcher: DomainWatcher | undefined;
+  /** Called when something from outside gives an idle domain work. */
+  onWork: () => void = () => {};
+  readonly #exactTurns: boolean;
+  readonly #symbolize: Symbolizer;
+  #crashed: XenVcpu | undefined;
   readonly #group: ProcessorGroup;
   readonly #console: ConsoleRing;
   readonly #storeRing: XenstoreRing;
   readonly #consolePort: number;
   readonly #storePort: number;
   readonly #sink: (bytes: Uint8Array) => void;
-  readonly #random: (out: Uint32Array) => void;
+  readonly #random: (out: Uint32Array<ArrayBuffer>) => void;
   readonly #call: Call;
   #pollConsole = false;
   #pollStore = false;
@@ -126,6 +134,8 @@ export class XenDomain {
     this.clock = options.clock;
     this.uuidBytes = options.uuid;
     this.watcher = options.watcher;
+    this.#exactTurns = options.exactTurns ?? false;
+    this.#symbolize = options.symbolize ?? (() => undefined);
     this.#sink = options.consoleSink;
     this.#random = options.random;
     const { pool, memory } = group.parts;
@@ -307,6 +317,7 @@ export class XenDomain {
   type(bytes: Uint8Array): void {
     this.#console.type(bytes);
     this.#pollConsole = true;
+    this.onWork();
   }
 
   // Scheduling
@@ -364,14 +375,16 @@ export class XenDomain {
         this.state = {
           kind: 'crash',
           reason: reason === ShutdownReason.watchdog ? 'the watchdog fired' : 'the guest reported a crash (kernel panic)',
-          vcpu: this.#call.vcpu,
         };
+        this.#crashed = this.#call.vcpu;
     }
   }
 
   /** The domain cannot go on. */
   crash(vcpu: XenVcpu, reason: string): void {
-    if (this.state.kind === 'running') this.state = { kind: 'crash', reason, vcpu };
+    if (this.state.kind !== 'running') return;
+    this.state = { kind: 'crash', reason };
+    this.#crashed = vcpu;
   }
 
   /** When something happens by itself; Infinity for never. System time in nanoseconds. */
@@ -383,11 +396,23 @@ export class XenDomain {
     return !this.#pollConsole && !this.#pollStore && this.vcpus.every((vcpu) => vcpu.down || vcpu.blocked);
   }
 
-  /** Lets each runnable virtual processor have one turn. */
-  turn(): void {
+  /** Milliseconds of host time until `nextDeadline`; 0 when it has passed. */
+  millisecondsToDeadline(): number {
+    if (this.clock instanceof VirtualClock) return this.nextDeadline() === Number.POSITIVE_INFINITY ? Number.POSITIVE_INFINITY : 0;
+    return Math.max(0, (this.nextDeadline() - this.clock.now()) / 1e6);
+  }
+
+  /** Timers that are due fire; virtual time jumps to the next one when nothing can run. */
+  catchUp(): void {
+    if (this.idle && this.clock instanceof VirtualClock) this.clock.advanceTo(this.nextDeadline());
     const now = this.clock.now();
     if (this.timers.nextDeadline() <= now) this.timers.expire(now);
     if (this.watchdogs.some((deadline) => deadline <= now)) this.shutdown(ShutdownReason.watchdog);
+  }
+
+  /** Lets each runnable virtual processor have one turn. */
+  turn(): void {
+    this.catchUp();
     this.#serveRings();
     const count = this.vcpus.length;
     for (let position = 0; position < count && this.state.kind === 'running'; position++) {
@@ -403,6 +428,7 @@ export class XenDomain {
       if (!vcpu.down && !vcpu.blocked && count > 1) this.#changeRunstate(vcpu, RunState.runnable);
     }
     this.#nextVcpu = (this.#nextVcpu + 1) % count;
+    if (this.state.kind !== 'running') this.#console.poll();
   }
 
   #serveRings(): void {
@@ -429,7 +455,7 @@ export class XenDomain {
       vcpu.deliverEvent();
       const left = end - processor.instructions;
       if (left <= 0) return;
-      const exit = processor.run(left);
+      const exit = this.#exactTurns ? processor.runExactly(left) : processor.run(left);
       this.exitCounts[exit]!++; // Exit is below 16
       this.watcher?.exit(vcpu, exit);
       switch (exit) {
@@ -606,6 +632,76 @@ export class XenDomain {
   /** Instructions completed by all virtual processors. */
   get instructions(): number {
     return this.vcpus.reduce((sum, { processor }) => sum + processor.instructions, 0);
+  }
+
+  /** Ends the domain: its frames go back to the pool, its processors to the group. */
+  destroy(): void {
+    for (const { index, processor } of this.vcpus) {
+      this.paging.releaseProcessor(index);
+      this.#group.release(processor);
+    }
+    this.paging.destroy();
+  }
+
+  crashReport(): string {
+    const vcpu = this.#crashed;
+    if (!vcpu || this.state.kind !== 'crash') return '';
+    const { processor } = vcpu;
+    const registers = new Uint32Array(32);
+    for (let register = 0; register < 16; register++) {
+      registers[register * 2] = processor.low(register as Register);
+      registers[register * 2 + 1] = processor.high(register as Register);
+    }
+    return formatCrash(
+      {
+        reason: this.state.reason,
+        domain: `guest ${this.id}`,
+        vcpu: vcpu.index,
+        registers,
+        rip: processor.rip,
+        flags: processor.flags,
+        selectors: {
+          cs: processor.selector(SegmentRegister.cs),
+          ss: processor.selector(SegmentRegister.ss),
+          ds: processor.selector(SegmentRegister.ds),
+          es: processor.selector(SegmentRegister.es),
+          fs: processor.selector(SegmentRegister.fs),
+          gs: processor.selector(SegmentRegister.gs),
+        },
+        fsBase: processor.segmentBase(SegmentRegister.fs),
+        gsBase: processor.segmentBase(SegmentRegister.gs),
+        cr0: processor.cr0,
+        cr2: processor.cr2,
+        cr3: this.paging.root(vcpu.index),
+        cr4: processor.cr4,
+        wordSize: 8,
+      },
+      {
+        symbolize: this.#symbolize,
+        readStack: (address, out) => processor.memory.readLong(address, out),
+      },
+    );
+  }
+
+  /** Figures of the domain as plain data. */
+  figures(wallSeconds: number): object {
+    const named = (counts: Float64Array, name: (index: number) => string) =>
+      Object.fromEntries([...counts].flatMap((count, index) => (count === 0 ? [] : [[name(index), count]])));
+    const tlbs = this.vcpus.flatMap(({ processor }) => [processor.memory.kernelTlb, processor.memory.userTlb]);
+    return {
+      wallSeconds,
+      guestSeconds: this.clock.now() / 1e9,
+      instructions: this.instructions,
+      exits: named(this.exitCounts, (exit) => exitNames[exit as Exit] ?? `unknown ${exit}`),
+      hypercalls: named(this.hypercallCounts, XenDomain.hypercallName),
+      tlb: {
+        fills: tlbs.reduce((sum, tlb) => sum + tlb.fills, 0),
+        flushes: tlbs.reduce((sum, tlb) => sum + tlb.flushes, 0),
+      },
+      frames: this.paging.statistics(),
+      regionsCompiled: 0,
+      memoryInUse: (this.pages + overheadFrames(this.pages)) * PAGE_SIZE,
+    };
   }
 
   /** Name of a hypercall for people. */

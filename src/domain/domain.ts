@@ -1,0 +1,29 @@
+/** How a domain stands. `reason` is one line for its user. */
+export type DomainState =
+  | { readonly kind: 'running' }
+  | { readonly kind: 'poweroff' }
+  | { readonly kind: 'reboot' }
+  | { readonly kind: 'crash'; readonly reason: string };
+
+/** A guest as the scheduler and its user see it, whatever interface it speaks. */
+export interface Domain {
+  readonly state: DomainState;
+  /** Nothing can run until a deadline passes or `onWork` is called. */
+  readonly idle: boolean;
+  /** Called by the domain when something from outside gives it work. */
+  onWork: () => void;
+  /** Fires what is due; with virtual time, an idle domain jumps to its next deadline. */
+  catchUp(): void;
+  /** Lets each runnable virtual processor execute for about a millisecond. */
+  turn(): void;
+  /** Host time until something is due; Infinity for never. */
+  millisecondsToDeadline(): number;
+  /** Bytes typed at the console. */
+  type(bytes: Uint8Array): void;
+  /** Figures as plain data. */
+  figures(wallSeconds: number): object;
+  /** Registers and stack of the virtual processor that crashed, several lines. */
+  crashReport(): string;
+  /** Gives everything back. Called once, last. */
+  destroy(): void;
+}

@@ -1,0 +1,59 @@
+import type { GuestConsole, Outcome, VirtualMachine } from '../api.ts';
+import type { Domain } from './domain.ts';
+import type { OutputQueue } from './output-queue.ts';
+
+/** One guest, as its user holds it. */
+export class Machine implements VirtualMachine {
+  readonly domain: Domain;
+  readonly console: GuestConsole;
+  readonly done: Promise<Outcome>;
+  readonly #output: OutputQueue;
+  readonly #released: () => void;
+  readonly #started = performance.now();
+  #settle: (outcome: Outcome) => void = () => {};
+  #over = false;
+  #finalStatistics: object | undefined;
+
+  /** @param released called once, when nothing of the domain is needed any more */
+  constructor(domain: Domain, output: OutputQueue, released: () => void) {
+    this.domain = domain;
+    this.#output = output;
+    this.#released = released;
+    this.console = { output: output.stream, write: (bytes) => domain.type(bytes) };
+    this.done = new Promise((resolve) => {
+      this.#settle = resolve;
+    });
+  }
+
+  /** The domain's state says how it ended. */
+  ended(): void {
+    const { state } = this.domain;
+    if (state.kind === 'running') return;
+    this.#finish(
+      state.kind === 'crash'
+        ? { kind: 'crash', reason: state.reason, report: this.domain.crashReport() }
+        : { kind: state.kind },
+    );
+  }
+
+  stop(): void {
+    this.#finish({ kind: 'stopped' });
+  }
+
+  #finish(outcome: Outcome): void {
+    if (this.#over) return;
+    this.#over = true;
+    this.#finalStatistics = this.#figures();
+    this.#output.close();
+    this.#released();
+    this.#settle(outcome);
+  }
+
+  statistics(): object {
+    return this.#finalStatistics ?? this.#figures();
+  }
+
+  #figures(): object {
+    return this.domain.figures((performance.now() - this.#started) / 1000);
+  }
+}

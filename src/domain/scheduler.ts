@@ -1,0 +1,84 @@
+import type { Domain } from './domain.ts';
+
+/** One slice of the event loop, in milliseconds: a page or a server stays responsive. */
+const SLICE = 4;
+/** Longest sleep; browsers and Node take no more than 2^31 − 1 ms. */
+const LONGEST_SLEEP = 60_000;
+
+/** Told when a domain's state is no longer `running`. */
+export interface Ended {
+  ended(): void;
+}
+
+/**
+ * Lets domains take turns on the event loop: slices of a few milliseconds while anything can run, timers while all
+ * sleep. An idle host uses no processor.
+ */
+export class Scheduler {
+  readonly #domains = new Map<Domain, Ended>();
+  readonly #channel = new MessageChannel();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+  #posted = false;
+  #closed = false;
+
+  constructor() {
+    this.#channel.port1.onmessage = () => {
+      this.#posted = false;
+      this.#slice();
+    };
+  }
+
+  add(domain: Domain, ended: Ended): void {
+    this.#domains.set(domain, ended);
+    domain.onWork = () => this.#post();
+    this.#post();
+  }
+
+  remove(domain: Domain): void {
+    this.#domains.delete(domain);
+  }
+
+  close(): void {
+    this.#closed = true;
+    clearTimeout(this.#timer);
+    this.#channel.port1.close();
+  }
+
+  #post(): void {
+    if (this.#posted || this.#closed) return;
+    this.#posted = true;
+    clearTimeout(this.#timer);
+    this.#channel.port2.postMessage(0);
+  }
+
+  #slice(): void {
+    const end = performance.now() + SLICE;
+    do {
+      let worked = false;
+      for (const [domain, watcher] of [...this.#domains]) {
+        domain.catchUp();
+        if (domain.state.kind === 'running' && !domain.idle) {
+          domain.turn();
+          worked = true;
+        }
+        if (domain.state.kind !== 'running') watcher.ended();
+      }
+      if (!worked) {
+        this.#sleep();
+        return;
+      }
+    } while (performance.now() < end && this.#domains.size > 0);
+    if (this.#domains.size > 0) this.#post();
+  }
+
+  /** Until the first timer of any domain, or until one gets work from outside. */
+  #sleep(): void {
+    let milliseconds = LONGEST_SLEEP;
+    for (const domain of this.#domains.keys()) {
+      milliseconds = Math.min(milliseconds, domain.millisecondsToDeadline());
+    }
+    clearTimeout(this.#timer);
+    if (this.#closed || this.#domains.size === 0) return;
+    this.#timer = setTimeout(() => this.#slice(), Math.max(0, milliseconds));
+  }
+}

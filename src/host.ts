@@ -1,0 +1,134 @@
+import type { BootOptions, Host, HostOptions, VirtualMachine } from './api.ts';
+import { InputError } from './boot/input-error.ts';
+import { createSymbolizer } from './boot/kallsyms.ts';
+import { type KernelImage, loadKernel } from './boot/kernel.ts';
+import { refuseHopelessMemory, requireMemory, requireXenNotes } from './boot/requirements.ts';
+import { ProcessorGroup } from './cpu/processor.ts';
+import type { Symbolizer } from './inspect/text.ts';
+import { HostClock, VirtualClock } from './interfaces/xen/clock.ts';
+import { overheadFrames, XenDomain } from './interfaces/xen/domain.ts';
+import { FramePool, OutOfFrames } from './memory/frame-pool.ts';
+import { HostMemory } from './memory/host-memory.ts';
+import { PAGE_SIZE } from './x86/brand.ts';
+import { Machine } from './domain/machine.ts';
+import { OutputQueue } from './domain/output-queue.ts';
+import { Scheduler } from './domain/scheduler.ts';
+
+/** Room for what is not a frame: decoded code (32 MiB), its table, TLBs, state blocks. */
+const CONTROL_BYTES = 48 << 20;
+
+/** Wall clock, uuid and entropy of a deterministic guest: any fixed values would do. */
+const DETERMINISTIC_EPOCH = 1_700_000_000;
+
+/** Domains, their shared memory, and the loop that lets them take turns. */
+export class RingHost implements Host {
+  readonly #group: ProcessorGroup;
+  readonly #scheduler = new Scheduler();
+  readonly #machines = new Set<Machine>();
+  #nextDomain = 1;
+  #closed = false;
+
+  constructor(options: HostOptions) {
+    const guestPages = Math.ceil(options.memory / PAGE_SIZE);
+    const frames = guestPages + overheadFrames(guestPages);
+    const memory = new HostMemory(frames * PAGE_SIZE + CONTROL_BYTES);
+    this.#group = new ProcessorGroup(memory, new FramePool(memory, frames));
+  }
+
+  async boot(options: BootOptions): Promise<VirtualMachine> {
+    if (this.#closed) throw new Error('the host is closed');
+    const { kernel: file, initrd = new Uint8Array(0), memory } = options;
+    if (options.interface !== undefined && options.interface !== 'xen') {
+      throw new InputError(`the interface ${options.interface} is not built yet; use xen`);
+    }
+    if (options.paging !== undefined && options.paging !== 'direct') {
+      throw new InputError(`${options.paging} paging is not built yet; use direct`);
+    }
+    refuseHopelessMemory(file, initrd.length, memory);
+    const kernel = loadKernel(file);
+    requireXenNotes(kernel);
+    requireMemory(kernel, initrd.length, memory);
+    const id = this.#nextDomain++;
+    const deterministic = options.deterministic ?? false;
+    const pages = Math.floor(memory / PAGE_SIZE);
+    const output = new OutputQueue();
+    const random = deterministic ? seededRandom(id) : (out: Uint32Array<ArrayBuffer>) => void crypto.getRandomValues(out);
+    const uuidWords = new Uint32Array(4);
+    for (let half = 0; half < 2; half++) random(uuidWords.subarray(half * 2, half * 2 + 2));
+    const now = deterministic ? DETERMINISTIC_EPOCH * 1000 : Date.now();
+    let domain: XenDomain;
+    try {
+      domain = new XenDomain({
+        id,
+        name: `guest${id}`,
+        uuid: new Uint8Array(uuidWords.buffer),
+        kernel,
+        initrd,
+        commandLine: options.commandLine,
+        pages,
+        vcpus: options.vcpus,
+        group: this.#group,
+        clock: deterministic
+          ? new VirtualClock(() => domain?.instructions ?? 0)
+          : new HostClock(() => performance.now()),
+        wallclock: { seconds: Math.floor(now / 1000), nanoseconds: (now % 1000) * 1_000_000 },
+        random,
+        consoleSink: (bytes) => output.push(bytes),
+        exactTurns: deterministic,
+        symbolize: symbolizer(kernel),
+      });
+    } catch (error) {
+      if (!(error instanceof OutOfFrames)) throw error;
+      throw new InputError(`the host has no memory left for a guest of ${memory >> 20}M; raise --host-memory`);
+    }
+    const machine = new Machine(domain, output, () => this.#end(machine));
+    this.#machines.add(machine);
+    this.#scheduler.add(domain, machine);
+    return machine;
+  }
+
+  #end(machine: Machine): void {
+    this.#scheduler.remove(machine.domain);
+    this.#machines.delete(machine);
+    machine.domain.destroy();
+  }
+
+  statistics(): object {
+    const { pool, code } = this.#group.parts;
+    return {
+      frames: { total: pool.total, available: pool.available },
+      decodedInstructions: code.decodedInstructions,
+      droppedBlocks: code.droppedBlocks,
+      coldHandlers: this.#group.interpreter.coldHandlers,
+    };
+  }
+
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    for (const machine of [...this.#machines]) machine.stop();
+    this.#scheduler.close();
+  }
+}
+
+/** A small generator (xorshift) for guests that must run the same way each time; not for secrets. */
+function seededRandom(seed: number): (out: Uint32Array) => void {
+  let state = (seed * 0x9e37_79b9) | 1;
+  return (out) => {
+    for (let index = 0; index < out.length; index++) {
+      state ^= state << 13;
+      state ^= state >>> 17;
+      state ^= state << 5;
+      out[index] = state;
+    }
+  };
+}
+
+/** Names for addresses of the guest's kernel; without symbols in the image, none. */
+function symbolizer(kernel: KernelImage): Symbolizer {
+  const symbols = createSymbolizer(kernel);
+  return (address) => {
+    const symbol = symbols?.lookup(BigInt.asUintN(64, BigInt(address)));
+    return symbol && { name: symbol.name, offset: Number(symbol.offset) };
+  };
+}
