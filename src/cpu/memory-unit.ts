@@ -3,8 +3,8 @@ import type { HostMemory } from '../memory/host-memory.ts';
 import {
   type Frame,
   type GuestVirtual,
-  highWord,
   type HostAddress,
+  highWord,
   isCanonical,
   joinSigned,
   lowWord,
@@ -46,6 +46,7 @@ export class MemoryUnit implements GuestMemory {
   readonly emptyTlb: Tlb;
   /** Whether accesses that are not aligned to their size fault. */
   alignmentChecked = false;
+  #metNotCanonical = false;
   readonly controls: WalkControls = { cr0: 0, efer: 0 };
   translation: Translation = { format: 'none', frames: new Int32Array(0) };
   kernelRoot = -1;
@@ -100,6 +101,7 @@ export class MemoryUnit implements GuestMemory {
   }
 
   #notCanonical(): Exit {
+    this.#metNotCanonical = true;
     return this.#raise(Vector.generalProtection);
   }
 
@@ -220,11 +222,7 @@ export class MemoryUnit implements GuestMemory {
     }
     const failed = this.loadMiss(bytes);
     if (failed !== 0) return failed;
-    memory.u8.copyWithin(
-      this.#state + GATHER,
-      this.#state + State.missValue,
-      this.#state + State.missValue + bytes,
-    );
+    memory.u8.copyWithin(this.#state + GATHER, this.#state + State.missValue, this.#state + State.missValue + bytes);
     u32[pointerWord] = this.#state + GATHER;
     u32[pendingWord] = bytes;
     return 0;
@@ -240,11 +238,12 @@ export class MemoryUnit implements GuestMemory {
     return this.#storeFrom(this.#state + GATHER, low, high, bytes, this.#userMode);
   }
 
-  /** Checks that `bytes` (below a page) at `missAddress` can be written. */
+  /** Checks that `bytes` (below a page) at `missAddress` can be written; up to 8 bytes are one aligned access. */
   probeWrite(bytes: number): number {
     const { u32 } = this.#parts.memory;
     const low = u32[this.#word + State.missAddress / 4] as number;
     const high = u32[this.#word + State.missAddress / 4 + 1] as number;
+    if (bytes <= 8 && isCanonical(high) && this.#isMisaligned(low, bytes)) return this.#raise(Vector.alignmentCheck);
     return this.#checkWritable(low, high, bytes, this.#userMode);
   }
 
@@ -262,12 +261,17 @@ export class MemoryUnit implements GuestMemory {
   /** Translates for a code fetch with the current privilege; −1 with the exception left in the state block. */
   fetch(low: number, high: number): HostAddress {
     if (!isCanonical(high)) {
-      this.#notCanonical();
+      this.#raise(Vector.generalProtection);
       return -1 as HostAddress;
     }
-    const address = this.#translate(low, high, Access.fetch, this.#userMode);
+    const address = this.tryFetch(low, high);
     if (address < 0) this.#pageFault(low, high);
     return address;
+  }
+
+  /** As `fetch` of a canonical address, but leaves no exception. */
+  tryFetch(low: number, high: number): HostAddress {
+    return this.#translate(low, high, Access.fetch, this.#userMode);
   }
 
   translate(address: GuestVirtual, access: Access, userAccess = false): HostAddress {
@@ -278,16 +282,31 @@ export class MemoryUnit implements GuestMemory {
     return isCanonical(high) ? this.#translate(low, high, access, userAccess) : (-1 as HostAddress);
   }
 
-  /** A load as the guest's own, with its privilege: `missValue` holds it, or the exception stands in the state block. */
-  loadAt(address: GuestVirtual, bytes: number): boolean {
+  /**
+   * A load as the guest's own, with its privilege: `missValue` holds it, or the exception stands in the state block.
+   * An address that is not canonical raises `notCanonical`.
+   */
+  loadAt(address: GuestVirtual, bytes: number, notCanonical = Vector.generalProtection): boolean {
     this.#setMissAddress(address);
-    return this.loadMiss(bytes) === 0;
+    return this.loadMiss(bytes) === 0 || this.#failAs(notCanonical);
   }
 
   /** A store of `missValue` as the guest's own. */
-  storeAt(address: GuestVirtual, bytes: number): boolean {
+  storeAt(address: GuestVirtual, bytes: number, notCanonical = Vector.generalProtection): boolean {
     this.#setMissAddress(address);
-    return this.storeMiss(bytes) === 0;
+    return this.storeMiss(bytes) === 0 || this.#failAs(notCanonical);
+  }
+
+  #failAs(notCanonical: Vector): false {
+    if (this.takeNotCanonical()) this.#raise(notCanonical);
+    return false;
+  }
+
+  /** Whether the last exception came from an address that is not canonical; asked once. */
+  takeNotCanonical(): boolean {
+    const met = this.#metNotCanonical;
+    this.#metNotCanonical = false;
+    return met;
   }
 
   #setMissAddress(address: GuestVirtual): void {

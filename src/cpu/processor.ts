@@ -10,10 +10,10 @@ import { Exit } from './exits.ts';
 import { createSseUnit } from './float/sse.ts';
 import { createX87Unit, type X87Unit } from './float/x87.ts';
 import { FrameMark, FrameMarks } from './frame-marks.ts';
+import { createHelpers } from './helpers.ts';
 import { type HostFunctions, Interpreter, TABLE_SIZE } from './interpreter/interpreter.ts';
 import { BLOCK_LIMIT, Link, PseudoHandler, RecordField } from './interpreter/record.ts';
 import { endsBlock, shapeOf, writePseudo, writeRecord, writeSegment } from './interpreter/record-builder.ts';
-import { createHelpers } from './helpers.ts';
 import { type HostParts, MemoryUnit } from './memory-unit.ts';
 import type { Descriptor, DescriptorSource, ProcessorApi } from './processor-api.ts';
 import { SYSTEM_OPERATIONS } from './semantics/control.ts';
@@ -296,7 +296,7 @@ export class Processor implements ProcessorApi {
     const base =
       descriptor === null
         ? 0
-        : (((descriptor.high & 0xff00_0000) | ((descriptor.high & 0xff) << 16) | (descriptor.low >>> 16)) >>> 0);
+        : ((descriptor.high & 0xff00_0000) | ((descriptor.high & 0xff) << 16) | (descriptor.low >>> 16)) >>> 0;
     const raw = descriptor === null ? 0 : (descriptor.high & 0xf_0000) | (descriptor.low & 0xffff);
     const limit = granular ? ((raw << 12) | 0xfff) >>> 0 : raw;
     u32[this.#word + State.segmentSelector / 4 + segment] = selector & 0xffff;

@@ -330,8 +330,7 @@ function offsetInCode(processor: Processor, offset: number): boolean {
   const { low, high } = codeScratch;
   const raw = (high & 0xf_0000) | (low & 0xffff);
   const limit = (high & 0x80_0000) !== 0 ? ((raw << 12) | 0xfff) >>> 0 : raw;
-  const inside =
-    (high & LONG_CODE) !== 0 ? offset >= -(2 ** 47) && offset < 2 ** 47 : offset >= 0 && offset <= limit;
+  const inside = (high & LONG_CODE) !== 0 ? offset >= -(2 ** 47) && offset < 2 ** 47 : offset >= 0 && offset <= limit;
   if (!inside) processor.raise(Vector.generalProtection);
   return inside;
 }
@@ -389,12 +388,7 @@ function farReturn(processor: Processor, instruction: Instruction): SystemResult
 
 /** Flags that IRET and POPF change in ring 3. The interrupt flag is added where IOPL allows it; IOPL never changes. */
 const USER_FLAGS =
-  ARITHMETIC_FLAGS |
-  Flag.trap |
-  Flag.direction |
-  Flag.nestedTask |
-  Flag.alignmentCheck |
-  Flag.identification;
+  ARITHMETIC_FLAGS | Flag.trap | Flag.direction | Flag.nestedTask | Flag.alignmentCheck | Flag.identification;
 
 function loadUserFlags(processor: Processor, image: number, size: number, more: number): void {
   const { flags } = processor;
@@ -481,7 +475,9 @@ function verify(processor: Processor, instruction: Instruction): SystemResult {
     const conforming = code && (high & 0x400) !== 0;
     const reachable = conforming || (processor.privilege <= dpl && (selector & 3) <= dpl);
     valid =
-      (high & NOT_SYSTEM) !== 0 && reachable && (instruction.operation === 'verw' ? !code && enabled : !code || enabled);
+      (high & NOT_SYSTEM) !== 0 &&
+      reachable &&
+      (instruction.operation === 'verw' ? !code && enabled : !code || enabled);
   }
   processor.flags = (processor.flags & ~Flag.zero) | (valid ? Flag.zero : 0);
   return complete(processor);

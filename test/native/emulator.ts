@@ -332,10 +332,10 @@ class ProcessorEmulator implements Emulator {
       selectors: {
         cs: processor.selector(SegmentRegister.cs),
         ss: processor.selector(SegmentRegister.ss),
-        ds: processor.selector(SegmentRegister.ds),
-        es: processor.selector(SegmentRegister.es),
-        fs: processor.selector(SegmentRegister.fs),
-        gs: processor.selector(SegmentRegister.gs),
+        ds: visibleSelector(processor.selector(SegmentRegister.ds)),
+        es: visibleSelector(processor.selector(SegmentRegister.es)),
+        fs: visibleSelector(processor.selector(SegmentRegister.fs)),
+        gs: visibleSelector(processor.selector(SegmentRegister.gs)),
       },
     };
   }
@@ -366,6 +366,11 @@ const HAS_ERROR_CODE: ReadonlySet<number> = new Set([
   Vector.generalProtection,
   Vector.pageFault,
 ]);
+
+/** The kernel's way back to ring 3 clears the RPL of null selectors in data segments (SDM vol. 2A, IRET). */
+function visibleSelector(selector: number): number {
+  return (selector & ~3) === 0 ? 0 : selector;
+}
 
 export function createEmulator(): Emulator {
   return new ProcessorEmulator();

@@ -18,11 +18,11 @@ import {
   i64,
   leS,
   leU,
-  load128,
+  load8U32,
   load16U32,
   load32,
   load64,
-  load8U32,
+  load128,
   loadInteger,
   ltS,
   ltU,
@@ -32,9 +32,9 @@ import {
   select,
   shl,
   shrU,
-  store128,
   store32,
   store64,
+  store128,
   storeInteger,
   sub,
   type V128,
@@ -108,9 +108,7 @@ export class RecordContext implements Context {
   setRegister(register: number, bytes: number, value: I64): void {
     const offset = State.registers + register * 8;
     this.fn.store(
-      bytes === 4
-        ? store64(this.state, zeroExtend(value, 4), offset)
-        : storeInteger(bytes, this.state, value, offset),
+      bytes === 4 ? store64(this.state, zeroExtend(value, 4), offset) : storeInteger(bytes, this.state, value, offset),
     );
   }
 
@@ -183,12 +181,7 @@ export class RecordContext implements Context {
     this.write(operand, value);
   }
 
-  updateAt(
-    bytes: number,
-    linear: I64,
-    compute: (old: I64) => I64,
-    after: (old: I64) => void,
-  ): void {
+  updateAt(bytes: number, linear: I64, compute: (old: I64) => I64, after: (old: I64) => void): void {
     const { fn } = this;
     const address = this.let(linear);
     const entry = this.let(this.#tlbEntry(address));
@@ -259,29 +252,43 @@ export class RecordContext implements Context {
   }
 
   address(bytes: number, write: boolean): I64 {
-    return this.shape.memory === 'base'
-      ? this.effectiveOffset()
-      : this.linear(this.effectiveOffset(), bytes, write);
+    return this.shape.memory === 'base' ? this.effectiveOffset() : this.linear(this.effectiveOffset(), bytes, write);
   }
 
   linear(offset: I64, bytes: number, write: boolean, segment?: number): I64 {
     const { fn } = this;
-    if (this.shape.long) {
-      if (segment === undefined) {
-        const base = add(this.state, shl(this.#recordSegment(), i32(3)));
-        return add(load64(base), offset);
-      }
-      return segment < 4 ? offset : add(load64(this.state, State.segmentBase + segment * 8), offset);
-    }
+    if (this.shape.long) return this.flatLinear(offset, segment);
     const number = segment === undefined ? this.let(this.#recordSegment()) : i32(segment);
     const value = this.let(offset);
-    const checks = load32(add(this.state, shl(number, i32(2))), State.segmentChecked);
-    fn.if(checks, () => {
+    fn.if(this.#segmentChecks(number), () => {
       fn.store(store64(this.state, value, State.missAddress));
       this.checked(this.host('segmentCheck', number, i32(bytes | (write ? 0x100 : 0))));
     });
-    const base = load64(add(this.state, shl(number, i32(3))), State.segmentBase);
-    return zeroExtend(add(base, value), 4);
+    return this.#legacyLinear(number, value);
+  }
+
+  flatLinear(offset: I64, segment?: number): I64 {
+    if (!this.shape.long)
+      return this.#legacyLinear(segment === undefined ? this.#recordSegment() : i32(segment), offset);
+    if (segment === undefined) {
+      const base = add(this.state, shl(this.#recordSegment(), i32(3)));
+      return add(load64(base), offset);
+    }
+    return segment < 4 ? offset : add(load64(this.state, State.segmentBase + segment * 8), offset);
+  }
+
+  isFlat(segment?: number): I32 {
+    if (this.shape.long) return i32(1);
+    return eqz(this.#segmentChecks(segment === undefined ? this.#recordSegment() : i32(segment)));
+  }
+
+  #segmentChecks(segment: I32): I32 {
+    return load32(add(this.state, shl(segment, i32(2))), State.segmentChecked);
+  }
+
+  #legacyLinear(segment: I32, offset: I64): I64 {
+    const base = load64(add(this.state, shl(segment, i32(3))), State.segmentBase);
+    return zeroExtend(add(base, offset), 4);
   }
 
   #tlbEntry(address: I64): I32 {
@@ -530,9 +537,7 @@ export class RecordContext implements Context {
 
   jump(target: I64): void {
     this.#ways.jump(
-      this.shape.long
-        ? target
-        : zeroExtend(add(this.#codeBase(), zeroExtend(target, this.shape.operandSize)), 4),
+      this.shape.long ? target : zeroExtend(add(this.#codeBase(), zeroExtend(target, this.shape.operandSize)), 4),
     );
   }
 
@@ -612,10 +617,7 @@ export function emitFlags(fn: FunctionBuilder): void {
   const bit = (value: I32, mask: number) => select(value, i32(mask), i32(0));
   // The parity flag is set for an even number of ones in the low byte.
   const odd = and(wrap(popcnt(and(result, i64(0xff)))), i32(1));
-  fn.set(
-    bits,
-    or(or(bit(eqz(result), 0x40), bit(ltS(result, i64(0)), 0x80)), bit(eqz(odd), 0x04)),
-  );
+  fn.set(bits, or(or(bit(eqz(result), 0x40), bit(ltS(result, i64(0)), 0x80)), bit(eqz(odd), 0x04)));
   fn.if(eq(kind, i32(FlagKind.logic)), () => fn.return(bits));
   fn.if(eq(kind, i32(FlagKind.result)), () => fn.return(or(bits, wrap(a))));
   const carries = fn.local('i64');
@@ -640,9 +642,7 @@ export function emitFlags(fn: FunctionBuilder): void {
 export function emitCarry(fn: FunctionBuilder, flagsFunction: number): void {
   const state = fn.parameter(0, 'i32');
   const kind = fn.let(load32(state, State.flagKind));
-  fn.if(eq(kind, i32(FlagKind.sub)), () =>
-    fn.return(ltU(load64(state, State.flagA), load64(state, State.flagB))),
-  );
+  fn.if(eq(kind, i32(FlagKind.sub)), () => fn.return(ltU(load64(state, State.flagA), load64(state, State.flagB))));
   fn.if(eq(kind, i32(FlagKind.logic)), () => fn.return(i32(0)));
   fn.if(eq(kind, i32(FlagKind.result)), () => fn.return(and(load32(state, State.flagA), i32(1))));
   fn.return(and(callOf('i32', flagsFunction, state), i32(1)));

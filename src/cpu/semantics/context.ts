@@ -32,7 +32,24 @@ export interface Shape {
   readonly repeat: 'none' | 'equal' | 'notEqual';
 }
 
-export const CONDITIONS = ['o', 'no', 'b', 'ae', 'e', 'ne', 'be', 'a', 's', 'ns', 'p', 'np', 'l', 'ge', 'le', 'g'] as const;
+export const CONDITIONS = [
+  'o',
+  'no',
+  'b',
+  'ae',
+  'e',
+  'ne',
+  'be',
+  'a',
+  's',
+  'ns',
+  'p',
+  'np',
+  'l',
+  'ge',
+  'le',
+  'g',
+] as const;
 export type Condition = (typeof CONDITIONS)[number];
 
 /**
@@ -79,6 +96,10 @@ export interface Context {
   address(bytes: number, write: boolean): I64;
   /** Linear address of `offset` in a segment (0–5, or the instruction's own when omitted); checks legacy limits. */
   linear(offset: I64, bytes: number, write: boolean, segment?: number): I64;
+  /** The same without checks, for a segment that `isFlat` vouches for. */
+  flatLinear(offset: I64, segment?: number): I64;
+  /** Whether no offset in the segment needs a check. */
+  isFlat(segment?: number): I32;
   load(bytes: number, linear: I64, signed?: boolean): I64;
   store(bytes: number, linear: I64, value: I64): void;
   /** Faults unless all bytes can be written; for stores in several parts. */

@@ -1,7 +1,8 @@
-import { OperandKind } from '../decode/instruction.ts';
 import { Vector } from '../../x86/registers.ts';
+import { OperandKind, SegmentRegister } from '../decode/instruction.ts';
 import { Exit } from '../exits.ts';
 import {
+  add,
   and,
   eqz,
   gtS,
@@ -17,7 +18,6 @@ import {
   sub,
   wrap,
   zeroExtend,
-  add,
 } from '../wasm/expression.ts';
 import { CONDITIONS, type Context, type Semantics } from './context.ts';
 import { push, stackMask } from './integer-move.ts';
@@ -34,10 +34,13 @@ function isRelative(c: Context): boolean {
   return c.shape.operands[0]?.kind === OperandKind.relative;
 }
 
-/** Addresses that are not canonical fault at the jump, with nothing changed. */
-function requireCanonical(c: Context, target: I64): void {
+/** Addresses that are not canonical fault at the jump, with nothing changed. `first` may raise another fault before. */
+function requireCanonical(c: Context, target: I64, first = () => {}): void {
   if (!c.shape.long) return;
-  c.fn.if(ne(shrS(shl(target, i64(16)), i64(16)), target), () => c.raise(Vector.generalProtection));
+  c.fn.if(ne(shrS(shl(target, i64(16)), i64(16)), target), () => {
+    first();
+    c.raise(Vector.generalProtection);
+  });
 }
 
 const jump: Semantics = (c) => {
@@ -58,7 +61,9 @@ const call: Semantics = (c) => {
     return;
   }
   const target = c.let(c.read(0));
-  requireCanonical(c, target);
+  requireCanonical(c, target, () => {
+    c.probeWrite(c.linear(sub(c.register(RSP, 8), i64(size)), size, true, SegmentRegister.ss), size);
+  });
   push(c, size, c.nextAddress());
   c.jump(target);
 };
@@ -87,8 +92,7 @@ const loop =
   (c) => {
     const size = c.shape.addressSize;
     const count = c.let(zeroExtend(sub(c.register(RCX, size), i64(1)), size));
-    const taken =
-      zero === null ? ne(count, i64(0)) : and(ne(count, i64(0)), c.condition(zero ? 'e' : 'ne'));
+    const taken = zero === null ? ne(count, i64(0)) : and(ne(count, i64(0)), c.condition(zero ? 'e' : 'ne'));
     const decided = c.let(taken);
     c.setRegister(RCX, size, count);
     c.fn.if(decided, () => c.branch());
@@ -122,10 +126,59 @@ const system: Semantics = (c) => c.exit(Exit.system);
 
 /** Operations that always leave; a block of decoded code ends behind them. */
 export const SYSTEM_OPERATIONS = [
-  'hlt', 'cpuid', 'rdmsr', 'wrmsr', 'rdtsc', 'rdtscp', 'rdpmc', 'cli', 'sti', 'clts', 'invd', 'wbinvd', 'invlpg',
-  'lgdt', 'lidt', 'sgdt', 'sidt', 'lldt', 'sldt', 'ltr', 'str', 'smsw', 'lmsw', 'verr', 'verw', 'lar', 'lsl', 'arpl',
-  'in', 'out', 'ins', 'outs', 'iret', 'retf', 'jmpf', 'callf', 'les', 'lds', 'lss', 'lfs', 'lgs', 'swapgs', 'sysret',
-  'sysexit', 'vmcall', 'vmmcall', 'monitor', 'mwait', 'rsm', 'rdrand', 'rdseed', 'mov-system', 'pop-segment',
+  'hlt',
+  'cpuid',
+  'rdmsr',
+  'wrmsr',
+  'rdtsc',
+  'rdtscp',
+  'rdpmc',
+  'cli',
+  'sti',
+  'clts',
+  'invd',
+  'wbinvd',
+  'invlpg',
+  'lgdt',
+  'lidt',
+  'sgdt',
+  'sidt',
+  'lldt',
+  'sldt',
+  'ltr',
+  'str',
+  'smsw',
+  'lmsw',
+  'verr',
+  'verw',
+  'lar',
+  'lsl',
+  'arpl',
+  'in',
+  'out',
+  'ins',
+  'outs',
+  'iret',
+  'retf',
+  'jmpf',
+  'callf',
+  'les',
+  'lds',
+  'lss',
+  'lfs',
+  'lgs',
+  'swapgs',
+  'sysret',
+  'sysexit',
+  'vmcall',
+  'vmmcall',
+  'monitor',
+  'mwait',
+  'rsm',
+  'rdrand',
+  'rdseed',
+  'mov-system',
+  'pop-segment',
 ] as const;
 
 export const CONTROL: readonly (readonly [string, Semantics])[] = [

@@ -1,5 +1,23 @@
 import { Vector } from '../../x86/registers.ts';
-import { add, and, divU, eqz, gtU, type I64, i64, mul, ne, or, remU, select, shl, shrU, signExtend, sub, zeroExtend } from '../wasm/expression.ts';
+import {
+  add,
+  and,
+  divU,
+  eqz,
+  gtU,
+  type I64,
+  i64,
+  mul,
+  ne,
+  or,
+  remU,
+  select,
+  shl,
+  shrU,
+  signExtend,
+  sub,
+  zeroExtend,
+} from '../wasm/expression.ts';
 import type { Semantics } from './context.ts';
 
 const RAX = 0;

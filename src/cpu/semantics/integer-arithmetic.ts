@@ -1,4 +1,5 @@
 import { Vector } from '../../x86/registers.ts';
+import { State } from '../state.ts';
 import {
   add,
   and,
@@ -30,11 +31,11 @@ import {
   xor,
   zeroExtend,
 } from '../wasm/expression.ts';
-import { State } from '../state.ts';
 import type { Context, Semantics } from './context.ts';
 
 const CF = 0x1;
 const AF = 0x10;
+const ZF = 0x40;
 const OF = 0x800;
 const RAX = 0;
 const RDX = 2;
@@ -199,9 +200,7 @@ const multiplySigned: Semantics = (c) => {
   const b = c.let(count === 3 ? c.readSigned(2) : c.readSigned(1));
   const product = c.let(mul(a, b));
   const result = c.let(signExtend(product, size));
-  const overflow = c.let(
-    size === 8 ? ne(highProductSigned(c, a, b), shrS(product, i64(63))) : ne(product, result),
-  );
+  const overflow = c.let(size === 8 ? ne(highProductSigned(c, a, b), shrS(product, i64(63))) : ne(product, result));
   c.write(0, result);
   c.setFlagsResult(result, c.let(bit(overflow, CF | OF)));
 };
@@ -216,9 +215,7 @@ const divide =
     if (size === 8) {
       const low = c.let(c.register(RAX, 8));
       const high = c.let(c.register(RDX, 8));
-      const short = signed
-        ? and(eq(high, shrS(low, i64(63))), ne(divisor, i64(-1)))
-        : eqz(high);
+      const short = signed ? and(eq(high, shrS(low, i64(63))), ne(divisor, i64(-1))) : eqz(high);
       c.fn.if(
         short,
         () => {
@@ -324,16 +321,10 @@ const byteSwap: Semantics = (c) => {
   }
   const ones = (mask: bigint) => i64(mask);
   const step8 = c.let(
-    or(
-      and(shrU(value, i64(8)), ones(0x00ff_00ff_00ff_00ffn)),
-      shl(and(value, ones(0x00ff_00ff_00ff_00ffn)), i64(8)),
-    ),
+    or(and(shrU(value, i64(8)), ones(0x00ff_00ff_00ff_00ffn)), shl(and(value, ones(0x00ff_00ff_00ff_00ffn)), i64(8))),
   );
   const step16 = c.let(
-    or(
-      and(shrU(step8, i64(16)), ones(0x0000_ffff_0000_ffffn)),
-      shl(and(step8, ones(0x0000_ffff_0000_ffffn)), i64(16)),
-    ),
+    or(and(shrU(step8, i64(16)), ones(0x0000_ffff_0000_ffffn)), shl(and(step8, ones(0x0000_ffff_0000_ffffn)), i64(16))),
   );
   c.write(0, size === 4 ? step16 : or(shrU(step16, i64(32)), shl(step16, i64(32))));
 };
@@ -383,32 +374,47 @@ const checksum: Semantics = (c) => {
   c.write(0, crc);
 };
 
-/** CMPXCHG8B and CMPXCHG16B: one translation for all bytes; the memory is written in both outcomes. */
-const compareExchangeWide: Semantics = (c) => {
-  const bytes = c.shape.operands[0]?.size ?? 8;
-  const half = bytes / 2;
-  const RCX = 1;
-  const RBX = 3;
-  const address = c.let(c.address(bytes, true));
-  if (bytes === 16) c.fn.if(ne(and(address, i64(15)), i64(0)), () => c.raise(Vector.generalProtection));
-  if (bytes === 16) c.probeWrite(address, bytes);
-  const low = c.let(c.load(half, address));
-  const high = c.let(c.load(half, add(address, i64(half))));
-  const equal = c.let(and(eq(low, c.register(RAX, half)), eq(high, c.register(RDX, half))));
-  const flags = c.let(and(c.flags(), i64(~0x40)));
-  const value = (source: number, old: I64) => select(equal, c.register(source, half), old);
-  if (bytes === 8) {
-    // A live page-table entry must never be seen half written.
-    c.store(8, address, or(value(RBX, low), shl(value(RCX, high), i64(32))));
-  } else {
-    c.store(8, address, value(RBX, low));
-    c.store(8, add(address, i64(8)), value(RCX, high));
-  }
+const RCX = 1;
+const RBX = 3;
+
+/** One translation: a live page-table entry must never be seen half written. The memory is written in both outcomes. */
+const compareExchange8: Semantics = (c) => {
+  const pair = (low: number, high: number) => or(c.register(low, 4), shl(c.register(high, 4), i64(32)));
+  const expected = c.let(pair(RAX, RDX));
+  const equal = c.fn.local('i32');
+  c.update(
+    0,
+    (old) => {
+      c.fn.set(equal, eq(old, expected));
+      return select(equal, pair(RBX, RCX), old);
+    },
+    (old) => {
+      const flags = c.let(and(c.flags(), i64(~ZF)));
+      c.fn.if(eqz(equal), () => {
+        c.setRegister(RAX, 4, old);
+        c.setRegister(RDX, 4, shrU(old, i64(32)));
+      });
+      c.setFlagsExplicit(or(flags, bit(equal, ZF)));
+    },
+  );
+};
+
+const compareExchange16: Semantics = (c) => {
+  const address = c.let(c.address(16, true));
+  c.fn.if(ne(and(address, i64(15)), i64(0)), () => c.raise(Vector.generalProtection));
+  // What can be read may still be read-only: the first access is the write's.
+  c.probeWrite(address, 16);
+  const low = c.let(c.load(8, address));
+  const high = c.let(c.load(8, add(address, i64(8))));
+  const equal = c.let(and(eq(low, c.register(RAX, 8)), eq(high, c.register(RDX, 8))));
+  const flags = c.let(and(c.flags(), i64(~ZF)));
+  c.store(8, address, select(equal, c.register(RBX, 8), low));
+  c.store(8, add(address, i64(8)), select(equal, c.register(RCX, 8), high));
   c.fn.if(eqz(equal), () => {
-    c.setRegister(RAX, half, low);
-    c.setRegister(RDX, half, high);
+    c.setRegister(RAX, 8, low);
+    c.setRegister(RDX, 8, high);
   });
-  c.setFlagsExplicit(or(flags, bit(equal, 0x40)));
+  c.setFlagsExplicit(or(flags, bit(equal, ZF)));
 };
 
 export const INTEGER_ARITHMETIC: readonly (readonly [string, Semantics])[] = [
@@ -433,8 +439,8 @@ export const INTEGER_ARITHMETIC: readonly (readonly [string, Semantics])[] = [
   ['cwd', extendToData],
   ['xadd', exchangeAdd],
   ['cmpxchg', compareExchange],
-  ['cmpxchg8b', compareExchangeWide],
-  ['cmpxchg16b', compareExchangeWide],
+  ['cmpxchg8b', compareExchange8],
+  ['cmpxchg16b', compareExchange16],
   ['bswap', byteSwap],
   ['bsf', scan(true)],
   ['bsr', scan(false)],

@@ -1,5 +1,5 @@
-import { OperandKind, SegmentRegister } from '../decode/instruction.ts';
 import { Flag } from '../../x86/registers.ts';
+import { OperandKind, SegmentRegister } from '../decode/instruction.ts';
 import { Exit } from '../exits.ts';
 import { State } from '../state.ts';
 import {
@@ -115,32 +115,28 @@ const popOperand: Semantics = (c) => {
   c.setRegister(RSP, 8, after);
 };
 
+/** Stores before a fault stay; they lie below the stack pointer, and the instruction makes them again. */
 const pushAll: Semantics = (c) => {
   const size = c.shape.operandSize;
   const pointer = c.let(stackPointer(c));
-  const lowest = c.let(moved(c, pointer, -8 * size));
-  c.probeWrite(c.linear(lowest, 1, true, SegmentRegister.ss), 8 * size);
   for (let register = 0; register < 8; register++) {
     const slot = c.let(moved(c, pointer, -(register + 1) * size));
     c.store(size, c.linear(slot, size, true, SegmentRegister.ss), c.register(register, size));
   }
-  setStackPointer(c, lowest);
+  setStackPointer(c, c.let(moved(c, pointer, -8 * size)));
 };
 
+/** As processors do, registers before a fault are loaded already; RSP moves at the end. */
 const popAll: Semantics = (c) => {
   const size = c.shape.operandSize;
-  const values: I64[] = [];
   for (let register = 7; register >= 0; register--) {
-    values[register] = top(c, size, (7 - register) * size);
-  }
-  for (let register = 0; register < 8; register++) {
-    const value = values[register];
-    if (register !== RSP && value) c.setRegister(register, size, value);
+    const value = top(c, size, (7 - register) * size);
+    if (register !== RSP) c.setRegister(register, size, value);
   }
   dropStack(c, 8 * size);
 };
 
-/** ENTER with nesting level 0–31. */
+/** ENTER with nesting level 0–31. Stores before a fault stay, as with PUSHA. */
 const enter: Semantics = (c) => {
   const size = c.shape.operandSize;
   const allocation = c.let(and(c.immediate(), i64(0xffff)));
@@ -150,9 +146,6 @@ const enter: Semantics = (c) => {
   const base = c.fn.local('i64');
   const count = c.fn.local('i32');
   const mask = c.shape.long ? i64(-1) : c.let(stackMask(c));
-  // All bytes that will be written, and the final stack top, are probed first.
-  const total = c.let(add(i32(size), select(level, mulBy(level, size), i32(0))));
-  c.probeWrite(c.linear(and(sub(c.let(stackPointer(c)), extendU(total)), mask), 1, true, SegmentRegister.ss), total);
   c.fn.set(pointer, frame);
   c.store(size, c.linear(frame, size, true, SegmentRegister.ss), c.register(RBP, size));
   c.fn.if(level, () => {
@@ -172,8 +165,11 @@ const enter: Semantics = (c) => {
     c.fn.set(pointer, and(sub(pointer, i64(size)), mask));
     c.store(size, c.linear(pointer, size, true, SegmentRegister.ss), frame);
   });
+  // The stack must be writable where it ends up (SDM vol. 2A, ENTER).
+  const end = c.let(and(sub(pointer, allocation), mask));
+  c.probeWrite(c.linear(end, size, true, SegmentRegister.ss), size);
   c.setRegister(RBP, size, frame);
-  setStackPointer(c, c.let(sub(pointer, allocation)));
+  setStackPointer(c, end);
 };
 
 function mulBy(value: I32, size: number): I32 {

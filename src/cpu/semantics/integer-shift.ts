@@ -192,29 +192,21 @@ const doubleShift =
         const away = c.let(sub(i64(width), count));
         if (size === 8) {
           const none = eqz(count);
-          const moved = left
-            ? or(shl(value, count), shrU(filler, away))
-            : or(shrU(value, count), shl(filler, away));
+          const moved = left ? or(shl(value, count), shrU(filler, away)) : or(shrU(value, count), shl(filler, away));
           result = c.let(select(none, value, moved));
           carry = c.let(and(left ? shrU(value, away) : shrU(value, sub(count, i64(1))), i64(1)));
         } else if (size === 4) {
           // Both words side by side fit 64 bits.
-          const pair = c.let(
-            left ? or(shl(value, i64(32)), filler) : or(shl(filler, i64(32)), value),
-          );
+          const pair = c.let(left ? or(shl(value, i64(32)), filler) : or(shl(filler, i64(32)), value));
           const moved = left ? shrU(shl(pair, count), i64(32)) : shrU(pair, count);
           result = c.let(signExtend(moved, 4));
-          carry = c.let(
-            and(left ? shrU(pair, sub(i64(64), count)) : shrU(pair, sub(count, i64(1))), i64(1)),
-          );
+          carry = c.let(and(left ? shrU(pair, sub(i64(64), count)) : shrU(pair, sub(count, i64(1))), i64(1)));
         } else {
           // value : filler : value, 48 bits, so that counts up to 31 bring the first word round again.
           const triple = c.let(or(or(shl(value, i64(32)), shl(filler, i64(16))), value));
           const moved = left ? shrU(shl(triple, count), i64(32)) : shrU(triple, count);
           result = c.let(signExtend(moved, 2));
-          carry = c.let(
-            and(left ? shrU(triple, sub(i64(48), count)) : shrU(triple, sub(count, i64(1))), i64(1)),
-          );
+          carry = c.let(and(left ? shrU(triple, sub(i64(48), count)) : shrU(triple, sub(count, i64(1))), i64(1)));
         }
         return result;
       },

@@ -1,10 +1,10 @@
-import { SegmentRegister } from '../decode/instruction.ts';
 import { Flag } from '../../x86/registers.ts';
+import { SegmentRegister } from '../decode/instruction.ts';
 import {
   add,
   and,
-  eqz,
   type Expression,
+  eqz,
   extendS,
   extendU,
   geU,
@@ -17,6 +17,7 @@ import {
   ltU,
   ne,
   select,
+  shl,
   shrU,
   signExtend,
   store64,
@@ -24,7 +25,6 @@ import {
   sub,
   wrap,
   zeroExtend,
-  shl,
 } from '../wasm/expression.ts';
 import type { Context, Semantics } from './context.ts';
 

@@ -288,6 +288,8 @@ export const CONTROL_TEMPLATES: readonly Template[] = [
     name: 'verify-segment',
     forms: ['0f 00 /4 m2', '0f 00 /5 m2', '0f 02 /r v m2', '0f 03 /r v m2'],
     after: patchSelector,
+    /* Some processors ignore the LOCK prefix here, against the manual (#UD). */
+    reject: ({ builder }) => builder.code.slice(0, builder.code.indexOf(0x0f)).includes(0xf0),
     alone: true,
   },
   {
