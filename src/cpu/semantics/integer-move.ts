@@ -7,7 +7,6 @@ import {
   and,
   eqz,
   extendU,
-  type I32,
   type I64,
   i32,
   i64,
@@ -17,11 +16,11 @@ import {
   ne,
   or,
   select,
-  shl,
   shrU,
   storeInteger,
   sub,
   wrap,
+  xor,
   zeroExtend,
 } from '../wasm/expression.ts';
 import { CONDITIONS, type Context, type Semantics } from './context.ts';
@@ -172,10 +171,6 @@ const enter: Semantics = (c) => {
   setStackPointer(c, end);
 };
 
-function mulBy(value: I32, size: number): I32 {
-  return shl(value, i32(size === 8 ? 3 : size === 4 ? 2 : 1));
-}
-
 const leave: Semantics = (c) => {
   const size = c.shape.operandSize;
   const base = c.let(c.shape.long ? c.register(RBP, 8) : and(c.register(RBP, 8), stackMask(c)));
@@ -192,14 +187,15 @@ const pushFlags: Semantics = (c) => {
 
 /**
  * POPF outside ring 0: arithmetic flags, TF, DF, NT, AC and ID change; IF only when CPL ≤ IOPL; IOPL never.
- * A trap flag that gets set, and ring 0, are the host's business.
+ * A trap flag that gets set, an alignment check that changes, and ring 0 are the host's business.
  */
 const popFlags: Semantics = (c) => {
   const size = c.shape.operandSize;
   const image = c.let(wrap(top(c, size)));
   const other = c.let(c.otherFlags());
-  const privileged = or(eqz(load32(c.state, State.cpl)), ne(and(image, i32(Flag.trap)), i32(0)));
-  c.fn.if(privileged, () => c.exit(Exit.system));
+  const accessChanges = size === 2 ? i32(0) : and(xor(image, other), i32(Flag.alignmentCheck));
+  const host = or(or(and(image, i32(Flag.trap)), accessChanges), eqz(load32(c.state, State.cpl)));
+  c.fn.if(host, () => c.exit(Exit.system));
   const iopl = and(shrU(other, i32(Flag.ioplShift)), i32(3));
   const mayChangeInterrupt = c.let(leU(load32(c.state, State.cpl), iopl));
   const always = Flag.direction | Flag.nestedTask | (size === 2 ? 0 : Flag.alignmentCheck | Flag.identification);
