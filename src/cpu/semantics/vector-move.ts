@@ -100,7 +100,9 @@ const maskedMove: Semantics = (c) => {
   const index = fn.local('i32');
   if (onMmx) enterMmx(c);
   const linear = c.let(c.linear(offset, bytes, true));
-  c.probeWrite(linear, bytes);
+  // Where alignment is checked, it is that of quadwords.
+  c.probeWrite(linear, 8);
+  if (bytes > 8) c.probeWrite(linear, bytes);
   fn.set(index, i32(0));
   fn.loop((again) => {
     fn.if(shrU(load8U32(add(mask, index)), i32(7)), () => {

@@ -45,12 +45,12 @@ const NUMBERS_IN_MEMORY: ReadonlySet<string> = new Set(
     .map((key) => key.slice(0, key.indexOf(' '))),
 );
 
-/** Pieces in which an area is copied: offset and bytes of each. */
+/** Pieces in which an area is copied: offset and bytes of each. Environments are aligned when their fields are. */
 function pieces(bytes: number): [number, number][] {
   const list: [number, number][] = [];
+  const largest = bytes <= 10 ? 8 : isWide(bytes) ? 4 : 2;
   for (let offset = 0; offset < bytes; ) {
-    const rest = bytes - offset;
-    const size = rest >= 8 ? 8 : rest >= 4 ? 4 : rest >= 2 ? 2 : 1;
+    const size = Math.min(largest, 1 << (31 - Math.clz32(bytes - offset)));
     list.push([offset, size]);
     offset += size;
   }
@@ -158,6 +158,8 @@ const execute =
         probe(c, linear, isWide(bytes) ? 4 : 2, stores);
         probe(c, within(c, linear, bytes - 1), 1, stores);
       }
+      // Alignment is that of the first piece.
+      if (stores && bytes === 10) c.probeWrite(linear, 8);
       if (stores) c.probeWrite(linear, bytes);
       else loadToScratch(c, linear, bytes);
     }
