@@ -28,8 +28,9 @@ const enum Msr {
   hypercallPage = 0x4000_0000,
 }
 
+/** Write-back, write-through, uncached minus, uncached; write-combining, write-protected, uncached, uncached. */
 const PAT_LOW = 0x0007_0406;
-const PAT_HIGH = 0x0005_0100;
+const PAT_HIGH = 0x0000_0501;
 /** Fast strings, no branch trace, no precise sampling, xTPR disabled. */
 const MISC_ENABLE = 1 | (1 << 11) | (1 << 12) | (1 << 23);
 const APIC_BASE = 0xfee0_0800;

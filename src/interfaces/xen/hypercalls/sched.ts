@@ -1,6 +1,6 @@
 import { SegmentRegister } from '../../../cpu/decode/instruction.ts';
 import { type GuestVirtual, type Mfn, PAGE_SIZE } from '../../../x86/brand.ts';
-import { Cr0, Register } from '../../../x86/registers.ts';
+import { Cr0, Flag, Register } from '../../../x86/registers.ts';
 import { GUEST_GDT_ENTRIES, ShutdownReason } from '../abi.ts';
 import { Errno } from '../errno.ts';
 import { POLL_PORTS_LIMIT } from '../event-channels.ts';
@@ -131,9 +131,10 @@ const vcpuOperation: Handler = (call) => {
       return call.write(argument, domain.runstates.info(index, clock.now())) ? 0 : FAULT;
     case VcpuOperation.registerRunstateArea: {
       const area = call.readLong(argument);
+      // A processor that is still to be brought up has no tables of its own: the caller's say where the area is.
       return area === undefined
         ? FAULT
-        : domain.runstates.register(index, area as GuestVirtual, target.processor.memory);
+        : domain.runstates.register(index, area as GuestVirtual, call.vcpu.processor.memory);
     }
     case VcpuOperation.setPeriodic: {
       const period = call.readLong(argument);
@@ -162,7 +163,7 @@ const vcpuOperation: Handler = (call) => {
     case VcpuOperation.registerTimeArea: {
       const area = call.readLong(argument);
       if (area === undefined) return FAULT;
-      return domain.writeTimeArea(area as GuestVirtual, target) ? 0 : FAULT;
+      return domain.writeTimeArea(area as GuestVirtual, call.vcpu) ? 0 : FAULT;
     }
     default:
       return NOT_IMPLEMENTED;
@@ -292,7 +293,9 @@ function initialise(call: Call, target: XenVcpu): number {
   );
   processor.setValue(Register.rsp, longAt(view, registers + USER_RSP));
   processor.rip = longAt(view, registers + USER_RIP) as GuestVirtual;
-  processor.flags = target.permittedFlags(view.getUint32(registers + USER_FLAGS, true));
+  const userFlags = view.getUint32(registers + USER_FLAGS, true);
+  processor.flags = target.permittedFlags(userFlags);
+  target.ioPrivilege = (userFlags & Flag.iopl) >> 12;
   processor.setSegmentBase(SegmentRegister.fs, longAt(view, Context.fsBase) as GuestVirtual);
   processor.setSegmentBase(SegmentRegister.gs, longAt(view, Context.gsBaseKernel) as GuestVirtual);
   target.inactiveGsBase = longAt(view, Context.gsBaseUser) as GuestVirtual;
