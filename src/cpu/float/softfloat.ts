@@ -12,7 +12,7 @@
  *   integers.ts        rounding to integers, integers ↔ floating point, packed decimal
  *   remainder.ts       partial remainder, scaling, extraction
  *   transcendental.ts  sines, logarithms and the like in fixed point
- *   sse-operations.ts, sse.ts             the SSE unit
+ *   sse-operations.ts, sse-machine.ts, …  the SSE unit, opened by sse.ts
  *   x87-operations.ts, x87-machine.ts, …  the x87 unit, opened by x87.ts
  *
  * A number on its way through an operation is an `Unpacked`: a kind, a sign, and for finite numbers

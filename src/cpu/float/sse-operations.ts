@@ -2,7 +2,7 @@
 
 /**
  * The four forms of an arithmetic operation follow one another: packed single, packed double, scalar single, scalar
- * double. `sse.ts` relies on it.
+ * double. `sse-arithmetic.ts` relies on it.
  */
 export const enum SseOperation {
   addps,

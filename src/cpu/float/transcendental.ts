@@ -168,7 +168,7 @@ function roundLogarithm(
   roundScaled(context, sign ^ y.sign, significandOf(y) * log2, scale + y.exponent - 63, result);
 }
 
-/** ln((2 + n/d·…)): twice atanh of numerator / denominator, both positive; as magnitude · 2^scale. */
+/** Twice the inverse hyperbolic tangent of numerator / denominator, both positive, at most 1/3; as magnitude · 2^scale. */
 function logarithmOfRatio(numerator: bigint, denominator: bigint): Scaled {
   const shift = Math.max(0, fractionBits + bitLength(denominator) - bitLength(numerator));
   const ratio = (numerator << BigInt(shift)) / denominator;
@@ -177,17 +177,17 @@ function logarithmOfRatio(numerator: bigint, denominator: bigint): Scaled {
   return { magnitude: ratio * series, scale: 1 - shift - fractionBits };
 }
 
-/** y · log₂ x for positive x other than one. */
-export function logarithm(context: FloatContext, x: Unpacked, y: Unpacked, result: Unpacked): void {
-  // x = 2^exponent · m with m between √½ and √2, so that exponent and ln m never cancel.
-  let m = significandOf(x);
-  let unit = 1n << 63n;
-  let exponent = x.exponent;
-  if (m >= 0xb504f333f9de6484n) {
+/** y · log₂(value · 2^scale) for a positive number other than one. */
+function logarithmOf(context: FloatContext, value: bigint, scale: number, y: Unpacked, result: Unpacked): void {
+  // The number is 2^exponent · m / unit with m / unit between √½ and √2, so that exponent and ln m never cancel.
+  const length = bitLength(value);
+  let exponent = scale + length - 1;
+  let unit = 1n << BigInt(length - 1);
+  if ((value * value) >> BigInt(2 * length - 1) !== 0n) {
     exponent++;
     unit <<= 1n;
   }
-  if (m === unit) {
+  if (value === unit) {
     // A power of two: the product of two short numbers. The processor calls it inexact even where it is exact.
     const steps = BigInt(Math.abs(exponent));
     const sign = y.sign ^ (exponent < 0 ? 1 : 0);
@@ -196,37 +196,42 @@ export function logarithm(context: FloatContext, x: Unpacked, y: Unpacked, resul
     context.flags |= FloatFlag.precision | (denormal ? FloatFlag.underflow : 0);
     return;
   }
-  const below = m < unit;
-  const part = logarithmOfRatio(below ? unit - m : m - unit, m + unit);
+  const below = value < unit;
+  const part = logarithmOfRatio(below ? unit - value : value - unit, value + unit);
   if (exponent === 0) {
     roundLogarithm(context, below ? 1 : 0, y, part.magnitude, part.scale, result);
     return;
   }
   const fixed = toFixed(part);
-  m = BigInt(exponent) * ln2 + (below ? -fixed : fixed);
-  roundLogarithm(context, m < 0n ? 1 : 0, y, m < 0n ? -m : m, -fractionBits, result);
+  const sum = BigInt(exponent) * ln2 + (below ? -fixed : fixed);
+  roundLogarithm(context, sum < 0n ? 1 : 0, y, sum < 0n ? -sum : sum, -fractionBits, result);
+}
+
+/** y · log₂ x for positive x other than one. */
+export function logarithm(context: FloatContext, x: Unpacked, y: Unpacked, result: Unpacked): void {
+  logarithmOf(context, significandOf(x), x.exponent - 63, y, result);
 }
 
 /** y · log₂(1 + x) for x > −1. */
 export function logarithmPlusOne(context: FloatContext, x: Unpacked, y: Unpacked, result: Unpacked): void {
-  if (x.exponent > fractionBits) {
-    logarithm(context, x, y, result);
-    return;
-  }
   const significand = significandOf(x);
   const scale = x.exponent - 63;
-  if (x.exponent < -fractionBits) {
+  if (x.exponent > fractionBits) logarithm(context, x, y, result);
+  else if (x.exponent >= -1) {
+    // Beyond what the manual promises, and too large for the series below: add the one exactly.
+    const shift = BigInt(Math.max(0, -scale));
+    const scaled = significand << BigInt(Math.max(0, scale));
+    logarithmOf(context, (1n << shift) + (x.sign !== 0 ? -scaled : scaled), Math.min(0, scale), y, result);
+  } else if (x.exponent < -fractionBits) {
     // ln(1 + x) is x less half its square, which is out of sight.
     const slightlyOff = (significand << fraction) + (x.sign !== 0 ? 1n : -1n);
     roundLogarithm(context, x.sign, y, slightlyOff, scale - fractionBits, result);
-    return;
+  } else {
+    // ln(1 + x) = 2 · atanh(x / (2 + x)).
+    const denominator = (2n << BigInt(-scale)) + (x.sign !== 0 ? -significand : significand);
+    const part = logarithmOfRatio(significand, denominator);
+    roundLogarithm(context, x.sign, y, part.magnitude, part.scale, result);
   }
-  // ln(1 + x) = 2 · atanh(x / (2 + x)).
-  const shift = BigInt(Math.max(0, -scale));
-  const scaled = significand << BigInt(Math.max(0, scale));
-  const denominator = (2n << shift) + (x.sign !== 0 ? -scaled : scaled);
-  const part = logarithmOfRatio(scaled, denominator);
-  roundLogarithm(context, x.sign, y, part.magnitude, part.scale, result);
 }
 
 /** atan(k/32) for k from 0 to 32, each from the one before by the addition theorem. */
