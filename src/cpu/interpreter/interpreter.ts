@@ -157,14 +157,8 @@ function importHost(module: ModuleBuilder): Record<HostFunction, number> {
   return host;
 }
 
-function newModule(options: InterpreterOptions): ModuleBuilder {
-  const module = new ModuleBuilder(options.memory.size / 0x1_0000);
-  module.importTable(TABLE_SIZE);
-  return module;
-}
-
 function buildCold(options: InterpreterOptions, shape: Shape, semantics: Semantics): Uint8Array<ArrayBuffer> {
-  const module = newModule(options);
+  const module = new ModuleBuilder(options.memory.size / 0x1_0000);
   const functions: Functions = {
     host: importHost(module),
     flags: module.importFunction('flags', STATE_TO_INTEGER),
@@ -190,7 +184,9 @@ function buildCold(options: InterpreterOptions, shape: Shape, semantics: Semanti
 }
 
 function buildMain(options: InterpreterOptions, hot: readonly string[]): Uint8Array<ArrayBuffer> {
-  const module = newModule(options);
+  const module = new ModuleBuilder(options.memory.size / 0x1_0000);
+  // Cold handlers do without the table: each instance that imports it costs time in proportion to its size.
+  module.importTable(TABLE_SIZE);
   const host = importHost(module);
   const flags = module.function(STATE_TO_INTEGER, 'flags');
   emitFlags(flags.builder);
