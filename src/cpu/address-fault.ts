@@ -18,21 +18,22 @@ const STACK_OPERATIONS = new Set([
 ]);
 
 /**
- * Whether the access of a 64-bit instruction that met an address which is not canonical went to the stack segment, and
- * so raises #SS instead of #GP (SDM vol. 1, 3.3.7.1). The instruction has changed no register.
+ * Whether the access of an instruction that met an address which is not canonical, or the end of 4 GiB, went to the stack
+ * segment, and so raises #SS instead of #GP (SDM vol. 1, 3.3.7.1). The instruction has changed no register.
  */
 export function addressedStack(processor: Processor, instruction: Instruction): boolean {
   const operand = hasMemoryOperand(instruction);
   const throughStack = STACK_OPERATIONS.has(instruction.operation);
   if (!operand) return throughStack;
-  const operandInStack = longOperandSegment(instruction) === SegmentRegister.ss;
+  const long = processor.codeSize === 64;
+  const operandInStack = (long ? longOperandSegment(instruction) : instruction.segment) === SegmentRegister.ss;
   if (!throughStack) return operandInStack;
   // POP reads the stack before its operand's address matters, all others read their operand first.
   const bytes = instruction.operandSize;
   const operandFailed =
     instruction.operation === 'pop'
-      ? isCanonicalRange(processor.value(Register.rsp), bytes)
-      : !isCanonicalRange(processor.operandAddress(), bytes);
+      ? isAddressable(long ? processor.value(Register.rsp) : processor.low(Register.rsp), bytes, long)
+      : !isAddressable(processor.operandAddress(), bytes, long);
   return operandFailed ? operandInStack : true;
 }
 
@@ -49,6 +50,6 @@ function hasMemoryOperand(instruction: Instruction): boolean {
   return false;
 }
 
-function isCanonicalRange(address: number, bytes: number): boolean {
-  return address >= -(2 ** 47) && address + bytes <= 2 ** 47;
+function isAddressable(address: number, bytes: number, long: boolean): boolean {
+  return long ? address >= -(2 ** 47) && address + bytes <= 2 ** 47 : address + bytes <= 2 ** 32;
 }

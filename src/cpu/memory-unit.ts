@@ -112,6 +112,13 @@ export class MemoryUnit implements GuestMemory {
     return Exit.exception;
   }
 
+  /** Whether any of the bytes has an address that is not canonical or, outside 64-bit code, lies beyond 4 GiB. */
+  #isOutside(low: number, high: number, bytes: number): boolean {
+    if (low + bytes <= 0x1_0000_0000) return !isCanonical(high);
+    if (this.#parts.memory.u32[this.#word + State.codeSize / 4] !== 64) return true;
+    return !isCanonical(high) || !isCanonical((high + 1) >>> 0);
+  }
+
   #isMisaligned(low: number, bytes: number): boolean {
     return this.alignmentChecked && (low & (bytes - 1)) !== 0;
   }
@@ -121,7 +128,7 @@ export class MemoryUnit implements GuestMemory {
     const { u32, u8 } = this.#parts.memory;
     const low = u32[this.#word + State.missAddress / 4] as number;
     const high = u32[this.#word + State.missAddress / 4 + 1] as number;
-    if (!isCanonical(high)) return this.#notCanonical();
+    if (this.#isOutside(low, high, bytes)) return this.#notCanonical();
     if (this.#isMisaligned(low, bytes)) return this.#raise(Vector.alignmentCheck);
     const user = this.#userMode;
     const target = this.#state + State.missValue;
@@ -131,7 +138,6 @@ export class MemoryUnit implements GuestMemory {
     if (inFirst < bytes) {
       const nextLow = (low + inFirst) >>> 0;
       const nextHigh = nextLow === 0 ? (high + 1) >>> 0 : high;
-      if (!isCanonical(nextHigh)) return this.#notCanonical();
       const second = this.#translate(nextLow, nextHigh, Access.read, user);
       if (second < 0) return this.#pageFault(nextLow, nextHigh);
       u8.copyWithin(target, first, first + inFirst);
@@ -152,7 +158,7 @@ export class MemoryUnit implements GuestMemory {
 
   /** Stores bytes of host memory at a linear address; nothing is written unless all of it can be. */
   #storeFrom(source: number, low: number, high: number, bytes: number, user: boolean): number {
-    if (!isCanonical(high)) return this.#notCanonical();
+    if (this.#isOutside(low, high, bytes)) return this.#notCanonical();
     if (this.#isMisaligned(low, bytes)) return this.#raise(Vector.alignmentCheck);
     const inFirst = Math.min(bytes, PAGE_SIZE - (low & 0xfff));
     const first = this.#translate(low, high, Access.write, user);
@@ -166,7 +172,6 @@ export class MemoryUnit implements GuestMemory {
     }
     const nextLow = (low + inFirst) >>> 0;
     const nextHigh = nextLow === 0 ? (high + 1) >>> 0 : high;
-    if (!isCanonical(nextHigh)) return this.#notCanonical();
     const second = this.#translate(nextLow, nextHigh, Access.write, user);
     if (second < 0) return this.#pageFault(nextLow, nextHigh);
     // With one entry a TLB, the second walk may have replaced the first page; the addresses stay good.
@@ -201,7 +206,7 @@ export class MemoryUnit implements GuestMemory {
     const { u32 } = memory;
     const low = u32[this.#word + State.missAddress / 4] as number;
     const high = u32[this.#word + State.missAddress / 4 + 1] as number;
-    if (!isCanonical(high)) return this.#notCanonical();
+    if (this.#isOutside(low, high, bytes)) return this.#notCanonical();
     if (this.#isMisaligned(low, bytes)) return this.#raise(Vector.alignmentCheck);
     const user = this.#userMode;
     const pointerWord = this.#word + State.missValue / 4;
@@ -243,18 +248,18 @@ export class MemoryUnit implements GuestMemory {
     const { u32 } = this.#parts.memory;
     const low = u32[this.#word + State.missAddress / 4] as number;
     const high = u32[this.#word + State.missAddress / 4 + 1] as number;
-    if (bytes <= 8 && isCanonical(high) && this.#isMisaligned(low, bytes)) return this.#raise(Vector.alignmentCheck);
+    const aligned = bytes > 8 || !this.#isMisaligned(low, bytes) || this.#isOutside(low, high, bytes);
+    if (!aligned) return this.#raise(Vector.alignmentCheck);
     return this.#checkWritable(low, high, bytes, this.#userMode);
   }
 
   #checkWritable(low: number, high: number, bytes: number, user: boolean): number {
-    if (!isCanonical(high)) return this.#notCanonical();
+    if (this.#isOutside(low, high, bytes)) return this.#notCanonical();
     if (this.#translate(low, high, Access.write, user) < 0) return this.#pageFault(low, high);
     const inFirst = PAGE_SIZE - (low & 0xfff);
     if (inFirst >= bytes) return 0;
     const nextLow = (low + inFirst) >>> 0;
     const nextHigh = nextLow === 0 ? (high + 1) >>> 0 : high;
-    if (!isCanonical(nextHigh)) return this.#notCanonical();
     return this.#translate(nextLow, nextHigh, Access.write, user) < 0 ? this.#pageFault(nextLow, nextHigh) : 0;
   }
 
