@@ -1,0 +1,26 @@
+import { type BuildOptions, build } from 'esbuild';
+
+const common = {
+  bundle: true,
+  format: 'esm',
+  target: 'es2022',
+  sourcemap: true,
+  legalComments: 'external',
+  logLevel: 'warning',
+} satisfies BuildOptions;
+
+/** Bundles the command into a directory as bin/ring1 expects it. Bundling inlines the const enums. */
+export async function bundleCommand(outdir: string): Promise<void> {
+  await build({ ...common, outdir, entryPoints: { cli: 'src/cli/main.ts' }, platform: 'node' });
+}
+
+/** Bundles the library, without Node's built-in modules, so that a browser can load it. */
+export async function bundleLibrary(outdir: string): Promise<void> {
+  await build({
+    ...common,
+    outdir,
+    entryPoints: { index: 'src/index.ts' },
+    platform: 'neutral',
+    mainFields: ['module', 'main'],
+  });
+}
