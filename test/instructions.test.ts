@@ -5,7 +5,7 @@
 import { describe, expect, test } from 'vitest';
 import { compareAll } from './native/compare.ts';
 import { createEmulator } from './native/emulator.ts';
-import { templateNames } from './native/generate.ts';
+import { COMPOSED, templateNames } from './native/generate.ts';
 import { type Mode, oracleUnavailable } from './native/oracle.ts';
 import { failureText } from './native/report.ts';
 import { CONTROL_TEMPLATES } from './native/templates/control.ts';
@@ -14,8 +14,8 @@ import { SIMD_TEMPLATES } from './native/templates/simd.ts';
 import { X87_TEMPLATES } from './native/templates/x87.ts';
 
 const STATES = 200;
-/** Sequences stand for all instructions at once. */
-const SEQUENCES = 4000;
+/** Those of several instructions stand for all instructions at once. */
+const COMPOSED_STATES = 4000;
 
 const GROUPS = [
   ['integer instructions', INTEGER_TEMPLATES],
@@ -45,6 +45,6 @@ describe.skipIf(unavailable !== null)('the emulated processor agrees with this m
       const only = templates.map(({ name }) => name).filter((name) => names.has(name));
       test(`on ${title} in ${mode}-bit code`, () => compare(mode, only, STATES));
     }
-    test(`on sequences of instructions in ${mode}-bit code`, () => compare(mode, ['sequence'], SEQUENCES));
+    test(`on sequences of instructions in ${mode}-bit code`, () => compare(mode, COMPOSED, COMPOSED_STATES));
   }
 });

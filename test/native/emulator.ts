@@ -137,7 +137,17 @@ class PageTables {
   }
 }
 
-class ProcessorEmulator implements Emulator {
+export interface EmulatorOptions {
+  /** Entries of the TLB. */
+  tlbEntries?: number;
+  /** Executes some instructions, at most `left` if that is asked for; `Processor.run` when absent. */
+  advance?: (processor: Processor, left: number) => Exit;
+}
+
+export class ProcessorEmulator implements Emulator {
+  /** Instructions that the last case completed; each step of a repeated one counts. */
+  instructions = 0;
+  readonly #advance: (processor: Processor, left: number) => Exit;
   readonly #memory = new HostMemory(MEMORY_BYTES);
   readonly #pool = new FramePool(this.#memory, FRAMES);
   readonly #group: ProcessorGroup;
@@ -151,7 +161,8 @@ class ProcessorEmulator implements Emulator {
   /** What the window held when the case began. */
   readonly #before = BASE_WINDOW.slice();
 
-  constructor() {
+  constructor({ tlbEntries, advance = (processor, left) => processor.run(left) }: EmulatorOptions = {}) {
+    this.#advance = advance;
     const memory = this.#memory;
     const pool = this.#pool;
     const map = new PageTables(memory, pool);
@@ -171,7 +182,7 @@ class ProcessorEmulator implements Emulator {
     memory.u8.fill(BREAKPOINT, this.#code, this.#code + CODE_BYTES);
     this.#image = memory.reserve(512, 64);
 
-    this.#group = new ProcessorGroup(memory, pool);
+    this.#group = new ProcessorGroup(memory, pool, tlbEntries === undefined ? {} : { tlbEntries });
     const processor = this.#group.create();
     this.#processor = processor;
     processor.cr0 =
@@ -192,7 +203,9 @@ class ProcessorEmulator implements Emulator {
 
   run(nativeCase: NativeCase): NativeResult {
     this.#begin(nativeCase);
+    const { instructions } = this.#processor;
     const result = this.#execute(nativeCase);
+    this.instructions = this.#processor.instructions - instructions;
     this.#end(nativeCase);
     return result;
   }
@@ -266,7 +279,7 @@ class ProcessorEmulator implements Emulator {
     let left = BUDGET;
     for (;;) {
       const before = processor.instructions;
-      const exit = left > 0 ? processor.run(left) : Exit.budget;
+      const exit = left > 0 ? this.#advance(processor, left) : Exit.budget;
       left -= processor.instructions - before;
       switch (exit) {
         case Exit.exception:

@@ -1,4 +1,5 @@
 /** Turns templates into cases. A case is fixed by seed, template name, mode and index, so that any one can be repeated. */
+import { Flag } from '../../src/x86/registers.ts';
 import { CaseBuilder } from './case-builder.ts';
 import type { Mode, NativeCase } from './oracle.ts';
 import { Random } from './random.ts';
@@ -27,13 +28,17 @@ export interface GeneratedCase {
 }
 
 const SEQUENCE = 'sequence';
+const BRANCH = 'flags-and-branch';
 const NOTHING_IGNORED: readonly IgnoredBytes[] = [];
 
-/** Names of all templates that have a form in `mode`, in the order of the tables; at last, 'sequence'. */
+/** Templates of several instructions, which stand in no table. */
+export const COMPOSED: readonly string[] = [BRANCH, SEQUENCE];
+
+/** Names of all templates that have a form in `mode`, in the order of the tables; at last, the composed ones. */
 export function templateNames(mode: Mode): string[] {
   const has = (template: Template): boolean =>
     new CaseBuilder(mode, new Random(0), 'integer').formsOf(template).length > 0;
-  return [...TEMPLATES.filter(has).map((template) => template.name), SEQUENCE];
+  return [...TEMPLATES.filter(has).map((template) => template.name), ...COMPOSED];
 }
 
 const byName = new Map(TEMPLATES.map((template) => [template.name, template]));
@@ -41,6 +46,7 @@ const byName = new Map(TEMPLATES.map((template) => [template.name, template]));
 /** The case of that number. Throws for a template that is not in the tables or has no form in the mode. */
 export function generateCase(seed: number, name: string, mode: Mode, index: number): GeneratedCase {
   if (name === SEQUENCE) return generateSequence(seed, mode, index);
+  if (name === BRANCH) return generateBranch(seed, mode, index);
   const template = byName.get(name);
   if (!template) throw new RangeError(`there is no template "${name}"`);
   for (let attempt = 0; ; attempt++) {
@@ -96,5 +102,33 @@ function generateSequence(seed: number, mode: Mode, index: number): GeneratedCas
     seed,
     native: builder.finish(),
     mask: { flags: 0, status: 0, approximate: null, memory: NOTHING_IGNORED, memoryOpenAfterFault: false },
+  };
+}
+
+const FLAG_SETTERS = ['cmp', 'test', 'sub', 'add', 'and', 'or', 'xor', 'inc', 'dec', 'neg', 'adc', 'sbb', 'cmpxchg']
+  .map((name) => byName.get(name))
+  .filter((template) => template !== undefined);
+const CONDITIONAL_JUMPS = TEMPLATES.filter(({ name }) => name !== 'jmp' && /^j(?!mpf|cxz)/.test(name));
+
+/** An instruction that sets flags, and one or two conditional jumps directly behind it. */
+function generateBranch(seed: number, mode: Mode, index: number): GeneratedCase {
+  const random = new Random(seed, BRANCH, mode, index);
+  const builder = new CaseBuilder(mode, random, 'integer');
+  builder.emitAny(random.pick(FLAG_SETTERS));
+  const jumps = random.chance(70) ? 1 : 2;
+  for (let i = 0; i < jumps; i++) builder.emitAny(random.pick(CONDITIONAL_JUMPS));
+  return {
+    template: BRANCH,
+    mode,
+    index,
+    seed,
+    native: builder.finish(),
+    mask: {
+      flags: Flag.adjust,
+      status: 0,
+      approximate: null,
+      memory: NOTHING_IGNORED,
+      memoryOpenAfterFault: false,
+    },
   };
 }
