@@ -1,5 +1,5 @@
-import { TSC_FREQUENCY } from './clock.ts';
 import { XEN_VERSION } from './abi.ts';
+import { TSC_FREQUENCY } from './clock.ts';
 
 /**
  * What CPUID tells a PV guest: the level x86-64-v2 and no more, so that kernels use FXSAVE and no mitigation.
@@ -9,7 +9,8 @@ import { XEN_VERSION } from './abi.ts';
  */
 export type CpuidResult = readonly [eax: number, ebx: number, ecx: number, edx: number];
 
-const bits = (...positions: number[]): number => positions.reduce((value, position) => value | (1 << position), 0) >>> 0;
+const bits = (...positions: number[]): number =>
+  positions.reduce((value, position) => value | (1 << position), 0) >>> 0;
 
 /** Family 6, model 0x1c, stepping 10. */
 const SIGNATURE = 0x0001_06ca;
@@ -49,6 +50,33 @@ function brand(leaf: number): CpuidResult {
   return [part(0), part(4), part(8), part(12)];
 }
 
+/**
+ * Leaf 2, one byte a descriptor, as that Atom has it: TLBs (0x4f, 0x59, 0xba, 0xc0), a first level of 24 KiB for data
+ * (0x0e) and 32 KiB for code (0x30), 512 KiB behind them (0x80). Programs choose how to copy memory by these sizes;
+ * without them the GNU C library takes every large copy past the caches.
+ */
+const CACHE_DESCRIPTORS: CpuidResult = [0x4fba_5901, 0x0e30_80c0, 0, 0];
+
+const enum CacheType {
+  data = 1,
+  code = 2,
+  unified = 3,
+}
+
+/** A subleaf of leaf 4: a cache of one processor with lines of 64 bytes, as many as `ways` times `sets`. */
+const cache = (type: CacheType, level: number, ways: number, sets: number): CpuidResult => [
+  type | (level << 5) | (1 << 8),
+  ((ways - 1) << 22) | (CLFLUSH_LINE * 8 - 1),
+  sets - 1,
+  0,
+];
+
+const CACHES: readonly CpuidResult[] = [
+  cache(CacheType.data, 1, 6, 64),
+  cache(CacheType.code, 1, 8, 64),
+  cache(CacheType.unified, 2, 8, 1024),
+];
+
 const NOTHING: CpuidResult = [0, 0, 0, 0];
 const MAXIMUM_LEAF = 7;
 
@@ -59,6 +87,10 @@ export function cpuid(leaf: number, subleaf: number, vcpu: number): CpuidResult 
       return [MAXIMUM_LEAF, word('Genu'), word('ntel'), word('ineI')];
     case 1:
       return [SIGNATURE, (CLFLUSH_LINE << 8) | (1 << 16) | ((vcpu * 2) << 24), LEAF1_ECX, LEAF1_EDX];
+    case 2:
+      return CACHE_DESCRIPTORS;
+    case 4:
+      return CACHES[subleaf] ?? NOTHING;
     case 7:
       return subleaf === 0 ? [0, LEAF7_EBX, 0, LEAF7_EDX] : NOTHING;
     case HYPERVISOR_BASE:
