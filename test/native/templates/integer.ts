@@ -190,12 +190,8 @@ export const INTEGER_TEMPLATES: readonly Template[] = [
     ],
   },
   { name: 'movzx', forms: ['0f b6 /r v m1', '0f b7 /r v m2'] },
-  {
-    name: 'movsx',
-    forms: ['0f be /r v m1', '0f bf /r v m2', '63 /r v m4 only64'],
-    /* Makers disagree about the memory that 63 reads with a 16-bit operand. */
-    reject: ({ form, size }) => form.opcode[0] === 0x63 && size === 2,
-  },
+  /* Makers disagree about the memory that 63 reads with a 16-bit operand. */
+  { name: 'movsx', forms: ['0f be /r v m1', '0f bf /r v m2', '63 /r y m4 only64'] },
   { name: 'movnti', forms: ['0f c3 /r y mem'] },
   { name: 'lea', forms: ['8d /r v m0 mem'] },
   { name: 'xchg', forms: ['86 /r b lock', '87 /r v lock', '90+r v'] },
