@@ -40,8 +40,11 @@ export interface BootOptions {
   readonly interface?: InterfaceName;
   /** The default is what the interface prefers; 'direct' for xen. */
   readonly paging?: PagingName;
-  /** Called with one line, without its newline, for each operation that crosses from guest to host. */
-  readonly trace?: (line: string) => void;
+  /**
+   * Takes the trace of all that crosses from guest to host, as JSON Lines (docs/operations.md names what they tell):
+   * whole lines, several at a time. Called while the guest waits, so that no more than one piece is ever held.
+   */
+  readonly trace?: (text: string) => void;
   /** Checks the contract of every operation; a violation crashes the domain. */
   readonly check?: boolean;
   /** Virtual time: the guest's clock counts instructions, and equal input gives equal runs. */

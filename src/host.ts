@@ -4,15 +4,15 @@ import { createSymbolizer } from './boot/kallsyms.ts';
 import { type KernelImage, loadKernel } from './boot/kernel.ts';
 import { refuseHopelessMemory, requireMemory, requireXenNotes } from './boot/requirements.ts';
 import { ProcessorGroup } from './cpu/processor.ts';
+import { Machine } from './domain/machine.ts';
+import { OutputQueue } from './domain/output-queue.ts';
+import { Scheduler } from './domain/scheduler.ts';
 import type { Symbolizer } from './inspect/text.ts';
 import { HostClock, VirtualClock } from './interfaces/xen/clock.ts';
 import { overheadFrames, XenDomain } from './interfaces/xen/domain.ts';
 import { FramePool, OutOfFrames } from './memory/frame-pool.ts';
 import { HostMemory } from './memory/host-memory.ts';
 import { PAGE_SIZE } from './x86/brand.ts';
-import { Machine } from './domain/machine.ts';
-import { OutputQueue } from './domain/output-queue.ts';
-import { Scheduler } from './domain/scheduler.ts';
 
 /** Room for what is not a frame: decoded code (32 MiB), its table, TLBs, state blocks. */
 const CONTROL_BYTES = 48 << 20;
@@ -52,7 +52,9 @@ export class RingHost implements Host {
     const deterministic = options.deterministic ?? false;
     const pages = Math.floor(memory / PAGE_SIZE);
     const output = new OutputQueue();
-    const random = deterministic ? seededRandom(id) : (out: Uint32Array<ArrayBuffer>) => void crypto.getRandomValues(out);
+    const random = deterministic
+      ? seededRandom(id)
+      : (out: Uint32Array<ArrayBuffer>) => void crypto.getRandomValues(out);
     const uuidWords = new Uint32Array(4);
     for (let half = 0; half < 2; half++) random(uuidWords.subarray(half * 2, half * 2 + 2));
     const now = deterministic ? DETERMINISTIC_EPOCH * 1000 : Date.now();
@@ -76,6 +78,8 @@ export class RingHost implements Host {
         consoleSink: (bytes) => output.push(bytes),
         exactTurns: deterministic,
         symbolize: symbolizer(kernel),
+        check: options.check ?? false,
+        ...(options.trace ? { trace: options.trace } : {}),
       });
     } catch (error) {
       if (!(error instanceof OutOfFrames)) throw error;

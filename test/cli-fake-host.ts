@@ -29,7 +29,7 @@ const GUESTS: Record<string, Guest> = {
     void machine.done.then(() => clearInterval(timer));
   },
   trace: (machine) => {
-    for (let line = 0; line < 3; line++) machine.options.trace?.(`operation ${line}`);
+    for (let line = 0; line < 3; line++) machine.options.trace?.(`operation ${line}\n`);
     machine.end({ kind: 'poweroff' });
   },
 };

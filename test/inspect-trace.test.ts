@@ -62,7 +62,7 @@ test('an operation is one line with its arguments by name and type', () => {
 
 test('hypercalls and exits are lines of the same form', () => {
   const { writer, lines } = traced();
-  writer.hypercall(0, 'sched_op', [1, -1], 0);
+  writer.hypercall(0, 'sched_op', ['0x1', '0xffffffffffffffff'], 0);
   writer.exit(0, 'exception', { detail: 14, error: 2 });
   expect(lines()).toEqual([
     { t: 10, v: 0, k: 'hypercall', n: 'sched_op', p: '0xffffffff81051000', a: ['0x1', '0xffffffffffffffff'], r: 0 },
@@ -72,7 +72,7 @@ test('hypercalls and exits are lines of the same form', () => {
 
 test('no more than the buffer and one line is held back', () => {
   const { writer, chunks } = traced(200);
-  for (let call = 0; call < 20; call++) writer.hypercall(0, 'xen_version', [0, 0], 0);
+  for (let call = 0; call < 20; call++) writer.hypercall(0, 'xen_version', ['0x0', '0x0'], 0);
   expect(chunks.length).toBeGreaterThan(3);
   for (const chunk of chunks) {
     expect(chunk.endsWith('\n')).toBe(true);

@@ -457,7 +457,7 @@ describe('direct paging keeps cached translations sound:', () => {
     const frame = world.space.frameOf(world.spare);
     world.invalidator.calls.length = 0;
     expect(world.paging.decreaseReservation(world.spare)).toBe(0);
-    expect(world.invalidator.calls).toEqual([`frame ${frame}`]);
+    expect(world.invalidator.calls).toEqual([`frame ${frame}`, `written ${frame} 0 4096`]);
     expect(world.space.frameOf(world.spare)).toBe(-1);
     expect(world.paging.numberOf(frame)).toBe(-1);
   });

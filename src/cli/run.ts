@@ -1,5 +1,5 @@
 import { once } from 'node:events';
-import { createWriteStream, type WriteStream } from 'node:fs';
+import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { initramfs, kernel as kernelRecipe } from '../../guests/recipes.ts';
 import type { BootOptions, CreateHost, Outcome, VirtualMachine } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
@@ -32,7 +32,7 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
   const started = performance.now();
   if (options.stats !== undefined) await requireWritableDirectory(options.stats, 'statistics');
   const bootOptions = await prepareBoot(options);
-  const trace = options.trace === undefined ? undefined : await openTrace(options.trace);
+  const trace = options.trace === undefined ? undefined : openTrace(options.trace);
   const host = await createHost({ memory: options.hostMemory });
 
   let machine: VirtualMachine | undefined;
@@ -57,7 +57,7 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
   let boots = 0;
   try {
     do {
-      machine = await host.boot(trace === undefined ? bootOptions : { ...bootOptions, trace: trace.line });
+      machine = await host.boot(trace === undefined ? bootOptions : { ...bootOptions, trace: trace.write });
       if (boots++ === 0) terminal.open();
       // A signal may have come while the domain was built.
       if (interruption !== undefined) machine.stop();
@@ -68,7 +68,6 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
     clearInterval(keepAlive);
     terminal.restore();
     removeSignalHandlers();
-    if (trace !== undefined) await trace.close();
     if (options.stats !== undefined && machine !== undefined) {
       const figures = {
         outcome: interruption === undefined ? outcome.kind : interruption.kind,
@@ -81,6 +80,7 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
       await writeStatistics(options.stats, figures);
     }
     host.close();
+    trace?.close();
   }
   return report(outcome, interruption, options);
 }
@@ -143,26 +143,30 @@ function onSignals(handle: (number: number) => void): () => void {
 }
 
 interface Trace {
-  readonly line: (text: string) => void;
-  close(): Promise<void>;
+  readonly write: (text: string) => void;
+  close(): void;
 }
 
-async function openTrace(path: string): Promise<Trace> {
-  const stream: WriteStream = createWriteStream(path);
+/** Writes at once, while the guest waits: a trace can come faster than a disk takes it, and must not pile up in memory. */
+function openTrace(path: string): Trace {
+  let file: number;
   try {
-    await once(stream, 'open');
+    file = openSync(path, 'w');
   } catch (error) {
     throw new InputError(`cannot write the trace ${path}: ${fileErrorReason(error)}`);
   }
   let failure: unknown;
-  stream.on('error', (error) => {
-    failure ??= error;
-  });
   return {
-    line: (text) => void stream.write(`${text}\n`),
-    close: async () => {
-      stream.end();
-      if (failure === undefined) await once(stream, 'close').catch(() => {});
+    write: (text) => {
+      if (failure !== undefined) return;
+      try {
+        writeFileSync(file, text);
+      } catch (error) {
+        failure = error;
+      }
+    },
+    close: () => {
+      closeSync(file);
       if (failure !== undefined) warn(`cannot write the trace ${path}: ${fileErrorReason(failure)}`);
     },
   };

@@ -62,6 +62,18 @@ export class MemoryUnit implements GuestMemory {
     this.emptyTlb = new Tlb(parts.memory, parts.tlbEntries);
   }
 
+  /** What both TLBs did; translations are not kept across changes of the root. */
+  get tlbCounters(): { fills: number; flushes: number; pageFlushes: number; switches: number; returns: number } {
+    const { kernelTlb, userTlb } = this;
+    return {
+      fills: kernelTlb.fills + userTlb.fills,
+      flushes: kernelTlb.flushes + userTlb.flushes,
+      pageFlushes: kernelTlb.pageFlushes,
+      switches: 0,
+      returns: 0,
+    };
+  }
+
   get #userMode(): boolean {
     return this.#parts.memory.u32[this.#word + State.userAccess / 4] !== 0;
   }

@@ -1,5 +1,5 @@
 import type { HostMemory } from '../memory/host-memory.ts';
-import type { HostAddress } from '../x86/brand.ts';
+import { type GuestVirtual, type HostAddress, joinSigned } from '../x86/brand.ts';
 import { Access } from './exits.ts';
 import { TlbEntry } from './tlb-layout.ts';
 
@@ -17,6 +17,7 @@ export class Tlb {
   /** Entries filled since start. */
   fills = 0;
   flushes = 0;
+  pageFlushes = 0;
 
   /** @param entries a power of two, at least 1 */
   constructor(memory: HostMemory, entries: number) {
@@ -99,6 +100,19 @@ export class Tlb {
 
   invalidatePage(low: number): void {
     this.#clear(this.#index(low));
+    this.pageFlushes++;
+  }
+
+  /** Each cached translation that leads to a frame: its page's address, and whether a store goes through it. */
+  visitFrame(frame: HostAddress, visit: (address: GuestVirtual, writable: boolean) => void): void {
+    const u32 = this.#u32;
+    for (let position = 0; position < this.#filledCount; position++) {
+      const word = this.#word(this.#filled[position] as number);
+      if (u32[word + 6] !== frame) continue;
+      const low = u32[word] as number;
+      const high = u32[word + 1] as number;
+      visit(joinSigned(low, high) as GuestVirtual, u32[word + 2] === low && u32[word + 3] === high);
+    }
   }
 
   /** Drops every entry of a frame, or only its permission to write. */

@@ -13,6 +13,12 @@ export interface CheckerOptions {
   /** Where the guest is, for the report. */
   ripOf(vcpu: number): GuestVirtual;
   readonly symbolize?: Symbolizer;
+  /**
+   * Whether an address belongs to the kernel alone, which may then flush it late: Linux gives the pages of a vmalloc
+   * area back at once and flushes when many areas have come together. The addresses are not handed out before, so
+   * nobody uses the old translations, and pages may be reused while they stand.
+   */
+  flushesLate?(address: GuestVirtual): boolean;
   /** Takes each violation as it is found. */
   report(violation: Violation): void;
 }
@@ -395,6 +401,9 @@ export class ContractChecker implements OperationObserver, MmuEvents {
   ): void {
     const record = this.#stale.find(page, cachedBy, address);
     if (record === undefined) return;
+    // A writable translation of a table is wrong wherever it is.
+    const mayStand = event === 'freed' || (event === 'retyped' && !writable);
+    if (mayStand && this.#options.flushesLate?.(address)) return;
     // Another vCPU may use the old translation until the one that changed the entry has finished its work.
     if (event === 'used' && cachedBy !== record.changedBy && !record.settled) return;
     if (this.#justified(root === -1 ? this.#state.currentRoot(cachedBy) : root, address, page, writable)) return;

@@ -20,10 +20,14 @@ export interface StatisticsSource {
 
 export interface TlbStatistics {
   readonly fills: number;
-  /** Whole TLBs emptied. */
+  /** Flushes of everything, asked for by the guest or by changes of its tables. */
   readonly flushes: number;
   /** Single pages removed. */
   readonly pageFlushes: number;
+  /** Changes to another root. */
+  readonly switches: number;
+  /** Changes to a root whose translations had been kept. */
+  readonly returns: number;
 }
 
 /** What `--stats FILE` holds, as JSON. */
@@ -37,6 +41,11 @@ export interface StatisticsReport {
   readonly tlb: TlbStatistics;
   readonly frames: Readonly<Record<string, number>>;
   readonly regionsCompiled: number;
+  /**
+   * Bytes. Counted is what the domain has reserved: its frames, whether or not it ever touched them, those that the host
+   * keeps for it (machine-to-physical table, grant table, shared pages). Not counted is what belongs to the host and
+   * is the same for an idle one: TLBs, decoded code, and the bookkeeping of frames.
+   */
   readonly memoryInUse: number;
 }
 

@@ -120,9 +120,12 @@ export class TraceWriter implements OperationObserver {
     );
   }
 
-  /** @param values registers as signed numbers, as many as the call takes */
-  hypercall(vcpu: number, name: string, values: readonly number[], result: number): void {
-    this.#line('hypercall', vcpu, name, values.map(hexadecimal), result);
+  /**
+   * @param values the arguments, as many as the call takes
+   * @param result undefined for a call that gives none: it set all registers itself
+   */
+  hypercall(vcpu: number, name: string, values: readonly TraceValue[], result: TraceValue | undefined): void {
+    this.#line('hypercall', vcpu, name, values, result);
   }
 
   exit(vcpu: number, name: string, detail: Readonly<Record<string, TraceValue>> = {}): void {

@@ -95,7 +95,7 @@ export const rules = {
     when: 'event',
   },
   'missing-flush': {
-    text: 'After a present entry was replaced, the translation is flushed before anything relies on the change.',
+    text: 'After a present entry was replaced, the translation is flushed before anything relies on the change; a page may be reused before that only while the kernel keeps the address to itself.',
     operations: [
       'mmu.setPte',
       'mmu.setPteAt',

@@ -39,6 +39,40 @@ export const enum StartInfoFlag {
 /** Features of XENVER_get_features submap 0 that a PV guest is told [§4.4]: bits 5, 6, 7, 13 and 17. */
 export const FEATURES = 0x0002_20e0;
 
+/** How many arguments each hypercall takes, for those that read as many; 5 are shown of the others. */
+export const HYPERCALL_ARGUMENTS: Readonly<Record<string, number>> = {
+  set_trap_table: 1,
+  mmu_update: 4,
+  set_gdt: 2,
+  stack_switch: 2,
+  set_callbacks: 3,
+  fpu_taskswitch: 1,
+  set_debugreg: 2,
+  get_debugreg: 1,
+  update_descriptor: 2,
+  memory_op: 2,
+  multicall: 2,
+  update_va_mapping: 3,
+  set_timer_op: 1,
+  xen_version: 2,
+  console_io: 3,
+  grant_table_op: 3,
+  vm_assist: 2,
+  iret: 0,
+  vcpu_op: 3,
+  set_segment_base: 2,
+  mmuext_op: 4,
+  sched_op: 2,
+  callback_op: 2,
+  event_channel_op: 2,
+  physdev_op: 2,
+};
+
+/** Name of a hypercall for people. */
+export function hypercallName(number: number): string {
+  return HYPERCALL_NAMES[number] ?? `unknown ${number}`;
+}
+
 export const HYPERCALL_NAMES: readonly string[] = [
   'set_trap_table',
   'mmu_update',

@@ -1,5 +1,5 @@
-import type { KernelImage } from '../../boot/kernel.ts';
 import { InputError } from '../../boot/input-error.ts';
+import type { KernelImage } from '../../boot/kernel.ts';
 import type { HostMemory } from '../../memory/host-memory.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import { type GuestVirtual, highWord, lowWord, type Mfn, PAGE_SHIFT, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
@@ -65,7 +65,8 @@ const enum StartInfo {
 }
 
 function required(value: bigint | undefined, name: string): number {
-  if (value === undefined) throw new InputError(`the kernel's Xen notes have no ${name}: it cannot start as a PV guest`);
+  if (value === undefined)
+    throw new InputError(`the kernel's Xen notes have no ${name}: it cannot start as a PV guest`);
   return Number(BigInt.asIntN(64, value));
 }
 

@@ -5,25 +5,29 @@ import type { ProcessorGroup } from '../../cpu/processor.ts';
 import { SystemResult, type SystemServices } from '../../cpu/system.ts';
 import { ConsoleRing } from '../../devices/xen/console-ring.ts';
 import { XenstoreRing } from '../../devices/xen/xenstore-ring.ts';
-import { createDomainTree, createHostTree } from '../../devices/xenstore-domain.ts';
 import { Xenstore } from '../../devices/xenstore.ts';
+import { createDomainTree, createHostTree } from '../../devices/xenstore-domain.ts';
 import type { Domain, DomainState } from '../../domain/domain.ts';
+import type { ContractChecker } from '../../inspect/contracts.ts';
 import { formatCrash } from '../../inspect/crash.ts';
-import type { Symbolizer } from '../../inspect/text.ts';
-import { exitNames } from '../../inspect/statistics.ts';
+import { Statistics, type TlbStatistics } from '../../inspect/statistics.ts';
+import { hexadecimal, hexadecimal64, type Symbolizer } from '../../inspect/text.ts';
 import type { HostMemory } from '../../memory/host-memory.ts';
 import { MachineSpace } from '../../memory/machine-space.ts';
+import { createOperations } from '../../ops/dispatch.ts';
 import { DirectPaging } from '../../paging/direct/direct-paging.ts';
 import { FrameOwner } from '../../paging/direct/frame-types.ts';
 import { type GuestVirtual, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
 import { Flag, Register, Vector } from '../../x86/registers.ts';
-import { HYPERCALL_NAMES, ShutdownReason } from './abi.ts';
+import { HYPERCALL_ARGUMENTS, HYPERCALL_NAMES, ShutdownReason } from './abi.ts';
 import { type Clock, encodeVcpuTime, publishVcpuTime, publishWallclock, VirtualClock } from './clock.ts';
 import { buildDomain } from './domain-builder.ts';
 import { EventChannels } from './event-channels.ts';
 import { GrantTable } from './grant-table.ts';
 import { Call, FAULT, NOT_IMPLEMENTED, Special } from './hypercalls/call.ts';
 import { HYPERCALLS } from './hypercalls/index.ts';
+import { checkContracts, type DomainWatcher, pagingEvents, writeTrace } from './inspection.ts';
+import { implementOperations, type XenOperations } from './operations.ts';
 import { executeCpuid, executeForGuest } from './privileged.ts';
 import { RUNSTATE_64, RunState, Runstates } from './runstate.ts';
 import { SHARED_INFO_64, SharedInfo, VcpuInfo } from './shared-info.ts';
@@ -48,16 +52,14 @@ export interface XenDomainOptions {
   /** Machine frame number, from 0, of each pseudo-physical frame; default: in order. */
   readonly permutation?: (pfn: number) => number;
   readonly watcher?: DomainWatcher;
+  /** Takes the trace of operations, hypercalls and exits: whole lines, several at a time. */
+  readonly trace?: (text: string) => void;
+  /** Checks the contracts of the mmu group and recounts frame types; what is broken crashes the domain. */
+  readonly check?: boolean;
   /** Turns end after an exact count of instructions, so that virtual time does not depend on how code is executed. */
   readonly exactTurns?: boolean;
   /** Names for addresses in crash reports. */
   readonly symbolize?: Symbolizer;
-}
-
-/** Sees what crosses the boundary. */
-export interface DomainWatcher {
-  exit(vcpu: XenVcpu, exit: Exit): void;
-  hypercall(vcpu: XenVcpu, number: number, call: Call, result: number): void;
 }
 
 /** Machine frame numbers begin here, so that they differ from pseudo-physical ones. */
@@ -71,6 +73,9 @@ const SERVICE_CONSOLE = 2;
 
 /** Instructions of one turn. Between turns timers fire and other virtual processors run. */
 const TURN = 250_000;
+
+/** Between two recounts of all frame types under `check`: about a second of the guest. */
+const TURNS_PER_RECOUNT = 1000;
 
 /** Hypercalls that a preempted one may be repeated with before a turn ends. */
 const CONTINUATIONS = 64;
@@ -102,13 +107,21 @@ export class XenDomain implements Domain {
   readonly vcpus: XenVcpu[] = [];
   readonly watchdogs = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
   readonly uuidBytes: Uint8Array;
-  readonly hypercallCounts = new Float64Array(64);
-  readonly exitCounts = new Float64Array(16);
+  readonly statistics: Statistics;
+  /** All that the guest can ask for by the catalogue's operations is done through these. */
+  readonly operations: XenOperations;
+  /** The virtual processor that executes, or did last. */
+  running: XenVcpu;
   state: DomainState = { kind: 'running' };
   shutdownCode: number | undefined;
-  watcher: DomainWatcher | undefined;
   /** Called when something from outside gives an idle domain work. */
   onWork: () => void = () => {};
+  readonly #watchers: DomainWatcher[] = [];
+  readonly #services: SystemServices[] = [];
+  readonly #checker: ContractChecker | undefined;
+  readonly #flushTrace: () => void;
+  #turnsToRecount = TURNS_PER_RECOUNT;
+  #wallSeconds = 0;
   readonly #exactTurns: boolean;
   readonly #symbolize: Symbolizer;
   #crashed: XenVcpu | undefined;
@@ -133,7 +146,7 @@ export class XenDomain implements Domain {
     this.#group = group;
     this.clock = options.clock;
     this.uuidBytes = options.uuid;
-    this.watcher = options.watcher;
+    if (options.watcher) this.#watchers.push(options.watcher);
     this.#exactTurns = options.exactTurns ?? false;
     this.#symbolize = options.symbolize ?? (() => undefined);
     this.#sink = options.consoleSink;
@@ -143,7 +156,12 @@ export class XenDomain implements Domain {
     const sharedMfn = (FIRST_MFN + pages) as Mfn;
     const limit = sharedMfn + 1 + GRANT_FRAMES + SPARE_NUMBERS;
     this.space = new MachineSpace(pool, limit);
-    this.paging = new DirectPaging({ space: this.space, invalidator: group, virtualProcessors: options.vcpus });
+    this.paging = new DirectPaging({
+      space: this.space,
+      invalidator: group,
+      virtualProcessors: options.vcpus,
+      events: pagingEvents(this, () => this.#checker),
+    });
 
     const p2m = new Uint32Array(pages);
     for (let pfn = 0; pfn < pages; pfn++) {
@@ -231,7 +249,28 @@ export class XenDomain implements Domain {
       this.vcpus.push(new XenVcpu(index, group.create(), this.paging, this.shared));
       this.#publishTime(index);
     }
-    this.#call = new Call(this, this.vcpus[0] as XenVcpu);
+    this.running = this.vcpus[0] as XenVcpu;
+    this.#call = new Call(this, this.running);
+    this.statistics = new Statistics(
+      {
+        wallSeconds: () => this.#wallSeconds,
+        guestSeconds: () => this.clock.now() / 1e9,
+        instructions: () => this.instructions,
+        tlb: () => this.#tlbStatistics(),
+        framesByType: () => this.paging.statistics(),
+        regionsCompiled: () => 0,
+        memoryInUse: () => this.#memoryInUse(),
+      },
+      HYPERCALL_NAMES,
+    );
+    const trace = options.trace && writeTrace(this, options.trace);
+    if (trace) this.#watchers.push(trace.watcher);
+    this.#flushTrace = trace ? () => trace.writer.flush() : () => {};
+    if (options.check) this.#checker = checkContracts(this, group.parts.marks, built.root, this.#symbolize);
+    this.operations = createOperations(implementOperations(this), {
+      counts: this.statistics.operations,
+      observers: [...(this.#checker ? [this.#checker] : []), ...(trace ? [trace.writer] : [])],
+    });
     this.#start(this.vcpus[0] as XenVcpu, built.root, built);
   }
 
@@ -374,7 +413,8 @@ export class XenDomain implements Domain {
       default:
         this.state = {
           kind: 'crash',
-          reason: reason === ShutdownReason.watchdog ? 'the watchdog fired' : 'the guest reported a crash (kernel panic)',
+          reason:
+            reason === ShutdownReason.watchdog ? 'the watchdog fired' : 'the guest reported a crash (kernel panic)',
         };
         this.#crashed = this.#call.vcpu;
     }
@@ -398,7 +438,8 @@ export class XenDomain implements Domain {
 
   /** Milliseconds of host time until `nextDeadline`; 0 when it has passed. */
   millisecondsToDeadline(): number {
-    if (this.clock instanceof VirtualClock) return this.nextDeadline() === Number.POSITIVE_INFINITY ? Number.POSITIVE_INFINITY : 0;
+    if (this.clock instanceof VirtualClock)
+      return this.nextDeadline() === Number.POSITIVE_INFINITY ? Number.POSITIVE_INFINITY : 0;
     return Math.max(0, (this.nextDeadline() - this.clock.now()) / 1e6);
   }
 
@@ -415,6 +456,7 @@ export class XenDomain implements Domain {
     this.catchUp();
     this.#serveRings();
     const count = this.vcpus.length;
+    if (this.#checker && --this.#turnsToRecount === 0) this.#recount();
     for (let position = 0; position < count && this.state.kind === 'running'; position++) {
       const vcpu = this.vcpus[(this.#nextVcpu + position) % count] as XenVcpu;
       if (vcpu.down || vcpu.blocked) continue;
@@ -428,7 +470,28 @@ export class XenDomain implements Domain {
       if (!vcpu.down && !vcpu.blocked && count > 1) this.#changeRunstate(vcpu, RunState.runnable);
     }
     this.#nextVcpu = (this.#nextVcpu + 1) % count;
-    if (this.state.kind !== 'running') this.#console.poll();
+    if (this.state.kind !== 'running') this.#lastTurn();
+  }
+
+  #lastTurn(): void {
+    this.#console.poll();
+    if (this.#checker && this.state.kind !== 'crash') this.#recount();
+    this.#flushTrace();
+  }
+
+  /** Adds up types and counts of all frames; what the paging keeps must be the same. */
+  #recount(): void {
+    this.#turnsToRecount = TURNS_PER_RECOUNT;
+    const found = this.paging.recount();
+    const [first] = found;
+    if (!first) return;
+    const { mfn, what, stored, expected } = first;
+    const more = found.length === 1 ? '' : `, and ${found.length - 1} more`;
+    this.state = {
+      kind: 'crash',
+      reason: `frame types do not add up: ${what} of frame ${hexadecimal(mfn)} is ${stored}, counted are ${expected}${more}`,
+    };
+    this.#crashed = this.running;
   }
 
   #serveRings(): void {
@@ -449,15 +512,17 @@ export class XenDomain implements Domain {
 
   #runVcpu(vcpu: XenVcpu, budget: number): void {
     const { processor } = vcpu;
+    const { exits } = this.statistics;
     const end = processor.instructions + budget;
+    this.running = vcpu;
     this.#yielded = false;
     while (this.state.kind === 'running' && !vcpu.blocked && !vcpu.down && !this.#yielded) {
       vcpu.deliverEvent();
       const left = end - processor.instructions;
       if (left <= 0) return;
       const exit = this.#exactTurns ? processor.runExactly(left) : processor.run(left);
-      this.exitCounts[exit]!++; // Exit is below 16
-      this.watcher?.exit(vcpu, exit);
+      exits[exit]! += 1; // one for each kind of exit
+      for (const watcher of this.#watchers) watcher.exit(vcpu, exit);
       switch (exit) {
         case Exit.budget:
           break;
@@ -507,7 +572,7 @@ export class XenDomain implements Domain {
     const bytes = new Uint8Array(FORCED_CPUID.length);
     if (!processor.memory.read(processor.rip, bytes)) return false;
     if (FORCED_CPUID.some((byte, index) => bytes[index] !== byte)) return false;
-    executeCpuid(vcpu);
+    executeCpuid(this, vcpu);
     processor.rip = (processor.rip + FORCED_CPUID.length) as GuestVirtual;
     processor.instructions++;
     return true;
@@ -564,18 +629,30 @@ export class XenDomain implements Domain {
   }
 
   #hypercall(call: Call, number: number): number {
+    this.statistics.hypercall(number);
+    return this.#watchers.length === 0 ? this.#perform(call, number) : this.#performWatched(call, number);
+  }
+
+  #perform(call: Call, number: number): number {
     if (number === MULTICALL) return this.#multicall(call);
     const handler = HYPERCALLS[number];
-    const slot = Math.min(number, this.hypercallCounts.length - 1);
-    this.hypercallCounts[slot]!++; // slot is in range
-    const result = handler ? handler(call) : NOT_IMPLEMENTED;
-    this.watcher?.hypercall(call.vcpu, number, call, result);
+    return handler ? handler(call) : NOT_IMPLEMENTED;
+  }
+
+  #performWatched(call: Call, number: number): number {
+    // A preempted call changes its arguments to what is left.
+    const count = HYPERCALL_ARGUMENTS[HYPERCALL_NAMES[number] ?? ''] ?? 5;
+    const values: string[] = [];
+    for (let index = 0; index < count; index++) {
+      values.push(hexadecimal64(call.low[index] as number, call.high[index] as number));
+    }
+    const result = this.#perform(call, number);
+    for (const watcher of this.#watchers) watcher.hypercall(call.vcpu, number, values, result);
     return result;
   }
 
   /** Entries are carried out in order; each gets its own result, and the call itself succeeds. */
   #multicall(outer: Call): number {
-    this.hypercallCounts[MULTICALL]!++;
     if (outer.nested) return -EINVAL;
     const list = outer.value(0);
     const count = outer.low[1] as number;
@@ -618,15 +695,13 @@ export class XenDomain implements Domain {
   }
 
   services(vcpu: XenVcpu): SystemServices {
-    return {
-      timeStamp: (out) => {
-        const tsc = this.clock.tsc();
-        out[0] = tsc >>> 0;
-        out[1] = Math.floor(tsc / 0x1_0000_0000) >>> 0;
-      },
-      timeStampAuxiliary: () => vcpu.index,
+    const { index } = vcpu;
+    this.#services[index] ??= {
+      timeStamp: (out) => this.operations.cpu.readTsc(index, out),
+      timeStampAuxiliary: () => index,
       random: this.#random,
     };
+    return this.#services[index];
   }
 
   /** Instructions completed by all virtual processors. */
@@ -636,6 +711,7 @@ export class XenDomain implements Domain {
 
   /** Ends the domain: its frames go back to the pool, its processors to the group. */
   destroy(): void {
+    this.#flushTrace();
     for (const { index, processor } of this.vcpus) {
       this.paging.releaseProcessor(index);
       this.#group.release(processor);
@@ -685,28 +761,22 @@ export class XenDomain implements Domain {
 
   /** Figures of the domain as plain data. */
   figures(wallSeconds: number): object {
-    const named = (counts: Float64Array, name: (index: number) => string) =>
-      Object.fromEntries([...counts].flatMap((count, index) => (count === 0 ? [] : [[name(index), count]])));
-    const tlbs = this.vcpus.flatMap(({ processor }) => [processor.memory.kernelTlb, processor.memory.userTlb]);
-    return {
-      wallSeconds,
-      guestSeconds: this.clock.now() / 1e9,
-      instructions: this.instructions,
-      exits: named(this.exitCounts, (exit) => exitNames[exit as Exit] ?? `unknown ${exit}`),
-      hypercalls: named(this.hypercallCounts, XenDomain.hypercallName),
-      tlb: {
-        fills: tlbs.reduce((sum, tlb) => sum + tlb.fills, 0),
-        flushes: tlbs.reduce((sum, tlb) => sum + tlb.flushes, 0),
-      },
-      frames: this.paging.statistics(),
-      regionsCompiled: 0,
-      memoryInUse: (this.pages + overheadFrames(this.pages)) * PAGE_SIZE,
-    };
+    this.#wallSeconds = wallSeconds;
+    return this.statistics.report();
   }
 
-  /** Name of a hypercall for people. */
-  static hypercallName(number: number): string {
-    return HYPERCALL_NAMES[number] ?? `unknown ${number}`;
+  #tlbStatistics(): TlbStatistics {
+    const sum = { fills: 0, flushes: 0, pageFlushes: 0, switches: 0, returns: 0 };
+    for (const { processor } of this.vcpus) {
+      const { tlbCounters } = processor.memory;
+      for (const name of Object.keys(sum) as (keyof typeof sum)[]) sum[name] += tlbCounters[name];
+    }
+    return sum;
+  }
+
+  #memoryInUse(): number {
+    const frames = this.paging.frameCount + this.paging.machineToPhysical.windows.length;
+    return frames * PAGE_SIZE;
   }
 }
 
@@ -717,11 +787,6 @@ const MULTICALL = 13;
 const SYSCALL_BYTES = 2;
 const FORCED_CPUID = [0x0f, 0x0b, 0x78, 0x65, 0x6e, 0x0f, 0xa2];
 const VECTORS_WITH_ERROR: ReadonlySet<number> = new Set([8, 10, 11, 12, 13, 14, 17, 21]);
-
-function hexadecimal(address: number): string {
-  const high = Math.floor(address / 0x1_0000_0000) >>> 0;
-  return `0x${high.toString(16)}${(address >>> 0).toString(16).padStart(8, '0')}`;
-}
 
 function formatUuid(bytes: Uint8Array): string {
   const digits = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');

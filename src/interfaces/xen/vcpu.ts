@@ -1,6 +1,7 @@
+import { SegmentRegister } from '../../cpu/decode/instruction.ts';
+import { Access } from '../../cpu/exits.ts';
 import type { Processor } from '../../cpu/processor.ts';
 import type { Descriptor, DescriptorSource } from '../../cpu/processor-api.ts';
-import { SegmentRegister } from '../../cpu/decode/instruction.ts';
 import type { DirectPaging } from '../../paging/direct/direct-paging.ts';
 import { type GuestVirtual, PAGE_SIZE } from '../../x86/brand.ts';
 import { Cr0, Cr4, Efer, Flag, Register } from '../../x86/registers.ts';
@@ -85,7 +86,14 @@ export class XenVcpu implements DescriptorSource {
     processor.descriptors = this;
     processor.translation = paging;
     processor.cr0 =
-      (Cr0.protection | Cr0.monitorCoprocessor | Cr0.numericError | Cr0.writeProtect | Cr0.alignmentMask | Cr0.paging | 0x10) >>> 0;
+      (Cr0.protection |
+        Cr0.monitorCoprocessor |
+        Cr0.numericError |
+        Cr0.writeProtect |
+        Cr0.alignmentMask |
+        Cr0.paging |
+        0x10) >>>
+      0;
     processor.cr4 = Cr4.physicalAddressExtension | Cr4.fxsave | Cr4.simdExceptions;
     processor.efer = Efer.syscall | Efer.longModeEnable | Efer.longModeActive | Efer.noExecute;
     processor.flags = Flag.reserved | Flag.interrupt;
@@ -130,6 +138,21 @@ export class XenVcpu implements DescriptorSource {
     out.low = this.#shared.memory.u32[word] as number;
     out.high = this.#shared.memory.u32[word + 1] as number;
     return true;
+  }
+
+  // Memory
+
+  /** Reads 32-bit words of the guest's kernel into `out`; false when any of them cannot be read. */
+  readWords(address: GuestVirtual, out: Uint32Array): boolean {
+    const { memory } = this.processor;
+    if ((address & 3) === 0 && (address & (PAGE_SIZE - 1)) + out.byteLength <= PAGE_SIZE) {
+      const from = memory.translate(address, Access.read);
+      if (from < 0) return false;
+      const { u32 } = this.#shared.memory;
+      for (let word = 0; word < out.length; word++) out[word] = u32[(from >> 2) + word] as number;
+      return true;
+    }
+    return memory.read(address, new Uint8Array(out.buffer, out.byteOffset, out.byteLength));
   }
 
   // Modes
@@ -215,8 +238,7 @@ export class XenVcpu implements DescriptorSource {
     const oldCode = processor.selector(SegmentRegister.cs);
     const oldRip = processor.rip;
     const masked = this.eventsMasked;
-    const flags =
-      (processor.flags & ~(Flag.iopl | Flag.interrupt)) | (masked ? 0 : Flag.interrupt) | Flag.reserved;
+    const flags = (processor.flags & ~(Flag.iopl | Flag.interrupt)) | (masked ? 0 : Flag.interrupt) | Flag.reserved;
     this.#enterKernel();
     let stack = (fromKernel ? oldStack : this.kernelStack) as number;
     stack -= ((stack % 16) + 16) % 16;

@@ -41,7 +41,19 @@ export const enum UpdateCommand {
   preserveAccessedDirty = 2,
   noTranslate = 3,
 }
-const UPDATE_COMMAND_MASK = 7;
+export const UPDATE_COMMAND_MASK = 7;
+
+/** What direct paging tells of while it works. */
+export interface PagingEvents {
+  /** A store of the guest's kernel into a live level-1 table was carried out. */
+  storeCarriedOut?(address: GuestVirtual, table: Mfn, index: number, old: Uint32Array, value: Uint32Array): void;
+  /** A store of the guest's kernel met a table above level 1, and was not carried out. */
+  storeRefused?(table: Mfn, index: number): void;
+  /** A frame is about to become a table of a level; writable translations of it are gone already. */
+  becomesTable?(mfn: Mfn, level: number): void;
+  /** A frame is about to leave the domain. */
+  leaves?(mfn: Mfn): void;
+}
 
 export interface DirectPagingOptions {
   readonly space: MachineSpace;
@@ -53,6 +65,7 @@ export interface DirectPagingOptions {
   readonly workPerCall?: number;
   /** Told when an LDT page lost its hold because the guest unmapped it: cached LDT descriptors of all processors are void. */
   readonly ldtFrameReleased?: (mfn: Mfn) => void;
+  readonly events?: PagingEvents;
 }
 
 /**
@@ -73,6 +86,9 @@ export class DirectPaging implements Translation {
   readonly machineToPhysical: MachineToPhysical;
   /** Changes when a present entry above level 1 changes. Together with the tables' own generations it dates saved TLBs. */
   upperGeneration = 0;
+  readonly #events: PagingEvents;
+  readonly #oldEntry = new Uint32Array(2);
+  readonly #newEntry = new Uint32Array(2);
 
   readonly #space: MachineSpace;
   readonly #invalidator: FrameInvalidator;
@@ -102,7 +118,10 @@ export class DirectPaging implements Translation {
       this.#ldtFrames.delete(mfn as Mfn);
       options.ldtFrameReleased?.(mfn as Mfn);
     });
-    this.#validator = new TableValidator(this.types, space, invalidator, this.#geometry);
+    this.#events = options.events ?? {};
+    this.#validator = new TableValidator(this.types, space, invalidator, this.#geometry, (mfn, level) =>
+      this.#events.becomesTable?.(mfn as Mfn, level),
+    );
     this.#words = space.pool.memory.u32;
     this.#workPerCall = options.workPerCall ?? WORK_PER_CALL;
     this.#kernelPrivilege = this.format === 'pae' ? 1 : 3;
@@ -141,6 +160,7 @@ export class DirectPaging implements Translation {
     if (!this.#begin()) return PagingError.preempted;
     const types = this.types;
     if (!types.isDomains(mfn) || types.references[mfn] !== 0) return PagingError.invalid;
+    this.#events.leaves?.(mfn);
     this.#release(mfn);
     this.#unusedNumbers.push(mfn);
     return 0;
@@ -222,7 +242,7 @@ export class DirectPaging implements Translation {
   /** Changes the level-1 entry that translates an address below a root. `invalid` when there is no such table. */
   updateVaMapping(root: Mfn, address: GuestVirtual, valueLow: number, valueHigh: number): number {
     if (!this.#begin()) return PagingError.preempted;
-    const table = this.#findLevel1(root, address);
+    const table = this.level1TableOf(root, address);
     if (table < 0) return PagingError.invalid;
     const index = tableIndex(this.#geometry, 1, lowWord(address), highWord(address));
     return this.#updateLevel1(table, index, valueLow, valueHigh, false);
@@ -238,11 +258,17 @@ export class DirectPaging implements Translation {
     if (length > 8 || (length & (length - 1)) !== 0 || length === 0 || (offset & (length - 1)) !== 0) return false;
     this.#validator.finish();
     const mfn = this.numberOf(target);
-    if (mfn < 0 || this.types.type[mfn] !== FrameType.level1) return false;
+    const type = mfn < 0 ? FrameType.none : (this.types.type[mfn] as FrameType);
     const index = offset >>> 3;
+    if (type !== FrameType.level1) {
+      if (type > FrameType.level1 && type <= FrameType.level4) this.#events.storeRefused?.(mfn, index);
+      return false;
+    }
     const word = this.#validator.wordOf(mfn) + index * 2;
     let low = this.#words[word]!; // inside the table's page
     let high = this.#words[word + 1]!;
+    this.#oldEntry[0] = low;
+    this.#oldEntry[1] = high;
     for (let i = 0; i < length; i++) {
       const position = (offset & 7) + i;
       const shift = (position & 3) * 8;
@@ -250,17 +276,50 @@ export class DirectPaging implements Translation {
       if (position < 4) low = (low & ~(0xff << shift)) | byte;
       else high = (high & ~(0xff << shift)) | byte;
     }
-    return this.#updateLevel1(mfn, index, low, high, false) === 0;
+    if (this.#updateLevel1(mfn, index, low, high, false) !== 0) return false;
+    this.#newEntry[0] = low;
+    this.#newEntry[1] = high;
+    this.#events.storeCarriedOut?.(address, mfn, index, this.#oldEntry, this.#newEntry);
+    return true;
   }
 
   /** The number that the level-1 entry of an address below a root holds, or −1 when nothing is mapped. */
   frameNumberAt(root: Mfn, address: GuestVirtual): Mfn {
-    const table = this.#findLevel1(root, address);
+    const table = this.level1TableOf(root, address);
     if (table < 0) return NO_NUMBER;
     const index = tableIndex(this.#geometry, 1, lowWord(address), highWord(address));
     const word = this.#validator.wordOf(table) + index * 2;
     const low = this.#words[word]!; // inside the table's page
     return ((low & Pte.present) === 0 ? NO_NUMBER : frameOfEntry(low, this.#words[word + 1]!)) as Mfn;
+  }
+
+  /** Level-1 table that translates an address below a root, or −1. */
+  level1TableOf(root: Mfn, address: GuestVirtual): Mfn {
+    const geometry = this.#geometry;
+    const low = lowWord(address);
+    const high = highWord(address);
+    if (geometry.levels === 4 && (address >= CANONICAL_LIMIT || address < -CANONICAL_LIMIT)) return NO_NUMBER;
+    if (this.types.type[root] !== geometry.levels) return NO_NUMBER;
+    let table: number = root;
+    for (let level = geometry.levels; level > 1; level--) {
+      const index = tableIndex(geometry, level, low, high);
+      if (this.#validator.isHostSlot(level, index)) return NO_NUMBER;
+      const word = this.#validator.wordOf(table) + index * 2;
+      const entry = this.#words[word]!; // inside the table's page
+      if ((entry & Pte.present) === 0) return NO_NUMBER;
+      table = frameOfEntry(entry, this.#words[word + 1]!);
+    }
+    // Through a linear entry the walk ends at a table of a higher level.
+    return (this.types.type[table] === FrameType.level1 ? table : NO_NUMBER) as Mfn;
+  }
+
+  /** Stores an entry of any page by halves into `out`; false when the number names no frame. */
+  readEntry(mfn: number, index: number, out: Uint32Array): boolean {
+    if ((this.types.owner[mfn] ?? FrameOwner.none) === FrameOwner.none) return false;
+    const word = this.#validator.wordOf(mfn) + index * 2;
+    out[0] = this.#words[word]!; // inside the page
+    out[1] = this.#words[word + 1]!;
+    return true;
   }
 
   hostWindow(address: GuestVirtual, userAccess: boolean): HostWindow | null | undefined {
@@ -319,6 +378,10 @@ export class DirectPaging implements Translation {
   /** User root of a virtual processor, or −1. */
   userRoot(processor: number): Mfn {
     return (this.#roots[processor * 2 + 1] ?? NO_NUMBER) as Mfn;
+  }
+
+  get tableGenerations(): Uint32Array {
+    return this.types.generation;
   }
 
   /** Whether every processor's translations must go since it was last asked. */
@@ -412,6 +475,11 @@ export class DirectPaging implements Translation {
     return Object.fromEntries(entries) as Record<(typeof FRAME_TYPE_NAMES)[number], number>;
   }
 
+  /** Frames of the domain, the host's pages that it uses too among them. */
+  get frameCount(): number {
+    return this.types.framesByType.reduce((sum, count) => sum + count, 0);
+  }
+
   /** Entries looked at by promotions and demotions so far; a caller of many operations bounds a batch by it. */
   get work(): number {
     return this.#validator.work;
@@ -455,26 +523,6 @@ export class DirectPaging implements Translation {
       this.#validator.demote();
     }
     return 0;
-  }
-
-  /** Level-1 table that translates an address below a root, or −1. */
-  #findLevel1(root: Mfn, address: GuestVirtual): number {
-    const geometry = this.#geometry;
-    const low = lowWord(address);
-    const high = highWord(address);
-    if (geometry.levels === 4 && (address >= CANONICAL_LIMIT || address < -CANONICAL_LIMIT)) return -1;
-    if (this.types.type[root] !== geometry.levels) return -1;
-    let table: number = root;
-    for (let level = geometry.levels; level > 1; level--) {
-      const index = tableIndex(geometry, level, low, high);
-      if (this.#validator.isHostSlot(level, index)) return -1;
-      const word = this.#validator.wordOf(table) + index * 2;
-      const entry = this.#words[word]!; // inside the table's page
-      if ((entry & Pte.present) === 0) return -1;
-      table = frameOfEntry(entry, this.#words[word + 1]!);
-    }
-    // Through a linear entry the walk ends at a table of a higher level.
-    return this.types.type[table] === FrameType.level1 ? table : -1;
   }
 
   #updateLevel1(table: number, index: number, valueLow: number, high: number, preserve: boolean): number {
@@ -570,6 +618,8 @@ export class DirectPaging implements Translation {
 
   #release(mfn: Mfn): void {
     this.#invalidator.invalidateFrame(this.#space.frameOf(mfn));
+    // Whoever gets the frame next finds other bytes in it: code that was decoded from these must not be found again.
+    this.#invalidator.frameWritten(this.#space.frameOf(mfn), 0, PAGE_SIZE);
     const frame = this.#space.detach(mfn);
     this.#numberOfFrame[frame] = -1;
     this.machineToPhysical.clear(mfn);

@@ -35,6 +35,7 @@ export class TableValidator {
   readonly #space: MachineSpace;
   readonly #invalidator: FrameInvalidator;
   readonly #geometry: TableGeometry;
+  readonly #becomesTable: (mfn: number, level: number) => void;
   readonly #words: Uint32Array;
   /** Tables of the promotion in hand, root first. */
   readonly #chain: number[] = [];
@@ -47,11 +48,19 @@ export class TableValidator {
   /** Entries looked at so far. */
   work = 0;
 
-  constructor(types: FrameTypes, space: MachineSpace, invalidator: FrameInvalidator, geometry: TableGeometry) {
+  /** @param becomesTable told of each frame that is about to get a level */
+  constructor(
+    types: FrameTypes,
+    space: MachineSpace,
+    invalidator: FrameInvalidator,
+    geometry: TableGeometry,
+    becomesTable: (mfn: number, level: number) => void,
+  ) {
     this.#types = types;
     this.#space = space;
     this.#invalidator = invalidator;
     this.#geometry = geometry;
+    this.#becomesTable = becomesTable;
     this.#words = space.pool.memory.u32;
   }
 
@@ -177,6 +186,7 @@ export class TableValidator {
   #begin(mfn: number, level: number): void {
     const types = this.#types;
     this.#invalidator.invalidateWritable(this.#space.frameOf(mfn as Mfn));
+    this.#becomesTable(mfn, level);
     types.setType(mfn, level as FrameType);
     types.typeCount[mfn] = 1;
     types.references[mfn]!++;

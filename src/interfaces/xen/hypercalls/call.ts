@@ -1,5 +1,4 @@
-import { type GuestVirtual, joinSigned, PAGE_SIZE } from '../../../x86/brand.ts';
-import { Access } from '../../../cpu/exits.ts';
+import { type GuestVirtual, joinSigned } from '../../../x86/brand.ts';
 import { Register } from '../../../x86/registers.ts';
 import type { XenDomain } from '../domain.ts';
 import { Errno } from '../errno.ts';
@@ -60,12 +59,6 @@ export class Call {
   setValue(index: number, value: number): void {
     this.low[index] = value >>> 0;
     this.high[index] = Math.floor(value / 0x1_0000_0000) >>> 0;
-  }
-
-  /** Host address of bytes that lie in one page, or −1. */
-  pointer(address: number, bytes: number, access: Access): number {
-    if ((address & (PAGE_SIZE - 1)) + bytes > PAGE_SIZE) return -1;
-    return this.vcpu.processor.memory.translate(address as GuestVirtual, access);
   }
 
   read(address: number, bytes: number): Uint8Array | null {

@@ -157,4 +157,3 @@ export const EVENT_HYPERCALLS: readonly (readonly [number, Handler])[] = [
   [20, grantTableOperation],
   [32, eventChannelOperation],
 ];
-

@@ -1,5 +1,5 @@
 import { HOST_WINDOW_START } from '../../../paging/direct/machine-to-physical.ts';
-import { type Mfn, PAGE_SIZE, type Pfn } from '../../../x86/brand.ts';
+import { type GuestVirtual, type Mfn, PAGE_SIZE, type Pfn } from '../../../x86/brand.ts';
 import { FEATURES, XEN_VERSION } from '../abi.ts';
 import { domainMeant } from '../domain-id.ts';
 import { Errno } from '../errno.ts';
@@ -181,11 +181,14 @@ const physicalDeviceOperation: Handler = (call) => {
       if (!view) return FAULT;
       const privilege = view.getUint32(0, true);
       if (privilege > 3) return INVALID;
-      call.vcpu.ioPrivilege = privilege;
-      return 0;
+      return call.domain.operations.cpu.setIoplMask(call.vcpu.index, privilege << 12);
     }
-    case 7:
-      return call.view(call.value(1), 12) ? 0 : FAULT;
+    case 7: {
+      const view = call.view(call.value(1), 12);
+      if (!view) return FAULT;
+      const bitmap = longAt(view, 0) as GuestVirtual;
+      return call.domain.operations.cpu.updateIoBitmap(call.vcpu.index, bitmap, view.getUint32(8, true));
+    }
     default:
       return NOT_IMPLEMENTED;
   }

@@ -1,9 +1,15 @@
-import { Access } from '../../../cpu/exits.ts';
+import { UNKNOWN_TABLE } from '../../../ops/schema.ts';
+import { UPDATE_COMMAND_MASK, UpdateCommand } from '../../../paging/direct/direct-paging.ts';
 import { PagingError } from '../../../paging/direct/errors.ts';
-import type { GuestVirtual, Mfn } from '../../../x86/brand.ts';
+import { FrameType } from '../../../paging/direct/frame-types.ts';
+import { type GuestVirtual, joinSigned, type Mfn } from '../../../x86/brand.ts';
+import { ENTRY_FRAME_HIGH, frameOfEntry, TABLE_GEOMETRY, tableIndex } from '../../../x86/page-table.ts';
+import { Pte } from '../../../x86/registers.ts';
 import { domainMeant } from '../domain-id.ts';
 import { Errno } from '../errno.ts';
-import { type Call, FAULT, type Handler, INVALID, longAt, NOT_IMPLEMENTED, Special } from './call.ts';
+import { type Call, FAULT, type Handler, INVALID, NOT_IMPLEMENTED, Special } from './call.ts';
+
+const NO_ADDRESS = 0 as GuestVirtual;
 
 /** Set in a count by a preempted batch: the number that is already done stands at the caller's `done`. */
 const CONTINUED = 0x8000_0000;
@@ -46,13 +52,15 @@ function endBatch(call: Call, batch: Batch, done: number, bytes: number, result:
   return Special.preempted;
 }
 
+const requestScratch = new Uint32Array(REQUEST_BYTES / 4);
+const entryScratch = new Uint32Array(2);
+
 const mmuUpdate: Handler = (call) => {
-  const { paging } = call.domain;
   const foreign = call.low[3] as number;
   if (!self(call, foreign & 0xffff) || foreign >>> 16 !== 0) return -Errno.ESRCH;
   const batch = batchOf(call);
   if (!batch) return FAULT;
-  const { u32 } = call.domain.memory;
+  const request = requestScratch;
   let result = 0;
   let done = 0;
   for (; done < batch.count; done++) {
@@ -60,25 +68,55 @@ const mmuUpdate: Handler = (call) => {
       result = Special.preempted;
       break;
     }
-    const address = batch.address + done * REQUEST_BYTES;
-    const pointer = call.pointer(address, REQUEST_BYTES, Access.read);
-    let request: readonly [number, number, number, number];
-    if (pointer >= 0 && (pointer & 3) === 0) {
-      const word = pointer >> 2;
-      request = [u32[word]!, u32[word + 1]!, u32[word + 2]!, u32[word + 3]!]; // inside the page
-    } else {
-      const view = call.view(address, REQUEST_BYTES);
-      if (!view) {
-        result = FAULT;
-        break;
-      }
-      request = [view.getUint32(0, true), view.getUint32(4, true), view.getUint32(8, true), view.getUint32(12, true)];
+    if (!call.vcpu.readWords((batch.address + done * REQUEST_BYTES) as GuestVirtual, request)) {
+      result = FAULT;
+      break;
     }
-    result = paging.mmuUpdate(request[0], request[1], request[2], request[3]);
+    // four words
+    result = update(call, request[0]!, request[1]!, request[2]!, request[3]!);
     if (result !== 0) break;
   }
   return endBatch(call, batch, done, REQUEST_BYTES, preemption(result));
 };
+
+/** One request: the operation that sets an entry of the table's level; what is no table's entry is the paging's to judge. */
+function update(call: Call, pointerLow: number, pointerHigh: number, low: number, high: number): number {
+  const { paging, operations } = call.domain;
+  const { mmu } = operations;
+  const { index: vcpu } = call.vcpu;
+  const table = frameOfEntry(pointerLow, pointerHigh) as Mfn;
+  const command = pointerLow & UPDATE_COMMAND_MASK;
+  const setsEntry =
+    command !== UpdateCommand.machineToPhysical &&
+    command <= UpdateCommand.noTranslate &&
+    pointerHigh <= ENTRY_FRAME_HIGH;
+  if (!setsEntry) return paging.mmuUpdate(pointerLow, pointerHigh, low, high);
+  const index = (pointerLow & 0xfff) >>> 3;
+  const level = paging.types.type[table] as FrameType | undefined;
+  const preserves = command === UpdateCommand.preserveAccessedDirty;
+  if (level === FrameType.level1) {
+    return preserves
+      ? mmu.ptepModifyProtCommit(vcpu, UNKNOWN_TABLE, NO_ADDRESS, table, index, low, high)
+      : mmu.setPte(vcpu, table, index, low, high);
+  }
+  if (level === undefined || level < FrameType.level1 || level > FrameType.level4) {
+    return paging.mmuUpdate(pointerLow, pointerHigh, low, high);
+  }
+  let kept = low;
+  if (preserves) {
+    // Above level 1 no operation keeps these bits, so the value is made to hold them.
+    paging.readEntry(table, index, entryScratch);
+    kept = (low | (entryScratch[0]! & (Pte.accessed | Pte.dirty))) >>> 0; // two words
+  }
+  switch (level) {
+    case FrameType.level2:
+      return mmu.setPmd(vcpu, table, index, kept, high);
+    case FrameType.level3:
+      return mmu.setPud(vcpu, table, index, kept, high);
+    default:
+      return mmu.setPgd(vcpu, table, index, kept, high);
+  }
+}
 
 function preemption(result: number): number {
   return result === PagingError.preempted ? Special.preempted : result;
@@ -94,13 +132,15 @@ const enum VaFlush {
 
 const updateVaMapping: Handler = (call) => {
   const { domain, vcpu } = call;
+  const { paging } = domain;
   const address = call.address(0);
-  const result = domain.paging.updateVaMapping(
-    domain.paging.root(vcpu.index),
-    address,
-    call.low[1] as number,
-    call.high[1] as number,
-  );
+  const root = paging.root(vcpu.index);
+  const table = paging.level1TableOf(root, address);
+  if (table < 0) return INVALID;
+  const index = tableIndex(TABLE_GEOMETRY['four-level'], 1, call.low[0] as number, call.high[0] as number);
+  const low = call.low[1] as number;
+  const high = call.high[1] as number;
+  const result = domain.operations.mmu.setPteAt(vcpu.index, root, address, table, index, low, high);
   if (result === PagingError.preempted) return Special.preempted;
   domain.flushIfAsked();
   if (result !== 0) return result;
@@ -111,30 +151,46 @@ function flushVaMapping(call: Call, address: GuestVirtual, flags: number): numbe
   const kind = (flags & VaFlush.mask) as VaFlush;
   if (kind === VaFlush.none) return 0;
   const scope = flags - (flags & VaFlush.mask);
-  let vcpus = [call.vcpu.index];
-  if (scope === VaFlush.everyVcpu) vcpus = call.domain.allVcpus();
+  let vcpus = 1 << call.vcpu.index;
+  if (scope === VaFlush.everyVcpu) vcpus = everyVcpu(call);
   else if (scope !== 0) {
     const named = vcpusIn(call, scope);
-    if (!named) return FAULT;
+    if (named === null) return FAULT;
     vcpus = named;
   }
-  for (const index of vcpus) {
-    const processor = call.domain.vcpus[index]?.processor;
-    if (kind === VaFlush.all) processor?.flushTlb();
-    else processor?.invalidatePage(address);
-  }
+  flush(call, vcpus, address, kind === VaFlush.all);
   return 0;
 }
 
+/** A flush is the caller's own, that of the others, or both. */
+function flush(call: Call, vcpus: number, address: GuestVirtual, all: boolean): void {
+  const { mmu } = call.domain.operations;
+  const { index } = call.vcpu;
+  const own = 1 << index;
+  if ((vcpus & own) !== 0) {
+    if (all) mmu.flushTlbUser(index);
+    else mmu.flushTlbSingle(index, address);
+  }
+  const others = (vcpus & ~own) >>> 0;
+  if (others !== 0) mmu.flushTlbOthers(index, others, UNKNOWN_TABLE, address, all);
+}
+
+function everyVcpu(call: Call): number {
+  return 2 ** call.domain.vcpus.length - 1;
+}
+
 /** The vCPUs in a guest's bitmap of longs; null when it cannot be read. */
-function vcpusIn(call: Call, address: number): number[] | null {
+function vcpusIn(call: Call, address: number): number | null {
   const bytes = call.read(address, Math.ceil(call.domain.vcpus.length / 8));
   if (!bytes) return null;
-  return call.domain.allVcpus().filter((index) => ((bytes[index >> 3] ?? 0) & (1 << (index & 7))) !== 0);
+  const set = bytes.reduceRight((high, byte) => high * 256 + byte, 0);
+  return (set & everyVcpu(call)) >>> 0;
 }
 
 const enum Extended {
   pinLevel1 = 0,
+  pinLevel2 = 1,
+  pinLevel3 = 2,
   pinLevel4 = 3,
   unpin = 4,
   newBasePointer = 5,
@@ -157,48 +213,41 @@ const enum Extended {
 const LDT_LIMIT = 8192;
 
 function extendedOperation(call: Call, command: number, first: number, second: number, mfn: Mfn): number {
-  const { domain, vcpu } = call;
+  const { domain } = call;
   const { paging } = domain;
+  const { mmu, cpu } = domain.operations;
+  const { index: vcpu } = call.vcpu;
   switch (command) {
-    case 0:
-    case 1:
-    case 2:
-    case 3:
-      return paging.pin((command + 1) as 1 | 2 | 3 | 4, mfn);
+    case Extended.pinLevel1:
+      return mmu.allocPt(vcpu, UNKNOWN_TABLE, mfn);
+    case Extended.pinLevel2:
+      return mmu.allocPd(vcpu, mfn);
+    case Extended.pinLevel3:
+      return mmu.allocPud(vcpu, mfn);
+    case Extended.pinLevel4:
+      return mmu.activateMm(vcpu, mfn);
     case Extended.unpin:
-      return paging.unpin(mfn);
-    case Extended.newBasePointer: {
-      const result = paging.newBasePointer(vcpu.index, mfn);
-      if (result === 0) vcpu.useRoots();
-      return result;
-    }
-    case Extended.newUserBasePointer: {
-      const result = paging.newUserBasePointer(vcpu.index, mfn);
-      if (result === 0) vcpu.useRoots();
-      return result;
-    }
+      return unpin(call, mfn);
+    case Extended.newBasePointer:
+      return mmu.writeCr3(vcpu, mfn, false);
+    case Extended.newUserBasePointer:
+      return mmu.writeCr3(vcpu, mfn === 0 ? UNKNOWN_TABLE : mfn, true);
     case Extended.flushLocal:
-      vcpu.processor.flushTlb();
+      mmu.flushTlbUser(vcpu);
       return 0;
     case Extended.invalidateLocal:
-      vcpu.processor.invalidatePage(first as GuestVirtual);
+      mmu.flushTlbSingle(vcpu, first as GuestVirtual);
       return 0;
     case Extended.flushMulti:
     case Extended.invalidateMulti: {
       const named = vcpusIn(call, second);
-      if (!named) return FAULT;
-      for (const index of named) {
-        const processor = domain.vcpus[index]?.processor;
-        if (command === Extended.flushMulti) processor?.flushTlb();
-        else processor?.invalidatePage(first as GuestVirtual);
-      }
+      if (named === null) return FAULT;
+      flush(call, named, first as GuestVirtual, command === Extended.flushMulti);
       return 0;
     }
     case Extended.flushAll:
-      for (const { processor } of domain.vcpus) processor.flushTlb();
-      return 0;
     case Extended.invalidateAll:
-      for (const { processor } of domain.vcpus) processor.invalidatePage(first as GuestVirtual);
+      flush(call, everyVcpu(call), first as GuestVirtual, command === Extended.flushAll);
       return 0;
     case Extended.flushCache:
     case Extended.flushCacheGlobal:
@@ -206,10 +255,7 @@ function extendedOperation(call: Call, command: number, first: number, second: n
     case Extended.setLdt: {
       const entries = second;
       if (entries < 0 || entries > LDT_LIMIT || (first & 0xfff) !== 0) return INVALID;
-      paging.releaseLdt();
-      vcpu.ldtBase = first as GuestVirtual;
-      vcpu.ldtEntries = entries;
-      return 0;
+      return cpu.setLdt(vcpu, first as GuestVirtual, entries);
     }
     case Extended.clearPage:
       return paging.clearPage(mfn);
@@ -223,6 +269,26 @@ function extendedOperation(call: Call, command: number, first: number, second: n
   }
 }
 
+/** The operation is that of the table's level; what is no table was not pinned, which the paging says. */
+function unpin(call: Call, mfn: Mfn): number {
+  const { paging, operations } = call.domain;
+  const { index: vcpu } = call.vcpu;
+  switch (paging.types.type[mfn] as FrameType | undefined) {
+    case FrameType.level1:
+      return operations.mmu.releasePt(vcpu, mfn);
+    case FrameType.level2:
+      return operations.mmu.releasePd(vcpu, mfn);
+    case FrameType.level3:
+      return operations.mmu.releasePud(vcpu, mfn);
+    case FrameType.level4:
+      return operations.mmu.exitMmap(vcpu, mfn);
+    default:
+      return paging.unpin(mfn);
+  }
+}
+
+const extendedScratch = new Uint32Array(EXTENDED_BYTES / 4);
+
 const mmuExtendedOperation: Handler = (call) => {
   const foreign = call.low[3] as number;
   if (!self(call, foreign & 0xffff)) return -Errno.ESRCH;
@@ -235,14 +301,15 @@ const mmuExtendedOperation: Handler = (call) => {
       result = Special.preempted;
       break;
     }
-    const view = call.view(batch.address + done * EXTENDED_BYTES, EXTENDED_BYTES);
-    if (!view) {
+    const words = extendedScratch;
+    if (!call.vcpu.readWords((batch.address + done * EXTENDED_BYTES) as GuestVirtual, words)) {
       result = FAULT;
       break;
     }
-    const first = longAt(view, 8);
-    const mfn = (view.getUint32(12, true) === 0 ? view.getUint32(8, true) : 0xffff_ffff) as Mfn;
-    result = preemption(extendedOperation(call, view.getUint32(0, true), first, longAt(view, 16), mfn));
+    const first = joinSigned(words[2]!, words[3]!); // six words
+    const second = joinSigned(words[4]!, words[5]!);
+    const mfn = (words[3] === 0 ? words[2] : 0xffff_ffff) as Mfn;
+    result = preemption(extendedOperation(call, words[0]!, first, second, mfn));
     if (result !== 0) break;
   }
   return endBatch(call, batch, done, EXTENDED_BYTES, result);

@@ -4,9 +4,9 @@ import { Cr0, Flag, Register } from '../../../x86/registers.ts';
 import { GUEST_GDT_ENTRIES, ShutdownReason } from '../abi.ts';
 import { Errno } from '../errno.ts';
 import { POLL_PORTS_LIMIT } from '../event-channels.ts';
+import { loadReturnSegments } from '../kernel-state.ts';
 import type { XenVcpu } from '../vcpu.ts';
 import { type Call, FAULT, type Handler, INVALID, longAt, NOT_IMPLEMENTED, Special } from './call.ts';
-import { loadReturnSegments } from './cpu.ts';
 
 const enum Sched {
   yield = 0,
@@ -25,7 +25,7 @@ const schedOperation: Handler = (call) => {
       domain.yield();
       return 0;
     case Sched.block:
-      if (domain.events.block(vcpu.index)) domain.block(vcpu);
+      domain.operations.irq.safeHalt(vcpu.index);
       return 0;
     case Sched.shutdown: {
       const view = call.view(call.value(1), 4);
@@ -123,7 +123,7 @@ const vcpuOperation: Handler = (call) => {
       domain.bringUp(target);
       return 0;
     case VcpuOperation.down:
-      domain.takeDown(target);
+      domain.operations.irq.halt(index);
       return 0;
     case VcpuOperation.isUp:
       return target.down ? 0 : 1;
@@ -287,7 +287,7 @@ function initialise(call: Call, target: XenVcpu): number {
   });
   const registers = Context.registers;
   loadReturnSegments(
-    { vcpu: target },
+    target,
     view.getUint16(registers + USER_CS, true) | 3,
     view.getUint16(registers + USER_SS, true) | 3,
   );

@@ -1,0 +1,89 @@
+import { Exit } from '../../cpu/exits.ts';
+import type { FrameMarks } from '../../cpu/frame-marks.ts';
+import { ContractChecker } from '../../inspect/contracts.ts';
+import { exitNames } from '../../inspect/statistics.ts';
+import type { Symbolizer } from '../../inspect/text.ts';
+import { TraceWriter } from '../../inspect/trace.ts';
+import { formatViolation } from '../../inspect/violation-text.ts';
+import type { PagingEvents } from '../../paging/direct/direct-paging.ts';
+import { FRAME_TYPE_NAMES } from '../../paging/direct/frame-types.ts';
+import type { GuestVirtual, Mfn } from '../../x86/brand.ts';
+import { hypercallName } from './abi.ts';
+import type { XenDomain } from './domain.ts';
+import { Special } from './hypercalls/call.ts';
+import { XenMmuState } from './mmu-state.ts';
+import type { XenVcpu } from './vcpu.ts';
+
+/** Sees what crosses the boundary. */
+export interface DomainWatcher {
+  exit(vcpu: XenVcpu, exit: Exit): void;
+  /** A call that was carried out, with its arguments as text and what went to RAX, or one of `Special`. */
+  hypercall(vcpu: XenVcpu, number: number, values: readonly string[], result: number): void;
+}
+
+function ripOf(domain: XenDomain): (vcpu: number) => GuestVirtual {
+  return (vcpu) => domain.vcpus[vcpu]?.processor.rip ?? (0 as GuestVirtual);
+}
+
+/** A trace of a domain; the writer is to be an observer of its operations, the watcher sees the rest. */
+export function writeTrace(
+  domain: XenDomain,
+  sink: (text: string) => void,
+): { readonly writer: TraceWriter; readonly watcher: DomainWatcher } {
+  const writer = new TraceWriter({ sink, now: () => Math.round(domain.clock.now()), ripOf: ripOf(domain) });
+  return {
+    writer,
+    watcher: {
+      exit: ({ index, processor }, exit) => {
+        const isException = exit === Exit.exception;
+        const detail = isException ? { detail: processor.exitDetail, error: processor.exitError } : {};
+        writer.exit(index, exitNames[exit], detail);
+      },
+      hypercall: ({ index }, number, values, result) =>
+        writer.hypercall(index, hypercallName(number), values, shownResult(result)),
+    },
+  };
+}
+
+function shownResult(result: number): number | string | undefined {
+  if (result === Special.noResult) return undefined;
+  return result === Special.preempted ? 'preempted' : result;
+}
+
+/** The checker of a domain's contracts; it is to be an observer of its operations. A violation crashes the domain. */
+export function checkContracts(
+  domain: XenDomain,
+  marks: FrameMarks,
+  builderRoot: Mfn,
+  symbolize: Symbolizer,
+): ContractChecker {
+  const state = new XenMmuState(domain.paging, domain.space, marks, domain.vcpus, builderRoot);
+  return new ContractChecker(state, {
+    ripOf: ripOf(domain),
+    symbolize,
+    flushesLate: (address) => address < 0,
+    report: (violation) => {
+      const vcpu = domain.vcpus[violation.vcpu] ?? domain.running;
+      domain.crash(vcpu, formatViolation(violation));
+    },
+  });
+}
+
+/**
+ * What the paging tells: stores that it carried out are the operation pteUpdate, and all of it is for the checker.
+ * Hits of a TLB stay inside generated code, so uses of stale translations are not seen; freed and retyped pages are.
+ */
+export function pagingEvents(domain: XenDomain, checker: () => ContractChecker | undefined): PagingEvents {
+  const running = () => domain.running.index;
+  return {
+    storeCarriedOut: (address, table, index, old, value) => {
+      const vcpu = running();
+      domain.operations.mmu.pteUpdate(vcpu, domain.paging.root(vcpu), address, table, index);
+      // two words each
+      checker()?.entryChanged(vcpu, table, index, old[0]!, old[1]!, value[0]!, value[1]!);
+    },
+    storeRefused: (table, index) => checker()?.directStore(running(), table, index),
+    becomesTable: (mfn, level) => checker()?.pageRetyped(running(), mfn, FRAME_TYPE_NAMES[level] ?? 'none'),
+    leaves: (mfn) => checker()?.pageFreed(running(), mfn),
+  };
+}
