@@ -34,6 +34,8 @@ export class PageWalker {
   readonly result: WalkResult = { frame: -1 as Frame, error: 0, writable: false, executable: false, refused: -1 as Frame };
   readonly #u32: Uint32Array;
   readonly #pool: FramePool;
+  /** Whether faults tell fetches from reads: only where pages can forbid execution. */
+  #reportsFetch = false;
   /** Addresses of the entries met, as word indices, for the accessed bits. */
   readonly #path = new Int32Array(4);
 
@@ -62,11 +64,12 @@ export class PageWalker {
   ): boolean {
     const { result } = this;
     result.refused = -1 as Frame;
+    this.#reportsFetch = translation.format !== 'two-level' && (controls.efer & Efer.noExecute) !== 0;
     if (translation.hostWindow) {
       const window = translation.hostWindow(joinSigned(low, high) as never, user);
       if (window !== undefined) {
         if (window === null || (access === Access.write && !window.writable)) {
-          return this.#fault(window !== null, access, user, controls);
+          return this.#fault(window !== null, access, user);
         }
         result.frame = window.frame;
         result.writable = window.writable;
@@ -83,7 +86,7 @@ export class PageWalker {
         return this.#narrow(translation, root, low, access, user, controls);
       case 'none': {
         const frame = translation.frames[low >>> 12];
-        if (frame === undefined || frame < 0) return this.#fault(false, access, user, controls);
+        if (frame === undefined || frame < 0) return this.#fault(false, access, user);
         result.frame = frame as Frame;
         result.writable = true;
         result.executable = true;
@@ -92,8 +95,8 @@ export class PageWalker {
     }
   }
 
-  #fault(present: boolean, access: Access, user: boolean, controls: WalkControls, reserved = false): boolean {
-    const fetch = access === Access.fetch && (controls.efer & Efer.noExecute) !== 0;
+  #fault(present: boolean, access: Access, user: boolean, reserved = false): boolean {
+    const fetch = access === Access.fetch && this.#reportsFetch;
     this.result.frame = -1 as Frame;
     this.result.error =
       (present ? PageFaultError.present : 0) |
@@ -121,7 +124,7 @@ export class PageWalker {
     let rights = Pte.writable | Pte.user;
     let noExecute = false;
     for (let level: number = levels; level >= 1; level--) {
-      if (table < 0) return this.#fault(false, access, user, controls, true);
+      if (table < 0) return this.#fault(false, access, user, true);
       const index =
         level === 4
           ? (high >>> 7) & 0x1ff
@@ -133,10 +136,10 @@ export class PageWalker {
       const word = (table >> 2) + index * 2;
       const entryLow = u32[word] as number;
       const entryHigh = u32[word + 1] as number;
-      if ((entryLow & Pte.present) === 0) return this.#fault(false, access, user, controls);
+      if ((entryLow & Pte.present) === 0) return this.#fault(false, access, user);
       const topOfPae = levels === 3 && level === 3;
       if (entryHigh >>> 31 !== 0) {
-        if (!noExecuteEnabled || topOfPae) return this.#fault(true, access, user, controls, true);
+        if (!noExecuteEnabled || topOfPae) return this.#fault(true, access, user, true);
         noExecute = true;
       }
       if (!topOfPae) rights &= entryLow;
@@ -144,12 +147,12 @@ export class PageWalker {
       const number = (entryHigh & FRAME_HIGH) * 0x10_0000 + (entryLow >>> 12);
       const large = level === 2 && (entryLow & Pte.large) !== 0;
       if (level === 1 || large) {
-        if (large && (entryLow & 0x1f_e000) !== 0) return this.#fault(true, access, user, controls, true);
+        if (large && (entryLow & 0x1f_e000) !== 0) return this.#fault(true, access, user, true);
         const page = large ? number - (number & 0x1ff) + ((low >>> 12) & 0x1ff) : number;
         return this.#leaf(translation, page, rights, noExecute, level, levels, access, user, controls);
       }
       if (level >= 3 && !topOfPae && (entryLow & Pte.large) !== 0) {
-        return this.#fault(true, access, user, controls, true);
+        return this.#fault(true, access, user, true);
       }
       table = this.#tableAt(translation, number);
     }
@@ -166,20 +169,20 @@ export class PageWalker {
   ): boolean {
     const u32 = this.#u32;
     const directory = this.#tableAt(translation, root);
-    if (directory < 0) return this.#fault(false, access, user, controls, true);
+    if (directory < 0) return this.#fault(false, access, user, true);
     const upper = (directory >> 2) + (low >>> 22);
     const upperEntry = u32[upper] as number;
-    if ((upperEntry & Pte.present) === 0) return this.#fault(false, access, user, controls);
+    if ((upperEntry & Pte.present) === 0) return this.#fault(false, access, user);
     this.#path[1] = upper;
     if ((upperEntry & Pte.large) !== 0) {
       const page = (upperEntry >>> 22) * 1024 + ((low >>> 12) & 0x3ff);
       return this.#leaf(translation, page, upperEntry, false, 2, 2, access, user, controls);
     }
     const table = this.#tableAt(translation, upperEntry >>> 12);
-    if (table < 0) return this.#fault(false, access, user, controls, true);
+    if (table < 0) return this.#fault(false, access, user, true);
     const word = (table >> 2) + ((low >>> 12) & 0x3ff);
     const entry = u32[word] as number;
-    if ((entry & Pte.present) === 0) return this.#fault(false, access, user, controls);
+    if ((entry & Pte.present) === 0) return this.#fault(false, access, user);
     this.#path[0] = word;
     return this.#leaf(translation, entry >>> 12, upperEntry & entry, false, 1, 2, access, user, controls);
   }
@@ -198,14 +201,14 @@ export class PageWalker {
     const { result } = this;
     const frame = translation.frames[page];
     const writable = (rights & Pte.writable) !== 0 || (!user && (controls.cr0 & Cr0.writeProtect) === 0);
-    if (user && (rights & Pte.user) === 0) return this.#fault(true, access, user, controls);
+    if (user && (rights & Pte.user) === 0) return this.#fault(true, access, user);
     if (access === Access.write && !writable) {
-      this.#fault(true, access, user, controls);
+      this.#fault(true, access, user);
       if (frame !== undefined && frame >= 0) result.refused = frame as Frame;
       return false;
     }
-    if (access === Access.fetch && noExecute) return this.#fault(true, access, user, controls);
-    if (frame === undefined || frame < 0) return this.#fault(true, access, user, controls, true);
+    if (access === Access.fetch && noExecute) return this.#fault(true, access, user);
+    if (frame === undefined || frame < 0) return this.#fault(true, access, user, true);
     const u32 = this.#u32;
     for (let above = levels; above >= level; above--) {
       const word = this.#path[above - 1] as number;
