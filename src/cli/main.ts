@@ -1,5 +1,6 @@
 import packageJson from '../../package.json' with { type: 'json' };
 import { InputError } from '../boot/input-error.ts';
+import { tuneEngine } from '../node/engine.ts';
 import { createHost } from './core.ts';
 import { parseRunOptions } from './options.ts';
 import { ExitStatus, run } from './run.ts';
@@ -20,7 +21,9 @@ async function dispatch([command, ...rest]: readonly string[]): Promise<number> 
   switch (command) {
     case 'run': {
       const options = parseRunOptions(rest);
-      return options === 'help' ? print(RUN_USAGE) : run(options, createHost);
+      if (options === 'help') return print(RUN_USAGE);
+      tuneEngine();
+      return run(options, createHost);
     }
     case 'help':
     case '--help':
