@@ -91,4 +91,8 @@ export const enum FlagKind {
   result = 4,
   /** result = a − b − 1: the borrow came in. */
   sbb = 5,
+  /** result = b + 1; CF is flagA, which is 0 or 1. */
+  increment = 6,
+  /** result = b − 1; CF is flagA, which is 0 or 1. */
+  decrement = 7,
 }

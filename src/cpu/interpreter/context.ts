@@ -78,6 +78,8 @@ export class RecordContext implements Context {
   readonly #ways: Ways;
   readonly #functions: Functions;
   readonly #tlbMask: number;
+  /** The flags that this record set last, as the values at hand. */
+  #known: { kind: FlagKind; result: I64; a: I64 | undefined; b: I64 | undefined } | undefined;
 
   constructor(
     fn: FunctionBuilder,
@@ -175,10 +177,13 @@ export class RecordContext implements Context {
       this.updateAt(size, this.address(size, true), compute, after);
       return;
     }
-    const old = this.let(this.readSigned(operand));
+    const pointer = operand < 2 ? this.let(this.operandPointer(operand)) : undefined;
+    const old = this.let(pointer ? loadInteger(size, true, pointer) : this.readSigned(operand));
     const value = this.let(compute(old));
     after(old);
-    this.write(operand, value);
+    if (!pointer) this.write(operand, value);
+    else if (size === 4) this.fn.store(store64(pointer, zeroExtend(value, 4)));
+    else this.fn.store(storeInteger(size, pointer, value));
   }
 
   updateAt(bytes: number, linear: I64, compute: (old: I64) => I64, after: (old: I64) => void): void {
@@ -209,7 +214,9 @@ export class RecordContext implements Context {
   }
 
   immediate(): I64 {
-    return load64(this.record, RecordField.immediate);
+    return this.shape.fused
+      ? loadInteger(4, true, this.record, RecordField.immediate)
+      : load64(this.record, RecordField.immediate);
   }
 
   secondImmediate(): I32 {
@@ -419,6 +426,7 @@ export class RecordContext implements Context {
 
   #descriptor(kind: FlagKind, result: I64, a?: I64, b?: I64): void {
     const { fn, state } = this;
+    this.#known = { kind, result, a, b };
     fn.store(store32(state, i32(kind), State.flagKind));
     if (a) fn.store(store64(state, a, State.flagA));
     if (b) fn.store(store64(state, b, State.flagB));
@@ -445,6 +453,10 @@ export class RecordContext implements Context {
     this.#descriptor(FlagKind.result, result, carryOverflowAdjust);
   }
 
+  setFlagsStep(up: boolean, carry: I64, old: I64, result: I64): void {
+    this.#descriptor(up ? FlagKind.increment : FlagKind.decrement, result, carry, old);
+  }
+
   setFlagsExplicit(bits: I64): void {
     const kept = this.let(bits);
     this.#descriptor(FlagKind.explicit, extendU(eqz(and(kept, i64(0x40)))), kept);
@@ -455,11 +467,27 @@ export class RecordContext implements Context {
   }
 
   carry(): I64 {
-    return extendU(callOf('i32', this.#functions.carry, this.state));
+    const { fn, state } = this;
+    const carry = fn.local('i64');
+    const kind = fn.let(load32(state, State.flagKind));
+    fn.if(
+      eq(kind, i32(FlagKind.sub)),
+      () => fn.set(carry, extendU(ltU(load64(state, State.flagA), load64(state, State.flagB)))),
+      () =>
+        // These kinds, and only these, have CF as the lowest bit of flagA.
+        fn.if(
+          ne(and(shl(i32(1), kind), i32(CARRY_IN_A)), i32(0)),
+          () => fn.set(carry, and(load64(state, State.flagA), i64(1))),
+          () => fn.set(carry, extendU(callOf('i32', this.#functions.carry, state))),
+        ),
+    );
+    return carry;
   }
 
   condition(condition: Condition): I32 {
     const { state, fn } = this;
+    const direct = this.shape.fused ? this.#knownCondition(condition) : undefined;
+    if (direct) return direct;
     const kind = load32(state, State.flagKind);
     const a = load64(state, State.flagA);
     const b = load64(state, State.flagB);
@@ -517,6 +545,42 @@ export class RecordContext implements Context {
     }
   }
 
+  /** A condition of flags that this record has just set, without reading them back; undefined when that is no shorter. */
+  #knownCondition(condition: Condition): I32 | undefined {
+    const known = this.#known;
+    if (!known) return undefined;
+    const { kind, result, a, b } = known;
+    const compared = kind === FlagKind.sub && a && b;
+    const logic = kind === FlagKind.logic;
+    switch (condition) {
+      case 'e':
+        return eqz(result);
+      case 'ne':
+        return ne(result, i64(0));
+      case 's':
+        return ltS(result, i64(0));
+      case 'ns':
+        return eqz(ltS(result, i64(0)));
+      case 'b':
+        return compared ? ltU(a, b) : logic ? i32(0) : undefined;
+      case 'be':
+        return compared ? leU(a, b) : logic ? eqz(result) : undefined;
+      case 'l':
+        return compared ? ltS(a, b) : logic ? ltS(result, i64(0)) : undefined;
+      case 'le':
+        return compared ? leS(a, b) : logic ? leS(result, i64(0)) : undefined;
+      case 'ae':
+      case 'a':
+      case 'ge':
+      case 'g': {
+        const opposite = this.#knownCondition(OPPOSITE[condition]);
+        return opposite && eqz(opposite);
+      }
+      default:
+        return undefined;
+    }
+  }
+
   otherFlags(): I32 {
     return load32(this.state, State.flagsRest);
   }
@@ -530,9 +594,8 @@ export class RecordContext implements Context {
       this.#ways.branch();
       return;
     }
-    // IP wraps at 64 KiB; the record holds the target's distance from the page.
-    const target = add(load64(this.state, State.pageBase), this.immediate());
-    this.jump(sub(target, this.#codeBase()));
+    // IP wraps at 64 KiB.
+    this.jump(add(this.nextAddress(), loadInteger(4, true, this.record, RecordField.target)));
   }
 
   jump(target: I64): void {
@@ -603,6 +666,10 @@ export class RecordContext implements Context {
   }
 }
 
+/** Kinds of flags whose CF is bit 0 of flagA, as a set of bits. */
+const CARRY_IN_A =
+  (1 << FlagKind.explicit) | (1 << FlagKind.result) | (1 << FlagKind.increment) | (1 << FlagKind.decrement);
+
 const OPPOSITE = { ae: 'b', a: 'be', ns: 's', ge: 'l', g: 'le', no: 'o', np: 'p' } as const;
 
 /** (state) → the six arithmetic flags. */
@@ -620,6 +687,10 @@ export function emitFlags(fn: FunctionBuilder): void {
   fn.set(bits, or(or(bit(eqz(result), 0x40), bit(ltS(result, i64(0)), 0x80)), bit(eqz(odd), 0x04)));
   fn.if(eq(kind, i32(FlagKind.logic)), () => fn.return(bits));
   fn.if(eq(kind, i32(FlagKind.result)), () => fn.return(or(bits, wrap(a))));
+  // INC and DEC: in sign-extended form b + 1 < b, or b − 1 > b, exactly on signed overflow.
+  const step = or(bits, or(wrap(a), and(wrap(xor(b, result)), i32(0x10))));
+  fn.if(eq(kind, i32(FlagKind.increment)), () => fn.return(or(step, bit(ltS(result, b), 0x800))));
+  fn.if(eq(kind, i32(FlagKind.decrement)), () => fn.return(or(step, bit(ltS(b, result), 0x800))));
   const carries = fn.local('i64');
   const overflows = fn.local('i64');
   fn.if(

@@ -21,6 +21,7 @@ import {
   load32,
   load64,
   load8U32,
+  loadInteger,
   or,
   shl,
   shrU,
@@ -40,8 +41,10 @@ const enum Answer {
   jump = -1,
   /** Taken direct branch of the record. */
   branch = -2,
-  /** Exits behind the instruction are −3 − exit. */
-  leaveAfter = -3,
+  /** The same of a record that stands for two instructions. */
+  fusedBranch = -3,
+  /** Exits behind the instruction are −4 − exit. */
+  leaveAfter = -4,
 }
 
 const STATE_TO_INTEGER = { parameters: ['i32'], result: 'i32' } as const;
@@ -120,13 +123,13 @@ export class Interpreter {
     return this.#cold;
   }
 
-  /** The handler of a shape, generated when it is met for the first time; −1 when the operation has no meaning here. */
+  /** The handler of a shape, generated when it is met for the first time. An operation without a meaning raises #UD. */
   handlerFor(shape: Shape): number {
     const key = shapeKey(shape);
     const known = this.#handlers.get(key);
     if (known !== undefined) return known;
-    const semantics = this.#options.semantics.get(shape.operation);
-    if (!semantics) return -1;
+    const { semantics: meanings } = this.#options;
+    const semantics = meanings.get(shape.operation) ?? (meanings.get('ud2') as Semantics);
     if (this.#cold === TABLE_SIZE) throw new RangeError(`more than ${TABLE_SIZE} shapes of instructions`);
     const module = buildCold(this.#options, shape, semantics);
     const instance = new WebAssembly.Instance(new WebAssembly.Module(module), this.#imports);
@@ -170,14 +173,14 @@ function buildCold(options: InterpreterOptions, shape: Shape, semantics: Semanti
     next: () => fn.return(i32(0)),
     leave: (kind) => fn.return(kind),
     leaveAfter: (kind) => fn.return(sub(i32(Answer.leaveAfter), kind)),
-    branch: () => fn.return(i32(Answer.branch)),
+    branch: () => fn.return(i32(shape.fused ? Answer.fusedBranch : Answer.branch)),
     jump: (target) => {
       fn.store(store64(state, target, State.rip));
       fn.return(i32(Answer.jump));
     },
   };
   const context = new RecordContext(fn, shape, state, fn.parameter(1, 'i32'), ways, functions, options.tlbEntries);
-  semantics(context);
+  emitMeaning(context, semantics);
   context.done();
   fn.unreachable();
   return module.build();
@@ -198,6 +201,13 @@ function buildMain(options: InterpreterOptions, hot: readonly string[]): Uint8Ar
   const { builder: fn } = module.function(STATE_TO_INTEGER, 'run');
   emitRun(fn, options, functions, hot, module.type(COLD_HANDLER));
   return module.build();
+}
+
+/** An instruction, and the conditional jump behind it when the record stands for both. */
+function emitMeaning(context: RecordContext, semantics: Semantics): void {
+  semantics(context);
+  const { fused } = context.shape;
+  if (fused) context.fn.if(context.condition(fused), () => context.branch());
 }
 
 function emitRun(
@@ -230,21 +240,24 @@ function emitRun(
   const branchSlow = fn.open(0x02);
   const dispatch = fn.open(0x03);
 
-  const followLink = (known: I32) => {
+  /** Goes to the record of a direct branch's target; the slow way starts from `target`. */
+  const followLink = () => {
+    const known = fn.let(link);
     fn.if(gtU(known, i32(Link.otherPage)), () => {
       fn.set(record, known);
       fn.branchIf(gtS(budget, i32(0)), dispatch);
       fn.set(code, i32(Exit.budget));
       fn.branch(leave);
     });
+    fn.set(target, add(next, loadInteger(4, true, record, RecordField.target)));
     fn.branch(branchSlow);
   };
-  const branch = () => {
-    spend(add(index, i32(1)));
-    const known = fn.let(link);
-    followLink(known);
+  const branch = (instructions: number) => {
+    spend(add(index, i32(instructions)));
+    followLink();
   };
-  const ways: Ways = {
+  /** @param instructions that the record stands for */
+  const waysOf = (instructions: number): Ways => ({
     next: () => {
       fn.set(record, add(record, i32(RecordField.size)));
       fn.branch(dispatch);
@@ -257,13 +270,14 @@ function emitRun(
       fn.set(code, kind);
       fn.branch(leaveAfter);
     },
-    branch,
+    branch: () => branch(instructions),
     jump: (address) => {
       fn.set(target, address);
-      spend(add(index, i32(1)));
+      spend(add(index, i32(instructions)));
       fn.branch(jump);
     },
-  };
+  });
+  const ways = waysOf(1);
 
   const pseudo: (() => void)[] = [];
   pseudo[PseudoHandler.stale] = () => {
@@ -273,8 +287,7 @@ function emitRun(
   };
   pseudo[PseudoHandler.fallThrough] = () => {
     spend(index);
-    const known = fn.let(link);
-    followLink(known);
+    followLink();
   };
   pseudo[PseudoHandler.guard] = () => {
     const following = fn.let(add(pageBase, i64(4096)));
@@ -302,8 +315,9 @@ function emitRun(
     ...pseudo,
     ...hot.map((key) => () => {
       const shape = parseShapeKey(key);
-      const context = new RecordContext(fn, shape, state, record, ways, functions, options.tlbEntries);
-      (options.semantics.get(shape.operation) as Semantics)(context);
+      const own = shape.fused ? waysOf(2) : ways;
+      const context = new RecordContext(fn, shape, state, record, own, functions, options.tlbEntries);
+      emitMeaning(context, options.semantics.get(shape.operation) as Semantics);
       context.done();
     }),
     () => {
@@ -316,7 +330,8 @@ function emitRun(
       fn.if(eqz(answer), ways.next);
       fn.if(gtS(answer, i32(0)), () => ways.leave(answer));
       fn.if(eq(answer, i32(Answer.jump)), () => ways.jump(load64(state, State.rip)));
-      fn.if(eq(answer, i32(Answer.branch)), branch);
+      fn.if(eq(answer, i32(Answer.branch)), ways.branch);
+      fn.if(eq(answer, i32(Answer.fusedBranch)), waysOf(2).branch);
       ways.leaveAfter(sub(i32(Answer.leaveAfter), answer));
     },
   ];
@@ -334,7 +349,6 @@ function emitRun(
 
   fn.unreachable();
   fn.close(); // branchSlow: the target lies on another page or was not looked up yet
-  fn.set(target, add(pageBase, load64(record, RecordField.immediate)));
   fn.branchIf(eq(link, i32(Link.otherPage)), jump);
   fn.branchIf(leS(budget, i32(0)), jump);
   setRip(target);

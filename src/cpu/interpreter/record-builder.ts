@@ -1,6 +1,6 @@
 import type { HostMemory } from '../../memory/host-memory.ts';
 import { AddressRegister, type Instruction, OperandKind, SegmentRegister } from '../decode/instruction.ts';
-import type { MemoryForm, OperandShape, Shape } from '../semantics/context.ts';
+import { type Condition, CONDITIONS, type MemoryForm, type OperandShape, type Shape } from '../semantics/context.ts';
 import { State } from '../state.ts';
 import { RecordField } from './record.ts';
 
@@ -115,10 +115,8 @@ export function writeRecord(
   let low = instruction.immediateLow;
   let high = instruction.immediateHigh;
   for (let position = 0; position < instruction.operandCount; position++) {
-    if (instruction.operands[position]?.kind === OperandKind.relative) {
-      low = (next + instruction.immediateLow) | 0;
-      high = next + instruction.immediateLow < 0 ? -1 : 0;
-    }
+    // The field of the target is the immediate's upper half.
+    if (instruction.operands[position]?.kind === OperandKind.relative) high = instruction.immediateLow;
   }
   if (form === 'absolute') {
     low = instruction.displacement;
@@ -153,7 +151,6 @@ export function writePseudo(memory: HostMemory, record: number, handler: number,
   u16[record >> 1] = handler;
   u8[record + RecordField.index] = index;
   u16[(record + RecordField.next) >> 1] = at;
-  i32[(record + RecordField.immediate) >> 2] = at;
 }
 
 /** Operations behind which straight-line execution never continues. */
@@ -163,3 +160,31 @@ export function endsBlock(operation: string, system: ReadonlySet<string>): boole
   return ENDS_BLOCK.has(operation) || system.has(operation);
 }
 
+/** Operations that a conditional jump behind them is joined to: one dispatch, and the condition from values at hand. */
+const FUSES = new Set(['cmp', 'test', 'sub', 'add', 'and', 'or', 'xor', 'inc', 'dec']);
+
+/** Whether a conditional jump behind the instruction could share its record. */
+export function mayFuse(shape: Shape): boolean {
+  return shape.long && FUSES.has(shape.operation);
+}
+
+export function isConditionalJump(instruction: Instruction): boolean {
+  return instruction.operation in CONDITION_OF;
+}
+
+const CONDITION_OF: Readonly<Record<string, Condition>> = Object.fromEntries(
+  CONDITIONS.map((condition) => [`j${condition}`, condition]),
+);
+
+/** The shape of an instruction together with the conditional jump behind it. */
+export function fusedShape(shape: Shape, jump: Instruction): Shape {
+  return { ...shape, fused: CONDITION_OF[jump.operation] as Condition };
+}
+
+/** Turns the record of an instruction at `start` into one that takes the conditional jump behind it along. */
+export function fuseRecord(memory: HostMemory, record: number, jump: Instruction): void {
+  const { u16, u8, i32 } = memory;
+  u16[(record + RecordField.next) >> 1]! += jump.length; // the record was written before
+  u8[record + RecordField.length]! += jump.length;
+  i32[(record + RecordField.target) >> 2] = jump.immediateLow;
+}

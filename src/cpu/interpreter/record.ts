@@ -11,7 +11,8 @@
  *  12  u16 index        state offset of the index register or the zero slot
  *  14  u8  scale        shift count
  *  15  u8  segment      long code: state offset >> 3 of the segment base or the zero slot; legacy: segment number
- *  16  i64 immediate    or branch target relative to the page's base
+ *  16  i64 immediate
+ *  20  i32 target       of a direct branch, relative to the next instruction; the immediate is then i32
  *  24  i32 displacement
  *  28  u32 link         direct branches: record of the target, 0 not looked up, 1 on another page; else second immediate
  */
@@ -27,6 +28,7 @@ export const enum RecordField {
   scale = 14,
   segment = 15,
   immediate = 16,
+  target = 20,
   displacement = 24,
   link = 28,
   size = 32,

@@ -28,8 +28,9 @@ export interface Shape {
   readonly long: boolean;
   readonly memory: MemoryForm;
   readonly operands: readonly OperandShape[];
-  /** Third operand is CL. */
   readonly repeat: 'none' | 'equal' | 'notEqual';
+  /** The condition of the conditional jump that stands behind the instruction and shares its record. */
+  readonly fused?: Condition;
 }
 
 export const CONDITIONS = [
@@ -116,6 +117,8 @@ export interface Context {
   /** As `setFlagsSub` with a borrow that came in. */
   setFlagsSbb(a: I64, b: I64, result: I64): void;
   setFlagsLogic(result: I64): void;
+  /** INC (`up`) or DEC of `old`; `carry` is the CF that stays, 0 or 1. */
+  setFlagsStep(up: boolean, carry: I64, old: I64, result: I64): void;
   /** ZF, SF, PF from the result, CF, OF and AF as bits. */
   setFlagsResult(result: I64, carryOverflowAdjust: I64): void;
   /** All six as bits of RFLAGS. */

@@ -104,7 +104,7 @@ const test: Semantics = (c) => {
   c.setFlagsLogic(c.let(and(a, b)));
 };
 
-/** INC and DEC keep CF. OF is set when the sign changed the wrong way, AF when the low digit wrapped. */
+/** INC and DEC keep CF. */
 const step =
   (up: boolean): Semantics =>
   (c) => {
@@ -117,11 +117,8 @@ const step =
         return result;
       },
       (a) => {
-        const overflow = up ? ltS(result, a) : ltS(a, result);
-        // a + 1 < a (or a − 1 > a) in sign-extended form happens exactly on signed overflow.
         const carry = c.let(c.carry());
-        const adjust = and(xor(a, result), i64(AF));
-        c.setFlagsResult(result, c.let(or(or(carry, adjust), bit(overflow, OF))));
+        c.setFlagsStep(up, carry, a, result);
       },
     );
   };
