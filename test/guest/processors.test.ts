@@ -1,15 +1,36 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { initramfs } from '../../guests/recipes.ts';
 import { hasPackageArchive } from '../debian-kernel.ts';
 import { GuestConsole } from './console.ts';
 
 const TIME_LIMIT = 240_000;
+
+let directory = '';
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+/** @returns the path of an initramfs that has shootdown.c as a program. */
+async function initramfsWithProgram(): Promise<string> {
+  directory = mkdtempSync(join(tmpdir(), 'ring1-processors-'));
+  const program = join(directory, 'shootdown');
+  const source = fileURLToPath(new URL('shootdown.c', import.meta.url));
+  execFileSync('gcc', ['-static', '-O1', '-pthread', '-o', program, source]);
+  const path = join(directory, 'initrd');
+  const extra = [{ type: 'file', path: 'bin/shootdown', data: readFileSync(program), mode: 0o755 }] as const;
+  writeFileSync(path, await initramfs({ extra }));
+  return path;
+}
 
 describe.skipIf(!hasPackageArchive).each([2, 4])('a guest with %i processors', (count) => {
   let guest: GuestConsole;
   const each = Array.from({ length: count }, (_, index) => index);
 
   beforeAll(async () => {
-    guest = await GuestConsole.boot('--vcpus', String(count));
+    guest = await GuestConsole.boot('--vcpus', String(count), '--initrd', await initramfsWithProgram());
   }, TIME_LIMIT);
 
   afterAll(() => guest?.kill());
@@ -53,6 +74,10 @@ describe.skipIf(!hasPackageArchive).each([2, 4])('a guest with %i processors', (
     for (const fired of counts) expect(fired).toBeGreaterThan(0);
     for (const called of await interrupts('CAL')) expect(called).toBeGreaterThan(0);
     for (const woken of await interrupts('RES')) expect(woken).toBeGreaterThan(0);
+  });
+
+  it('shows a changed mapping to a thread on another', async () => {
+    expect(await guest.command('shootdown', 100)).toBe('0 wrong of 800');
   });
 
   it('takes one offline and brings it back', async () => {
