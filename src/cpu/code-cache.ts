@@ -43,6 +43,8 @@ export class CodeCache {
   #next: number;
   readonly #blocks = new Map<number, Block>();
   readonly #frames = new Map<Frame, FrameCode>();
+  /** Told of a frame that gets its first code: from here on no TLB may let stores to it pass unseen. */
+  onFirstCode: (frame: Frame) => void = () => {};
   /** Counts the times everything was dropped: records known from before are gone. */
   generation = 0;
   decodedInstructions = 0;
@@ -109,6 +111,7 @@ export class CodeCache {
     } else {
       this.#frames.set(frame, { blocks: [block], stores: 0 });
       this.#marks.set(frame, FrameMark.code);
+      this.onFirstCode(frame);
     }
   }
 

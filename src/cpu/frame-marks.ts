@@ -12,12 +12,21 @@ export const enum FrameMark {
   watched = 8,
 }
 
-/** One byte of marks a frame, for all processors of a host. Marks say "maybe"; they make scans rare. */
+/**
+ * One byte of marks a frame, for all processors of a host. Marks say "maybe"; they make scans rare. Invalidations have
+ * numbers, and each frame remembers its last ones: TLBs that are not in use catch up by them when they come back.
+ */
 export class FrameMarks {
   readonly #marks: Uint8Array;
+  readonly #removed: Float64Array;
+  readonly #protected: Float64Array;
+  /** Invalidations so far, of all frames. */
+  invalidations = 0;
 
   constructor(frames: number) {
     this.#marks = new Uint8Array(frames);
+    this.#removed = new Float64Array(frames);
+    this.#protected = new Float64Array(frames);
   }
 
   has(frame: Frame, mark: FrameMark): boolean {
@@ -30,5 +39,21 @@ export class FrameMarks {
 
   clear(frame: Frame, mark: FrameMark): void {
     this.#marks[frame] = (this.#marks[frame] ?? 0) & ~mark;
+  }
+
+  /** Records that entries of a frame are no longer good, or no longer for writing. */
+  invalidated(frame: Frame, writableOnly: boolean): void {
+    (writableOnly ? this.#protected : this.#removed)[frame] = ++this.invalidations;
+    this.clear(frame, writableOnly ? FrameMark.cachedWritable : FrameMark.cached | FrameMark.cachedWritable);
+  }
+
+  /** Whether all entries of a frame were invalidated after the invalidation of that number. */
+  removedSince(frame: number, number: number): boolean {
+    return (this.#removed[frame] as number) > number;
+  }
+
+  /** Whether entries that allow writing were. */
+  protectedSince(frame: number, number: number): boolean {
+    return (this.#protected[frame] as number) > number;
   }
 }

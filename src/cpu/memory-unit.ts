@@ -15,7 +15,8 @@ import type { CodeCache } from './code-cache.ts';
 import { Access, Exit } from './exits.ts';
 import { FrameMark, type FrameMarks } from './frame-marks.ts';
 import { State } from './state.ts';
-import { Tlb } from './tlb.ts';
+import { NO_TABLES, Tlb } from './tlb.ts';
+import { type TlbCounters, TlbSets } from './tlb-sets.ts';
 import type { GuestMemory, Translation } from './translation.ts';
 import { PageWalker, type WalkControls } from './walk.ts';
 
@@ -29,6 +30,8 @@ export interface HostParts {
   readonly marks: FrameMarks;
   readonly code: CodeCache;
   readonly tlbEntries: number;
+  /** Roots whose translations a processor keeps, for each of the two privileges; 1 keeps none but the current one's. */
+  readonly tlbRoots: number;
 }
 
 /**
@@ -40,38 +43,76 @@ export class MemoryUnit implements GuestMemory {
   readonly #state: HostAddress;
   readonly #word: number;
   readonly #walker: PageWalker;
-  readonly kernelTlb: Tlb;
-  readonly userTlb: Tlb;
+  readonly #kernelSets: TlbSets;
+  readonly #userSets: TlbSets;
+  readonly tlbCounters: TlbCounters = { fills: 0, flushes: 0, pageFlushes: 0, switches: 0, returns: 0 };
   /** Never filled: in its place all accesses come here, for checks that hits would not make. */
   readonly emptyTlb: Tlb;
   /** Whether accesses that are not aligned to their size fault. */
   alignmentChecked = false;
   #metNotCanonical = false;
   readonly controls: WalkControls = { cr0: 0, efer: 0 };
-  translation: Translation = { format: 'none', frames: new Int32Array(0) };
-  kernelRoot = -1;
-  userRoot = -1;
+  #translation: Translation = { format: 'none', frames: new Int32Array(0) };
+  #kernelRoot = -1;
+  #userRoot = -1;
 
   constructor(parts: HostParts, state: HostAddress) {
     this.#parts = parts;
     this.#state = state;
     this.#word = state >> 2;
     this.#walker = new PageWalker(parts.memory, parts.pool);
-    this.kernelTlb = new Tlb(parts.memory, parts.tlbEntries);
-    this.userTlb = new Tlb(parts.memory, parts.tlbEntries);
-    this.emptyTlb = new Tlb(parts.memory, parts.tlbEntries);
+    const { memory, pool, marks, tlbEntries, tlbRoots } = parts;
+    this.#kernelSets = new TlbSets(memory, pool, marks, tlbEntries, tlbRoots, this.tlbCounters);
+    this.#userSets = new TlbSets(memory, pool, marks, tlbEntries, tlbRoots, this.tlbCounters);
+    this.emptyTlb = new Tlb(memory, tlbEntries);
   }
 
-  /** What both TLBs did; translations are not kept across changes of the root. */
-  get tlbCounters(): { fills: number; flushes: number; pageFlushes: number; switches: number; returns: number } {
-    const { kernelTlb, userTlb } = this;
-    return {
-      fills: kernelTlb.fills + userTlb.fills,
-      flushes: kernelTlb.flushes + userTlb.flushes,
-      pageFlushes: kernelTlb.pageFlushes,
-      switches: 0,
-      returns: 0,
-    };
+  get kernelTlb(): Tlb {
+    return this.#kernelSets.current;
+  }
+
+  get userTlb(): Tlb {
+    return this.#userSets.current;
+  }
+
+  get translation(): Translation {
+    return this.#translation;
+  }
+
+  set translation(translation: Translation) {
+    this.#translation = translation;
+    this.forget();
+  }
+
+  /** Drops all translations, and the roots. */
+  forget(): void {
+    this.#kernelRoot = -1;
+    this.#userRoot = -1;
+    this.#kernelSets.forget();
+    this.#userSets.forget();
+  }
+
+  /** Changes the roots; to load the same ones again is a flush. */
+  setRoots(kernelRoot: number, userRoot: number): void {
+    if (kernelRoot === this.#kernelRoot && userRoot === this.#userRoot) {
+      this.flush();
+      return;
+    }
+    if (kernelRoot !== this.#kernelRoot) {
+      this.#kernelRoot = kernelRoot;
+      this.#kernelSets.select(kernelRoot, this.#translation);
+    }
+    if (userRoot !== this.#userRoot) {
+      this.#userRoot = userRoot;
+      this.#userSets.select(userRoot, this.#translation);
+    }
+  }
+
+  /** The guest's flush of both TLBs. */
+  flush(): void {
+    this.tlbCounters.flushes++;
+    this.#kernelSets.flush(this.#translation);
+    this.#userSets.flush(this.#translation);
   }
 
   get #userMode(): boolean {
@@ -84,9 +125,10 @@ export class MemoryUnit implements GuestMemory {
    */
   #translate(low: number, high: number, access: Access, user: boolean): HostAddress {
     const { marks, pool } = this.#parts;
+    const translation = this.#translation;
     const allowed = this.#walker.walk(
-      this.translation,
-      user ? this.userRoot : this.kernelRoot,
+      translation,
+      user ? this.#userRoot : this.#kernelRoot,
       low,
       high,
       access,
@@ -97,7 +139,14 @@ export class MemoryUnit implements GuestMemory {
     const { frame, writable, executable } = this.#walker.result;
     const mayWrite = writable && !marks.has(frame, FrameMark.code | FrameMark.watched);
     const address = pool.addressOf(frame);
-    (user ? this.userTlb : this.kernelTlb).fill(low, high, address, mayWrite, executable);
+    const { tables } = this.#walker;
+    const generations = translation.tableGenerations;
+    let sum = 0;
+    if (generations && tables[0] !== NO_TABLES) {
+      for (const table of tables) sum = (sum + (generations[table] as number)) | 0;
+    }
+    this.tlbCounters.fills++;
+    (user ? this.userTlb : this.kernelTlb).fill(low, high, address, mayWrite, executable, tables, sum);
     marks.set(frame, mayWrite ? FrameMark.cached | FrameMark.cachedWritable : FrameMark.cached);
     return (address + (low & 0xfff)) as HostAddress;
   }
@@ -201,10 +250,10 @@ export class MemoryUnit implements GuestMemory {
 
   #emulateStore(source: number, low: number, high: number, bytes: number, user: boolean): boolean {
     const target = this.#walker.result.refused;
-    if (user || target < 0 || !this.translation.emulateStore) return false;
+    if (user || target < 0 || !this.#translation.emulateStore) return false;
     const { error } = this.#walker.result;
     const value = this.#parts.memory.u8.slice(source, source + bytes);
-    if (this.translation.emulateStore(joinSigned(low, high) as GuestVirtual, target, value)) return true;
+    if (this.#translation.emulateStore(joinSigned(low, high) as GuestVirtual, target, value)) return true;
     this.#walker.result.error = error;
     return false;
   }
@@ -230,7 +279,7 @@ export class MemoryUnit implements GuestMemory {
       u32[pendingWord] = 0;
       return 0;
     }
-    if (first < 0 && (user || crossing || this.#walker.result.refused < 0 || !this.translation.emulateStore)) {
+    if (first < 0 && (user || crossing || this.#walker.result.refused < 0 || !this.#translation.emulateStore)) {
       return this.#pageFault(low, high);
     }
     if (crossing) {

@@ -13,9 +13,10 @@ import { FrameMark, FrameMarks } from './frame-marks.ts';
 import { createHelpers } from './helpers.ts';
 import { type HostFunctions, Interpreter, TABLE_SIZE } from './interpreter/interpreter.ts';
 import { BLOCK_LIMIT, Link, PseudoHandler, RecordField } from './interpreter/record.ts';
-import { endsBlock, shapeOf, writePseudo, writeRecord, writeSegment } from './interpreter/record-builder.ts';
+import { endsBlock, fusedShape, fuseRecord, isConditionalJump, mayFuse, shapeOf, writePseudo, writeRecord, writeSegment } from './interpreter/record-builder.ts';
 import { type HostParts, MemoryUnit } from './memory-unit.ts';
 import type { Descriptor, DescriptorSource, ProcessorApi } from './processor-api.ts';
+import type { Shape } from './semantics/context.ts';
 import { SYSTEM_OPERATIONS } from './semantics/control.ts';
 import { HOT_SHAPES } from './semantics/hot-shapes.ts';
 import { SEMANTICS } from './semantics/index.ts';
@@ -30,6 +31,8 @@ const SYSTEM: ReadonlySet<string> = new Set(SYSTEM_OPERATIONS);
 export interface ProcessorGroupOptions {
   /** Entries of each TLB, a power of two. */
   readonly tlbEntries?: number;
+  /** Roots whose translations each processor keeps, at least 1; with 1 every change of the root empties its TLB. */
+  readonly tlbRoots?: number;
   /** Bytes for records of decoded code. */
   readonly codeBytes?: number;
   /** Counts executions by shape, with no shape inlined; see `profile`. */
@@ -50,7 +53,8 @@ export class ProcessorGroup implements FrameInvalidator {
     const tlbEntries = options.tlbEntries ?? 1024;
     const marks = new FrameMarks(pool.total);
     const code = new CodeCache(memory, pool, marks, options.codeBytes ?? 32 << 20);
-    this.parts = { memory, pool, marks, code, tlbEntries };
+    this.parts = { memory, pool, marks, code, tlbEntries, tlbRoots: options.tlbRoots ?? 16 };
+    code.onFirstCode = (frame) => this.invalidateWritable(frame);
     const at = (state: number): Processor => {
       const processor = this.#byState.get(state);
       if (!processor) throw new Error('generated code names an unknown processor');
@@ -116,7 +120,7 @@ export class ProcessorGroup implements FrameInvalidator {
 
   /** Takes a processor back; its owner uses it no more. */
   release(processor: Processor): void {
-    processor.flushTlb();
+    processor.memory.forget();
     this.#released.push(processor);
   }
 
@@ -136,7 +140,7 @@ export class ProcessorGroup implements FrameInvalidator {
       memory.kernelTlb.invalidateFrame(address, writableOnly);
       memory.userTlb.invalidateFrame(address, writableOnly);
     }
-    marks.clear(frame, writableOnly ? FrameMark.cachedWritable : FrameMark.cached | FrameMark.cachedWritable);
+    marks.invalidated(frame, writableOnly);
   }
 
   frameWritten(frame: Frame, offset: number, length: number): void {
@@ -156,6 +160,7 @@ export class Processor implements ProcessorApi {
   readonly #host: HostMemory;
   readonly #word: number;
   readonly #instruction = createInstruction();
+  readonly #jump = createInstruction();
   /** The bytes of an instruction that crosses into another page. */
   readonly #crossing = new Uint8Array(16);
   /** Records of a block that holds a single instruction, for exact stops. */
@@ -176,9 +181,7 @@ export class Processor implements ProcessorApi {
   /** All registers as they are before an interface sets them; no page tables. */
   reset(): void {
     this.#host.u8.fill(0, this.state, this.state + State.size);
-    this.memory.kernelRoot = -1;
-    this.memory.userRoot = -1;
-    this.flushTlb();
+    this.memory.forget();
     this.instructions = 0;
     this.#set(State.codeSize, 64);
     this.#set(State.stackSize, 8);
@@ -326,18 +329,12 @@ export class Processor implements ProcessorApi {
 
   set translation(translation: Translation) {
     this.memory.translation = translation;
-    this.flushTlb();
+    this.#updateTlb();
   }
 
   setRoots(kernelRoot: number, userRoot: number): void {
-    if (kernelRoot !== this.memory.kernelRoot) {
-      this.memory.kernelRoot = kernelRoot;
-      this.memory.kernelTlb.flush();
-    }
-    if (userRoot !== this.memory.userRoot) {
-      this.memory.userRoot = userRoot;
-      this.memory.userTlb.flush();
-    }
+    this.memory.setRoots(kernelRoot, userRoot);
+    this.#updateTlb();
   }
 
   get userMode(): boolean {
@@ -362,11 +359,11 @@ export class Processor implements ProcessorApi {
   }
 
   flushTlb(): void {
-    this.memory.kernelTlb.flush();
-    this.memory.userTlb.flush();
+    this.memory.flush();
   }
 
   invalidatePage(address: GuestVirtual): void {
+    this.memory.tlbCounters.pageFlushes++;
     this.memory.kernelTlb.invalidatePage(address >>> 0);
     this.memory.userTlb.invalidatePage(address >>> 0);
   }
@@ -451,9 +448,12 @@ export class Processor implements ProcessorApi {
 
   /** Executes exactly one instruction (one step of a repeated one). */
   step(): Exit {
+    // Without translations of code every entry into code asks `lookup`, which gives it the single instruction.
+    this.#set(State.tlb, this.memory.emptyTlb.address);
     this.#stepping = true;
     const exit = this.run(1);
     this.#stepping = false;
+    this.#updateTlb();
     return exit;
   }
 
@@ -471,15 +471,9 @@ export class Processor implements ProcessorApi {
     const instruction = this.#instruction;
     const low = this.#get(State.rip);
     const high = this.#host.u32[this.#word + State.rip / 4 + 1] as number;
-    const bytes = this.#crossing;
-    let length = 0;
-    for (; length < 15; length++) {
-      const byteLow = (low + length) >>> 0;
-      const address = this.memory.tryFetch(byteLow, byteLow < low ? (high + 1) >>> 0 : high);
-      if (address < 0) break;
-      bytes[length] = this.#host.u8[address] as number;
-    }
-    decode(bytes, 0, length, this.codeSize, instruction);
+    const place = this.memory.tryFetch(low, high);
+    if (place >= 0) this.#decodeAt(place, low, high);
+    else decode(this.#crossing, 0, 0, this.codeSize, instruction);
     return instruction;
   }
 
@@ -626,13 +620,16 @@ export class Processor implements ProcessorApi {
     return this.memory.fetch(nextLow, nextLow === 0 ? (high + 1) >>> 0 : high);
   }
 
-  /** Decodes the instruction at a place; bytes beyond the page are fetched only when they are needed. */
-  #decodeAt(place: number, low: number, high: number): { result: DecodeResult; second: HostAddress } {
+  /**
+   * Decodes the instruction at a place. Bytes beyond the page are fetched only when they are needed, and not for
+   * `ahead`: a walk sets accessed bits, which instructions that are not executed must not do.
+   */
+  #decodeAt(place: number, low: number, high: number, ahead = false): { result: DecodeResult; second: HostAddress } {
     const available = PAGE_SIZE - (place & 0xfff);
     const instruction = this.#instruction;
     let result = decode(this.#host.u8, place, available, this.codeSize, instruction);
     let second = -1 as HostAddress;
-    if (result === DecodeResult.truncated) {
+    if (result === DecodeResult.truncated && !ahead) {
       second = this.#nextPage(low, high);
       if (second < 0) return { result, second };
       const bytes = this.#crossing;
@@ -660,16 +657,12 @@ export class Processor implements ProcessorApi {
         cursor += RecordField.size;
         break;
       }
-      const { result, second } = this.#decodeAt(place - startOffset + offset, low + offset - startOffset, high);
-      if (second >= 0 && count > 0) {
-        // An instruction that crosses a page stands in a block of its own, behind a guard.
-        writePseudo(memory, cursor, PseudoHandler.fallThrough, offset, count);
-        cursor += RecordField.size;
-        break;
-      }
+      const at = place - startOffset + offset;
+      const { result, second } = this.#decodeAt(at, low + offset - startOffset, high, count > 0);
       if (result !== DecodeResult.ok) {
         if (count > 0) {
-          // The fault belongs to the next instruction: it is found when control gets there.
+          // An instruction that crosses a page stands in a block of its own, behind a guard; and a fault belongs to
+          // the instruction, it is found when control gets there.
           writePseudo(memory, cursor, PseudoHandler.fallThrough, offset, count);
           cursor += RecordField.size;
           break;
@@ -680,9 +673,10 @@ export class Processor implements ProcessorApi {
         return undefined;
       }
       const instruction = this.#instruction;
-      const shape = shapeOf(instruction, long);
+      const plain = shapeOf(instruction, long);
+      const jump = count + 1 < BLOCK_LIMIT ? this.#fusedJump(plain, at + instruction.length) : undefined;
+      const shape = jump ? fusedShape(plain, jump) : plain;
       const handler = this.#group.interpreter.handlerFor(shape);
-      if (handler < 0) throw new Error(`no meaning for ${shape.operation}`);
       if (second >= 0) {
         crossing = pool.frameAt(second);
         crossingBytes = offset + instruction.length - PAGE_SIZE;
@@ -692,9 +686,14 @@ export class Processor implements ProcessorApi {
       }
       writeRecord(memory, cursor, handler, instruction, shape.memory, offset, count);
       writeSegment(memory, cursor, instruction, long);
-      cursor += RecordField.size;
       offset += instruction.length;
       count++;
+      if (jump) {
+        fuseRecord(memory, cursor, jump);
+        offset += jump.length;
+        count++;
+      }
+      cursor += RecordField.size;
       if (endsBlock(shape.operation, SYSTEM)) break;
     }
     const block: Block = {
@@ -710,6 +709,16 @@ export class Processor implements ProcessorApi {
     return block;
   }
 
+  /** The conditional jump at `place` that can share the record of the instruction in front of it. */
+  #fusedJump(shape: Shape, place: number): Instruction | undefined {
+    const available = PAGE_SIZE - (place & 0xfff);
+    // On the next page when the instruction in front ends the page.
+    if (!mayFuse(shape) || (place & 0xfff) === 0) return undefined;
+    const jump = this.#jump;
+    const result = decode(this.#host.u8, place, available, this.codeSize, jump);
+    return result === DecodeResult.ok && isConditionalJump(jump) ? jump : undefined;
+  }
+
   /** One instruction and a stop, outside the shared cache. */
   #decodeSingle(place: HostAddress, low: number, high: number): number {
     const { result } = this.#decodeAt(place, low, high);
@@ -722,7 +731,6 @@ export class Processor implements ProcessorApi {
     const long = this.codeSize === 64;
     const shape = shapeOf(this.#instruction, long);
     const handler = this.#group.interpreter.handlerFor(shape);
-    if (handler < 0) throw new Error(`no meaning for ${shape.operation}`);
     const offset = place & 0xfff;
     writeRecord(this.#host, this.#single, handler, this.#instruction, shape.memory, offset, 0);
     writeSegment(this.#host, this.#single, this.#instruction, long);

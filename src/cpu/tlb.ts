@@ -1,31 +1,54 @@
 import type { HostMemory } from '../memory/host-memory.ts';
 import { type GuestVirtual, type HostAddress, joinSigned } from '../x86/brand.ts';
 import { Access } from './exits.ts';
+import type { FrameMarks } from './frame-marks.ts';
 import { TlbEntry } from './tlb-layout.ts';
 
 const WORD = 2;
 
-/** One software TLB in host memory; tlb-layout.ts draws an entry. */
+/** Tables between the root and a page, of which an entry remembers the numbers. */
+export const PATH_TABLES = 3;
+/** In place of a table's number: the entry does not come from tables. */
+export const NO_TABLES = -1;
+
+/**
+ * The software TLB of one root and one privilege, in host memory; tlb-layout.ts draws an entry.
+ *
+ * An entry also remembers the tables it came through and the sum of their generations. A generation grows when a
+ * present entry of the table changes and when the frame loses its type, and never shrinks; so an equal sum says that a
+ * walk would find the same page again, and that the accessed and dirty bits it would set are set.
+ */
 export class Tlb {
   readonly address: HostAddress;
+  /** Number of the top table whose translations these are; −1 when the TLB is free. */
+  root = -1;
+  /** Generation of the root when the TLB was last in use. */
+  rootGeneration = 0;
+  /** `FrameMarks.invalidations` when it was last in use: what came later is still to be applied. */
+  parkedAt = 0;
+  /** Grows with each use, so that the one least recently used can be found. */
+  lastUse = 0;
+  readonly #memory: HostMemory;
   readonly #u32: Uint32Array;
   readonly #entries: number;
   /** Entries that may be valid, so that a flush touches only these. */
   readonly #filled: Int32Array;
   readonly #isFilled: Uint8Array;
   #filledCount = 0;
-  /** Entries filled since start. */
-  fills = 0;
-  flushes = 0;
-  pageFlushes = 0;
+  /** Of each entry the numbers of its tables, `PATH_TABLES` each, and the sum of their generations. */
+  readonly #tables: Int32Array;
+  readonly #generations: Int32Array;
 
   /** @param entries a power of two, at least 1 */
   constructor(memory: HostMemory, entries: number) {
     this.address = memory.reserve(entries * TlbEntry.size, 64);
+    this.#memory = memory;
     this.#u32 = memory.u32;
     this.#entries = entries;
     this.#filled = new Int32Array(entries);
     this.#isFilled = new Uint8Array(entries);
+    this.#tables = new Int32Array(entries * PATH_TABLES).fill(NO_TABLES);
+    this.#generations = new Int32Array(entries);
     for (let index = 0; index < entries; index++) this.#clear(index);
   }
 
@@ -60,8 +83,20 @@ export class Tlb {
     return (frame + (low & 0xfff)) as HostAddress;
   }
 
-  /** Caches a page given by the halves of its linear address. */
-  fill(low: number, high: number, frame: HostAddress, writable: boolean, executable: boolean): void {
+  /**
+   * Caches a page given by the halves of its linear address.
+   * @param tables numbers of the tables it came through, the page's own first; NO_TABLES when it came from none
+   * @param generations the sum of their generations
+   */
+  fill(
+    low: number,
+    high: number,
+    frame: HostAddress,
+    writable: boolean,
+    executable: boolean,
+    tables: Int32Array,
+    generations: number,
+  ): void {
     const index = this.#index(low);
     const word = this.#word(index);
     const u32 = this.#u32;
@@ -81,13 +116,21 @@ export class Tlb {
       this.#invalidate(word + 4, index);
     }
     u32[word + 6] = frame;
-    if (this.#isFilled[index] === 0) {
-      this.#isFilled[index] = 1;
-      this.#filled[this.#filledCount++] = index;
-    }
-    this.fills++;
+    const path = index * PATH_TABLES;
+    this.#tables[path] = tables[0] as number;
+    this.#tables[path + 1] = tables[1] as number;
+    this.#tables[path + 2] = tables[2] as number;
+    this.#generations[index] = generations;
+    this.#note(index);
   }
 
+  #note(index: number): void {
+    if (this.#isFilled[index] !== 0) return;
+    this.#isFilled[index] = 1;
+    this.#filled[this.#filledCount++] = index;
+  }
+
+  /** Drops all entries. */
   flush(): void {
     for (let position = 0; position < this.#filledCount; position++) {
       const index = this.#filled[position] as number;
@@ -95,12 +138,77 @@ export class Tlb {
       this.#isFilled[index] = 0;
     }
     this.#filledCount = 0;
-    this.flushes++;
+  }
+
+  /**
+   * Drops the entries that a walk would not give again.
+   * @param generations of each table
+   * @returns how many entries stay
+   */
+  refresh(generations: Uint32Array): number {
+    let kept = 0;
+    for (let position = 0; position < this.#filledCount; position++) {
+      const index = this.#filled[position] as number;
+      if (this.#isCurrent(index, generations)) {
+        this.#filled[kept++] = index;
+      } else {
+        this.#clear(index);
+        this.#isFilled[index] = 0;
+      }
+    }
+    this.#filledCount = kept;
+    return kept;
+  }
+
+  #isCurrent(index: number, generations: Uint32Array): boolean {
+    const path = index * PATH_TABLES;
+    const table = this.#tables[path] as number;
+    if (table === NO_TABLES) return true;
+    const sum =
+      (generations[table] as number) +
+      (generations[this.#tables[path + 1] as number] as number) +
+      (generations[this.#tables[path + 2] as number] as number);
+    return (sum | 0) === this.#generations[index];
+  }
+
+  /** Applies what was done to frames while the TLB was not in use. @param frameAt the frame of a host address */
+  catchUp(marks: FrameMarks, frameAt: (address: HostAddress) => number): void {
+    if (this.parkedAt === marks.invalidations) return;
+    for (let position = 0; position < this.#filledCount; position++) {
+      const index = this.#filled[position] as number;
+      const word = this.#word(index);
+      const address = this.#u32[word + TlbEntry.frame / 4] as HostAddress;
+      if (address === 0) continue;
+      const frame = frameAt(address);
+      if (marks.removedSince(frame, this.parkedAt)) this.#clear(index);
+      else if (marks.protectedSince(frame, this.parkedAt)) this.#invalidate(word + TlbEntry.writeTag / 4, index);
+    }
+  }
+
+  /**
+   * Takes over current entries of another TLB whose top-level entries are the same in both roots.
+   * @param shared whether a top-level slot is the same
+   */
+  adopt(other: Tlb, shared: Uint8Array): void {
+    const { u8 } = this.#memory;
+    for (let position = 0; position < other.#filledCount; position++) {
+      const index = other.#filled[position] as number;
+      const from = other.#word(index);
+      const high = this.#u32[from + 1] as number;
+      if (this.#u32[from + TlbEntry.frame / 4] === 0 || shared[(high >>> 7) & 0x1ff] === 0) continue;
+      if (other.#tables[index * PATH_TABLES] === NO_TABLES) continue;
+      const start = other.address + index * TlbEntry.size;
+      u8.copyWithin(this.address + index * TlbEntry.size, start, start + TlbEntry.size);
+      for (let table = index * PATH_TABLES; table < (index + 1) * PATH_TABLES; table++) {
+        this.#tables[table] = other.#tables[table] as number;
+      }
+      this.#generations[index] = other.#generations[index] as number;
+      this.#note(index);
+    }
   }
 
   invalidatePage(low: number): void {
     this.#clear(this.#index(low));
-    this.pageFlushes++;
   }
 
   /** Each cached translation that leads to a frame: its page's address, and whether a store goes through it. */

@@ -19,8 +19,12 @@ export interface Translation {
    * `bytes` is what would be written. Commits and returns true, or returns false to let the page fault happen.
    */
   emulateStore?(address: GuestVirtual, target: Frame, bytes: Uint8Array): boolean;
-  /** Told of each accessed or dirty bit that the walk is about to set in a table (contract checks, saved TLBs). */
-  entryTouched?(table: Frame, index: number): void;
+  /**
+   * By table number: grows when a present entry of the table changes and when the frame stops being a table; never
+   * shrinks. With it, processors keep translations across changes of the root and across flushes, as long as a walk
+   * would find them again. Without it flushes are the architecture's.
+   */
+  readonly tableGenerations?: Uint32Array;
 }
 
 export interface HostWindow {

@@ -3,6 +3,7 @@ import type { HostMemory } from '../memory/host-memory.ts';
 import { type Frame, type HostAddress, joinSigned } from '../x86/brand.ts';
 import { Cr0, Efer, PageFaultError, Pte } from '../x86/registers.ts';
 import { Access } from './exits.ts';
+import { NO_TABLES, PATH_TABLES } from './tlb.ts';
 import type { Translation } from './translation.ts';
 
 /** Bits 52–62 of an entry are ignored; bits between the physical address width (here 52) and 52 there are none. */
@@ -34,6 +35,8 @@ export class PageWalker {
   readonly result: WalkResult = { frame: -1 as Frame, error: 0, writable: false, executable: false, refused: -1 as Frame };
   readonly #u32: Uint32Array;
   readonly #pool: FramePool;
+  /** Numbers of the tables below the root that led to the page, its own first; the first is NO_TABLES without tables. */
+  readonly tables = new Int32Array(PATH_TABLES);
   /** Whether faults tell fetches from reads: only where pages can forbid execution. */
   #reportsFetch = false;
   /** Addresses of the entries met, as word indices, for the accessed bits. */
@@ -74,6 +77,7 @@ export class PageWalker {
         result.frame = window.frame;
         result.writable = window.writable;
         result.executable = false;
+        this.tables[0] = NO_TABLES;
         return true;
       }
     }
@@ -90,6 +94,7 @@ export class PageWalker {
         result.frame = frame as Frame;
         result.writable = true;
         result.executable = true;
+        this.tables[0] = NO_TABLES;
         return true;
       }
     }
@@ -154,6 +159,8 @@ export class PageWalker {
       if (level >= 3 && !topOfPae && (entryLow & Pte.large) !== 0) {
         return this.#fault(true, access, user, true);
       }
+      // A large page ends the path early: what stands below is the table it was found in.
+      if (level >= 2) this.tables.fill(number, 0, level - 1);
       table = this.#tableAt(translation, number);
     }
     return false;

@@ -1,0 +1,151 @@
+import type { FramePool } from '../memory/frame-pool.ts';
+import type { HostMemory } from '../memory/host-memory.ts';
+import type { Frame } from '../x86/brand.ts';
+import { Pte } from '../x86/registers.ts';
+import type { FrameMarks } from './frame-marks.ts';
+import { Tlb } from './tlb.ts';
+import type { Translation } from './translation.ts';
+
+const TOP_ENTRIES = 512;
+
+/** Bytes of host memory that TLBs for further roots leave to further processors. */
+const LEFT_FOR_PROCESSORS = 8 << 20;
+
+/** What the TLBs of a processor did; TLBs of both privileges are counted together. */
+export interface TlbCounters {
+  /** Entries filled by walks. */
+  fills: number;
+  /** Flushes that the guest, or a change of its tables, asked for. */
+  flushes: number;
+  /** Flushes of one page. */
+  pageFlushes: number;
+  /** Changes to another root. */
+  switches: number;
+  /** Changes to a root whose translations had been kept. */
+  returns: number;
+}
+
+/**
+ * The TLBs of one processor for one privilege. With a translation that dates its tables, each of the roots used last
+ * has a TLB of its own: a change of the root only changes which one generated code looks at, and what a walk would not
+ * find again is dropped then. Without, there is one, and it is emptied.
+ */
+export class TlbSets {
+  current: Tlb;
+  readonly #memory: HostMemory;
+  readonly #pool: FramePool;
+  readonly #marks: FrameMarks;
+  readonly #entries: number;
+  readonly #limit: number;
+  readonly #counters: TlbCounters;
+  readonly #all: Tlb[] = [];
+  readonly #shared = new Uint8Array(TOP_ENTRIES);
+  #uses = 0;
+
+  /** @param limit roots whose translations are kept, at least 1 */
+  constructor(
+    memory: HostMemory,
+    pool: FramePool,
+    marks: FrameMarks,
+    entries: number,
+    limit: number,
+    counters: TlbCounters,
+  ) {
+    this.#memory = memory;
+    this.#pool = pool;
+    this.#marks = marks;
+    this.#entries = entries;
+    this.#limit = limit;
+    this.#counters = counters;
+    this.current = this.#add();
+  }
+
+  #add(): Tlb {
+    const tlb = new Tlb(this.#memory, this.#entries);
+    this.#all.push(tlb);
+    return tlb;
+  }
+
+  /** Forgets everything: the tables that translations came from are no longer this processor's. */
+  forget(): void {
+    for (const tlb of this.#all) {
+      tlb.flush();
+      tlb.root = -1;
+    }
+  }
+
+  /** Changes the root. */
+  select(root: number, translation: Translation): void {
+    this.#counters.switches++;
+    const generations = translation.tableGenerations;
+    const before = this.current;
+    if (!generations || this.#limit === 1) {
+      before.flush();
+      before.root = root;
+      return;
+    }
+    before.parkedAt = this.#marks.invalidations;
+    before.lastUse = ++this.#uses;
+    const kept = this.#all.find((tlb) => tlb.root === root);
+    const next = kept ?? this.#free();
+    this.current = next;
+    if (kept) {
+      this.#counters.returns++;
+      next.catchUp(this.#marks, (address) => this.#pool.frameAt(address));
+    } else {
+      next.flush();
+      next.rootGeneration = generations[root] ?? 0; // −1 is no root
+      const comparable = next !== before && before.root >= 0 && translation.format === 'four-level';
+      if (comparable && this.#compareRoots(before.root, root, translation)) next.adopt(before, this.#shared);
+      next.root = root;
+    }
+    this.#refresh(next, generations);
+  }
+
+  #free(): Tlb {
+    if (this.#all.length < this.#limit && this.#memory.unreserved > LEFT_FOR_PROCESSORS) return this.#add();
+    let oldest = this.current;
+    for (const tlb of this.#all) if (tlb.lastUse < oldest.lastUse) oldest = tlb;
+    return oldest;
+  }
+
+  /** Finds the top-level slots that say the same in two roots, with the accessed bit set; false when there are none. */
+  #compareRoots(first: number, second: number, translation: Translation): boolean {
+    const a = this.#tableWord(first, translation);
+    const b = this.#tableWord(second, translation);
+    if (a < 0 || b < 0) return false;
+    const { u32 } = this.#memory;
+    const wanted = Pte.present | Pte.accessed;
+    let any = false;
+    for (let slot = 0; slot < TOP_ENTRIES; slot++) {
+      const low = u32[a + slot * 2] as number;
+      const same =
+        (low & wanted) === wanted && low === u32[b + slot * 2] && u32[a + slot * 2 + 1] === u32[b + slot * 2 + 1];
+      this.#shared[slot] = same ? 1 : 0;
+      any ||= same;
+    }
+    return any;
+  }
+
+  #tableWord(number: number, translation: Translation): number {
+    const frame = translation.frames[number];
+    return frame === undefined || frame < 0 ? -1 : this.#pool.addressOf(frame as Frame) >> 2;
+  }
+
+  #refresh(tlb: Tlb, generations: Uint32Array): void {
+    const generation = generations[tlb.root] ?? 0;
+    if (generation === tlb.rootGeneration) {
+      tlb.refresh(generations);
+    } else {
+      tlb.flush();
+      tlb.rootGeneration = generation;
+    }
+  }
+
+  /** The guest's flush: nothing stays that a walk would not find again. */
+  flush(translation: Translation): void {
+    const generations = translation.tableGenerations;
+    if (generations && this.#limit > 1) this.#refresh(this.current, generations);
+    else this.current.flush();
+  }
+}
