@@ -88,7 +88,7 @@ function observed(operation: Operation, target: AnyFunction, observers: readonly
 
 /**
  * Costs 3 ns a call, which is the addition itself: counting inside an implementation costs the same
- * (test/ops-dispatch.bench.ts), and up to 20 ns where V8 does not inline it because a call site sees many operations.
+ * (bench/ops-dispatch.bench.ts), and up to 20 ns where V8 does not inline it because a call site sees many operations.
  * Rest parameters make no array here; wrappers of fixed arity are not faster.
  */
 function counted(operation: Operation, target: AnyFunction, counts: Float64Array): AnyFunction {
