@@ -26,6 +26,8 @@ export interface SystemServices {
   timeStampAuxiliary(): number;
   /** Fresh random bits. */
   random(out: Uint32Array<ArrayBuffer>): void;
+  /** PAUSE: a loop waits, perhaps for another virtual processor that should have its turn. */
+  paused?(): void;
 }
 
 /** Type bits of the descriptor's second word. */
@@ -71,6 +73,9 @@ export function executeSystem(processor: Processor, services: SystemServices): S
       return verify(processor, instruction);
     case 'arpl':
       return adjustPrivilege(processor, instruction);
+    case 'pause':
+      services.paused?.();
+      return complete(processor);
     case 'rdtsc':
     case 'rdtscp':
       services.timeStamp(pair);

@@ -127,6 +127,7 @@ const system: Semantics = (c) => c.exit(Exit.system);
 /** Operations that always leave; a block of decoded code ends behind them. */
 export const SYSTEM_OPERATIONS = [
   'hlt',
+  'pause',
   'cpuid',
   'rdmsr',
   'wrmsr',

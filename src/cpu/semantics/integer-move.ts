@@ -278,7 +278,6 @@ export const INTEGER_MOVE: readonly (readonly [string, Semantics])[] = [
   ['xlat', translateByte],
   ['salc', salc],
   ['nop', nothing],
-  ['pause', nothing],
   ['endbr64', nothing],
   ['endbr32', nothing],
   ['lfence', nothing],

@@ -700,6 +700,9 @@ export class XenDomain implements Domain {
       timeStamp: (out) => this.operations.cpu.readTsc(index, out),
       timeStampAuxiliary: () => index,
       random: this.#random,
+      paused: () => {
+        if (this.vcpus.length > 1) this.yield();
+      },
     };
     return this.#services[index];
   }
