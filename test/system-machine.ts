@@ -18,7 +18,8 @@ const FRAMES = 2048;
 export const LARGE_NUMBER = 1024;
 export const CODE = 0x0040_0000;
 export const STACK_TOP = 0x0060_0000;
-export const DATA = 0x0080_0000;
+/** Neither page shares a place in the TLB with one of the code. */
+export const DATA = 0x0080_5000;
 export const ALL_RIGHTS = Pte.present | Pte.writable | Pte.user;
 
 /** Flat descriptors for both privileges. */
