@@ -35,7 +35,8 @@ function secondsToReady(command: string, args: readonly string[]): Promise<numbe
   });
 }
 
-const median = (numbers: readonly number[]): number => [...numbers].sort((a, b) => a - b)[numbers.length >> 1] ?? Number.NaN;
+const median = (numbers: readonly number[]): number =>
+  [...numbers].sort((a, b) => a - b)[numbers.length >> 1] ?? Number.NaN;
 
 const kernelFile = await kernel(values.flavour as KernelFlavour);
 const initrdFile = join(tmpdir(), `ring1-bench-${process.pid}.img`);
@@ -63,5 +64,7 @@ const ring1 = median(seconds.get('ring1') ?? []);
 process.stdout.write(`median: ring1 ${ring1.toFixed(2)} s`);
 const qemu = seconds.get('qemu tcg');
 process.stdout.write(
-  qemu ? `, qemu tcg ${median(qemu).toFixed(2)} s, ratio ${(ring1 / median(qemu)).toFixed(2)}\n` : '; qemu is not installed\n',
+  qemu
+    ? `, qemu tcg ${median(qemu).toFixed(2)} s, ratio ${(ring1 / median(qemu)).toFixed(2)}\n`
+    : '; qemu is not installed\n',
 );
