@@ -133,6 +133,6 @@ function symbolizer(kernel: KernelImage): Symbolizer {
   const symbols = createSymbolizer(kernel);
   return (address) => {
     const symbol = symbols?.lookup(BigInt.asUintN(64, BigInt(address)));
-    return symbol && { name: symbol.name, offset: Number(symbol.offset) };
+    return symbol && { name: symbol.name, offset: symbol.offset, isData: !symbol.isCode };
   };
 }

@@ -83,3 +83,17 @@ test('a long stack is cut', () => {
   const text = formatCrash(crashed(), { symbolize, readStack: stackOf(new Array(500).fill(TEXT + 1), 8) });
   expect(text.split('\n').filter((line) => line.startsWith('  ?'))).toHaveLength(40);
 });
+
+test('pointers into data are no return addresses', () => {
+  const readStack = stackOf([TEXT + 0x44, TEXT + 0x1020], 8);
+  const isData = (address: number): boolean => address >= TEXT + 0x1000;
+  const text = formatCrash(crashed(), {
+    symbolize: (address) => {
+      const symbol = symbolize(address);
+      return symbol && { ...symbol, isData: isData(address) };
+    },
+    readStack,
+  });
+  expect(text).toContain('? ffffffff81000044 panic+0x44');
+  expect(text).not.toContain('start_kernel');
+});

@@ -26,7 +26,12 @@ export interface SymbolAddress {
   readonly name: string;
   /** Bytes from the symbol's beginning. */
   readonly offset: number;
+  /** Whether it is a symbol of code. */
+  readonly isCode: boolean;
 }
+
+/** Types of code as nm prints them: local, global, weak. */
+const CODE_TYPES = 'tTwW';
 
 export interface Symbolizer {
   /** The symbol that covers a virtual address; undefined outside the kernel's own image, as in modules. */
@@ -130,7 +135,12 @@ class KallsymsSymbolizer implements Symbolizer {
     if (index < 0) return undefined;
     // Of several names for one address the kernel, too, prints the first.
     while (index > 0 && deltas[index - 1] === deltas[index]) index--;
-    return { name: this.#name(names[index] as number), offset: delta - (deltas[index] as number) };
+    const typed = this.#typedName(names[index] as number);
+    return {
+      name: typed.slice(1),
+      offset: delta - (deltas[index] as number),
+      isCode: CODE_TYPES.includes(typed.charAt(0)),
+    };
   }
 
   addressOf(name: string): bigint | undefined {
@@ -140,11 +150,16 @@ class KallsymsSymbolizer implements Symbolizer {
   }
 
   #name(at: number): string {
+    return this.#typedName(at).slice(1);
+  }
+
+  /** The name behind the character of its type. */
+  #typedName(at: number): string {
     const { bytes, tokens } = this.#tables;
     const { length, start } = nameExtent(bytes, at);
     let name = '';
     for (let index = start; index < start + length; index++) name += tokens[bytes[index] as number] as string;
-    return name.slice(1);
+    return name;
   }
 }
 

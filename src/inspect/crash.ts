@@ -122,9 +122,9 @@ function stackLines(state: CrashState, readers: CrashReaders): string[] {
       break;
     }
     const value = wordSize === 8 ? ((out[1] ?? 0) | 0) * 0x1_0000_0000 + (out[0] ?? 0) : (out[0] ?? 0);
-    // A return address is behind a call, never at the first byte of a function: offset 0 is a pointer to data or code.
+    // A return address is behind a call, never in data and never at the first byte of a function.
     const symbol = Number.isSafeInteger(value) ? readers.symbolize(value) : undefined;
-    if (symbol === undefined || symbol.offset === 0) continue;
+    if (symbol === undefined || symbol.offset === 0 || symbol.isData) continue;
     lines.push(`  ? ${place(value, readers.symbolize, wordSize)}`);
   }
   if (lines.length === 0) lines.push('  nothing that looks like a return address');

@@ -1,7 +1,9 @@
 import { highWord, lowWord } from '../x86/brand.ts';
 
 /** Name of the symbol that covers an address, and how far into it the address is. */
-export type Symbolizer = (address: number) => { readonly name: string; readonly offset: number } | undefined;
+export type Symbolizer = (
+  address: number,
+) => { readonly name: string; readonly offset: number; readonly isData?: boolean } | undefined;
 
 /** `0x` and the digits of a signed safe integer; a negative one as the 64-bit value that it stands for. */
 export function hexadecimal(value: number): string {
