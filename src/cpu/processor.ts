@@ -11,9 +11,19 @@ import { createSseUnit } from './float/sse.ts';
 import { createX87Unit, type X87Unit } from './float/x87.ts';
 import { FrameMark, FrameMarks } from './frame-marks.ts';
 import { createHelpers } from './helpers.ts';
-import { type HostFunctions, Interpreter, TABLE_SIZE } from './interpreter/interpreter.ts';
+import { HANDLER_LIMIT, type HostFunctions, Interpreter } from './interpreter/interpreter.ts';
 import { BLOCK_LIMIT, Link, PseudoHandler, RecordField } from './interpreter/record.ts';
-import { endsBlock, fusedShape, fuseRecord, isConditionalJump, mayFuse, shapeOf, writePseudo, writeRecord, writeSegment } from './interpreter/record-builder.ts';
+import {
+  endsBlock,
+  fusedShape,
+  fuseRecord,
+  isConditionalJump,
+  mayFuse,
+  shapeOf,
+  writePseudo,
+  writeRecord,
+  writeSegment,
+} from './interpreter/record-builder.ts';
 import { type HostParts, MemoryUnit } from './memory-unit.ts';
 import type { Descriptor, DescriptorSource, ProcessorApi } from './processor-api.ts';
 import type { Shape } from './semantics/context.ts';
@@ -80,7 +90,7 @@ export class ProcessorGroup implements FrameInvalidator {
       x87: (state, operation, register, operand) => x87.execute(operation, state + State.x87, register, operand),
       helper: (state, operation) => helpers(state, operation),
     };
-    this.#profile = options.profile ? memory.reserve(TABLE_SIZE * 8) : undefined;
+    this.#profile = options.profile ? memory.reserve(HANDLER_LIMIT * 8) : undefined;
     this.interpreter = new Interpreter({
       memory,
       host,

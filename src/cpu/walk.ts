@@ -32,7 +32,13 @@ export interface WalkControls {
  * are set when, and only when, the access is allowed.
  */
 export class PageWalker {
-  readonly result: WalkResult = { frame: -1 as Frame, error: 0, writable: false, executable: false, refused: -1 as Frame };
+  readonly result: WalkResult = {
+    frame: -1 as Frame,
+    error: 0,
+    writable: false,
+    executable: false,
+    refused: -1 as Frame,
+  };
   readonly #u32: Uint32Array;
   readonly #pool: FramePool;
   /** Numbers of the tables below the root that led to the page, its own first; the first is NO_TABLES without tables. */
@@ -231,4 +237,3 @@ export class PageWalker {
     return true;
   }
 }
-

@@ -40,8 +40,7 @@ export const enum Flag {
   identification = 0x20_0000,
 }
 
-export const ARITHMETIC_FLAGS =
-  Flag.carry | Flag.parity | Flag.adjust | Flag.zero | Flag.sign | Flag.overflow;
+export const ARITHMETIC_FLAGS = Flag.carry | Flag.parity | Flag.adjust | Flag.zero | Flag.sign | Flag.overflow;
 
 export const enum Vector {
   divideError = 0,

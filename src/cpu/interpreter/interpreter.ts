@@ -1,6 +1,6 @@
 import type { HostMemory } from '../../memory/host-memory.ts';
 import { Exit } from '../exits.ts';
-import { type HostFunction, HOST_FUNCTIONS, type Semantics, type Shape } from '../semantics/context.ts';
+import { HOST_FUNCTIONS, type HostFunction, type Semantics, type Shape } from '../semantics/context.ts';
 import { parseShapeKey, shapeKey } from '../semantics/shape-key.ts';
 import { State } from '../state.ts';
 import { CODE_HASH_SHIFT, CODE_SLOTS_SHIFT, CodeSlot, TlbEntry } from '../tlb-layout.ts';
@@ -17,10 +17,10 @@ import {
   i32,
   i64,
   leS,
+  load8U32,
   load16U32,
   load32,
   load64,
-  load8U32,
   loadInteger,
   or,
   shl,
@@ -50,8 +50,10 @@ const enum Answer {
 const STATE_TO_INTEGER = { parameters: ['i32'], result: 'i32' } as const;
 const COLD_HANDLER = { parameters: ['i32', 'i32'], result: 'i32' } as const;
 
-/** Cold handlers that the function table can hold; a kernel and its programs meet about a thousand. */
-export const TABLE_SIZE = 8192;
+/** Cold handlers that the function table has room for before it grows; a kernel and its programs meet about a thousand. */
+const TABLE_SIZE = 2048;
+/** Handlers of any kind that a record can name. */
+export const HANDLER_LIMIT = 0x1_0000;
 
 /** A host function takes as many numbers as HOST_FUNCTIONS says. */
 type HostFunctionOf<Count extends number> = Count extends 1
@@ -130,11 +132,12 @@ export class Interpreter {
     if (known !== undefined) return known;
     const { semantics: meanings } = this.#options;
     const semantics = meanings.get(shape.operation) ?? (meanings.get('ud2') as Semantics);
-    if (this.#cold === TABLE_SIZE) throw new RangeError(`more than ${TABLE_SIZE} shapes of instructions`);
+    const handler = this.#firstCold + this.#cold;
+    if (handler === HANDLER_LIMIT) throw new RangeError(`more than ${HANDLER_LIMIT} shapes of instructions`);
+    if (this.#cold === this.#table.length) this.#table.grow(TABLE_SIZE);
     const module = buildCold(this.#options, shape, semantics);
     const instance = new WebAssembly.Instance(new WebAssembly.Module(module), this.#imports);
-    this.#table.set(this.#cold, instance.exports.handler as () => number);
-    const handler = this.#firstCold + this.#cold++;
+    this.#table.set(this.#cold++, instance.exports.handler as () => number);
     this.#handlers.set(key, handler);
     return handler;
   }

@@ -1,6 +1,6 @@
 import type { HostMemory } from '../../memory/host-memory.ts';
 import { AddressRegister, type Instruction, OperandKind, SegmentRegister } from '../decode/instruction.ts';
-import { type Condition, CONDITIONS, type MemoryForm, type OperandShape, type Shape } from '../semantics/context.ts';
+import { CONDITIONS, type Condition, type MemoryForm, type OperandShape, type Shape } from '../semantics/context.ts';
 import { State } from '../state.ts';
 import { RecordField } from './record.ts';
 
@@ -146,7 +146,7 @@ export function writeSegment(memory: HostMemory, record: number, instruction: In
 
 /** A record that is no instruction. */
 export function writePseudo(memory: HostMemory, record: number, handler: number, at: number, index: number): void {
-  const { u16, u8, i32 } = memory;
+  const { u16, u8 } = memory;
   u8.fill(0, record, record + RecordField.size);
   u16[record >> 1] = handler;
   u8[record + RecordField.index] = index;

@@ -14,7 +14,6 @@ import {
   type I64,
   i32,
   i64,
-  ltS,
   mul,
   ne,
   or,
@@ -34,7 +33,7 @@ import {
 import type { Context, Semantics } from './context.ts';
 
 const CF = 0x1;
-const AF = 0x10;
+const _AF = 0x10;
 const ZF = 0x40;
 const OF = 0x800;
 const RAX = 0;

@@ -318,4 +318,3 @@ function section(out: ByteWriter, id: number, fill: (body: ByteWriter) => void):
   out.unsigned(body.length);
   out.bytes(body.result());
 }
-
