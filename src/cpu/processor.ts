@@ -302,6 +302,12 @@ export class Processor implements ProcessorApi {
     this.#setLong(State.segmentBase + segment * 8, base);
   }
 
+  /** Real mode or virtual-8086 mode: a selector is the segment's base divided by 16, there are no descriptors. */
+  get realSegments(): boolean {
+    const virtual8086 = (this.#get(State.flagsRest) & Flag.virtual8086) !== 0;
+    return virtual8086 || (this.cr0 & Cr0.protection) === 0;
+  }
+
   loadSegment(segment: SegmentRegister, selector: number, descriptor: Descriptor | null): void {
     const { u32 } = this.#host;
     const attributes = descriptor === null ? 0 : (descriptor.high >>> 8) & 0xf0ff;
@@ -321,7 +327,8 @@ export class Processor implements ProcessorApi {
     u32[this.#word + State.segmentChecked / 4 + segment] = flat ? 0 : 1;
     if (segment === SegmentRegister.cs && descriptor !== null) {
       this.#set(State.codeSize, (attributes & 0x2000) !== 0 ? 64 : (attributes & 0x4000) !== 0 ? 32 : 16);
-      this.#set(State.cpl, selector & 3);
+      const virtual8086 = (this.#get(State.flagsRest) & Flag.virtual8086) !== 0;
+      this.#set(State.cpl, this.realSegments ? (virtual8086 ? 3 : 0) : selector & 3);
       this.#updateTlb();
       this.#updateStackSize();
     }
