@@ -59,7 +59,7 @@ An interface turns what its guest asks for into these operations. For a Xen gues
 | sched_op block; vcpu_op down | \`irq.safeHalt\`; \`irq.halt\` |
 | multicall | each of its calls; a lazy section shows only as a batch |
 | trapped mov to and from control and debug registers, clts, cpuid, rdmsr, wrmsr, wbinvd, rdtsc, str | the operation of that name |
-| OUT to port 0x80 | `cpu.ioDelay` |
+| OUT to port 0x80 | \`cpu.ioDelay\` |
 | mmu_update of the machine-to-physical table, of a page that is no table; clear and copy page | nothing: the paging does it |
 
 Event channels, grants, the store, timers, M2P changes, and memory reservations have no operation: the groups of 2007 do not
