@@ -21,7 +21,7 @@ export const enum Msr {
 }
 
 const PAT_LOW = 0x0007_0406;
-const PAT_HIGH = 0x0005_0100;
+const PAT_HIGH = 0x0000_0501;
 /** Fast strings, no branch trace, no precise sampling, xTPR disabled. */
 const MISC_ENABLE = 1 | (1 << 11) | (1 << 12) | (1 << 23);
 const APIC_BASE = 0xfee0_0800;
