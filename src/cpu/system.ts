@@ -184,8 +184,22 @@ export function writeOperand(
   return true;
 }
 
+/** Present, DPL 3, accessed; 16-bit, byte limit. */
+const REAL_DATA = 0xf300;
+const REAL_CODE = 0xfb00;
+
+/** What a selector means in real and virtual-8086 mode (SDM vol. 3B, 21.1.1 and 21.2.1): base is selector × 16. */
+function realDescriptor(selector: number, attributes: number): Descriptor {
+  const base = selector << 4;
+  return { low: ((base << 16) | 0xffff) >>> 0, high: (((base >>> 16) & 0xff) | attributes) >>> 0 };
+}
+
 /** The checks of a data or stack segment load (SDM vol. 3A, 5.5 and 5.7). Leaves the exception on failure. */
 export function loadDataSegment(processor: Processor, segment: SegmentRegister, selector: number): boolean {
+  if (processor.realSegments) {
+    processor.loadSegment(segment, selector, realDescriptor(selector, REAL_DATA));
+    return true;
+  }
   const cpl = processor.privilege;
   if ((selector & ~3) === 0) {
     if (segment === SegmentRegister.ss && (processor.codeSize !== 64 || cpl === 3 || (selector & 3) !== cpl)) {
@@ -306,6 +320,10 @@ function loadFarPointer(processor: Processor, instruction: Instruction): SystemR
 
 /** A code descriptor that a far transfer without change of privilege may load; otherwise the exception is left. */
 export function codeDescriptor(processor: Processor, selector: number, out: Descriptor): boolean {
+  if (processor.realSegments) {
+    Object.assign(out, realDescriptor(selector, REAL_CODE));
+    return true;
+  }
   const error = selector & 0xfffc;
   if (error === 0 || !processor.descriptors.read(selector, out)) {
     processor.raise(Vector.generalProtection, error);
@@ -341,7 +359,8 @@ function offsetInCode(processor: Processor, offset: number): boolean {
 }
 
 function enterCode(processor: Processor, selector: number, offset: number): SystemResult {
-  processor.loadSegment(SegmentRegister.cs, (selector & ~3) | processor.privilege, codeScratch);
+  const loaded = processor.realSegments ? selector : (selector & ~3) | processor.privilege;
+  processor.loadSegment(SegmentRegister.cs, loaded, codeScratch);
   processor.rip = offset as GuestVirtual;
   processor.instructions++;
   return SystemResult.done;
@@ -369,8 +388,10 @@ function farTransfer(processor: Processor, instruction: Instruction): SystemResu
 
 /** The code segment of a return within the privilege; to an outer one it is the interface's business. */
 function returnTarget(processor: Processor, selector: number, offset: number): SystemResult {
-  if ((selector & 3) > processor.privilege) return SystemResult.interface;
-  if ((selector & 3) < processor.privilege) return fault(processor, Vector.generalProtection, selector & 0xfffc);
+  if (!processor.realSegments) {
+    if ((selector & 3) > processor.privilege) return SystemResult.interface;
+    if ((selector & 3) < processor.privilege) return fault(processor, Vector.generalProtection, selector & 0xfffc);
+  }
   if (!codeDescriptor(processor, selector, codeScratch) || !offsetInCode(processor, offset)) return SystemResult.fault;
   return SystemResult.done;
 }
@@ -383,7 +404,7 @@ function farReturn(processor: Processor, instruction: Instruction): SystemResult
   const selector = (pair[0] as number) & 0xffff;
   if (!loadStack(processor, 0, size, pair)) return SystemResult.fault;
   const offset = numberOf(pair, size);
-  const sameRing = (selector & 3) === processor.privilege;
+  const sameRing = processor.realSegments || (selector & 3) === processor.privilege;
   if (!sameRing && !loadStack(processor, 3 * size + release, size, pair)) return SystemResult.fault;
   const result = returnTarget(processor, selector, offset);
   if (result !== SystemResult.done) return result;
