@@ -371,6 +371,7 @@ function judge(
   if (flags !== expectedFlags) problems.push(`eflags ${flags.toString(16)} instead of ${expectedFlags.toString(16)}`);
   for (let i = 0; i < 112; i++) {
     if (memory.getUint8(memoryAt + i) === expected.getUint8(offset + i)) continue;
+    if (isLostPointer(item, i) && expected.getUint8(offset + i) === 0) continue;
     const from = i - (i % 2);
     problems.push(
       `memory ${from}: ${hex(memory, memoryAt + from, 10)} instead of ${hex(expected, offset + from, 10)} (result ${result.toString(16)})`,
@@ -378,6 +379,15 @@ function judge(
     break;
   }
   return problems.join(', ');
+}
+
+/**
+ * Whether a byte of an image belongs to the last opcode or pointers. AMD's XSAVE leaves them out unless an exception is
+ * pending, so that they are zeros in a record during which the kernel has switched tasks.
+ */
+function isLostPointer(item: X87Case, offset: number): boolean {
+  if (item.operation !== X87Operation.fnstenv && item.operation !== X87Operation.fnsave) return false;
+  return item.form === 0 ? offset >= 6 && offset < 14 : offset >= 12 && offset < 26;
 }
 
 /** Whether two 80-bit numbers, in hexadecimal, follow one another. */
