@@ -485,3 +485,45 @@ describe('a far transfer', () => {
     expect(machine.processor.low(Register.rsp)).toBe(STACK_TOP);
   });
 });
+
+describe('the trap flag', () => {
+  let machine: TestMachine;
+  const DR6_SINGLE_STEP = 0x4000;
+
+  beforeEach(() => {
+    machine = new TestMachine('four-level');
+    machine.processor.setValue(Register.rdi, STACK_TOP - 0x100);
+    machine.processor.setValue(Register.rcx, 2);
+  });
+
+  /** Goes on until HLT; the places at which #DB came. */
+  const trapsUntilHalt = (): number[] => {
+    const traps: number[] = [];
+    for (let { vector, error, rip } = machine.run(); vector !== null; { vector, error, rip } = machine.run(rip)) {
+      expect([vector, error]).toEqual([Vector.debug, DR6_SINGLE_STEP]);
+      traps.push(rip - CODE);
+    }
+    return traps;
+  };
+
+  test('traps behind each instruction, and behind each step of a repeated one', () => {
+    // nop; inc eax; rep stosb; mov ax,ds (nothing special); mov ds,ax (carried out by the host); hlt
+    machine.load(CODE, '90 ffc0 f3aa 668cd8 8ed8 f4');
+    machine.processor.flags = Flag.reserved | Flag.trap;
+    expect(trapsUntilHalt()).toEqual([1, 3, 3, 5, 8, 10]);
+  });
+
+  test('that POPF sets traps behind the next instruction, and that it clears behind POPF itself', () => {
+    // push 0x102; popf; nop; push 2; popf; nop; hlt
+    machine.load(CODE, '6802010000 9d 90 6a02 9d 90 f4');
+    expect(trapsUntilHalt()).toEqual([7, 9, 10]);
+    expect(machine.processor.flags & Flag.trap).toBe(0);
+  });
+
+  test('does not trap behind an instruction that faults', () => {
+    machine.load(CODE, '90 0f0b');
+    machine.processor.flags = Flag.reserved | Flag.trap;
+    expect(machine.run()).toMatchObject({ vector: Vector.debug, rip: CODE + 1 });
+    expect(machine.run(CODE + 1)).toMatchObject({ vector: Vector.invalidOpcode, rip: CODE + 1 });
+  });
+});

@@ -2,7 +2,10 @@
 export const enum Exit {
   /** The budget is used up. */
   budget = 1,
-  /** `exitDetail` is the vector, `exitError` the error code, `cr2` the address of a page fault. Faults leave RIP at the instruction, traps (INT3, INTO, single step) behind it. */
+  /**
+   * `exitDetail` is the vector, `exitError` the error code (of #DB: the bits that DR6 gets), `cr2` the address of a page
+   * fault. Faults leave RIP at the instruction, traps (INT3, INTO, single step) behind it.
+   */
   exception = 2,
   /** INT n: `exitDetail` is n. RIP is at the instruction, `exitLength` its length; the interface checks the gate. */
   softwareInterrupt = 3,

@@ -38,6 +38,9 @@ const MXCSR_RESET = 0x1f80;
 
 const SYSTEM: ReadonlySet<string> = new Set(SYSTEM_OPERATIONS);
 
+/** DR6.BS. */
+const DR6_SINGLE_STEP = 0x4000;
+
 export interface ProcessorGroupOptions {
   /** Entries of each TLB, a power of two. */
   readonly tlbEntries?: number;
@@ -176,6 +179,8 @@ export class Processor implements ProcessorApi {
   /** Records of a block that holds a single instruction, for exact stops. */
   readonly #single: HostAddress;
   #stepping = false;
+  /** `instructions` when the host was given an instruction that a single-step trap follows; −1 when there is none. */
+  #trapFrom = -1;
 
   constructor(group: ProcessorGroup, index: number) {
     this.index = index;
@@ -193,6 +198,7 @@ export class Processor implements ProcessorApi {
     this.#host.u8.fill(0, this.state, this.state + State.size);
     this.memory.forget();
     this.instructions = 0;
+    this.#trapFrom = -1;
     this.#set(State.codeSize, 64);
     this.#set(State.stackSize, 8);
     this.#set(State.flagsRest, Flag.reserved);
@@ -440,6 +446,27 @@ export class Processor implements ProcessorApi {
   }
 
   run(budget: number): Exit {
+    const trapped = this.#dueTrap() || (this.#get(State.flagsRest) & Flag.trap) !== 0;
+    return trapped ? this.#runTrapped() : this.#execute(budget);
+  }
+
+  /** Whether the host has carried out the instruction that a single-step trap follows. */
+  #dueTrap(): boolean {
+    return this.#trapFrom >= 0 && this.instructions > this.#trapFrom;
+  }
+
+  /** One instruction that began with TF set, and the trap behind it (SDM vol. 3B, 18.3.1.4). */
+  #runTrapped(): Exit {
+    if (!this.#dueTrap()) {
+      const exit = this.#executeOne();
+      this.#trapFrom = exit === Exit.system ? this.instructions : -1;
+      if (exit !== Exit.budget) return exit;
+    }
+    this.#trapFrom = -1;
+    return this.raise(Vector.debug, DR6_SINGLE_STEP);
+  }
+
+  #execute(budget: number): Exit {
     this.#set(State.budget, budget);
     const exit = this.#group.interpreter.run(this.state);
     this.instructions += budget - (this.#get(State.budget) | 0);
@@ -465,10 +492,15 @@ export class Processor implements ProcessorApi {
 
   /** Executes exactly one instruction (one step of a repeated one). */
   step(): Exit {
+    const trapped = this.#dueTrap() || (this.#get(State.flagsRest) & Flag.trap) !== 0;
+    return trapped ? this.#runTrapped() : this.#executeOne();
+  }
+
+  #executeOne(): Exit {
     // Without translations of code every entry into code asks `lookup`, which gives it the single instruction.
     this.#set(State.tlb, this.memory.emptyTlb.address);
     this.#stepping = true;
-    const exit = this.run(1);
+    const exit = this.#execute(1);
     this.#stepping = false;
     this.#updateTlb();
     return exit;

@@ -187,14 +187,15 @@ const pushFlags: Semantics = (c) => {
 
 /**
  * POPF outside ring 0: arithmetic flags, TF, DF, NT, AC and ID change; IF only when CPL ≤ IOPL; IOPL never.
- * A trap flag that gets set, an alignment check that changes, and ring 0 are the host's business.
+ * A trap flag that is or gets set, an alignment check that changes, and ring 0 are the host's business.
  */
 const popFlags: Semantics = (c) => {
   const size = c.shape.operandSize;
   const image = c.let(wrap(top(c, size)));
   const other = c.let(c.otherFlags());
   const accessChanges = size === 2 ? i32(0) : and(xor(image, other), i32(Flag.alignmentCheck));
-  const host = or(or(and(image, i32(Flag.trap)), accessChanges), eqz(load32(c.state, State.cpl)));
+  const trap = and(or(image, other), i32(Flag.trap));
+  const host = or(or(trap, accessChanges), eqz(load32(c.state, State.cpl)));
   c.fn.if(host, () => c.exit(Exit.system));
   const iopl = and(shrU(other, i32(Flag.ioplShift)), i32(3));
   const mayChangeInterrupt = c.let(leU(load32(c.state, State.cpl), iopl));

@@ -557,6 +557,7 @@ export class XenDomain implements Domain {
     const error = processor.exitError;
     if (vector === Vector.invalidOpcode && this.#forcedCpuid(vcpu)) return;
     if (vector === Vector.pageFault) vcpu.publishCr2();
+    if (vector === Vector.debug) vcpu.noteDebugConditions(error);
     if (vcpu.traps[vector]?.address === 0) {
       const where = vector === Vector.pageFault ? ` at address ${hexadecimal(processor.cr2)}` : '';
       throw new DomainCrash(

@@ -212,6 +212,11 @@ export class XenVcpu implements DescriptorSource {
     return info >= 0 && this.#shared.memory.u8[info + VcpuInfo.upcallPending] !== 0;
   }
 
+  /** Bits that DR6 gets from a debug exception. */
+  noteDebugConditions(bits: number): void {
+    this.debugRegisters[12] = (this.debugRegisters[12] as number) | bits;
+  }
+
   /** The address that a page fault's handler reads. */
   publishCr2(): void {
     const info = this.#info;
