@@ -723,7 +723,9 @@ export class Processor implements ProcessorApi {
       }
       const instruction = this.#instruction;
       const plain = shapeOf(instruction, long);
-      const jump = count + 1 < BLOCK_LIMIT ? this.#fusedJump(plain, at + instruction.length) : undefined;
+      // What follows a crossing instruction is on the second page, which lies anywhere in the host's memory.
+      const mayShare = second < 0 && count + 1 < BLOCK_LIMIT;
+      const jump = mayShare ? this.#fusedJump(plain, at + instruction.length) : undefined;
       const shape = jump ? fusedShape(plain, jump) : plain;
       const handler = this.#group.interpreter.handlerFor(shape);
       if (second >= 0) {
