@@ -48,6 +48,8 @@ export interface ProcessorGroupOptions {
   readonly tlbRoots?: number;
   /** Bytes for records of decoded code. */
   readonly codeBytes?: number;
+  /** Shapes whose handlers are inlined (semantics/hot-shapes.ts); none of them changes what a guest sees. */
+  readonly hotShapes?: readonly string[];
   /** Counts executions by shape, with no shape inlined; see `profile`. */
   readonly profile?: boolean;
 }
@@ -98,7 +100,7 @@ export class ProcessorGroup implements FrameInvalidator {
       memory,
       host,
       semantics: SEMANTICS,
-      hotShapes: options.profile ? [] : HOT_SHAPES,
+      hotShapes: options.profile ? [] : (options.hotShapes ?? HOT_SHAPES),
       tlbEntries,
       codeSlots: code.slots,
       ...(this.#profile === undefined ? {} : { profile: this.#profile }),

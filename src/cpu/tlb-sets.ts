@@ -1,7 +1,6 @@
 import type { FramePool } from '../memory/frame-pool.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
 import type { Frame } from '../x86/brand.ts';
-import { Pte } from '../x86/registers.ts';
 import type { FrameMarks } from './frame-marks.ts';
 import { Tlb } from './tlb.ts';
 import type { Translation } from './translation.ts';
@@ -95,7 +94,8 @@ export class TlbSets {
     } else {
       next.flush();
       next.rootGeneration = generations[root] ?? 0; // −1 is no root
-      const comparable = next !== before && before.root >= 0 && translation.format === 'four-level';
+      const dated = before.root >= 0 && generations[before.root] === before.rootGeneration;
+      const comparable = next !== before && dated && translation.format === 'four-level';
       if (comparable && this.#compareRoots(before.root, root, translation)) next.adopt(before, this.#shared);
       next.root = root;
     }
@@ -109,18 +109,15 @@ export class TlbSets {
     return oldest;
   }
 
-  /** Finds the top-level slots that say the same in two roots, with the accessed bit set; false when there are none. */
+  /** Finds the top-level slots that say the same in two roots, accessed bits included; false when there are none. */
   #compareRoots(first: number, second: number, translation: Translation): boolean {
     const a = this.#tableWord(first, translation);
     const b = this.#tableWord(second, translation);
     if (a < 0 || b < 0) return false;
     const { u32 } = this.#memory;
-    const wanted = Pte.present | Pte.accessed;
     let any = false;
     for (let slot = 0; slot < TOP_ENTRIES; slot++) {
-      const low = u32[a + slot * 2] as number;
-      const same =
-        (low & wanted) === wanted && low === u32[b + slot * 2] && u32[a + slot * 2 + 1] === u32[b + slot * 2 + 1];
+      const same = u32[a + slot * 2] === u32[b + slot * 2] && u32[a + slot * 2 + 1] === u32[b + slot * 2 + 1];
       this.#shared[slot] = same ? 1 : 0;
       any ||= same;
     }
