@@ -10,7 +10,7 @@ import { initramfs, kernel } from '../guests/recipes.ts';
 import { loadKernel } from '../src/boot/kernel.ts';
 import { ProcessorGroup } from '../src/cpu/processor.ts';
 import { SYSTEM_OPERATIONS } from '../src/cpu/semantics/control.ts';
-import { VirtualClock } from '../src/interfaces/xen/clock.ts';
+import { HostClock } from '../src/interfaces/xen/clock.ts';
 import { overheadFrames, XenDomain } from '../src/interfaces/xen/domain.ts';
 import { FramePool } from '../src/memory/frame-pool.ts';
 import { HostMemory } from '../src/memory/host-memory.ts';
@@ -36,8 +36,7 @@ const pages = 65_536;
 const frames = pages + overheadFrames(pages);
 const memory = new HostMemory(frames * 4096 + (64 << 20));
 const group = new ProcessorGroup(memory, new FramePool(memory, frames), { profile: true });
-const clock = new VirtualClock(() => domain.instructions);
-const domain: XenDomain = new XenDomain({
+const domain = new XenDomain({
   id: 1,
   name: 'profile',
   uuid: new Uint8Array(16),
@@ -47,7 +46,7 @@ const domain: XenDomain = new XenDomain({
   pages,
   vcpus: 1,
   group,
-  clock,
+  clock: new HostClock(() => performance.now()),
   wallclock: { seconds: 0, nanoseconds: 0 },
   random: (out) => void crypto.getRandomValues(out),
   consoleSink: (bytes) => process.stderr.write(bytes),
