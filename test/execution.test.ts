@@ -3,12 +3,15 @@
  * the instruction tests leave equal states behind, after equally many instructions.
  */
 import { describe, expect, test } from 'vitest';
+import { operationNames } from '../src/cpu/decode/decoder.ts';
 import { Exit } from '../src/cpu/exits.ts';
 import { BLOCK_LIMIT } from '../src/cpu/interpreter/record.ts';
 import type { Processor } from '../src/cpu/processor.ts';
+import { SEMANTICS } from '../src/cpu/semantics/index.ts';
 import { differencesOf } from './native/compare.ts';
 import { type EmulatorOptions, ProcessorEmulator } from './native/emulator.ts';
 import { COMPOSED, type GeneratedCase, generateCase, type Mask, templateNames } from './native/generate.ts';
+import { WINDOW_BASE, WINDOW_BYTES } from './native/oracle.ts';
 import { Random } from './native/random.ts';
 import { CONTROL_TEMPLATES } from './native/templates/control.ts';
 
@@ -90,4 +93,25 @@ describe('the same program', () => {
       },
     });
   });
+});
+
+test('every operation that the decoder names has a meaning', () => {
+  const alone = [...SEMANTICS.keys()];
+  const special = ['mov-system', 'pop-segment'];
+  expect(operationNames().filter((name) => !SEMANTICS.has(name))).toEqual([]);
+  expect(alone.filter((name) => !operationNames().includes(name) && !special.includes(name))).toEqual([]);
+});
+
+test('no bytes make the host fail', () => {
+  const random = new Random(seed);
+  for (let count = 0; count < 10_000; count++) {
+    const mode = random.pick(MODES);
+    const code = Uint8Array.from({ length: 15 }, () => random.below(256));
+    // Half of them from the two-byte map.
+    if (random.chance(50)) code[random.below(3)] = 0x0f;
+    const registers = Array.from({ length: 16 }, () => BigInt(WINDOW_BASE + random.below(WINDOW_BYTES)));
+    const native = { ...generateCase(seed, 'sequence', mode, count).native, code, codeOffset: 0x800 };
+    native.gprs = BigUint64Array.from(registers);
+    expect(() => plain.run(native), `${mode} ${Buffer.from(code).toString('hex')}`).not.toThrow();
+  }
 });

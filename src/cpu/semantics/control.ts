@@ -191,8 +191,6 @@ export const CONTROL: readonly (readonly [string, Semantics])[] = [
   ['loope', loop(true)],
   ['loopne', loop(false)],
   ['jcxz', jumpIfCounterZero],
-  ['jecxz', jumpIfCounterZero],
-  ['jrcxz', jumpIfCounterZero],
   ['int3', breakpoint],
   ['int1', debugTrap],
   ['int', softwareInterrupt],

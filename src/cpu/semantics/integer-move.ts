@@ -279,8 +279,6 @@ export const INTEGER_MOVE: readonly (readonly [string, Semantics])[] = [
   ['xlat', translateByte],
   ['salc', salc],
   ['nop', nothing],
-  ['endbr64', nothing],
-  ['endbr32', nothing],
   ['lfence', nothing],
   ['sfence', nothing],
   ['mfence', nothing],

@@ -256,7 +256,6 @@ function mulSize(value: I64, size: number): I64 {
 
 export const INTEGER_SHIFT: readonly (readonly [string, Semantics])[] = [
   ['shl', shiftLeft],
-  ['sal', shiftLeft],
   ['shr', shiftRight],
   ['sar', shiftArithmetic],
   ['rol', rotate(true)],
