@@ -18,12 +18,6 @@ export const enum Exit {
    * RDTSC when trapped. RIP is at the instruction, `exitLength` its length; `Processor.currentInstruction()` decodes it.
    */
   system = 6,
-  /** The host asked the processor to stop (`Processor.kick`). */
-  kicked = 7,
-  /** Internal: no decoded code at RIP; handled inside `Processor.run`. */
-  lookup = 8,
-  /** Internal: one store changed code of the page that runs; handled inside `Processor.run`. */
-  modifiedCode = 9,
 }
 
 /** Result of a host-side step that a guest's instruction asked for. */

@@ -57,9 +57,6 @@ export const exitNames: Readonly<Record<Exit, string>> = {
   [Exit.syscall]: 'syscall',
   [Exit.sysenter]: 'sysenter',
   [Exit.system]: 'system',
-  [Exit.kicked]: 'kicked',
-  [Exit.lookup]: 'lookup',
-  [Exit.modifiedCode]: 'modifiedCode',
 };
 
 const EXIT_KINDS = Math.max(...Object.keys(exitNames).map(Number)) + 1;

@@ -16,12 +16,14 @@ import type { HostMemory } from '../../memory/host-memory.ts';
 import { MachineSpace } from '../../memory/machine-space.ts';
 import { createOperations } from '../../ops/dispatch.ts';
 import { DirectPaging } from '../../paging/direct/direct-paging.ts';
+import { PagingError } from '../../paging/direct/errors.ts';
 import { FrameOwner } from '../../paging/direct/frame-types.ts';
 import { type GuestVirtual, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
 import { Flag, Register, Vector } from '../../x86/registers.ts';
 import { HYPERCALL_ARGUMENTS, HYPERCALL_NAMES, ShutdownReason } from './abi.ts';
 import { type Clock, encodeVcpuTime, publishVcpuTime, publishWallclock, VirtualClock } from './clock.ts';
 import { buildDomain } from './domain-builder.ts';
+import { Errno } from './errno.ts';
 import { EventChannels } from './event-channels.ts';
 import { GrantTable } from './grant-table.ts';
 import { Call, FAULT, NOT_IMPLEMENTED, Special } from './hypercalls/call.ts';
@@ -292,7 +294,7 @@ export class XenDomain implements Domain {
     for (;;) {
       const result = step();
       if (result === 0) return;
-      if (result !== PREEMPTED) throw new Error(`${what} are not valid (${result})`);
+      if (result !== PagingError.preempted) throw new Error(`${what} are not valid (${result})`);
     }
   }
 
@@ -654,7 +656,7 @@ export class XenDomain implements Domain {
 
   /** Entries are carried out in order; each gets its own result, and the call itself succeeds. */
   #multicall(outer: Call): number {
-    if (outer.nested) return -EINVAL;
+    if (outer.nested) return -Errno.EINVAL;
     const list = outer.value(0);
     const count = outer.low[1] as number;
     const call = new Call(this, outer.vcpu);
@@ -784,8 +786,6 @@ export class XenDomain implements Domain {
   }
 }
 
-const PREEMPTED = -85;
-const EINVAL = 22;
 const IRET = 23;
 const MULTICALL = 13;
 const SYSCALL_BYTES = 2;

@@ -1,4 +1,5 @@
 import { SegmentRegister } from '../../../cpu/decode/instruction.ts';
+import { PagingError } from '../../../paging/direct/errors.ts';
 import { type GuestVirtual, type Mfn, PAGE_SIZE } from '../../../x86/brand.ts';
 import { Cr0, Flag, Register } from '../../../x86/registers.ts';
 import { GUEST_GDT_ENTRIES, ShutdownReason } from '../abi.ts';
@@ -251,12 +252,12 @@ function initialise(call: Call, target: XenVcpu): number {
   const root = Math.floor(longAt(view, Context.controlRegisters + 3 * 8) / PAGE_SIZE) as Mfn;
   paging.finish();
   do result = paging.newBasePointer(target.index, root);
-  while (result === PREEMPTED);
+  while (result === PagingError.preempted);
   if (result !== 0) return INVALID;
   const userRoot = Math.floor(longAt(view, Context.controlRegisters + 8) / PAGE_SIZE) as Mfn;
   if (userRoot > 0) {
     do result = paging.newUserBasePointer(target.index, userRoot);
-    while (result === PREEMPTED);
+    while (result === PagingError.preempted);
     if (result !== 0) return INVALID;
   }
   target.useRoots();
@@ -304,8 +305,6 @@ function initialise(call: Call, target: XenVcpu): number {
   target.initialised = true;
   return 0;
 }
-
-const PREEMPTED = -85;
 
 const setTimer: Handler = (call) => {
   const { timers, clock } = call.domain;
