@@ -11,7 +11,8 @@ import { loadKernel } from '../src/boot/kernel.ts';
 import { ProcessorGroup } from '../src/cpu/processor.ts';
 import { SYSTEM_OPERATIONS } from '../src/cpu/semantics/control.ts';
 import { HostClock } from '../src/interfaces/xen/clock.ts';
-import { overheadFrames, XenDomain } from '../src/interfaces/xen/domain.ts';
+import { XenDomain } from '../src/interfaces/xen/domain.ts';
+import { overheadFrames } from '../src/interfaces/xen/domain-frames.ts';
 import { FramePool } from '../src/memory/frame-pool.ts';
 import { HostMemory } from '../src/memory/host-memory.ts';
 

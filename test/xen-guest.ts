@@ -1,7 +1,8 @@
 import { loadKernel } from '../src/boot/kernel.ts';
 import { ProcessorGroup } from '../src/cpu/processor.ts';
 import { VirtualClock } from '../src/interfaces/xen/clock.ts';
-import { overheadFrames, XenDomain, type XenDomainOptions } from '../src/interfaces/xen/domain.ts';
+import { XenDomain, type XenDomainOptions } from '../src/interfaces/xen/domain.ts';
+import { overheadFrames } from '../src/interfaces/xen/domain-frames.ts';
 import { FramePool } from '../src/memory/frame-pool.ts';
 import { HostMemory } from '../src/memory/host-memory.ts';
 import type { GuestVirtual, Mfn } from '../src/x86/brand.ts';

@@ -1,36 +1,32 @@
 import type { KernelImage } from '../../boot/kernel.ts';
-import { SegmentRegister } from '../../cpu/decode/instruction.ts';
-import { Exit } from '../../cpu/exits.ts';
 import type { ProcessorGroup } from '../../cpu/processor.ts';
-import { SystemResult, type SystemServices } from '../../cpu/system.ts';
-import { ConsoleRing } from '../../devices/xen/console-ring.ts';
-import { XenstoreRing } from '../../devices/xen/xenstore-ring.ts';
+import type { SystemServices } from '../../cpu/system.ts';
 import { Xenstore } from '../../devices/xenstore.ts';
 import { createDomainTree, createHostTree } from '../../devices/xenstore-domain.ts';
 import type { Domain, DomainState } from '../../domain/domain.ts';
 import type { ContractChecker } from '../../inspect/contracts.ts';
-import { formatCrash } from '../../inspect/crash.ts';
-import { Statistics, type TlbStatistics } from '../../inspect/statistics.ts';
-import { hexadecimal, hexadecimal64, type Symbolizer } from '../../inspect/text.ts';
+import type { Statistics } from '../../inspect/statistics.ts';
+import type { Symbolizer } from '../../inspect/text.ts';
 import type { HostMemory } from '../../memory/host-memory.ts';
-import { MachineSpace } from '../../memory/machine-space.ts';
+import type { MachineSpace } from '../../memory/machine-space.ts';
 import { createOperations } from '../../ops/dispatch.ts';
 import { DirectPaging } from '../../paging/direct/direct-paging.ts';
 import { PagingError } from '../../paging/direct/errors.ts';
-import { FrameOwner } from '../../paging/direct/frame-types.ts';
 import { type GuestVirtual, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
-import { Flag, Register, Vector } from '../../x86/registers.ts';
-import { HYPERCALL_ARGUMENTS, HYPERCALL_NAMES, ShutdownReason } from './abi.ts';
+import { Register } from '../../x86/registers.ts';
+import { ShutdownReason } from './abi.ts';
 import { type Clock, encodeVcpuTime, publishVcpuTime, publishWallclock, VirtualClock } from './clock.ts';
+import { crashReport } from './crash-report.ts';
 import { buildDomain } from './domain-builder.ts';
-import { Errno } from './errno.ts';
+import { addDomainFrames, createMachineSpace, FIRST_MFN } from './domain-frames.ts';
+import { DomainRings } from './domain-rings.ts';
+import { createStatistics } from './domain-statistics.ts';
 import { EventChannels } from './event-channels.ts';
+import { Execution } from './execution.ts';
 import { GrantTable } from './grant-table.ts';
-import { Call, FAULT, NOT_IMPLEMENTED, Special } from './hypercalls/call.ts';
-import { HYPERCALLS } from './hypercalls/index.ts';
-import { checkContracts, type DomainWatcher, pagingEvents, writeTrace } from './inspection.ts';
+import { fillHypercallPage } from './hypercall-page.ts';
+import { checkContracts, type DomainWatcher, describeDiscrepancies, pagingEvents, writeTrace } from './inspection.ts';
 import { implementOperations, type XenOperations } from './operations.ts';
-import { executeCpuid, executeForGuest } from './privileged.ts';
 import { RUNSTATE_64, RunState, Runstates } from './runstate.ts';
 import { SHARED_INFO_64, SharedInfo, VcpuInfo } from './shared-info.ts';
 import { Timers } from './timers.ts';
@@ -64,33 +60,11 @@ export interface XenDomainOptions {
   readonly symbolize?: Symbolizer;
 }
 
-/** Machine frame numbers begin here, so that they differ from pseudo-physical ones. */
-const FIRST_MFN = 0x1000;
-const GRANT_FRAMES = 64;
-/** Numbers beyond the guest's pages and the host's: for memory that a balloon brings back. */
-const SPARE_NUMBERS = 1024;
-
-const SERVICE_STORE = 1;
-const SERVICE_CONSOLE = 2;
-
 /** Instructions of one turn. Between turns timers fire and other virtual processors run. */
 const TURN = 250_000;
 
 /** Between two recounts of all frame types under `check`: about a second of the guest. */
 const TURNS_PER_RECOUNT = 1000;
-
-/** Hypercalls that a preempted one may be repeated with before a turn ends. */
-const CONTINUATIONS = 64;
-
-/** Bytes of a multicall entry of 64-bit guests: op, result, six arguments. */
-const MULTICALL_BYTES = 64;
-const MULTICALL_LIMIT = 1024;
-
-/** Frames that the host needs beyond the guest's own pages: machine-to-physical table, shared_info, grant table. */
-export function overheadFrames(pages: number): number {
-  const numbers = FIRST_MFN + pages + 1 + GRANT_FRAMES + SPARE_NUMBERS;
-  return Math.ceil((numbers * 8) / PAGE_SIZE) + 1 + GRANT_FRAMES;
-}
 
 /** A 64-bit Xen PV domain: its memory, virtual processors, events and devices, and the loop that runs it. */
 export class XenDomain implements Domain {
@@ -101,6 +75,7 @@ export class XenDomain implements Domain {
   readonly paging: DirectPaging;
   readonly shared: SharedInfo;
   readonly events: EventChannels;
+  readonly rings: DomainRings;
   readonly timers: Timers;
   readonly runstates: Runstates;
   readonly grants: GrantTable;
@@ -124,20 +99,12 @@ export class XenDomain implements Domain {
   readonly #flushTrace: () => void;
   #turnsToRecount = TURNS_PER_RECOUNT;
   #wallSeconds = 0;
-  readonly #exactTurns: boolean;
   readonly #symbolize: Symbolizer;
   #crashed: XenVcpu | undefined;
   readonly #group: ProcessorGroup;
-  readonly #console: ConsoleRing;
-  readonly #storeRing: XenstoreRing;
-  readonly #consolePort: number;
-  readonly #storePort: number;
   readonly #sink: (bytes: Uint8Array) => void;
   readonly #random: (out: Uint32Array<ArrayBuffer>) => void;
-  readonly #call: Call;
-  #pollConsole = false;
-  #pollStore = false;
-  #yielded = false;
+  readonly #execution: Execution;
   #nextVcpu = 0;
 
   /** @throws InputError when the kernel cannot be used, OutOfFrames when the pool is too small */
@@ -149,15 +116,12 @@ export class XenDomain implements Domain {
     this.clock = options.clock;
     this.uuidBytes = options.uuid;
     if (options.watcher) this.#watchers.push(options.watcher);
-    this.#exactTurns = options.exactTurns ?? false;
     this.#symbolize = options.symbolize ?? (() => undefined);
     this.#sink = options.consoleSink;
     this.#random = options.random;
     const { pool, memory } = group.parts;
     this.memory = memory;
-    const sharedMfn = (FIRST_MFN + pages) as Mfn;
-    const limit = sharedMfn + 1 + GRANT_FRAMES + SPARE_NUMBERS;
-    this.space = new MachineSpace(pool, limit);
+    this.space = createMachineSpace(pool, pages);
     this.paging = new DirectPaging({
       space: this.space,
       invalidator: group,
@@ -165,19 +129,8 @@ export class XenDomain implements Domain {
       events: pagingEvents(this, () => this.#checker),
     });
 
-    const p2m = new Uint32Array(pages);
-    for (let pfn = 0; pfn < pages; pfn++) {
-      const mfn = (FIRST_MFN + (options.permutation?.(pfn) ?? pfn)) as Mfn;
-      p2m[pfn] = mfn;
-      this.paging.addFrame(mfn, pool.allocate(), FrameOwner.domain);
-      this.paging.machineToPhysical.set(mfn, pfn, 0);
-    }
-    this.paging.addFrame(sharedMfn, pool.allocate(), FrameOwner.shared);
-    for (let spare = 0; spare < SPARE_NUMBERS; spare++) {
-      this.paging.offerNumber((sharedMfn + 1 + GRANT_FRAMES + spare) as Mfn);
-    }
-
-    this.shared = new SharedInfo(this.space, sharedMfn, SHARED_INFO_64, options.vcpus);
+    const frames = addDomainFrames(this.paging, pool, pages, options.permutation);
+    this.shared = new SharedInfo(this.space, frames.sharedInfo, SHARED_INFO_64, options.vcpus);
     this.events = new EventChannels(this.id, this.shared, this);
     this.timers = new Timers(this.events, this);
     this.runstates = new Runstates(options.vcpus, RUNSTATE_64);
@@ -191,37 +144,22 @@ export class XenDomain implements Domain {
         },
         written: (mfn, offset, length) => group.frameWritten(this.space.frameOf(mfn), offset, length),
       },
-      (index) => {
-        if (index >= GRANT_FRAMES) return -1 as Mfn;
-        const mfn = (sharedMfn + 1 + index) as Mfn;
-        this.paging.addFrame(mfn, pool.allocate(), FrameOwner.shared);
-        return mfn;
-      },
-      GRANT_FRAMES,
+      frames.addGrantFrame,
+      frames.grantFrames,
     );
-    this.events.registerService(SERVICE_STORE, {
-      notify: () => {
-        this.#pollStore = true;
-      },
-    });
-    this.events.registerService(SERVICE_CONSOLE, {
-      notify: () => {
-        this.#pollConsole = true;
-      },
-    });
-    this.#storePort = this.events.openService(SERVICE_STORE);
-    this.#consolePort = this.events.openService(SERVICE_CONSOLE);
+    this.rings = new DomainRings(this.events);
+    const { storePort, consolePort } = this.rings;
 
     const built = buildDomain({
       kernel: options.kernel,
       initrd: options.initrd,
       commandLine: options.commandLine,
       pages,
-      p2m,
+      p2m: frames.p2m,
       space: this.space,
-      sharedInfo: sharedMfn,
-      storePort: this.#storePort,
-      consolePort: this.#consolePort,
+      sharedInfo: frames.sharedInfo,
+      storePort,
+      consolePort,
     });
     if (built.hypercallPage !== undefined) this.#fillHypercallPage(built.hypercallPage);
 
@@ -232,14 +170,13 @@ export class XenDomain implements Domain {
       uuid: formatUuid(options.uuid),
       memoryKiB: (pages * PAGE_SIZE) / 1024,
       vcpus: options.vcpus,
-      store: { port: this.#storePort, mfn: built.store },
-      console: { port: this.#consolePort, mfn: built.console },
+      store: { port: storePort, mfn: built.store },
+      console: { port: consolePort, mfn: built.console },
       kernel: 'kernel',
       commandLine: options.commandLine,
       startTime: options.wallclock.seconds,
     });
-    this.#console = new ConsoleRing(this.space, built.console, this.#sink);
-    this.#storeRing = new XenstoreRing(this.space, built.store, this.store.introduce(this.id));
+    this.rings.open(this.space, built, this.store.introduce(this.id), this.#sink);
     this.paging.holdWritable(built.console);
     this.paging.holdWritable(built.store);
     this.grants.prefill(0, built.console);
@@ -252,19 +189,7 @@ export class XenDomain implements Domain {
       this.#publishTime(index);
     }
     this.running = this.vcpus[0] as XenVcpu;
-    this.#call = new Call(this, this.running);
-    this.statistics = new Statistics(
-      {
-        wallSeconds: () => this.#wallSeconds,
-        guestSeconds: () => this.clock.now() / 1e9,
-        instructions: () => this.instructions,
-        tlb: () => this.#tlbStatistics(),
-        framesByType: () => this.paging.statistics(),
-        regionsCompiled: () => 0,
-        memoryInUse: () => this.#memoryInUse(),
-      },
-      HYPERCALL_NAMES,
-    );
+    this.statistics = createStatistics(this, () => this.#wallSeconds);
     const trace = options.trace && writeTrace(this, options.trace);
     if (trace) this.#watchers.push(trace.watcher);
     this.#flushTrace = trace ? () => trace.writer.flush() : () => {};
@@ -273,7 +198,8 @@ export class XenDomain implements Domain {
       counts: this.statistics.operations,
       observers: [...(this.#checker ? [this.#checker] : []), ...(trace ? [trace.writer] : [])],
     });
-    this.#start(this.vcpus[0] as XenVcpu, built.root, built);
+    this.#execution = new Execution(this, this.#watchers, options.exactTurns ?? false);
+    this.#start(this.running, built.root, built);
   }
 
   #start(vcpu: XenVcpu, root: Mfn, built: { entry: GuestVirtual; stack: GuestVirtual; startInfo: GuestVirtual }): void {
@@ -330,21 +256,8 @@ export class XenDomain implements Domain {
     return undefined;
   }
 
-  /** 32 bytes a hypercall [§4.2]: save rcx and r11, load the number, SYSCALL, restore, return. */
   #fillHypercallPage(mfn: Mfn): void {
-    const page = this.space.addressOf(mfn);
-    const { u8, view } = this.memory;
-    u8.fill(0xcc, page, page + PAGE_SIZE);
-    for (let number = 0; number < 128; number++) {
-      const at = page + number * 32;
-      if (number === IRET) {
-        u8.set([0x51, 0x41, 0x53, 0x50, 0xb8, 0, 0, 0, 0, 0x0f, 0x05], at);
-        view.setUint32(at + 5, number, true);
-      } else {
-        u8.set([0x51, 0x41, 0x53, 0xb8, 0, 0, 0, 0, 0x0f, 0x05, 0x41, 0x5b, 0x59, 0xc3], at);
-        view.setUint32(at + 4, number, true);
-      }
-    }
+    fillHypercallPage(this.space, mfn);
     this.#group.frameWritten(this.space.frameOf(mfn), 0, PAGE_SIZE);
   }
 
@@ -356,8 +269,7 @@ export class XenDomain implements Domain {
   }
 
   type(bytes: Uint8Array): void {
-    this.#console.type(bytes);
-    this.#pollConsole = true;
+    this.rings.type(bytes);
     this.onWork();
   }
 
@@ -378,7 +290,7 @@ export class XenDomain implements Domain {
   }
 
   yield(): void {
-    this.#yielded = true;
+    this.#execution.yield();
   }
 
   bringUp(vcpu: XenVcpu): void {
@@ -418,7 +330,7 @@ export class XenDomain implements Domain {
           reason:
             reason === ShutdownReason.watchdog ? 'the watchdog fired' : 'the guest reported a crash (kernel panic)',
         };
-        this.#crashed = this.#call.vcpu;
+        this.#crashed = this.running;
     }
   }
 
@@ -435,7 +347,7 @@ export class XenDomain implements Domain {
   }
 
   get idle(): boolean {
-    return !this.#pollConsole && !this.#pollStore && this.vcpus.every((vcpu) => vcpu.down || vcpu.blocked);
+    return !this.rings.hasWork && this.vcpus.every((vcpu) => vcpu.down || vcpu.blocked);
   }
 
   /** Milliseconds of host time until `nextDeadline`; 0 when it has passed. */
@@ -456,7 +368,7 @@ export class XenDomain implements Domain {
   /** Lets each runnable virtual processor have one turn. */
   turn(): void {
     this.catchUp();
-    this.#serveRings();
+    this.rings.serve();
     const count = this.vcpus.length;
     if (this.#checker && --this.#turnsToRecount === 0) this.#recount();
     for (let position = 0; position < count && this.state.kind === 'running'; position++) {
@@ -464,7 +376,7 @@ export class XenDomain implements Domain {
       if (vcpu.down || vcpu.blocked) continue;
       this.#changeRunstate(vcpu, RunState.running);
       try {
-        this.#runVcpu(vcpu, TURN);
+        this.#execution.run(vcpu, TURN);
       } catch (error) {
         if (!(error instanceof DomainCrash)) throw error;
         this.crash(vcpu, error.message);
@@ -476,7 +388,7 @@ export class XenDomain implements Domain {
   }
 
   #lastTurn(): void {
-    this.#console.poll();
+    this.rings.drainConsole();
     if (this.#checker && this.state.kind !== 'crash') this.#recount();
     this.#flushTrace();
   }
@@ -484,211 +396,11 @@ export class XenDomain implements Domain {
   /** Adds up types and counts of all frames; what the paging keeps must be the same. */
   #recount(): void {
     this.#turnsToRecount = TURNS_PER_RECOUNT;
-    const found = this.paging.recount();
-    const [first] = found;
-    if (!first) return;
-    const { mfn, what, stored, expected } = first;
-    const more = found.length === 1 ? '' : `, and ${found.length - 1} more`;
-    this.state = {
-      kind: 'crash',
-      reason: `frame types do not add up: ${what} of frame ${hexadecimal(mfn)} is ${stored}, counted are ${expected}${more}`,
-    };
+    const reason = describeDiscrepancies(this.paging.recount());
+    if (reason === undefined) return;
+    // Of a domain that has ended well, too.
+    this.state = { kind: 'crash', reason };
     this.#crashed = this.running;
-  }
-
-  #serveRings(): void {
-    if (this.#pollConsole) {
-      this.#pollConsole = false;
-      if (this.#console.poll()) this.events.raise(this.#consolePort);
-    }
-    if (this.#pollStore) {
-      this.#pollStore = false;
-      if (this.#storeRing.poll()) {
-        this.events.raise(this.#storePort);
-        this.#pollStore = true;
-      }
-    }
-  }
-
-  // The loop of one virtual processor
-
-  #runVcpu(vcpu: XenVcpu, budget: number): void {
-    const { processor } = vcpu;
-    const { exits } = this.statistics;
-    const end = processor.instructions + budget;
-    this.running = vcpu;
-    this.#yielded = false;
-    while (this.state.kind === 'running' && !vcpu.blocked && !vcpu.down && !this.#yielded) {
-      vcpu.deliverEvent();
-      const left = end - processor.instructions;
-      if (left <= 0) return;
-      const exit = this.#exactTurns ? processor.runExactly(left) : processor.run(left);
-      exits[exit]! += 1; // one for each kind of exit
-      for (const watcher of this.#watchers) watcher.exit(vcpu, exit);
-      switch (exit) {
-        case Exit.budget:
-          break;
-        case Exit.exception:
-          this.#exception(vcpu);
-          break;
-        case Exit.syscall:
-          this.#syscall(vcpu);
-          break;
-        case Exit.system:
-          if (executeForGuest(this, vcpu) === SystemResult.fault) this.#exception(vcpu);
-          break;
-        case Exit.softwareInterrupt:
-          this.#softwareInterrupt(vcpu);
-          break;
-        case Exit.sysenter:
-          if (vcpu.kernelMode || !vcpu.deliverSysenter()) {
-            processor.raise(Vector.generalProtection);
-            this.#exception(vcpu);
-          }
-          break;
-        default:
-          throw new Error(`unexpected exit ${exit}`);
-      }
-      if (this.#pollConsole || this.#pollStore) this.#serveRings();
-    }
-  }
-
-  #exception(vcpu: XenVcpu): void {
-    const { processor } = vcpu;
-    const vector = processor.exitDetail;
-    const error = processor.exitError;
-    if (vector === Vector.invalidOpcode && this.#forcedCpuid(vcpu)) return;
-    if (vector === Vector.pageFault) vcpu.publishCr2();
-    if (vector === Vector.debug) vcpu.noteDebugConditions(error);
-    if (vcpu.traps[vector]?.address === 0) {
-      const where = vector === Vector.pageFault ? ` at address ${hexadecimal(processor.cr2)}` : '';
-      throw new DomainCrash(
-        `exception ${vector} (error code 0x${error.toString(16)})${where} before the guest has a handler for it`,
-      );
-    }
-    vcpu.deliverTrap(vector, VECTORS_WITH_ERROR.has(vector) ? error : null);
-  }
-
-  /** UD2, "xen", CPUID: a PV kernel's way to ask the host and not the machine. */
-  #forcedCpuid(vcpu: XenVcpu): boolean {
-    const { processor } = vcpu;
-    const bytes = new Uint8Array(FORCED_CPUID.length);
-    if (!processor.memory.read(processor.rip, bytes)) return false;
-    if (FORCED_CPUID.some((byte, index) => bytes[index] !== byte)) return false;
-    executeCpuid(this, vcpu);
-    processor.rip = (processor.rip + FORCED_CPUID.length) as GuestVirtual;
-    processor.instructions++;
-    return true;
-  }
-
-  #softwareInterrupt(vcpu: XenVcpu): void {
-    const { processor } = vcpu;
-    const vector = processor.exitDetail;
-    const dpl = (vcpu.traps[vector]?.flags ?? 0) & 3;
-    const allowed = dpl === 3 || (vcpu.kernelMode && dpl !== 0);
-    if (!allowed) {
-      processor.raise(Vector.generalProtection, vector * 8 + 2);
-      this.#exception(vcpu);
-      return;
-    }
-    processor.completeInstruction();
-    vcpu.deliverTrap(vector, null);
-  }
-
-  #syscall(vcpu: XenVcpu): void {
-    const { processor } = vcpu;
-    if (!vcpu.kernelMode) {
-      const next = (processor.rip + processor.exitLength) as GuestVirtual;
-      if (vcpu.deliverSyscall(next)) {
-        processor.instructions++;
-        return;
-      }
-      processor.raise(Vector.invalidOpcode);
-      this.#exception(vcpu);
-      return;
-    }
-    const call = this.#call;
-    call.loadFromRegisters(vcpu);
-    const number = processor.low(Register.rax);
-    const { flags } = processor;
-    processor.completeInstruction();
-    processor.setValue(Register.rcx, processor.rip);
-    processor.set(Register.r11, flags & ~Flag.resume, 0);
-    for (let attempt = 0; ; attempt++) {
-      const result = this.#hypercall(call, number);
-      if (result === Special.noResult) return;
-      if (result !== Special.preempted) {
-        processor.setValue(Register.rax, result);
-        return;
-      }
-      // What is left is done by executing the same instruction again, after other work had its chance.
-      if (attempt === CONTINUATIONS) {
-        call.storeToRegisters();
-        processor.rip = (processor.rip - SYSCALL_BYTES) as GuestVirtual;
-        this.#yielded = true;
-        return;
-      }
-    }
-  }
-
-  #hypercall(call: Call, number: number): number {
-    this.statistics.hypercall(number);
-    return this.#watchers.length === 0 ? this.#perform(call, number) : this.#performWatched(call, number);
-  }
-
-  #perform(call: Call, number: number): number {
-    if (number === MULTICALL) return this.#multicall(call);
-    const handler = HYPERCALLS[number];
-    return handler ? handler(call) : NOT_IMPLEMENTED;
-  }
-
-  #performWatched(call: Call, number: number): number {
-    // A preempted call changes its arguments to what is left.
-    const count = HYPERCALL_ARGUMENTS[HYPERCALL_NAMES[number] ?? ''] ?? 5;
-    const values: string[] = [];
-    for (let index = 0; index < count; index++) {
-      values.push(hexadecimal64(call.low[index] as number, call.high[index] as number));
-    }
-    const result = this.#perform(call, number);
-    for (const watcher of this.#watchers) watcher.hypercall(call.vcpu, number, values, result);
-    return result;
-  }
-
-  /** Entries are carried out in order; each gets its own result, and the call itself succeeds. */
-  #multicall(outer: Call): number {
-    if (outer.nested) return -Errno.EINVAL;
-    const list = outer.value(0);
-    const count = outer.low[1] as number;
-    const call = new Call(this, outer.vcpu);
-    call.nested = true;
-    for (let index = 0; index < count; index++) {
-      const address = list + index * MULTICALL_BYTES;
-      const suspend = () => {
-        outer.setValue(0, address);
-        outer.setValue(1, count - index);
-        return Special.preempted;
-      };
-      if (index === MULTICALL_LIMIT) return suspend();
-      const view = outer.view(address, MULTICALL_BYTES);
-      if (!view) return FAULT;
-      for (let argument = 0; argument < 6; argument++) {
-        call.low[argument] = view.getUint32(16 + argument * 8, true);
-        call.high[argument] = view.getUint32(20 + argument * 8, true);
-      }
-      const number = view.getUint32(0, true);
-      const result = this.#hypercall(call, number);
-      if (result === Special.noResult) return Special.noResult;
-      if (result === Special.preempted) {
-        for (let argument = 0; argument < 6; argument++) {
-          view.setUint32(16 + argument * 8, call.low[argument] as number, true);
-          view.setUint32(20 + argument * 8, call.high[argument] as number, true);
-        }
-        return outer.writeView(address, view) ? suspend() : FAULT;
-      }
-      if (!outer.writeLong(address + 8, result)) return FAULT;
-      if (this.state.kind !== 'running') return 0;
-    }
-    return 0;
   }
 
   /** Carries out the flush of all translations that changes of upper-level entries ask for. */
@@ -728,41 +440,7 @@ export class XenDomain implements Domain {
   crashReport(): string {
     const vcpu = this.#crashed;
     if (!vcpu || this.state.kind !== 'crash') return '';
-    const { processor } = vcpu;
-    const registers = new Uint32Array(32);
-    for (let register = 0; register < 16; register++) {
-      registers[register * 2] = processor.low(register as Register);
-      registers[register * 2 + 1] = processor.high(register as Register);
-    }
-    return formatCrash(
-      {
-        reason: this.state.reason,
-        domain: `guest ${this.id}`,
-        vcpu: vcpu.index,
-        registers,
-        rip: processor.rip,
-        flags: processor.flags,
-        selectors: {
-          cs: processor.selector(SegmentRegister.cs),
-          ss: processor.selector(SegmentRegister.ss),
-          ds: processor.selector(SegmentRegister.ds),
-          es: processor.selector(SegmentRegister.es),
-          fs: processor.selector(SegmentRegister.fs),
-          gs: processor.selector(SegmentRegister.gs),
-        },
-        fsBase: processor.segmentBase(SegmentRegister.fs),
-        gsBase: processor.segmentBase(SegmentRegister.gs),
-        cr0: processor.cr0,
-        cr2: processor.cr2,
-        cr3: this.paging.root(vcpu.index),
-        cr4: processor.cr4,
-        wordSize: 8,
-      },
-      {
-        symbolize: this.#symbolize,
-        readStack: (address, out) => processor.memory.readLong(address, out),
-      },
-    );
+    return crashReport(this, vcpu, this.state.reason, this.#symbolize);
   }
 
   /** Figures of the domain as plain data. */
@@ -770,27 +448,7 @@ export class XenDomain implements Domain {
     this.#wallSeconds = wallSeconds;
     return this.statistics.report();
   }
-
-  #tlbStatistics(): TlbStatistics {
-    const sum = { fills: 0, flushes: 0, pageFlushes: 0, switches: 0, returns: 0 };
-    for (const { processor } of this.vcpus) {
-      const { tlbCounters } = processor.memory;
-      for (const name of Object.keys(sum) as (keyof typeof sum)[]) sum[name] += tlbCounters[name];
-    }
-    return sum;
-  }
-
-  #memoryInUse(): number {
-    const frames = this.paging.frameCount + this.paging.machineToPhysical.windows.length;
-    return frames * PAGE_SIZE;
-  }
 }
-
-const IRET = 23;
-const MULTICALL = 13;
-const SYSCALL_BYTES = 2;
-const FORCED_CPUID = [0x0f, 0x0b, 0x78, 0x65, 0x6e, 0x0f, 0xa2];
-const VECTORS_WITH_ERROR: ReadonlySet<number> = new Set([8, 10, 11, 12, 13, 14, 17, 21]);
 
 function formatUuid(bytes: Uint8Array): string {
   const digits = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');

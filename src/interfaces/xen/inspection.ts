@@ -2,11 +2,12 @@ import { Exit } from '../../cpu/exits.ts';
 import type { FrameMarks } from '../../cpu/frame-marks.ts';
 import { ContractChecker } from '../../inspect/contracts.ts';
 import { exitNames } from '../../inspect/statistics.ts';
-import type { Symbolizer } from '../../inspect/text.ts';
+import { hexadecimal, type Symbolizer } from '../../inspect/text.ts';
 import { TraceWriter } from '../../inspect/trace.ts';
 import { formatViolation } from '../../inspect/violation-text.ts';
 import type { PagingEvents } from '../../paging/direct/direct-paging.ts';
 import { FRAME_TYPE_NAMES } from '../../paging/direct/frame-types.ts';
+import type { Discrepancy } from '../../paging/direct/recount.ts';
 import type { GuestVirtual, Mfn } from '../../x86/brand.ts';
 import { hypercallName } from './abi.ts';
 import type { XenDomain } from './domain.ts';
@@ -86,4 +87,12 @@ export function pagingEvents(domain: XenDomain, checker: () => ContractChecker |
     becomesTable: (mfn, level) => checker()?.pageRetyped(running(), mfn, FRAME_TYPE_NAMES[level] ?? 'none'),
     leaves: (mfn) => checker()?.pageFreed(running(), mfn),
   };
+}
+
+/** One line about what a recount found; undefined when all is well. */
+export function describeDiscrepancies([first, ...others]: readonly Discrepancy[]): string | undefined {
+  if (!first) return undefined;
+  const { mfn, what, stored, expected } = first;
+  const more = others.length === 0 ? '' : `, and ${others.length} more`;
+  return `frame types do not add up: ${what} of frame ${hexadecimal(mfn)} is ${stored}, counted are ${expected}${more}`;
 }

@@ -80,7 +80,7 @@ function watchdog(call: Call): number {
   if (id > WATCHDOGS) return INVALID;
   if (id === 0) {
     if (seconds === 0) return INVALID;
-    const free = watchdogs.findIndex((deadline) => deadline === Number.POSITIVE_INFINITY);
+    const free = watchdogs.indexOf(Number.POSITIVE_INFINITY);
     if (free < 0) return -Errno.ENOSPC;
     watchdogs[free] = clock.now() + seconds * 1e9;
     return free + 1;

@@ -1,0 +1,79 @@
+import type { FramePool } from '../../memory/frame-pool.ts';
+import { MachineSpace } from '../../memory/machine-space.ts';
+import type { DirectPaging } from '../../paging/direct/direct-paging.ts';
+import { FrameOwner } from '../../paging/direct/frame-types.ts';
+import { type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
+
+/**
+ * The machine frame numbers of a domain:
+ *
+ *   0x1000      the guest's pages, so that these numbers differ from pseudo-physical ones
+ *   + pages     shared_info
+ *   + 1         grant table
+ *   + 64        spare, for memory that a balloon brings back
+ */
+export const FIRST_MFN = 0x1000;
+const GRANT_FRAMES = 64;
+const SPARE_NUMBERS = 1024;
+
+function sharedInfoNumber(pages: number): Mfn {
+  return (FIRST_MFN + pages) as Mfn;
+}
+
+function numberLimit(pages: number): number {
+  return sharedInfoNumber(pages) + 1 + GRANT_FRAMES + SPARE_NUMBERS;
+}
+
+/** Frames that the host needs beyond the guest's own pages: machine-to-physical table, shared_info, grant table. */
+export function overheadFrames(pages: number): number {
+  return Math.ceil((numberLimit(pages) * 8) / PAGE_SIZE) + 1 + GRANT_FRAMES;
+}
+
+export function createMachineSpace(pool: FramePool, pages: number): MachineSpace {
+  return new MachineSpace(pool, numberLimit(pages));
+}
+
+/** Frames of a domain that has just been given its memory. */
+export interface DomainFrames {
+  /** Machine frame number of each pseudo-physical frame. */
+  readonly p2m: Uint32Array;
+  readonly sharedInfo: Mfn;
+  readonly grantFrames: number;
+  /** Gives the guest a frame of its grant table; −1 when there are no more. */
+  readonly addGrantFrame: (index: number) => Mfn;
+}
+
+/**
+ * Gives a domain its memory.
+ * @param permutation number, counted from the first, of each pseudo-physical frame; in order without one
+ * @throws OutOfFrames
+ */
+export function addDomainFrames(
+  paging: DirectPaging,
+  pool: FramePool,
+  pages: number,
+  permutation: (pfn: number) => number = (pfn) => pfn,
+): DomainFrames {
+  const p2m = new Uint32Array(pages);
+  for (let pfn = 0; pfn < pages; pfn++) {
+    const mfn = (FIRST_MFN + permutation(pfn)) as Mfn;
+    p2m[pfn] = mfn;
+    paging.addFrame(mfn, pool.allocate(), FrameOwner.domain);
+    paging.machineToPhysical.set(mfn, pfn, 0);
+  }
+  const sharedInfo = sharedInfoNumber(pages);
+  paging.addFrame(sharedInfo, pool.allocate(), FrameOwner.shared);
+  const firstGrant = sharedInfo + 1;
+  for (let spare = 0; spare < SPARE_NUMBERS; spare++) paging.offerNumber((firstGrant + GRANT_FRAMES + spare) as Mfn);
+  return {
+    p2m,
+    sharedInfo,
+    grantFrames: GRANT_FRAMES,
+    addGrantFrame: (index) => {
+      if (index >= GRANT_FRAMES) return -1 as Mfn;
+      const mfn = (firstGrant + index) as Mfn;
+      paging.addFrame(mfn, pool.allocate(), FrameOwner.shared);
+      return mfn;
+    },
+  };
+}

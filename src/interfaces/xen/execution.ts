@@ -1,0 +1,136 @@
+import { Exit } from '../../cpu/exits.ts';
+import { SystemResult } from '../../cpu/system.ts';
+import { hexadecimal } from '../../inspect/text.ts';
+import type { GuestVirtual } from '../../x86/brand.ts';
+import { Vector } from '../../x86/registers.ts';
+import type { XenDomain } from './domain.ts';
+import { HypercallDispatcher } from './hypercalls/dispatch.ts';
+import type { DomainWatcher } from './inspection.ts';
+import { executeCpuid, executeForGuest } from './privileged.ts';
+import { DomainCrash, type XenVcpu } from './vcpu.ts';
+
+/** UD2, "xen", CPUID. */
+const FORCED_CPUID = [0x0f, 0x0b, 0x78, 0x65, 0x6e, 0x0f, 0xa2];
+const VECTORS_WITH_ERROR: ReadonlySet<number> = new Set([8, 10, 11, 12, 13, 14, 17, 21]);
+
+/** The loop of one virtual processor: executes it and does what it leaves its code for. */
+export class Execution {
+  readonly #domain: XenDomain;
+  readonly #watchers: readonly DomainWatcher[];
+  readonly #exact: boolean;
+  readonly #hypercalls: HypercallDispatcher;
+  #yielded = false;
+
+  /** @param exact whether turns end after an exact count of instructions */
+  constructor(domain: XenDomain, watchers: readonly DomainWatcher[], exact: boolean) {
+    this.#domain = domain;
+    this.#watchers = watchers;
+    this.#exact = exact;
+    this.#hypercalls = new HypercallDispatcher(domain, watchers);
+  }
+
+  /** Ends the turn of the virtual processor that executes. */
+  yield(): void {
+    this.#yielded = true;
+  }
+
+  /** Lets a virtual processor execute until its budget of instructions is used up, it waits, or the domain ends. */
+  run(vcpu: XenVcpu, budget: number): void {
+    const { processor } = vcpu;
+    const domain = this.#domain;
+    const { exits } = domain.statistics;
+    const end = processor.instructions + budget;
+    domain.running = vcpu;
+    this.#yielded = false;
+    while (domain.state.kind === 'running' && !vcpu.blocked && !vcpu.down && !this.#yielded) {
+      vcpu.deliverEvent();
+      const left = end - processor.instructions;
+      if (left <= 0) return;
+      const exit = this.#exact ? processor.runExactly(left) : processor.run(left);
+      exits[exit]! += 1; // one for each kind of exit
+      for (const watcher of this.#watchers) watcher.exit(vcpu, exit);
+      switch (exit) {
+        case Exit.budget:
+          break;
+        case Exit.exception:
+          this.#exception(vcpu);
+          break;
+        case Exit.syscall:
+          this.#syscall(vcpu);
+          break;
+        case Exit.system:
+          if (executeForGuest(domain, vcpu) === SystemResult.fault) this.#exception(vcpu);
+          break;
+        case Exit.softwareInterrupt:
+          this.#softwareInterrupt(vcpu);
+          break;
+        case Exit.sysenter:
+          if (vcpu.kernelMode || !vcpu.deliverSysenter()) {
+            processor.raise(Vector.generalProtection);
+            this.#exception(vcpu);
+          }
+          break;
+        default:
+          throw new Error(`unexpected exit ${exit}`);
+      }
+      domain.rings.serve();
+    }
+  }
+
+  #exception(vcpu: XenVcpu): void {
+    const { processor } = vcpu;
+    const vector = processor.exitDetail;
+    const error = processor.exitError;
+    if (vector === Vector.invalidOpcode && this.#forcedCpuid(vcpu)) return;
+    if (vector === Vector.pageFault) vcpu.publishCr2();
+    if (vector === Vector.debug) vcpu.noteDebugConditions(error);
+    if (vcpu.traps[vector]?.address === 0) {
+      const where = vector === Vector.pageFault ? ` at address ${hexadecimal(processor.cr2)}` : '';
+      throw new DomainCrash(
+        `exception ${vector} (error code 0x${error.toString(16)})${where} before the guest has a handler for it`,
+      );
+    }
+    vcpu.deliverTrap(vector, VECTORS_WITH_ERROR.has(vector) ? error : null);
+  }
+
+  /** A PV kernel's way to ask the host and not the machine. */
+  #forcedCpuid(vcpu: XenVcpu): boolean {
+    const { processor } = vcpu;
+    const bytes = new Uint8Array(FORCED_CPUID.length);
+    if (!processor.memory.read(processor.rip, bytes)) return false;
+    if (FORCED_CPUID.some((byte, index) => bytes[index] !== byte)) return false;
+    executeCpuid(this.#domain, vcpu);
+    processor.rip = (processor.rip + FORCED_CPUID.length) as GuestVirtual;
+    processor.instructions++;
+    return true;
+  }
+
+  #softwareInterrupt(vcpu: XenVcpu): void {
+    const { processor } = vcpu;
+    const vector = processor.exitDetail;
+    const dpl = (vcpu.traps[vector]?.flags ?? 0) & 3;
+    const allowed = dpl === 3 || (vcpu.kernelMode && dpl !== 0);
+    if (!allowed) {
+      processor.raise(Vector.generalProtection, vector * 8 + 2);
+      this.#exception(vcpu);
+      return;
+    }
+    processor.completeInstruction();
+    vcpu.deliverTrap(vector, null);
+  }
+
+  #syscall(vcpu: XenVcpu): void {
+    if (vcpu.kernelMode) {
+      this.#hypercalls.execute(vcpu);
+      return;
+    }
+    const { processor } = vcpu;
+    const next = (processor.rip + processor.exitLength) as GuestVirtual;
+    if (vcpu.deliverSyscall(next)) {
+      processor.instructions++;
+      return;
+    }
+    processor.raise(Vector.invalidOpcode);
+    this.#exception(vcpu);
+  }
+}

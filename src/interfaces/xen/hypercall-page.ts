@@ -1,0 +1,24 @@
+import type { MachineSpace } from '../../memory/machine-space.ts';
+import { type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
+
+const STUB_BYTES = 32;
+const IRET = 23;
+const INT3 = 0xcc;
+
+/** push rcx; push r11; mov eax, number; syscall; pop r11; pop rcx; ret */
+const CALL_STUB = { bytes: [0x51, 0x41, 0x53, 0xb8, 0, 0, 0, 0, 0x0f, 0x05, 0x41, 0x5b, 0x59, 0xc3], number: 4 };
+/** push rcx; push r11; push rax; mov eax, 23; syscall: the call does not return. */
+const IRET_STUB = { bytes: [0x51, 0x41, 0x53, 0x50, 0xb8, 0, 0, 0, 0, 0x0f, 0x05], number: 5 };
+
+/** Fills a frame with one stub for each hypercall number [xen/arch/x86/pv/hypercall.c]. The caller tells that it was written. */
+export function fillHypercallPage(space: MachineSpace, mfn: Mfn): void {
+  const page = space.addressOf(mfn);
+  const { u8, view } = space.pool.memory;
+  u8.fill(INT3, page, page + PAGE_SIZE);
+  for (let number = 0; number < PAGE_SIZE / STUB_BYTES; number++) {
+    const stub = number === IRET ? IRET_STUB : CALL_STUB;
+    const at = page + number * STUB_BYTES;
+    u8.set(stub.bytes, at);
+    view.setUint32(at + stub.number, number, true);
+  }
+}

@@ -1,0 +1,123 @@
+import { hexadecimal64 } from '../../../inspect/text.ts';
+import { Flag, Register } from '../../../x86/registers.ts';
+import { HYPERCALL_ARGUMENTS, HYPERCALL_NAMES } from '../abi.ts';
+import type { XenDomain } from '../domain.ts';
+import { Errno } from '../errno.ts';
+import type { DomainWatcher } from '../inspection.ts';
+import type { XenVcpu } from '../vcpu.ts';
+import { Call, FAULT, NOT_IMPLEMENTED, Special } from './call.ts';
+import { HYPERCALLS } from './index.ts';
+
+const MULTICALL = 13;
+
+/** Bytes of a multicall entry of 64-bit guests: op, result, six arguments. */
+const MULTICALL_BYTES = 64;
+const MULTICALL_LIMIT = 1024;
+
+/** Hypercalls that a preempted one may be repeated with before a turn ends. */
+const CONTINUATIONS = 64;
+
+/** Arguments shown of a hypercall whose number nobody has named. */
+const UNKNOWN_ARGUMENTS = 5;
+
+const SYSCALL_BYTES = 2;
+
+/** Takes hypercalls from the guest's registers to their handlers, and the results back. */
+export class HypercallDispatcher {
+  readonly #domain: XenDomain;
+  readonly #watchers: readonly DomainWatcher[];
+  readonly #call: Call;
+
+  constructor(domain: XenDomain, watchers: readonly DomainWatcher[]) {
+    this.#domain = domain;
+    this.#watchers = watchers;
+    this.#call = new Call(domain, domain.running);
+  }
+
+  /** Carries out the call that a kernel's SYSCALL makes. */
+  execute(vcpu: XenVcpu): void {
+    const { processor } = vcpu;
+    const call = this.#call;
+    call.loadFromRegisters(vcpu);
+    const number = processor.low(Register.rax);
+    const { flags } = processor;
+    processor.completeInstruction();
+    processor.setValue(Register.rcx, processor.rip);
+    processor.set(Register.r11, flags & ~Flag.resume, 0);
+    for (let attempt = 0; ; attempt++) {
+      const result = this.#hypercall(call, number);
+      if (result === Special.noResult) return;
+      if (result !== Special.preempted) {
+        processor.setValue(Register.rax, result);
+        return;
+      }
+      // What is left is done by executing the same instruction again, after other work had its chance.
+      if (attempt === CONTINUATIONS) {
+        call.storeToRegisters();
+        processor.rip = (processor.rip - SYSCALL_BYTES) as typeof processor.rip;
+        this.#domain.yield();
+        return;
+      }
+    }
+  }
+
+  #hypercall(call: Call, number: number): number {
+    this.#domain.statistics.hypercall(number);
+    return this.#watchers.length === 0 ? this.#perform(call, number) : this.#performWatched(call, number);
+  }
+
+  #perform(call: Call, number: number): number {
+    if (number === MULTICALL) return this.#multicall(call);
+    const handler = HYPERCALLS[number];
+    return handler ? handler(call) : NOT_IMPLEMENTED;
+  }
+
+  #performWatched(call: Call, number: number): number {
+    // A preempted call changes its arguments to what is left.
+    const count = HYPERCALL_ARGUMENTS[HYPERCALL_NAMES[number] ?? ''] ?? UNKNOWN_ARGUMENTS;
+    const values: string[] = [];
+    for (let index = 0; index < count; index++) {
+      values.push(hexadecimal64(call.low[index] as number, call.high[index] as number));
+    }
+    const result = this.#perform(call, number);
+    for (const watcher of this.#watchers) watcher.hypercall(call.vcpu, number, values, result);
+    return result;
+  }
+
+  /** Entries are carried out in order; each gets its own result, and the call itself succeeds. */
+  #multicall(outer: Call): number {
+    if (outer.nested) return -Errno.EINVAL;
+    const list = outer.value(0);
+    const count = outer.low[1] as number;
+    const call = new Call(this.#domain, outer.vcpu);
+    call.nested = true;
+    for (let index = 0; index < count; index++) {
+      const address = list + index * MULTICALL_BYTES;
+      const suspend = () => {
+        outer.setValue(0, address);
+        outer.setValue(1, count - index);
+        return Special.preempted;
+      };
+      if (index === MULTICALL_LIMIT) return suspend();
+      const view = outer.view(address, MULTICALL_BYTES);
+      if (!view) return FAULT;
+      for (let argument = 0; argument < 6; argument++) {
+        call.low[argument] = view.getUint32(16 + argument * 8, true);
+        call.high[argument] = view.getUint32(20 + argument * 8, true);
+      }
+      const number = view.getUint32(0, true);
+      const result = this.#hypercall(call, number);
+      if (result === Special.noResult) return Special.noResult;
+      if (result === Special.preempted) {
+        for (let argument = 0; argument < 6; argument++) {
+          view.setUint32(16 + argument * 8, call.low[argument] as number, true);
+          view.setUint32(20 + argument * 8, call.high[argument] as number, true);
+        }
+        return outer.writeView(address, view) ? suspend() : FAULT;
+      }
+      if (!outer.writeLong(address + 8, result)) return FAULT;
+      if (this.#domain.state.kind !== 'running') return 0;
+    }
+    return 0;
+  }
+}
