@@ -4,6 +4,8 @@
  * - `GuestVirtual`: a canonical linear address of a guest as a *signed* number, −2^47 … 2^47−1 (exact in a double).
  * - `Mfn`: a machine frame number as a direct guest sees it, in its domain's own machine space.
  * - `Pfn`: a pseudo-physical frame number of a direct guest.
+ * - `GuestPhysical`: an address in the physical memory of a guest that knows no other, unsigned.
+ * - `Gfn`: the number of a guest-physical page.
  * - `Frame`: a frame of the host's pool.
  * - `HostAddress`: a byte offset in the host's WebAssembly memory, unsigned.
  */
@@ -13,6 +15,8 @@ type In<Name extends string> = number & { readonly [space]: Name };
 export type GuestVirtual = In<'guest virtual'>;
 export type Mfn = In<'mfn'>;
 export type Pfn = In<'pfn'>;
+export type GuestPhysical = In<'guest physical'>;
+export type Gfn = In<'gfn'>;
 export type Frame = In<'frame'>;
 export type HostAddress = In<'host'>;
 

@@ -1,0 +1,148 @@
+import type { FramePool } from '../../memory/frame-pool.ts';
+import { type Frame, type Gfn, type GuestPhysical, type HostAddress, PAGE_SIZE } from '../../x86/brand.ts';
+import { type DmaMemory, DmaMiss } from './memory.ts';
+
+/** What came of `prepare`. */
+export const enum DmaStatus {
+  /** All bytes can be touched until control leaves the caller. */
+  ready,
+  /** Some page is being brought in; the guest's devices are polled when it is there. */
+  absent,
+  /** Some byte is no RAM that devices may reach. */
+  refused,
+}
+
+/** Passes over a range in which mapping one page may take away another, before the transfer has to wait its turn. */
+const PASSES = 3;
+
+const NO_ENTRY = -1;
+
+/**
+ * The page table through which a guest's devices reach its memory: the external page table of an IOMMU, or of an RDMA
+ * adapter. Its entries are made when a device first touches a page, and whoever maps the guest's memory may take any of
+ * them away at any time between two uses; no page is pinned for a transfer that takes long.
+ *
+ * Hence the one rule of its users: `prepare` a range, then touch it, with no await, callback or other range between. A
+ * transfer that waits for a disk keeps guest-physical addresses only, and prepares them again when the disk is done.
+ */
+export class DmaTable {
+  readonly memory: DmaMemory;
+  readonly #pool: FramePool;
+  /** By guest-physical page: frame · 2 + writable, or −1. */
+  readonly #entries: Int32Array;
+  /** Grows with each entry that is taken away. */
+  #invalidations = 0;
+
+  constructor(pool: FramePool, memory: DmaMemory) {
+    this.#pool = pool;
+    this.memory = memory;
+    this.#entries = new Int32Array(memory.pages).fill(NO_ENTRY);
+  }
+
+  /**
+   * Makes sure of entries for all bytes of a range; when a page is absent, asks for it.
+   * @param address,length any numbers from a guest; a length of 0 is always ready
+   */
+  prepare(address: GuestPhysical, length: number, write: boolean): DmaStatus {
+    if (length === 0) return DmaStatus.ready;
+    const last = Math.floor((address + length - 1) / PAGE_SIZE);
+    if (last >= this.#entries.length) return DmaStatus.refused;
+    const first = Math.floor(address / PAGE_SIZE);
+    for (let pass = 0; pass < PASSES; pass++) {
+      const before = this.#invalidations;
+      for (let gfn = first; gfn <= last; gfn++) {
+        const status = this.#prepareEntry(gfn as Gfn, write);
+        if (status !== DmaStatus.ready) return status;
+      }
+      if (this.#invalidations === before) return DmaStatus.ready;
+    }
+    this.memory.fetch(first as Gfn, write);
+    return DmaStatus.absent;
+  }
+
+  #prepareEntry(gfn: Gfn, write: boolean): DmaStatus {
+    const entry = this.#entries[gfn] as number;
+    if (entry >= 0 && (!write || (entry & 1) !== 0)) return DmaStatus.ready;
+    const frame = this.memory.map(gfn, write);
+    if (frame === DmaMiss.refused) return DmaStatus.refused;
+    if (frame === DmaMiss.absent) {
+      this.memory.fetch(gfn, write);
+      return DmaStatus.absent;
+    }
+    this.#entries[gfn] = frame * 2 + (write ? 1 : 0);
+    return DmaStatus.ready;
+  }
+
+  // The owner's side
+
+  /** Takes entries away: called before the frames can get another content or owner. */
+  invalidate(first: Gfn, count: number): void {
+    this.#entries.fill(NO_ENTRY, first, first + count);
+    this.#invalidations++;
+  }
+
+  /** Takes the right to write away, for copy-on-write or a log of changed pages. */
+  protect(first: Gfn, count: number): void {
+    for (let gfn = first; gfn < first + count; gfn++) {
+      const entry = this.#entries[gfn] as number;
+      if (entry >= 0) this.#entries[gfn] = entry & ~1;
+    }
+    this.#invalidations++;
+  }
+
+  /** Whether the table has an entry for a page; one for writing, if that is asked. */
+  maps(gfn: Gfn, write = false): boolean {
+    const entry = this.#entries[gfn] ?? NO_ENTRY;
+    return entry >= 0 && (!write || (entry & 1) !== 0);
+  }
+
+  // Touching prepared ranges
+
+  /** Copies out of guest memory. */
+  read(address: GuestPhysical, target: Uint8Array): void {
+    this.#eachPage(address, target.length, false, (host, done, count) => {
+      target.set(this.#pool.memory.u8.subarray(host, host + count), done);
+    });
+  }
+
+  /** Copies into guest memory. */
+  write(address: GuestPhysical, source: Uint8Array): void {
+    this.#eachPage(address, source.length, true, (host, done, count, frame) => {
+      this.#pool.memory.u8.set(source.subarray(done, done + count), host);
+      this.memory.written(frame, host & (PAGE_SIZE - 1), count);
+    });
+  }
+
+  /** @param address even */
+  readU16(address: GuestPhysical): number {
+    return this.#pool.memory.view.getUint16(this.#hostAddress(address, false), true);
+  }
+
+  /** @param address even */
+  writeU16(address: GuestPhysical, value: number): void {
+    const host = this.#hostAddress(address, true);
+    this.#pool.memory.view.setUint16(host, value, true);
+    this.memory.written(this.#pool.frameAt(host), host & (PAGE_SIZE - 1), 2);
+  }
+
+  #eachPage(
+    address: GuestPhysical,
+    length: number,
+    write: boolean,
+    touch: (host: HostAddress, done: number, count: number, frame: Frame) => void,
+  ): void {
+    for (let done = 0; done < length; ) {
+      const host = this.#hostAddress((address + done) as GuestPhysical, write);
+      const count = Math.min(length - done, PAGE_SIZE - (host & (PAGE_SIZE - 1)));
+      touch(host, done, count, this.#pool.frameAt(host));
+      done += count;
+    }
+  }
+
+  #hostAddress(address: GuestPhysical, write: boolean): HostAddress {
+    const gfn = Math.floor(address / PAGE_SIZE) as Gfn;
+    if (!this.maps(gfn, write)) throw new Error(`guest-physical page ${gfn} was touched without being prepared`);
+    const frame = ((this.#entries[gfn] as number) >> 1) as Frame;
+    return (this.#pool.addressOf(frame) + (address & (PAGE_SIZE - 1))) as HostAddress;
+  }
+}
