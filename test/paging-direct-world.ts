@@ -46,7 +46,6 @@ export class World {
   readonly space: MachineSpace;
   readonly pool: FramePool;
   readonly invalidator = new RecordingInvalidator();
-  readonly ldtReleased: Mfn[] = [];
   /** Numbers of the domain's frames. */
   readonly own: Mfn[] = [];
   readonly shared = 0x120 as Mfn;
@@ -63,7 +62,6 @@ export class World {
       invalidator: this.invalidator,
       virtualProcessors: PROCESSORS,
       workPerCall,
-      ldtFrameReleased: (mfn) => this.ldtReleased.push(mfn),
     });
     for (let i = 0; i < DOMAIN_FRAMES; i++) {
       const mfn = (0x40 + ((i * 11) % 64) * 3) as Mfn;

@@ -265,17 +265,20 @@ function perform(operation: Operation, world: World, model: Model): [unknown, un
     case 'gdt': {
       const frames = operation.frames.map(frame);
       const entries = frames.length * 512 - (operation.short ? 500 : 0);
-      return [paging.setGdt(operation.processor, frames, entries), model.setGdt(operation.processor, frames, entries)];
+      return [
+        paging.descriptors.setGdt(operation.processor, frames, entries),
+        model.setGdt(operation.processor, frames, entries),
+      ];
     }
     case 'ldt':
-      return [paging.holdLdtFrame(frame(operation.frame)), model.holdLdtFrame(frame(operation.frame))];
+      return [paging.descriptors.holdLdtFrame(frame(operation.frame)), model.holdLdtFrame(frame(operation.frame))];
     case 'noLdt':
-      return [paging.releaseLdt(), model.releaseLdt()];
+      return [paging.descriptors.releaseLdt(), model.releaseLdt()];
     case 'descriptor': {
       const mfn = frame(operation.frame);
       const { index, high } = operation;
       return [
-        paging.updateDescriptor(mfn * 4096 + index * 8, 0, 0xffff, high),
+        paging.descriptors.update(mfn * 4096 + index * 8, 0, 0xffff, high),
         model.updateDescriptor(mfn, index, { low: 0xffff, high }),
       ];
     }

@@ -194,7 +194,7 @@ describe.each([1_000_000, 1])('direct paging, looking at %i entries in a call, r
     for (const address of [...addresses, HOST_WINDOW_START, addressOf(271, 511, 511, 511)]) {
       refused(() => world.paging.updateVaMapping(world.root, address as GuestVirtual, value, 0), PagingError.invalid);
     }
-    expect(world.paging.frameNumberAt(world.root, (2 ** 47) as GuestVirtual)).toBe(-1);
+    expect(world.paging.entries.frameNumberAt(world.root, (2 ** 47) as GuestVirtual)).toBe(-1);
   });
 
   it('a change of what stands in the host’s slots', () => {
@@ -264,20 +264,20 @@ describe.each([1_000_000, 1])('direct paging, looking at %i entries in a call, r
 
   it('descriptor pages that are mapped writable, are tables, or hold what the processor would take for a TSS', () => {
     const { paging } = world;
-    refused(() => paging.setGdt(0, [world.data], 16), PagingError.invalid);
-    refused(() => paging.setGdt(0, [world.level1], 16), PagingError.invalid);
-    refused(() => paging.setGdt(0, [world.unowned], 16), PagingError.invalid);
+    refused(() => paging.descriptors.setGdt(0, [world.data], 16), PagingError.invalid);
+    refused(() => paging.descriptors.setGdt(0, [world.level1], 16), PagingError.invalid);
+    refused(() => paging.descriptors.setGdt(0, [world.unowned], 16), PagingError.invalid);
     for (const high of [0x8900, 0x8b00, 0x8200, 0x8e00, 0x8f00, 0x8500, 0xec80]) {
       world.poke(world.spare, 511, 0, high);
-      refused(() => paging.setGdt(0, [world.other, world.spare], 1024), PagingError.invalid);
-      refused(() => paging.updateDescriptor(world.other * 4096, 0, 0, high), PagingError.invalid);
+      refused(() => paging.descriptors.setGdt(0, [world.other, world.spare], 1024), PagingError.invalid);
+      refused(() => paging.descriptors.update(world.other * 4096, 0, 0, high), PagingError.invalid);
     }
-    refused(() => paging.setGdt(0, [world.other], 513), PagingError.invalid);
-    refused(() => paging.setGdt(0, world.own.slice(8, 23), 7169), PagingError.invalid);
+    refused(() => paging.descriptors.setGdt(0, [world.other], 513), PagingError.invalid);
+    refused(() => paging.descriptors.setGdt(0, world.own.slice(8, 23), 7169), PagingError.invalid);
   });
 
   it('a writable mapping of a descriptor page', () => {
-    expect(world.paging.setGdt(0, [world.spare], 16)).toBe(0);
+    expect(world.paging.descriptors.setGdt(0, [world.spare], 16)).toBe(0);
     refused(() => world.update(world.level1, 5, entry(world.spare, PAGE)), PagingError.busy);
     refused(() => world.update(world.spare, 0, 0), PagingError.invalid);
     refused(() => world.paging.pin(1, world.spare), PagingError.invalid);
@@ -384,7 +384,7 @@ describe('direct paging', () => {
     expect(world.paging.updateVaMapping(world.root, address, entry(world.shared, PAGE), 0x8000_0000)).toBe(0);
     expect(world.low(world.level1, 9)).toBe(entry(world.shared, PAGE));
     expect(world.high(world.level1, 9)).toBe(0x8000_0000);
-    expect(world.paging.frameNumberAt(world.root, address)).toBe(world.shared);
+    expect(world.paging.entries.frameNumberAt(world.root, address)).toBe(world.shared);
   });
 
   it('merges a short store into the entry', () => {
@@ -407,40 +407,42 @@ describe('direct paging', () => {
 
   it('raises the privilege of segments to the kernel’s', () => {
     world.poke(world.spare, 1, 0xffff, 0x00af9b00);
-    expect(world.paging.setGdt(0, [world.spare], 16)).toBe(0);
+    expect(world.paging.descriptors.setGdt(0, [world.spare], 16)).toBe(0);
     expect(world.high(world.spare, 1)).toBe(0x00affb00);
-    expect(world.paging.updateDescriptor(world.spare * 4096 + 16, 0, 0xffff, 0x00cf9300)).toBe(0);
+    expect(world.paging.descriptors.update(world.spare * 4096 + 16, 0, 0xffff, 0x00cf9300)).toBe(0);
     expect(world.high(world.spare, 2)).toBe(0x00cff300);
-    expect(world.paging.gdtFrames(0)).toEqual([world.spare]);
-    expect(world.paging.setGdt(0, [], 0)).toBe(0);
+    expect(world.paging.descriptors.gdtFrames(0)).toEqual([world.spare]);
+    expect(world.paging.descriptors.setGdt(0, [], 0)).toBe(0);
     expect(world.typeOf(world.spare)).toBe(FrameType.none);
   });
 
   it('lets go of an LDT page that the guest unmaps', () => {
     expect(world.update(world.level1, 5, entry(world.spare, READ_ONLY))).toBe(0);
-    expect(world.paging.holdLdtFrame(world.spare)).toBe(0);
+    expect(world.paging.descriptors.holdLdtFrame(world.spare)).toBe(0);
     expect(world.typeOf(world.spare)).toBe(FrameType.segmentDescriptors);
     expect(world.update(world.level1, 5, 0)).toBe(0);
     expect(world.typeOf(world.spare)).toBe(FrameType.none);
-    expect(world.ldtReleased).toEqual([world.spare]);
   });
 
   it('holds an LDT page once, however often it is asked to', () => {
-    expect([world.paging.holdLdtFrame(world.spare), world.paging.holdLdtFrame(world.spare)]).toEqual([0, 0]);
-    world.paging.releaseLdt();
+    expect([
+      world.paging.descriptors.holdLdtFrame(world.spare),
+      world.paging.descriptors.holdLdtFrame(world.spare),
+    ]).toEqual([0, 0]);
+    world.paging.descriptors.releaseLdt();
     expect(world.typeOf(world.spare)).toBe(FrameType.none);
   });
 
   it('lets go of an LDT page when a table that maps it is unpinned, but not when one is refused', () => {
-    expect(world.paging.holdLdtFrame(world.spare)).toBe(0);
+    expect(world.paging.descriptors.holdLdtFrame(world.spare)).toBe(0);
     world.poke(world.other, 0, entry(world.spare, READ_ONLY));
     world.poke(world.other, 1, entry(world.root, PAGE));
     expect(world.paging.pin(1, world.other)).toBe(PagingError.busy);
-    expect(world.ldtReleased).toEqual([]);
+    expect(world.typeOf(world.spare)).toBe(FrameType.segmentDescriptors);
     world.poke(world.other, 1, 0);
     expect(world.paging.pin(1, world.other)).toBe(0);
     expect(world.paging.unpin(world.other)).toBe(0);
-    expect(world.ldtReleased).toEqual([world.spare]);
+    expect(world.typeOf(world.spare)).toBe(FrameType.none);
   });
 });
 
@@ -448,7 +450,7 @@ describe('direct paging keeps cached translations sound:', () => {
   it('writable ones go before a frame becomes a table or a descriptor page', () => {
     world.invalidator.calls.length = 0;
     expect(world.paging.pin(1, world.spare)).toBe(0);
-    expect(world.paging.setGdt(0, [world.other], 16)).toBe(0);
+    expect(world.paging.descriptors.setGdt(0, [world.other], 16)).toBe(0);
     const frames = [world.spare, world.other].map((mfn) => `writable ${world.space.frameOf(mfn)}`);
     expect(world.invalidator.calls).toEqual(frames);
   });
@@ -480,7 +482,7 @@ describe('direct paging keeps cached translations sound:', () => {
 
   it('a level-1 table’s generation changes when a present entry of it changes', () => {
     const generation = () => world.paging.types.generation[world.level1];
-    const [first, upper] = [generation(), world.paging.upperGeneration];
+    const first = generation();
     world.update(world.level1, 5, entry(world.spare, READ_ONLY));
     expect(generation()).toBe(first);
     world.update(world.level1, 5, entry(world.spare, READ_ONLY));
@@ -493,16 +495,15 @@ describe('direct paging keeps cached translations sound:', () => {
       new Uint8Array(8),
     );
     expect(generation()).toBe(first! + 2);
-    expect(world.paging.upperGeneration).toBe(upper);
     expect(world.paging.takeFlush()).toBe(false);
   });
 
-  it('a change of a present upper entry asks for a flush and dates all saved ones', () => {
-    const upper = world.paging.upperGeneration;
+  it('a change of a present upper entry asks for a flush, and changes its table’s generation', () => {
+    const generation = world.paging.types.generation[world.level2]!;
     world.update(world.level2, 1, entry(world.spare, TABLE));
     expect(world.paging.takeFlush()).toBe(false);
     world.update(world.level2, 1, 0);
-    expect(world.paging.upperGeneration).toBe(upper + 1);
+    expect(world.paging.types.generation[world.level2]).toBe(generation + 1);
     expect([world.paging.takeFlush(), world.paging.takeFlush()]).toEqual([true, false]);
   });
 

@@ -151,7 +151,7 @@ export class SmallGuest {
     for (let shift = 39; shift >= 12; shift -= 9) {
       const index = Number((BigInt.asUintN(64, BigInt(address)) >> BigInt(shift)) & 511n);
       path.push({ table, index });
-      this.domain.paging.readEntry(table, index, entry);
+      this.domain.paging.entries.read(table, index, entry);
       table = frameOfEntry(entry[0] as number, entry[1] as number);
     }
     return path as [TableEntry, TableEntry, TableEntry, TableEntry];
@@ -159,7 +159,7 @@ export class SmallGuest {
 
   /** Number of the frame behind an address. */
   mfnAt(address: number): Mfn {
-    return this.domain.paging.frameNumberAt(this.domain.paging.root(0), address as GuestVirtual);
+    return this.domain.paging.entries.frameNumberAt(this.domain.paging.root(0), address as GuestVirtual);
   }
 
   /** One request of mmu_update for the level-1 entry (or a higher one) of an address. */

@@ -32,7 +32,7 @@ export class XenMmuState implements MmuState {
   }
 
   readEntry(table: number, index: number, out: Uint32Array): boolean {
-    return this.#paging.readEntry(table, index, out);
+    return this.#paging.entries.read(table, index, out);
   }
 
   typeOf(page: number): PageType {

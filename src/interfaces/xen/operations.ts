@@ -39,7 +39,7 @@ export function implementOperations(domain: XenDomain) {
   }
 
   function setDescriptor(_vcpu: number, page: Mfn, index: number, low: number, high: number): number {
-    return paging.updateDescriptor(pointerLow(page, index), pointerHigh(page), low, high);
+    return paging.descriptors.update(pointerLow(page, index), pointerHigh(page), low, high);
   }
 
   return {
@@ -71,7 +71,7 @@ export function implementOperations(domain: XenDomain) {
         return 0;
       },
       loadGdt(vcpu, _base, pages, entries) {
-        const result = paging.setGdt(vcpu, pages, entries);
+        const result = paging.descriptors.setGdt(vcpu, pages, entries);
         if (result === 0) vcpuAt(vcpu).gdtEntries = entries;
         return result;
       },
@@ -90,7 +90,7 @@ export function implementOperations(domain: XenDomain) {
       },
       setLdt(vcpu, base, entries) {
         const target = vcpuAt(vcpu);
-        paging.releaseLdt();
+        paging.descriptors.releaseLdt();
         target.ldtBase = base;
         target.ldtEntries = entries;
         return 0;

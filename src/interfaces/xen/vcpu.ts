@@ -116,7 +116,7 @@ export class XenVcpu implements DescriptorSource {
       return true;
     }
     if (entry >= this.gdtEntries) return false;
-    const mfn = this.#paging.gdtFrames(this.index)[entry >> 9];
+    const mfn = this.#paging.descriptors.gdtFrames(this.index)[entry >> 9];
     if (mfn === undefined) return false;
     const address = this.#shared.space.addressOf(mfn);
     if (address < 0) return false;
@@ -131,8 +131,8 @@ export class XenVcpu implements DescriptorSource {
     const entry = selector >> 3;
     if (entry >= this.ldtEntries) return false;
     const address = (this.ldtBase + entry * 8) as GuestVirtual;
-    const mfn = this.#paging.frameNumberAt(this.#paging.root(this.index), address);
-    if (mfn < 0 || this.#paging.holdLdtFrame(mfn) !== 0) return false;
+    const mfn = this.#paging.entries.frameNumberAt(this.#paging.root(this.index), address);
+    if (mfn < 0 || this.#paging.descriptors.holdLdtFrame(mfn) !== 0) return false;
     const page = this.#shared.space.addressOf(mfn);
     const word = (page + (address & (PAGE_SIZE - 1))) >> 2;
     out.low = this.#shared.memory.u32[word] as number;

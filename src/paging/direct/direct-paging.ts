@@ -1,16 +1,16 @@
 import type { FrameInvalidator, HostWindow, Translation } from '../../cpu/translation.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
-import { type Frame, type GuestVirtual, highWord, lowWord, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
+import { type Frame, type GuestVirtual, lowWord, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
 import {
   ENTRY_FRAME_HIGH,
   ENTRY_FRAME_LOW,
   frameOfEntry,
   TABLE_GEOMETRY,
   type TableGeometry,
-  tableIndex,
 } from '../../x86/page-table.ts';
 import { Pte } from '../../x86/registers.ts';
-import { judgeDescriptor } from './descriptors.ts';
+import { DescriptorPages } from './descriptor-pages.ts';
+import { isHostSlot, TableEntries } from './entries.ts';
 import { PagingError } from './errors.ts';
 import { FRAME_TYPE_NAMES, FrameFlag, FrameOwner, FrameType, FrameTypes } from './frame-types.ts';
 import { HOST_WINDOW_END, HOST_WINDOW_START, MachineToPhysical } from './machine-to-physical.ts';
@@ -19,13 +19,6 @@ import { TableValidator } from './validate.ts';
 
 /** Entries looked at in one call before it answers `preempted`: well under a millisecond. */
 const WORK_PER_CALL = 16_384;
-
-/** Descriptors in a page, and GDT entries that are the guest's (the host's own follow). */
-const DESCRIPTORS_PER_PAGE = 512;
-const GDT_ENTRIES_LIMIT = 7168;
-
-/** Canonical addresses are −2^47 … 2^47 − 1. */
-const CANONICAL_LIMIT = 0x8000_0000_0000;
 
 const ACCESSED_DIRTY = Pte.accessed | Pte.dirty;
 /** A present entry above level 1 that keeps these keeps what it refers to; the other flags need no judgement. */
@@ -63,16 +56,14 @@ export interface DirectPagingOptions {
   readonly format?: 'four-level' | 'pae';
   /** Entries looked at in one call before it answers `preempted`, at least 1. */
   readonly workPerCall?: number;
-  /** Told when an LDT page lost its hold because the guest unmapped it: cached LDT descriptors of all processors are void. */
-  readonly ldtFrameReleased?: (mfn: Mfn) => void;
   readonly events?: PagingEvents;
 }
 
 /**
  * Direct paging: the guest's own tables are walked as they stand, because nothing gets into them unexamined. Their
  * entries hold machine frame numbers of the domain. frame-types.ts says what the counts mean, validate.ts how a frame
- * becomes a table; here are the operations a guest asks for. All of them answer 0 or a `PagingError`; a refused one
- * leaves every count, table and root as it was.
+ * becomes a table, descriptor-pages.ts what GDTs and LDTs lie in; here are the operations a guest asks for. All of them
+ * answer 0 or a `PagingError`; a refused one leaves every count, table and root as it was.
  *
  * `preempted` means: make the same call again. Other calls may come between, of this or another processor.
  *
@@ -84,8 +75,8 @@ export class DirectPaging implements Translation {
   readonly frames: Int32Array;
   readonly types: FrameTypes;
   readonly machineToPhysical: MachineToPhysical;
-  /** Changes when a present entry above level 1 changes. Together with the tables' own generations it dates saved TLBs. */
-  upperGeneration = 0;
+  readonly entries: TableEntries;
+  readonly descriptors: DescriptorPages;
   readonly #events: PagingEvents;
   readonly #oldEntry = new Uint32Array(2);
   readonly #newEntry = new Uint32Array(2);
@@ -94,15 +85,11 @@ export class DirectPaging implements Translation {
   readonly #invalidator: FrameInvalidator;
   readonly #geometry: TableGeometry;
   readonly #validator: TableValidator;
-  readonly #words: Uint32Array;
   readonly #workPerCall: number;
-  readonly #kernelPrivilege: 1 | 3;
   /** Machine frame number of each frame of the pool, −1 for none. */
   readonly #numberOfFrame: Int32Array;
   /** Kernel and user root of each virtual processor, −1 for none. */
   readonly #roots: Int32Array;
-  readonly #gdtFrames: (readonly Mfn[])[];
-  readonly #ldtFrames = new Set<Mfn>();
   readonly #unusedNumbers: Mfn[] = [];
   #flush = false;
 
@@ -114,20 +101,24 @@ export class DirectPaging implements Translation {
     this.#space = space;
     this.#invalidator = invalidator;
     this.#geometry = TABLE_GEOMETRY[this.format];
-    this.types = new FrameTypes(space.limit, (mfn) => {
-      this.#ldtFrames.delete(mfn as Mfn);
-      options.ldtFrameReleased?.(mfn as Mfn);
-    });
+    this.types = new FrameTypes(space.limit, (mfn) => this.descriptors.forgetLdtFrame(mfn as Mfn));
+    this.entries = new TableEntries(this.types, space, invalidator, this.#geometry);
     this.#events = options.events ?? {};
-    this.#validator = new TableValidator(this.types, space, invalidator, this.#geometry, (mfn, level) =>
+    this.#validator = new TableValidator(this.types, this.entries, space, invalidator, this.#geometry, (mfn, level) =>
       this.#events.becomesTable?.(mfn as Mfn, level),
     );
-    this.#words = space.pool.memory.u32;
     this.#workPerCall = options.workPerCall ?? WORK_PER_CALL;
-    this.#kernelPrivilege = this.format === 'pae' ? 1 : 3;
+    this.descriptors = new DescriptorPages({
+      types: this.types,
+      entries: this.entries,
+      space,
+      invalidator,
+      virtualProcessors,
+      kernelPrivilege: this.format === 'pae' ? 1 : 3,
+      finish: () => this.#validator.finish(),
+    });
     this.#numberOfFrame = new Int32Array(space.pool.total).fill(-1);
     this.#roots = new Int32Array(virtualProcessors * 2).fill(-1);
-    this.#gdtFrames = Array.from({ length: virtualProcessors }, () => []);
     this.machineToPhysical = new MachineToPhysical(space.pool, space.limit);
   }
 
@@ -234,7 +225,7 @@ export class DirectPaging implements Translation {
         return PagingError.invalid;
       default:
         if (owner === FrameOwner.readOnly) return PagingError.invalid;
-        this.#store(mfn, index, valueLow, valueHigh);
+        this.entries.store(mfn, index, valueLow, valueHigh);
         return 0;
     }
   }
@@ -242,10 +233,9 @@ export class DirectPaging implements Translation {
   /** Changes the level-1 entry that translates an address below a root. `invalid` when there is no such table. */
   updateVaMapping(root: Mfn, address: GuestVirtual, valueLow: number, valueHigh: number): number {
     if (!this.#begin()) return PagingError.preempted;
-    const table = this.level1TableOf(root, address);
+    const table = this.entries.level1TableOf(root, address);
     if (table < 0) return PagingError.invalid;
-    const index = tableIndex(this.#geometry, 1, lowWord(address), highWord(address));
-    return this.#updateLevel1(table, index, valueLow, valueHigh, false);
+    return this.#updateLevel1(table, this.entries.level1Index(address), valueLow, valueHigh, false);
   }
 
   /**
@@ -264,9 +254,9 @@ export class DirectPaging implements Translation {
       if (type > FrameType.level1 && type <= FrameType.level4) this.#events.storeRefused?.(mfn, index);
       return false;
     }
-    const word = this.#validator.wordOf(mfn) + index * 2;
-    let low = this.#words[word]!; // inside the table's page
-    let high = this.#words[word + 1]!;
+    const word = this.entries.wordOf(mfn) + index * 2;
+    let low = this.entries.words[word]!; // inside the table's page
+    let high = this.entries.words[word + 1]!;
     this.#oldEntry[0] = low;
     this.#oldEntry[1] = high;
     for (let i = 0; i < length; i++) {
@@ -280,45 +270,6 @@ export class DirectPaging implements Translation {
     this.#newEntry[0] = low;
     this.#newEntry[1] = high;
     this.#events.storeCarriedOut?.(address, mfn, index, this.#oldEntry, this.#newEntry);
-    return true;
-  }
-
-  /** The number that the level-1 entry of an address below a root holds, or −1 when nothing is mapped. */
-  frameNumberAt(root: Mfn, address: GuestVirtual): Mfn {
-    const table = this.level1TableOf(root, address);
-    if (table < 0) return NO_NUMBER;
-    const index = tableIndex(this.#geometry, 1, lowWord(address), highWord(address));
-    const word = this.#validator.wordOf(table) + index * 2;
-    const low = this.#words[word]!; // inside the table's page
-    return ((low & Pte.present) === 0 ? NO_NUMBER : frameOfEntry(low, this.#words[word + 1]!)) as Mfn;
-  }
-
-  /** Level-1 table that translates an address below a root, or −1. */
-  level1TableOf(root: Mfn, address: GuestVirtual): Mfn {
-    const geometry = this.#geometry;
-    const low = lowWord(address);
-    const high = highWord(address);
-    if (geometry.levels === 4 && (address >= CANONICAL_LIMIT || address < -CANONICAL_LIMIT)) return NO_NUMBER;
-    if (this.types.type[root] !== geometry.levels) return NO_NUMBER;
-    let table: number = root;
-    for (let level = geometry.levels; level > 1; level--) {
-      const index = tableIndex(geometry, level, low, high);
-      if (this.#validator.isHostSlot(level, index)) return NO_NUMBER;
-      const word = this.#validator.wordOf(table) + index * 2;
-      const entry = this.#words[word]!; // inside the table's page
-      if ((entry & Pte.present) === 0) return NO_NUMBER;
-      table = frameOfEntry(entry, this.#words[word + 1]!);
-    }
-    // Through a linear entry the walk ends at a table of a higher level.
-    return (this.types.type[table] === FrameType.level1 ? table : NO_NUMBER) as Mfn;
-  }
-
-  /** Stores an entry of any page by halves into `out`; false when the number names no frame. */
-  readEntry(mfn: number, index: number, out: Uint32Array): boolean {
-    if ((this.types.owner[mfn] ?? FrameOwner.none) === FrameOwner.none) return false;
-    const word = this.#validator.wordOf(mfn) + index * 2;
-    out[0] = this.#words[word]!; // inside the page
-    out[1] = this.#words[word + 1]!;
     return true;
   }
 
@@ -367,7 +318,7 @@ export class DirectPaging implements Translation {
     this.#setRoot(processor * 2, NO_NUMBER);
     this.#validator.finish();
     this.#setRoot(processor * 2 + 1, NO_NUMBER);
-    this.setGdt(processor, [], 0);
+    this.descriptors.setGdt(processor, [], 0);
   }
 
   /** Kernel root of a virtual processor, or −1. */
@@ -396,14 +347,14 @@ export class DirectPaging implements Translation {
     this.#validator.finish();
   }
 
-  // ─── Pages and descriptors ─────────────────────────────────────────────────────────────────────────────────────────
+  // ─── Pages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Zeroes a page. `invalid` unless the guest could write it. */
   clearPage(mfn: Mfn): number {
     this.#validator.finish();
-    if (!this.#isPlain(mfn)) return PagingError.invalid;
-    const word = this.#validator.wordOf(mfn);
-    this.#words.fill(0, word, word + PAGE_SIZE / 4);
+    if (!this.types.isPlain(mfn)) return PagingError.invalid;
+    const word = this.entries.wordOf(mfn);
+    this.entries.words.fill(0, word, word + PAGE_SIZE / 4);
     this.#invalidator.frameWritten(this.#space.frameOf(mfn), 0, PAGE_SIZE);
     return 0;
   }
@@ -411,59 +362,10 @@ export class DirectPaging implements Translation {
   /** Copies a page of the domain, of any type. `invalid` unless the guest could write the target. */
   copyPage(target: Mfn, source: Mfn): number {
     this.#validator.finish();
-    if (!this.types.isDomains(source) || !this.#isPlain(target)) return PagingError.invalid;
-    const from = this.#validator.wordOf(source);
-    this.#words.copyWithin(this.#validator.wordOf(target), from, from + PAGE_SIZE / 4);
+    if (!this.types.isDomains(source) || !this.types.isPlain(target)) return PagingError.invalid;
+    const from = this.entries.wordOf(source);
+    this.entries.words.copyWithin(this.entries.wordOf(target), from, from + PAGE_SIZE / 4);
     this.#invalidator.frameWritten(this.#space.frameOf(target), 0, PAGE_SIZE);
-    return 0;
-  }
-
-  /** Sets the frames of a virtual processor's GDT; `entries` at most 7168, one frame for each 512. */
-  setGdt(processor: number, frames: readonly Mfn[], entries: number): number {
-    this.#validator.finish();
-    if (entries > GDT_ENTRIES_LIMIT || frames.length !== Math.ceil(entries / DESCRIPTORS_PER_PAGE)) {
-      return PagingError.invalid;
-    }
-    for (const [position, mfn] of frames.entries()) {
-      if (this.#takeDescriptors(mfn)) continue;
-      for (const taken of frames.slice(0, position)) this.types.dropDescriptors(taken);
-      return PagingError.invalid;
-    }
-    for (const mfn of this.gdtFrames(processor)) this.types.dropDescriptors(mfn);
-    this.#gdtFrames[processor] = [...frames];
-    return 0;
-  }
-
-  /** Frames of a virtual processor's GDT. */
-  gdtFrames(processor: number): readonly Mfn[] {
-    return this.#gdtFrames[processor] ?? [];
-  }
-
-  /** An LDT page comes into use, because a selector in it is loaded. Holds it once, for all processors. */
-  holdLdtFrame(mfn: Mfn): number {
-    this.#validator.finish();
-    if (this.#ldtFrames.has(mfn)) return 0;
-    if (!this.#takeDescriptors(mfn)) return PagingError.invalid;
-    this.types.flags[mfn]! |= FrameFlag.localDescriptors; // owned, so below the limit
-    this.#ldtFrames.add(mfn);
-    return 0;
-  }
-
-  /** A processor's LDT changes: all LDT pages go out of use, and come back when their selectors are loaded again. */
-  releaseLdt(): void {
-    for (const mfn of [...this.#ldtFrames]) this.types.releaseLdtFrame(mfn);
-  }
-
-  /** Stores one descriptor, by its machine address, into a page of descriptors or a plain page. */
-  updateDescriptor(pointerLow: number, pointerHigh: number, low: number, high: number): number {
-    this.#validator.finish();
-    const mfn = frameOfEntry(pointerLow, pointerHigh) as Mfn;
-    if ((pointerLow & 7) !== 0 || pointerHigh >>> 0 > ENTRY_FRAME_HIGH) return PagingError.invalid;
-    const isDescriptors = this.types.type[mfn] === FrameType.segmentDescriptors;
-    if (!isDescriptors && !this.#isPlain(mfn)) return PagingError.invalid;
-    const judged = judgeDescriptor(high, this.#kernelPrivilege);
-    if (judged < 0) return PagingError.invalid;
-    this.#store(mfn, (pointerLow & (PAGE_SIZE - 1)) >>> 3, low, judged);
     return 0;
   }
 
@@ -487,8 +389,8 @@ export class DirectPaging implements Translation {
 
   /** Adds up every type and count from scratch; empty when all is well. */
   recount(): Discrepancy[] {
-    const holds = { roots: this.#roots, gdtFrames: this.#gdtFrames };
-    return recountFrames(this.types, this.#validator, this.#words, holds);
+    const holds = { roots: this.#roots, gdtFrames: this.descriptors.allGdtFrames };
+    return recountFrames(this.types, this.#validator, this.entries, holds);
   }
 
   // ─── Inside ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -526,9 +428,9 @@ export class DirectPaging implements Translation {
   }
 
   #updateLevel1(table: number, index: number, valueLow: number, high: number, preserve: boolean): number {
-    const word = this.#validator.wordOf(table) + index * 2;
-    const oldLow = this.#words[word]!; // inside the table's page
-    const oldHigh = this.#words[word + 1]!;
+    const word = this.entries.wordOf(table) + index * 2;
+    const oldLow = this.entries.words[word]!; // inside the table's page
+    const oldHigh = this.entries.words[word + 1]!;
     const low = preserve ? valueLow | (oldLow & ACCESSED_DIRTY) : valueLow;
     const wasPresent = (oldLow & Pte.present) !== 0;
     const isPresent = (low & Pte.present) !== 0;
@@ -537,7 +439,7 @@ export class DirectPaging implements Translation {
       const result = this.types.takeMapping(low, high);
       if (result !== 0) return result;
     }
-    this.#store(table, index, low, high);
+    this.entries.store(table, index, low, high);
     if (wasPresent) {
       this.types.dropMapping(oldLow, oldHigh);
       this.types.noticeUnmapping(oldLow, oldHigh);
@@ -548,10 +450,10 @@ export class DirectPaging implements Translation {
 
   #updateUpper(table: number, index: number, valueLow: number, high: number, preserve: boolean): number {
     const level = this.types.type[table]!; // a table is below the limit
-    if (this.#validator.isHostSlot(level, index)) return PagingError.invalid;
-    const word = this.#validator.wordOf(table) + index * 2;
-    const oldLow = this.#words[word]!; // inside the table's page
-    const oldHigh = this.#words[word + 1]!;
+    if (isHostSlot(level, index)) return PagingError.invalid;
+    const word = this.entries.wordOf(table) + index * 2;
+    const oldLow = this.entries.words[word]!; // inside the table's page
+    const oldHigh = this.entries.words[word + 1]!;
     const low = preserve ? valueLow | (oldLow & ACCESSED_DIRTY) : valueLow;
     const wasPresent = (oldLow & Pte.present) !== 0;
     const isPresent = (low & Pte.present) !== 0;
@@ -564,56 +466,15 @@ export class DirectPaging implements Translation {
       const result = this.#validator.takeEntry(table, level, low, high);
       if (result !== 0) return result;
     }
-    this.#store(table, index, low, high);
+    this.entries.store(table, index, low, high);
     if (!wasPresent) return 0;
     if (!sameTarget) {
       this.#validator.dropEntry(table, level, oldLow, oldHigh);
       this.#validator.demote();
     }
     this.types.generation[table]!++;
-    this.upperGeneration++;
     this.#flush = true;
     return 0;
-  }
-
-  /** Takes a page for descriptors, judging all of them when it comes into such use. */
-  #takeDescriptors(mfn: Mfn): boolean {
-    const types = this.types;
-    if (!types.isDomains(mfn)) return false;
-    const type = types.type[mfn];
-    if (type === FrameType.none) {
-      // Nothing may write the page once it has been looked at.
-      this.#invalidator.invalidateWritable(this.#space.frameOf(mfn));
-      const first = this.#validator.wordOf(mfn) + 1;
-      for (let index = 0; index < DESCRIPTORS_PER_PAGE; index++) {
-        if (judgeDescriptor(this.#words[first + index * 2]!, this.#kernelPrivilege) < 0) return false; // in the page
-      }
-      for (let index = 0; index < DESCRIPTORS_PER_PAGE; index++) {
-        const high = this.#words[first + index * 2]!;
-        const judged = judgeDescriptor(high, this.#kernelPrivilege);
-        if (judged !== high) this.#store(mfn, index, this.#words[first + index * 2 - 1]!, judged);
-      }
-      types.setType(mfn, FrameType.segmentDescriptors);
-    } else if (type !== FrameType.segmentDescriptors) return false;
-    types.typeCount[mfn]!++; // the domain's own number is below the limit
-    types.references[mfn]!++;
-    return true;
-  }
-
-  /** Whether the guest could have the page writable. */
-  #isPlain(mfn: Mfn): boolean {
-    const owner = this.types.owner[mfn] ?? FrameOwner.none;
-    if (owner === FrameOwner.none || owner === FrameOwner.readOnly) return false;
-    const type = this.types.type[mfn];
-    return type === FrameType.none || type === FrameType.writable;
-  }
-
-  /** The only place where the host writes an entry or a descriptor. */
-  #store(mfn: number, index: number, low: number, high: number): void {
-    const word = this.#validator.wordOf(mfn) + index * 2;
-    this.#words[word] = low;
-    this.#words[word + 1] = high;
-    this.#invalidator.frameWritten(this.#space.frameOf(mfn as Mfn), index * 8, 8);
   }
 
   #release(mfn: Mfn): void {

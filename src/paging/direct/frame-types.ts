@@ -88,7 +88,7 @@ export class FrameTypes {
   readonly framesByType = new Uint32Array(FRAME_TYPE_NAMES.length);
   readonly #ldtFrameReleased: (mfn: number) => void;
 
-  /** @param ldtFrameReleased told when an LDT page lost its hold because a mapping of it went away. */
+  /** @param ldtFrameReleased told when an LDT page lost its hold */
   constructor(limit: number, ldtFrameReleased: (mfn: number) => void) {
     this.limit = limit;
     this.owner = new Uint8Array(limit);
@@ -118,6 +118,14 @@ export class FrameTypes {
   /** Whether the number names memory of the domain itself. */
   isDomains(mfn: number): boolean {
     return this.owner[mfn] === FrameOwner.domain;
+  }
+
+  /** Whether the guest could have the page writable. */
+  isPlain(mfn: number): boolean {
+    const owner = this.owner[mfn] ?? FrameOwner.none;
+    if (owner === FrameOwner.none || owner === FrameOwner.readOnly) return false;
+    const type = this.type[mfn];
+    return type === FrameType.none || type === FrameType.writable;
   }
 
   setType(mfn: number, type: FrameType): void {

@@ -1,5 +1,6 @@
 import { frameOfEntry } from '../../x86/page-table.ts';
 import { Pte } from '../../x86/registers.ts';
+import { isHostSlot, type TableEntries } from './entries.ts';
 import { FRAME_TYPE_NAMES, FrameFlag, FrameOwner, FrameType, type FrameTypes } from './frame-types.ts';
 import type { TableValidator } from './validate.ts';
 
@@ -23,10 +24,11 @@ export interface Holds {
 export function recountFrames(
   types: FrameTypes,
   validator: TableValidator,
-  words: Uint32Array,
+  entries: TableEntries,
   holds: Holds,
 ): Discrepancy[] {
   const found: Discrepancy[] = [];
+  const { words } = entries;
   const typeCount = new Uint32Array(types.limit);
   const references = new Uint32Array(types.limit);
   const linear = new Int32Array(types.limit);
@@ -68,10 +70,10 @@ export function recountFrames(
     if ((flags & FrameFlag.pinned) !== 0) use(mfn, type);
     if ((flags & FrameFlag.claimed) !== 0) use(mfn, type);
     if (!validator.pending) compare(mfn, 'held', types.held[mfn]!, validator.entriesOf(type));
-    const base = validator.wordOf(mfn);
+    const base = entries.wordOf(mfn);
     for (let index = 0; index < types.held[mfn]!; index++) {
       const low = words[base + index * 2]!;
-      if ((low & Pte.present) === 0 || validator.isHostSlot(type, index)) continue;
+      if ((low & Pte.present) === 0 || isHostSlot(type, index)) continue;
       useEntry(mfn, type, low, words[base + index * 2 + 1]!);
     }
   }

@@ -3,15 +3,12 @@ import type { MachineSpace } from '../../memory/machine-space.ts';
 import type { Mfn } from '../../x86/brand.ts';
 import { frameOfEntry, type TableGeometry } from '../../x86/page-table.ts';
 import { Pte } from '../../x86/registers.ts';
+import { isHostSlot, type TableEntries } from './entries.ts';
 import { PagingError } from './errors.ts';
 import { FrameFlag, FrameType, type FrameTypes } from './frame-types.ts';
 
 /** Bits that no present entry above level 1 may have: a large page, global, and cache attributes. */
 const UPPER_REFUSED = Pte.writeThrough | Pte.cacheDisable | Pte.large | Pte.global;
-
-/** Level-4 slots that are the host's: the guest may not write them, and what stands there is not looked at. */
-export const HOST_SLOT_FIRST = 256;
-export const HOST_SLOT_LAST = 271;
 
 /** A table that has no type yet must be promoted before an entry can refer to it. */
 const PROMOTION_NEEDED = 1;
@@ -36,6 +33,7 @@ export class TableValidator {
   readonly #invalidator: FrameInvalidator;
   readonly #geometry: TableGeometry;
   readonly #becomesTable: (mfn: number, level: number) => void;
+  readonly #entries: TableEntries;
   readonly #words: Uint32Array;
   /** Tables of the promotion in hand, root first. */
   readonly #chain: number[] = [];
@@ -51,6 +49,7 @@ export class TableValidator {
   /** @param becomesTable told of each frame that is about to get a level */
   constructor(
     types: FrameTypes,
+    entries: TableEntries,
     space: MachineSpace,
     invalidator: FrameInvalidator,
     geometry: TableGeometry,
@@ -61,7 +60,8 @@ export class TableValidator {
     this.#invalidator = invalidator;
     this.#geometry = geometry;
     this.#becomesTable = becomesTable;
-    this.#words = space.pool.memory.u32;
+    this.#entries = entries;
+    this.#words = entries.words;
   }
 
   /** Whether work is left over. */
@@ -74,11 +74,6 @@ export class TableValidator {
     return this.#chain[0] ?? NO_TABLE;
   }
 
-  /** Index of a table's first word in the host's memory. */
-  wordOf(mfn: number): number {
-    return this.#space.addressOf(mfn as Mfn) >>> 2;
-  }
-
   /** Level of a root. */
   get topLevel(): number {
     return this.#geometry.levels;
@@ -86,11 +81,6 @@ export class TableValidator {
 
   entriesOf(level: number): number {
     return this.#geometry.entries[level] ?? 0;
-  }
-
-  /** Whether an entry of a table of this level belongs to the host. */
-  isHostSlot(level: number, index: number): boolean {
-    return level === 4 && index >= HOST_SLOT_FIRST && index <= HOST_SLOT_LAST;
   }
 
   /**
@@ -220,7 +210,7 @@ export class TableValidator {
   #promoteLevel1(table: number): number {
     const types = this.#types;
     const words = this.#words;
-    const base = this.wordOf(table);
+    const base = this.#entries.wordOf(table);
     const entries = this.entriesOf(1);
     const start = types.held[table]!;
     const end = Math.min(entries, start + this.budget);
@@ -242,7 +232,7 @@ export class TableValidator {
   #promoteUpper(table: number, level: number): number {
     const types = this.#types;
     const words = this.#words;
-    const base = this.wordOf(table);
+    const base = this.#entries.wordOf(table);
     const entries = this.entriesOf(level);
     let index = types.held[table]!;
     let result = 0;
@@ -253,7 +243,7 @@ export class TableValidator {
       }
       this.#spend(1);
       const low = words[base + index * 2]!; // inside the table's page
-      if ((low & Pte.present) === 0 || this.isHostSlot(level, index)) continue;
+      if ((low & Pte.present) === 0 || isHostSlot(level, index)) continue;
       const high = words[base + index * 2 + 1]!;
       result = (low & UPPER_REFUSED) !== 0 ? PagingError.invalid : this.#reference(table, level, low, high);
       if (result < 0) break;
@@ -273,7 +263,7 @@ export class TableValidator {
       const depth = demotions.length;
       const table = demotions[depth - 1]!; // not empty
       const level = types.type[table]!;
-      const base = this.wordOf(table);
+      const base = this.#entries.wordOf(table);
       let index = types.held[table]!;
       while (index > 0 && demotions.length === depth) {
         if (this.budget <= 0) {
@@ -283,7 +273,7 @@ export class TableValidator {
         this.#spend(1);
         index--;
         const low = words[base + index * 2]!; // inside the table's page
-        if ((low & Pte.present) === 0 || this.isHostSlot(level, index)) continue;
+        if ((low & Pte.present) === 0 || isHostSlot(level, index)) continue;
         const high = words[base + index * 2 + 1]!;
         if (level !== FrameType.level1) {
           this.dropEntry(table, level, low, high);

@@ -119,7 +119,7 @@ const updateDescriptor: Handler = (call) => {
   const page = frameOfEntry(pointerLow, pointerHigh) as Mfn;
   // What does not name a descriptor of the domain is no operation; the paging says what is wrong.
   if ((pointerLow & 7) !== 0 || !paging.types.isDomains(page)) {
-    return paging.updateDescriptor(pointerLow, pointerHigh, low, high);
+    return paging.descriptors.update(pointerLow, pointerHigh, low, high);
   }
   const index = (pointerLow & 0xfff) >>> 3;
   const local = ((paging.types.flags[page] as number) & FrameFlag.localDescriptors) !== 0;

@@ -105,7 +105,7 @@ function update(call: Call, pointerLow: number, pointerHigh: number, low: number
   let kept = low;
   if (preserves) {
     // Above level 1 no operation keeps these bits, so the value is made to hold them.
-    paging.readEntry(table, index, entryScratch);
+    paging.entries.read(table, index, entryScratch);
     kept = (low | (entryScratch[0]! & (Pte.accessed | Pte.dirty))) >>> 0; // two words
   }
   switch (level) {
@@ -135,7 +135,7 @@ const updateVaMapping: Handler = (call) => {
   const { paging } = domain;
   const address = call.address(0);
   const root = paging.root(vcpu.index);
-  const table = paging.level1TableOf(root, address);
+  const table = paging.entries.level1TableOf(root, address);
   if (table < 0) return INVALID;
   const index = tableIndex(TABLE_GEOMETRY['four-level'], 1, call.low[0] as number, call.high[0] as number);
   const low = call.low[1] as number;

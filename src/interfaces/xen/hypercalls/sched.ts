@@ -246,7 +246,7 @@ function initialise(call: Call, target: XenVcpu): number {
   for (let index = 0; index < Math.ceil(entries / 512); index++) {
     frames.push(view.getUint32(Context.gdtFrames + index * 8, true) as Mfn);
   }
-  let result = paging.setGdt(target.index, frames, entries);
+  let result = paging.descriptors.setGdt(target.index, frames, entries);
   if (result !== 0) return result;
   target.gdtEntries = entries;
   const root = Math.floor(longAt(view, Context.controlRegisters + 3 * 8) / PAGE_SIZE) as Mfn;

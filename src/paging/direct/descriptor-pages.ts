@@ -1,0 +1,126 @@
+import type { FrameInvalidator } from '../../cpu/translation.ts';
+import type { MachineSpace } from '../../memory/machine-space.ts';
+import { type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
+import { ENTRY_FRAME_HIGH, frameOfEntry } from '../../x86/page-table.ts';
+import { judgeDescriptor } from './descriptors.ts';
+import type { TableEntries } from './entries.ts';
+import { PagingError } from './errors.ts';
+import { FrameFlag, FrameType, type FrameTypes } from './frame-types.ts';
+
+/** Descriptors in a page, and GDT entries that are the guest's (the host's own follow). */
+const DESCRIPTORS_PER_PAGE = 512;
+const GDT_ENTRIES_LIMIT = 7168;
+
+/** What the pages of descriptors stand on. */
+export interface DescriptorPagesOptions {
+  readonly types: FrameTypes;
+  readonly entries: TableEntries;
+  readonly space: MachineSpace;
+  readonly invalidator: FrameInvalidator;
+  readonly virtualProcessors: number;
+  /** Ring of the guest's kernel. */
+  readonly kernelPrivilege: 1 | 3;
+  /** Finishes what preempted calls left over, before a type is looked at. */
+  readonly finish: () => void;
+}
+
+/**
+ * The pages that GDTs and LDTs of a domain are in. They are read-only for the guest while they are in use, and every
+ * descriptor in them has been judged (descriptors.ts). Operations answer 0 or a `PagingError`.
+ */
+export class DescriptorPages {
+  readonly #options: DescriptorPagesOptions;
+  readonly #gdtFrames: (readonly Mfn[])[];
+  readonly #ldtFrames = new Set<Mfn>();
+
+  constructor(options: DescriptorPagesOptions) {
+    this.#options = options;
+    this.#gdtFrames = Array.from({ length: options.virtualProcessors }, () => []);
+  }
+
+  /** Sets the frames of a virtual processor's GDT; `entries` at most 7168, one frame for each 512. */
+  setGdt(processor: number, frames: readonly Mfn[], entries: number): number {
+    const { types, finish } = this.#options;
+    finish();
+    if (entries > GDT_ENTRIES_LIMIT || frames.length !== Math.ceil(entries / DESCRIPTORS_PER_PAGE)) {
+      return PagingError.invalid;
+    }
+    for (const [position, mfn] of frames.entries()) {
+      if (this.#take(mfn)) continue;
+      for (const taken of frames.slice(0, position)) types.dropDescriptors(taken);
+      return PagingError.invalid;
+    }
+    for (const mfn of this.gdtFrames(processor)) types.dropDescriptors(mfn);
+    this.#gdtFrames[processor] = [...frames];
+    return 0;
+  }
+
+  /** Frames of a virtual processor's GDT. */
+  gdtFrames(processor: number): readonly Mfn[] {
+    return this.#gdtFrames[processor] ?? [];
+  }
+
+  /** Frames of the GDTs of all virtual processors. */
+  get allGdtFrames(): readonly (readonly Mfn[])[] {
+    return this.#gdtFrames;
+  }
+
+  /** An LDT page comes into use, because a selector in it is loaded. Holds it once, for all processors. */
+  holdLdtFrame(mfn: Mfn): number {
+    const { types, finish } = this.#options;
+    finish();
+    if (this.#ldtFrames.has(mfn)) return 0;
+    if (!this.#take(mfn)) return PagingError.invalid;
+    types.flags[mfn]! |= FrameFlag.localDescriptors; // owned, so below the limit
+    this.#ldtFrames.add(mfn);
+    return 0;
+  }
+
+  /** A processor's LDT changes: all LDT pages go out of use, and come back when their selectors are loaded again. */
+  releaseLdt(): void {
+    for (const mfn of [...this.#ldtFrames]) this.#options.types.releaseLdtFrame(mfn);
+  }
+
+  /** An LDT page went out of use, whoever ended it. */
+  forgetLdtFrame(mfn: Mfn): void {
+    this.#ldtFrames.delete(mfn);
+  }
+
+  /** Stores one descriptor, by its machine address, into a page of descriptors or a plain page. */
+  update(pointerLow: number, pointerHigh: number, low: number, high: number): number {
+    const { types, entries, kernelPrivilege, finish } = this.#options;
+    finish();
+    const mfn = frameOfEntry(pointerLow, pointerHigh) as Mfn;
+    if ((pointerLow & 7) !== 0 || pointerHigh >>> 0 > ENTRY_FRAME_HIGH) return PagingError.invalid;
+    if (types.type[mfn] !== FrameType.segmentDescriptors && !types.isPlain(mfn)) return PagingError.invalid;
+    const judged = judgeDescriptor(high, kernelPrivilege);
+    if (judged < 0) return PagingError.invalid;
+    entries.store(mfn, (pointerLow & (PAGE_SIZE - 1)) >>> 3, low, judged);
+    return 0;
+  }
+
+  /** Takes a page for descriptors, judging all of them when it comes into such use. */
+  #take(mfn: Mfn): boolean {
+    const { types, entries, space, invalidator, kernelPrivilege } = this.#options;
+    if (!types.isDomains(mfn)) return false;
+    const type = types.type[mfn];
+    if (type === FrameType.none) {
+      // Nothing may write the page once it has been looked at.
+      invalidator.invalidateWritable(space.frameOf(mfn));
+      const { words } = entries;
+      const first = entries.wordOf(mfn) + 1;
+      for (let index = 0; index < DESCRIPTORS_PER_PAGE; index++) {
+        if (judgeDescriptor(words[first + index * 2]!, kernelPrivilege) < 0) return false; // in the page
+      }
+      for (let index = 0; index < DESCRIPTORS_PER_PAGE; index++) {
+        const high = words[first + index * 2]!;
+        const judged = judgeDescriptor(high, kernelPrivilege);
+        if (judged !== high) entries.store(mfn, index, words[first + index * 2 - 1]!, judged);
+      }
+      types.setType(mfn, FrameType.segmentDescriptors);
+    } else if (type !== FrameType.segmentDescriptors) return false;
+    types.typeCount[mfn]!++; // the domain's own number is below the limit
+    types.references[mfn]!++;
+    return true;
+  }
+}

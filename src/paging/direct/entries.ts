@@ -1,0 +1,93 @@
+import type { FrameInvalidator } from '../../cpu/translation.ts';
+import type { MachineSpace } from '../../memory/machine-space.ts';
+import { type GuestVirtual, highWord, lowWord, type Mfn } from '../../x86/brand.ts';
+import { frameOfEntry, type TableGeometry, tableIndex } from '../../x86/page-table.ts';
+import { Pte } from '../../x86/registers.ts';
+import { FrameOwner, FrameType, type FrameTypes } from './frame-types.ts';
+
+/** Level-4 slots that are the host's: the guest may not write them, and what stands there is not looked at. */
+const HOST_SLOT_FIRST = 256;
+const HOST_SLOT_LAST = 271;
+
+/** Canonical addresses are −2^47 … 2^47 − 1. */
+const CANONICAL_LIMIT = 0x8000_0000_0000;
+
+const NO_NUMBER = -1 as Mfn;
+
+/** Whether an entry of a table of this level belongs to the host. */
+export function isHostSlot(level: number, index: number): boolean {
+  return level === 4 && index >= HOST_SLOT_FIRST && index <= HOST_SLOT_LAST;
+}
+
+/** The 8-byte entries of a domain's tables where they lie: in the domain's own frames. */
+export class TableEntries {
+  readonly words: Uint32Array;
+  readonly #types: FrameTypes;
+  readonly #space: MachineSpace;
+  readonly #invalidator: FrameInvalidator;
+  readonly #geometry: TableGeometry;
+
+  constructor(types: FrameTypes, space: MachineSpace, invalidator: FrameInvalidator, geometry: TableGeometry) {
+    this.words = space.pool.memory.u32;
+    this.#types = types;
+    this.#space = space;
+    this.#invalidator = invalidator;
+    this.#geometry = geometry;
+  }
+
+  /** Index in `words` of the first word of a frame. */
+  wordOf(mfn: number): number {
+    return this.#space.addressOf(mfn as Mfn) >>> 2;
+  }
+
+  /** Stores an entry of any page by halves into `out`; false when the number names no frame. */
+  read(mfn: number, index: number, out: Uint32Array): boolean {
+    if ((this.#types.owner[mfn] ?? FrameOwner.none) === FrameOwner.none) return false;
+    const word = this.wordOf(mfn) + index * 2;
+    out[0] = this.words[word]!; // inside the page
+    out[1] = this.words[word + 1]!;
+    return true;
+  }
+
+  /** The only place where the host writes an entry or a descriptor. */
+  store(mfn: number, index: number, low: number, high: number): void {
+    const word = this.wordOf(mfn) + index * 2;
+    this.words[word] = low;
+    this.words[word + 1] = high;
+    this.#invalidator.frameWritten(this.#space.frameOf(mfn as Mfn), index * 8, 8);
+  }
+
+  /** Level-1 table that translates an address below a root, or −1. */
+  level1TableOf(root: Mfn, address: GuestVirtual): Mfn {
+    const geometry = this.#geometry;
+    const low = lowWord(address);
+    const high = highWord(address);
+    if (geometry.levels === 4 && (address >= CANONICAL_LIMIT || address < -CANONICAL_LIMIT)) return NO_NUMBER;
+    if (this.#types.type[root] !== geometry.levels) return NO_NUMBER;
+    let table: number = root;
+    for (let level = geometry.levels; level > 1; level--) {
+      const index = tableIndex(geometry, level, low, high);
+      if (isHostSlot(level, index)) return NO_NUMBER;
+      const word = this.wordOf(table) + index * 2;
+      const entry = this.words[word]!; // inside the table's page
+      if ((entry & Pte.present) === 0) return NO_NUMBER;
+      table = frameOfEntry(entry, this.words[word + 1]!);
+    }
+    // Through a linear entry the walk ends at a table of a higher level.
+    return (this.#types.type[table] === FrameType.level1 ? table : NO_NUMBER) as Mfn;
+  }
+
+  /** The number that the level-1 entry of an address below a root holds, or −1 when nothing is mapped. */
+  frameNumberAt(root: Mfn, address: GuestVirtual): Mfn {
+    const table = this.level1TableOf(root, address);
+    if (table < 0) return NO_NUMBER;
+    const word = this.wordOf(table) + this.level1Index(address) * 2;
+    const low = this.words[word]!; // inside the table's page
+    return ((low & Pte.present) === 0 ? NO_NUMBER : frameOfEntry(low, this.words[word + 1]!)) as Mfn;
+  }
+
+  /** Which entry of its level-1 table translates an address. */
+  level1Index(address: GuestVirtual): number {
+    return tableIndex(this.#geometry, 1, lowWord(address), highWord(address));
+  }
+}
