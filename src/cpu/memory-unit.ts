@@ -51,7 +51,7 @@ export class MemoryUnit implements GuestMemory {
   /** Whether accesses that are not aligned to their size fault. */
   alignmentChecked = false;
   #metNotCanonical = false;
-  readonly controls: WalkControls = { cr0: 0, efer: 0 };
+  readonly controls: WalkControls = { cr0: 0, cr4: 0, efer: 0 };
   #translation: Translation = { format: 'none', frames: new Int32Array(0) };
   #kernelRoot = -1;
   #userRoot = -1;
@@ -92,10 +92,10 @@ export class MemoryUnit implements GuestMemory {
     this.#userSets.forget();
   }
 
-  /** Changes the roots; to load the same ones again is a flush. */
+  /** Changes the roots; to load the same ones again is a flush. Global pages stay. */
   setRoots(kernelRoot: number, userRoot: number): void {
     if (kernelRoot === this.#kernelRoot && userRoot === this.#userRoot) {
-      this.flush();
+      this.#flush(false);
       return;
     }
     if (kernelRoot !== this.#kernelRoot) {
@@ -108,11 +108,15 @@ export class MemoryUnit implements GuestMemory {
     }
   }
 
-  /** The guest's flush of both TLBs. */
+  /** The guest's flush of both TLBs, global pages included. */
   flush(): void {
+    this.#flush(true);
+  }
+
+  #flush(all: boolean): void {
     this.tlbCounters.flushes++;
-    this.#kernelSets.flush(this.#translation);
-    this.#userSets.flush(this.#translation);
+    this.#kernelSets.flush(this.#translation, all);
+    this.#userSets.flush(this.#translation, all);
   }
 
   get #userMode(): boolean {
@@ -146,7 +150,8 @@ export class MemoryUnit implements GuestMemory {
       for (const table of tables) sum = (sum + (generations[table] as number)) | 0;
     }
     this.tlbCounters.fills++;
-    (user ? this.userTlb : this.kernelTlb).fill(low, high, address, mayWrite, executable, tables, sum);
+    const { kind } = this.#walker.result;
+    (user ? this.userTlb : this.kernelTlb).fill(low, high, address, mayWrite, executable, tables, sum, kind);
     marks.set(frame, mayWrite ? FrameMark.cached | FrameMark.cachedWritable : FrameMark.cached);
     return (address + (low & 0xfff)) as HostAddress;
   }
@@ -194,8 +199,13 @@ export class MemoryUnit implements GuestMemory {
     const user = this.#userMode;
     const target = this.#state + State.missValue;
     const first = this.#translate(low, high, Access.read, user);
-    if (first < 0) return this.#pageFault(low, high);
     const inFirst = Math.min(bytes, PAGE_SIZE - (low & 0xfff));
+    if (first < 0) {
+      const { device } = this.#walker.result;
+      if (device < 0 || inFirst < bytes) return this.#pageFault(low, high);
+      this.#loadFromDevice(device * PAGE_SIZE + (low & 0xfff), bytes);
+      return 0;
+    }
     if (inFirst < bytes) {
       const nextLow = (low + inFirst) >>> 0;
       const nextHigh = nextLow === 0 ? (high + 1) >>> 0 : high;
@@ -224,6 +234,11 @@ export class MemoryUnit implements GuestMemory {
     const inFirst = Math.min(bytes, PAGE_SIZE - (low & 0xfff));
     const first = this.#translate(low, high, Access.write, user);
     if (first < 0) {
+      const { device } = this.#walker.result;
+      if (device >= 0 && inFirst === bytes) {
+        this.#storeToDevice(device * PAGE_SIZE + (low & 0xfff), source, bytes);
+        return 0;
+      }
       if (inFirst === bytes && this.#emulateStore(source, low, high, bytes, user)) return 0;
       return this.#pageFault(low, high);
     }
@@ -239,6 +254,27 @@ export class MemoryUnit implements GuestMemory {
     this.#put(first, source, inFirst);
     this.#put(second, source + inFirst, bytes - inFirst);
     return 0;
+  }
+
+  /** Loads into `missValue`. */
+  #loadFromDevice(address: number, bytes: number): void {
+    const { u8 } = this.#parts.memory;
+    for (let done = 0; done < bytes; ) {
+      const size = deviceAccess(address + done, bytes - done);
+      let value = this.#translation.devices?.load(address + done, size) ?? 0;
+      for (const end = done + size; done < end; done++, value >>>= 8) u8[this.#state + State.missValue + done] = value;
+    }
+  }
+
+  #storeToDevice(address: number, source: number, bytes: number): void {
+    const { u8 } = this.#parts.memory;
+    for (let done = 0; done < bytes; ) {
+      const size = deviceAccess(address + done, bytes - done);
+      let value = 0;
+      for (let byte = size; byte-- > 0; ) value = ((value << 8) | (u8[source + done + byte] as number)) >>> 0;
+      this.#translation.devices?.store(address + done, size, value);
+      done += size;
+    }
   }
 
   #put(target: HostAddress, source: number, bytes: number): void {
@@ -279,9 +315,9 @@ export class MemoryUnit implements GuestMemory {
       u32[pendingWord] = 0;
       return 0;
     }
-    if (first < 0 && (user || crossing || this.#walker.result.refused < 0 || !this.#translation.emulateStore)) {
-      return this.#pageFault(low, high);
-    }
+    const { device, refused } = this.#walker.result;
+    const host = !crossing && (device >= 0 || (!user && refused >= 0 && this.#translation.emulateStore !== undefined));
+    if (first < 0 && !host) return this.#pageFault(low, high);
     if (crossing) {
       const checked = this.#checkWritable(low, high, bytes, user);
       if (checked !== 0) return checked;
@@ -463,4 +499,10 @@ export class MemoryUnit implements GuestMemory {
     view.setUint32(4, high, true);
     return this.write(address, bytes);
   }
+}
+
+/** Bytes of the next access to a device, of those that are left: accesses of devices are aligned words or less. */
+function deviceAccess(address: number, left: number): number {
+  if ((address & 3) === 0 && left >= 4) return 4;
+  return (address & 1) === 0 && left >= 2 ? 2 : 1;
 }

@@ -183,6 +183,8 @@ export class Processor implements ProcessorApi {
   #stepping = false;
   /** `instructions` when the host was given an instruction that a single-step trap follows; −1 when there is none. */
   #trapFrom = -1;
+  /** Instructions of the running budget that `kick` took away. */
+  #forfeited = 0;
 
   constructor(group: ProcessorGroup, index: number) {
     this.index = index;
@@ -362,6 +364,30 @@ export class Processor implements ProcessorApi {
     this.#updateTlb();
   }
 
+  /** The base that SWAPGS exchanges with that of GS. */
+  get inactiveGsBase(): GuestVirtual {
+    return this.#getLong(State.inactiveGsBase) as GuestVirtual;
+  }
+
+  set inactiveGsBase(base: GuestVirtual) {
+    this.#setLong(State.inactiveGsBase, base);
+  }
+
+  /** Whether instructions of ring 0 that switch interrupts on leave to the host. */
+  set interruptWaiting(waiting: boolean) {
+    this.#set(State.interruptWaiting, waiting ? 1 : 0);
+  }
+
+  /** Whether the instruction at RIP stands right behind STI or a load of SS. */
+  get inInterruptShadow(): boolean {
+    return this.#get(State.interruptShadow) === this.rip >>> 0;
+  }
+
+  /** Lets no interrupt come before the instruction at RIP. */
+  castInterruptShadow(): void {
+    this.#set(State.interruptShadow, this.rip);
+  }
+
   get userMode(): boolean {
     return this.#get(State.userAccess) !== 0;
   }
@@ -410,6 +436,7 @@ export class Processor implements ProcessorApi {
 
   set cr4(value: number) {
     this.#set(State.cr4, value);
+    this.memory.controls.cr4 = value;
     this.#updateFpuTrap();
   }
 
@@ -470,8 +497,9 @@ export class Processor implements ProcessorApi {
 
   #execute(budget: number): Exit {
     this.#set(State.budget, budget);
+    this.#forfeited = 0;
     const exit = this.#group.interpreter.run(this.state);
-    this.instructions += budget - (this.#get(State.budget) | 0);
+    this.instructions += budget - this.#forfeited - (this.#get(State.budget) | 0);
     if (exit === Exit.exception && this.memory.takeNotCanonical() && addressedStack(this, this.currentInstruction())) {
       this.raise(Vector.stackFault);
     }
@@ -515,6 +543,9 @@ export class Processor implements ProcessorApi {
   }
 
   kick(): void {
+    const left = this.#get(State.budget) | 0;
+    if (left <= 0) return;
+    this.#forfeited += left;
     this.#set(State.budget, 0);
   }
 

@@ -53,6 +53,12 @@ export const enum State {
   tlb = 0x1a8,
   /** Non-zero: a debug or shadow condition demands single steps (TF, DR7, mov-ss shadow). */
   stepping = 0x1ac,
+  /** Non-zero: an interrupt would be delivered if interrupts were on; what switches them on leaves to the host. */
+  interruptWaiting = 0x1b0,
+  /** Low word of the address behind STI or a load of SS: at this instruction no interrupt is delivered. */
+  interruptShadow = 0x1b4,
+  /** The base that SWAPGS exchanges with that of GS. */
+  inactiveGsBase = 0x1b8,
   /** Instructions that may still execute before the run returns; signed; exact at exits. */
   budget = 0x1c0,
   /** Non-zero when an x87, MMX or SSE instruction may have to fault (CR0.TS, CR0.EM, CR4.OSFXSR clear). */

@@ -79,7 +79,7 @@ export class TlbSets {
     const generations = translation.tableGenerations;
     const before = this.current;
     if (!generations || this.#limit === 1) {
-      before.flush();
+      before.flushLocal();
       before.root = root;
       return;
     }
@@ -139,10 +139,14 @@ export class TlbSets {
     }
   }
 
-  /** The guest's flush: nothing stays that a walk would not find again. */
-  flush(translation: Translation): void {
+  /**
+   * The guest's flush: nothing stays that a walk would not find again.
+   * @param all global pages too
+   */
+  flush(translation: Translation, all: boolean): void {
     const generations = translation.tableGenerations;
     if (generations && this.#limit > 1) this.#refresh(this.current, generations);
-    else this.current.flush();
+    else if (all) this.current.flush();
+    else this.current.flushLocal();
   }
 }

@@ -6,6 +6,21 @@ import { TlbEntry } from './tlb-layout.ts';
 
 const WORD = 2;
 
+/** What an entry must remember of its page besides the translation, a set of bits. */
+export const enum PageKind {
+  /** Stays when the root changes (SDM vol. 3A, 4.10.2.4). */
+  global = 1,
+  /** A piece of a larger page: INVLPG anywhere in that page drops it. */
+  large = 2,
+}
+
+/** Pieces of large pages are told apart by bits 22–29 of their addresses, which are equal in the largest page of 4 MiB. */
+const PIECE_BUCKETS = 256;
+
+function pieceBucket(low: number): number {
+  return (low >>> 22) & (PIECE_BUCKETS - 1);
+}
+
 /** Tables between the root and a page, of which an entry remembers the numbers. */
 export const PATH_TABLES = 3;
 /** In place of a table's number: the entry does not come from tables. */
@@ -38,6 +53,10 @@ export class Tlb {
   /** Of each entry the numbers of its tables, `PATH_TABLES` each, and the sum of their generations. */
   readonly #tables: Int32Array;
   readonly #generations: Int32Array;
+  /** `PageKind` of each entry. */
+  readonly #kinds: Uint8Array;
+  /** Whether a bucket may have pieces of large pages. */
+  readonly #hasPieces = new Uint8Array(PIECE_BUCKETS);
 
   /** @param entries a power of two, at least 1 */
   constructor(memory: HostMemory, entries: number) {
@@ -49,6 +68,7 @@ export class Tlb {
     this.#isFilled = new Uint8Array(entries);
     this.#tables = new Int32Array(entries * PATH_TABLES).fill(NO_TABLES);
     this.#generations = new Int32Array(entries);
+    this.#kinds = new Uint8Array(entries);
     for (let index = 0; index < entries; index++) this.#clear(index);
   }
 
@@ -87,6 +107,7 @@ export class Tlb {
    * Caches a page given by the halves of its linear address.
    * @param tables numbers of the tables it came through, the page's own first; NO_TABLES when it came from none
    * @param generations the sum of their generations
+   * @param kind bits of `PageKind`
    */
   fill(
     low: number,
@@ -96,6 +117,7 @@ export class Tlb {
     executable: boolean,
     tables: Int32Array,
     generations: number,
+    kind: number,
   ): void {
     const index = this.#index(low);
     const word = this.#word(index);
@@ -121,7 +143,13 @@ export class Tlb {
     this.#tables[path + 1] = tables[1] as number;
     this.#tables[path + 2] = tables[2] as number;
     this.#generations[index] = generations;
+    this.#noteKind(index, low, kind);
     this.#note(index);
+  }
+
+  #noteKind(index: number, low: number, kind: number): void {
+    this.#kinds[index] = kind;
+    if ((kind & PageKind.large) !== 0) this.#hasPieces[pieceBucket(low)] = 1;
   }
 
   #note(index: number): void {
@@ -138,6 +166,22 @@ export class Tlb {
       this.#isFilled[index] = 0;
     }
     this.#filledCount = 0;
+    this.#hasPieces.fill(0);
+  }
+
+  /** Drops the entries of pages that are not global. */
+  flushLocal(): void {
+    let kept = 0;
+    for (let position = 0; position < this.#filledCount; position++) {
+      const index = this.#filled[position] as number;
+      if (((this.#kinds[index] as number) & PageKind.global) !== 0) {
+        this.#filled[kept++] = index;
+      } else {
+        this.#clear(index);
+        this.#isFilled[index] = 0;
+      }
+    }
+    this.#filledCount = kept;
   }
 
   /**
@@ -203,12 +247,23 @@ export class Tlb {
         this.#tables[table] = other.#tables[table] as number;
       }
       this.#generations[index] = other.#generations[index] as number;
+      this.#noteKind(index, this.#u32[from] as number, other.#kinds[index] as number);
       this.#note(index);
     }
   }
 
+  /** Drops what is cached of the page at an address (low word), however large the page is. */
   invalidatePage(low: number): void {
     this.#clear(this.#index(low));
+    const bucket = pieceBucket(low);
+    if (this.#hasPieces[bucket] === 0) return;
+    for (let position = 0; position < this.#filledCount; position++) {
+      const index = this.#filled[position] as number;
+      const isPiece = ((this.#kinds[index] as number) & PageKind.large) !== 0;
+      const page = this.#u32[this.#word(index)] as number;
+      if (isPiece && pieceBucket(page) === bucket) this.#clear(index);
+    }
+    this.#hasPieces[bucket] = 0;
   }
 
   /** Each cached translation that leads to a frame: its page's address, and whether a store goes through it. */

@@ -25,6 +25,21 @@ export interface Translation {
    * would find them again. Without it flushes are the architecture's.
    */
   readonly tableGenerations?: Uint32Array;
+  /**
+   * Answers accesses to numbers without a frame: they are guest-physical addresses of devices. Without it such an entry
+   * is the guest's mistake. The pages of devices are never cached.
+   */
+  readonly devices?: PhysicalDevices;
+}
+
+/** Guest-physical memory apart from RAM, by bytes. */
+export interface PhysicalDevices {
+  /**
+   * @param bytes 1, 2 or 4; the address is a multiple of it
+   * @returns an unsigned value; all ones where nothing is
+   */
+  load(address: number, bytes: number): number;
+  store(address: number, bytes: number, value: number): void;
 }
 
 export interface HostWindow {

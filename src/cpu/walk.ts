@@ -1,9 +1,9 @@
 import type { FramePool } from '../memory/frame-pool.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
 import { type Frame, type HostAddress, joinSigned } from '../x86/brand.ts';
-import { Cr0, Efer, PageFaultError, Pte } from '../x86/registers.ts';
+import { Cr0, Cr4, Efer, PageFaultError, Pte } from '../x86/registers.ts';
 import { Access } from './exits.ts';
-import { NO_TABLES, PATH_TABLES } from './tlb.ts';
+import { NO_TABLES, PATH_TABLES, PageKind } from './tlb.ts';
 import type { Translation } from './translation.ts';
 
 /** Bits 52–62 of an entry are ignored; bits between the physical address width (here 52) and 52 there are none. */
@@ -20,10 +20,15 @@ export interface WalkResult {
   executable: boolean;
   /** A protection fault met this page on a write to a present, readable page; −1 otherwise. */
   refused: Frame;
+  /** What the TLB must know of the page, of `PageKind`. */
+  kind: number;
+  /** The tables allow the access, but this number has no frame, and the translation has devices; −1 otherwise. */
+  device: number;
 }
 
 export interface WalkControls {
   cr0: number;
+  cr4: number;
   efer: number;
 }
 
@@ -38,6 +43,8 @@ export class PageWalker {
     writable: false,
     executable: false,
     refused: -1 as Frame,
+    kind: 0,
+    device: -1,
   };
   readonly #u32: Uint32Array;
   readonly #pool: FramePool;
@@ -73,6 +80,8 @@ export class PageWalker {
   ): boolean {
     const { result } = this;
     result.refused = -1 as Frame;
+    result.kind = 0;
+    result.device = -1;
     this.#reportsFetch = translation.format !== 'two-level' && (controls.efer & Efer.noExecute) !== 0;
     if (translation.hostWindow) {
       const window = translation.hostWindow(joinSigned(low, high) as never, user);
@@ -96,7 +105,7 @@ export class PageWalker {
         return this.#narrow(translation, root, low, access, user, controls);
       case 'none': {
         const frame = translation.frames[low >>> 12];
-        if (frame === undefined || frame < 0) return this.#fault(false, access, user);
+        if (frame === undefined || frame < 0) return this.#noFrame(translation, low >>> 12, access, user);
         result.frame = frame as Frame;
         result.writable = true;
         result.executable = true;
@@ -115,6 +124,13 @@ export class PageWalker {
       (user ? PageFaultError.user : 0) |
       (reserved ? PageFaultError.reserved | PageFaultError.present : 0) |
       (fetch ? PageFaultError.fetch : 0);
+    return false;
+  }
+
+  /** An allowed access met a number without a frame. */
+  #noFrame(translation: Translation, number: number, access: Access, user: boolean): boolean {
+    this.#fault(true, access, user, translation.format !== 'none');
+    if (translation.devices) this.result.device = number;
     return false;
   }
 
@@ -221,7 +237,7 @@ export class PageWalker {
       return false;
     }
     if (access === Access.fetch && noExecute) return this.#fault(true, access, user);
-    if (frame === undefined || frame < 0) return this.#fault(true, access, user, true);
+    if (frame === undefined || frame < 0) return this.#noFrame(translation, page, access, user);
     const u32 = this.#u32;
     for (let above = levels; above >= level; above--) {
       const word = this.#path[above - 1] as number;
@@ -234,6 +250,8 @@ export class PageWalker {
     result.frame = frame as Frame;
     result.writable = writable && (leaf & Pte.dirty) !== 0;
     result.executable = !noExecute;
+    const isGlobal = (leaf & Pte.global) !== 0 && (controls.cr4 & Cr4.globalPages) !== 0;
+    result.kind = (isGlobal ? PageKind.global : 0) | (level > 1 ? PageKind.large : 0);
     return true;
   }
 }

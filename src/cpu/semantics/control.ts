@@ -1,6 +1,7 @@
-import { Vector } from '../../x86/registers.ts';
+import { Flag, Vector } from '../../x86/registers.ts';
 import { OperandKind, SegmentRegister } from '../decode/instruction.ts';
 import { Exit } from '../exits.ts';
+import { State } from '../state.ts';
 import {
   add,
   and,
@@ -9,12 +10,16 @@ import {
   type I64,
   i32,
   i64,
+  load32,
+  load64,
   ltS,
   ne,
   or,
   shl,
   shrS,
   signExtend,
+  store32,
+  store64,
   sub,
   wrap,
   zeroExtend,
@@ -121,6 +126,33 @@ const bound: Semantics = (c) => {
 
 const undefinedOpcode: Semantics = (c) => c.raise(Vector.invalidOpcode);
 
+/** Interrupts are the kernel's own to switch in ring 0; in other rings it depends on more. */
+const inRing0 = (c: Context): void => c.fn.if(load32(c.state, State.cpl), () => c.exit(Exit.system));
+
+const clearInterrupt: Semantics = (c) => {
+  inRing0(c);
+  c.setOtherFlags(and(c.otherFlags(), i32(~Flag.interrupt)));
+};
+
+/** The host sees it only when an interrupt waits. The instruction behind it is executed before any other comes. */
+const setInterrupt: Semantics = (c) => {
+  inRing0(c);
+  c.fn.if(load32(c.state, State.interruptWaiting), () => c.exit(Exit.system));
+  const other = c.let(c.otherFlags());
+  c.fn.if(eqz(and(other, i32(Flag.interrupt))), () => {
+    c.fn.store(store32(c.state, wrap(c.nextAddress()), State.interruptShadow));
+  });
+  c.setOtherFlags(or(other, i32(Flag.interrupt)));
+};
+
+const swapGsBase: Semantics = (c) => {
+  inRing0(c);
+  const active = State.segmentBase + SegmentRegister.gs * 8;
+  const base = c.let(load64(c.state, active));
+  c.fn.store(store64(c.state, load64(c.state, State.inactiveGsBase), active));
+  c.fn.store(store64(c.state, base, State.inactiveGsBase));
+};
+
 /** What depends on the interface: the host decodes the instruction again and carries it out. */
 const system: Semantics = (c) => c.exit(Exit.system);
 
@@ -134,8 +166,6 @@ export const SYSTEM_OPERATIONS = [
   'rdtsc',
   'rdtscp',
   'rdpmc',
-  'cli',
-  'sti',
   'clts',
   'invd',
   'wbinvd',
@@ -168,7 +198,6 @@ export const SYSTEM_OPERATIONS = [
   'lss',
   'lfs',
   'lgs',
-  'swapgs',
   'sysret',
   'sysexit',
   'vmcall',
@@ -199,6 +228,9 @@ export const CONTROL: readonly (readonly [string, Semantics])[] = [
   ['ud0', undefinedOpcode],
   ['ud1', undefinedOpcode],
   ['ud2', undefinedOpcode],
+  ['cli', clearInterrupt],
+  ['sti', setInterrupt],
+  ['swapgs', swapGsBase],
   ['syscall', (c) => c.exit(Exit.syscall)],
   ['sysenter', (c) => c.exit(Exit.sysenter)],
   ...SYSTEM_OPERATIONS.map((operation): [string, Semantics] => [operation, system]),

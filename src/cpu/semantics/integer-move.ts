@@ -186,8 +186,8 @@ const pushFlags: Semantics = (c) => {
 };
 
 /**
- * POPF outside ring 0: arithmetic flags, TF, DF, NT, AC and ID change; IF only when CPL ≤ IOPL; IOPL never.
- * A trap flag that is or gets set, an alignment check that changes, and ring 0 are the host's business.
+ * POPF: arithmetic flags, TF, DF, NT, AC and ID change; IF only when CPL ≤ IOPL; IOPL only in ring 0. A trap flag that is
+ * or gets set, an alignment check that changes, and interrupts switched on while one waits are the host's business.
  */
 const popFlags: Semantics = (c) => {
   const size = c.shape.operandSize;
@@ -195,12 +195,13 @@ const popFlags: Semantics = (c) => {
   const other = c.let(c.otherFlags());
   const accessChanges = size === 2 ? i32(0) : and(xor(image, other), i32(Flag.alignmentCheck));
   const trap = and(or(image, other), i32(Flag.trap));
-  const host = or(or(trap, accessChanges), eqz(load32(c.state, State.cpl)));
-  c.fn.if(host, () => c.exit(Exit.system));
+  const waiting = select(load32(c.state, State.interruptWaiting), and(image, i32(Flag.interrupt)), i32(0));
+  c.fn.if(or(or(trap, accessChanges), waiting), () => c.exit(Exit.system));
   const iopl = and(shrU(other, i32(Flag.ioplShift)), i32(3));
   const mayChangeInterrupt = c.let(leU(load32(c.state, State.cpl), iopl));
   const always = Flag.direction | Flag.nestedTask | (size === 2 ? 0 : Flag.alignmentCheck | Flag.identification);
-  const mask = c.let(or(i32(always), select(mayChangeInterrupt, i32(Flag.interrupt), i32(0))));
+  const kernel = select(load32(c.state, State.cpl), i32(0), i32(Flag.iopl));
+  const mask = c.let(or(or(i32(always), kernel), select(mayChangeInterrupt, i32(Flag.interrupt), i32(0))));
   dropStack(c, size);
   c.setOtherFlags(or(and(other, sub(i32(-1), mask)), and(image, mask)));
   c.setFlagsExplicit(extendU(and(image, i32(0x8d5))));

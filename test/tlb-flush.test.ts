@@ -1,0 +1,144 @@
+import { describe, expect, it } from 'vitest';
+import { Access } from '../src/cpu/exits.ts';
+import type { PhysicalDevices } from '../src/cpu/translation.ts';
+import type { GuestVirtual } from '../src/x86/brand.ts';
+import { Cr4, Pte, Register } from '../src/x86/registers.ts';
+import { ALL_RIGHTS, CODE, DATA, LARGE_NUMBER, TestMachine } from './system-machine.ts';
+
+const LARGE_PAGE = 0x0100_0000;
+
+function kernelMachine(cr4 = 0): TestMachine {
+  const machine = new TestMachine('four-level', 0);
+  machine.processor.cr4 |= cr4;
+  return machine;
+}
+
+/** Whether a page is cached for reads of the kernel. */
+function isCached({ processor }: TestMachine, address: number): boolean {
+  return processor.memory.kernelTlb.find(address, 0, Access.read) >= 0;
+}
+
+function touch({ processor }: TestMachine, address: number): void {
+  expect(processor.memory.translate(address as GuestVirtual, Access.read)).toBeGreaterThan(0);
+}
+
+describe('a change of the root', () => {
+  it('keeps global pages', () => {
+    const machine = kernelMachine(Cr4.globalPages);
+    machine.map(DATA, machine.allocate(), ALL_RIGHTS | Pte.global);
+    touch(machine, DATA);
+    machine.processor.setRoots(machine.root, machine.root);
+    expect(isCached(machine, DATA)).toBe(true);
+  });
+
+  it('drops all others', () => {
+    const machine = kernelMachine(Cr4.globalPages);
+    machine.map(DATA, machine.allocate());
+    touch(machine, DATA);
+    machine.processor.setRoots(machine.root, machine.root);
+    expect(isCached(machine, DATA)).toBe(false);
+  });
+
+  it('drops global pages when CR4.PGE is clear', () => {
+    const machine = kernelMachine();
+    machine.map(DATA, machine.allocate(), ALL_RIGHTS | Pte.global);
+    touch(machine, DATA);
+    machine.processor.setRoots(machine.root, machine.root);
+    expect(isCached(machine, DATA)).toBe(false);
+  });
+});
+
+describe('a flush of one page', () => {
+  it('drops a global page', () => {
+    const machine = kernelMachine(Cr4.globalPages);
+    machine.map(DATA, machine.allocate(), ALL_RIGHTS | Pte.global);
+    touch(machine, DATA);
+    machine.processor.invalidatePage(DATA as GuestVirtual);
+    expect(isCached(machine, DATA)).toBe(false);
+  });
+
+  it('drops all pieces of a large page', () => {
+    const machine = kernelMachine();
+    machine.map(LARGE_PAGE, LARGE_NUMBER, ALL_RIGHTS | Pte.large, 0, 2);
+    const pieces = [0, 0x5000, 0x1f_f000].map((offset) => LARGE_PAGE + offset);
+    for (const piece of pieces) touch(machine, piece);
+    machine.processor.invalidatePage((LARGE_PAGE + 0x1_2345) as GuestVirtual);
+    for (const piece of pieces) expect(isCached(machine, piece)).toBe(false);
+  });
+});
+
+/** Remembers what it is asked; reads give the address. */
+class Recorder implements PhysicalDevices {
+  readonly accesses: (readonly (string | number)[])[] = [];
+
+  load(address: number, bytes: number): number {
+    this.accesses.push(['load', address, bytes]);
+    return address;
+  }
+
+  store(address: number, bytes: number, value: number): void {
+    this.accesses.push(['store', address, bytes, value]);
+  }
+}
+
+describe('a page without a frame', () => {
+  const DEVICE = 0xf_ed00;
+  const PHYSICAL = DEVICE * 0x1000;
+
+  function machineWithDevice(): { machine: TestMachine; recorder: Recorder } {
+    const machine = kernelMachine();
+    const recorder = new Recorder();
+    machine.processor.translation = { ...machine.processor.translation, devices: recorder };
+    machine.processor.setRoots(machine.root, machine.root);
+    machine.map(DATA, DEVICE);
+    machine.processor.setValue(Register.rbx, DATA);
+    return { machine, recorder };
+  }
+
+  it('is read and written by the device, each time', () => {
+    const { machine, recorder } = machineWithDevice();
+    // mov eax, [rbx+0x20]; mov eax, [rbx+0x20]; mov byte [rbx+1], 7; hlt
+    machine.load(CODE, '8b4320 8b4320 c6430107 f4');
+    expect(machine.run().vector).toBeNull();
+    expect(recorder.accesses).toEqual([
+      ['load', PHYSICAL + 0x20, 4],
+      ['load', PHYSICAL + 0x20, 4],
+      ['store', PHYSICAL + 1, 1, 7],
+    ]);
+    expect(machine.processor.value(Register.rax)).toBe(PHYSICAL + 0x20);
+  });
+
+  it('is accessed by words, the lower first', () => {
+    const { machine, recorder } = machineWithDevice();
+    machine.processor.set(Register.rax, 0x8765_4321, 0xfedc_ba98);
+    // mov [rbx], rax; mov rax, [rbx]; mov [rbx+2], ax; mov [rbx+3], eax; hlt
+    machine.load(CODE, '488903 488b03 66894302 894303 f4');
+    expect(machine.run().vector).toBeNull();
+    expect(recorder.accesses).toEqual([
+      ['store', PHYSICAL, 4, 0x8765_4321],
+      ['store', PHYSICAL + 4, 4, 0xfedc_ba98],
+      ['load', PHYSICAL, 4],
+      ['load', PHYSICAL + 4, 4],
+      ['store', PHYSICAL + 2, 2, 0],
+      ['store', PHYSICAL + 3, 1, 0],
+      ['store', PHYSICAL + 4, 2, 0xd000],
+      ['store', PHYSICAL + 6, 1, 0xfe],
+    ]);
+  });
+
+  it('takes a read-modify-write as a load and a store', () => {
+    const { machine, recorder } = machineWithDevice();
+    // or dword [rbx+8], 1; hlt
+    machine.load(CODE, '834b0801 f4');
+    expect(machine.run().vector).toBeNull();
+    expect(recorder.accesses).toEqual([
+      ['load', PHYSICAL + 8, 4],
+      ['store', PHYSICAL + 8, 4, PHYSICAL + 9],
+    ]);
+  });
+
+  it('holds no code', () => {
+    const { machine } = machineWithDevice();
+    expect(machine.run(DATA).vector).toBe(14);
+  });
+});
