@@ -58,7 +58,7 @@ export class GuestConsole {
   #changed: () => void = () => {};
 
   private constructor(path: string, args: readonly string[]) {
-    this.process = spawn(path, ['run', ...args], { cwd: root });
+    this.process = spawn(path, args, { cwd: root });
     this.process.stdout?.setEncoding('latin1').on('data', (chunk: string) => {
       const printed = this.text.slice(this.#position) + chunk;
       this.text = this.text.slice(0, this.#position) + printed.replaceAll('\r', '').replaceAll(CURSOR_QUERY, '');
@@ -76,7 +76,17 @@ export class GuestConsole {
   }
 
   static async start(...args: readonly string[]): Promise<GuestConsole> {
-    return new GuestConsole(await command(), args);
+    return new GuestConsole(await command(), ['run', ...args]);
+  }
+
+  /**
+   * Starts a guest in a terminal of its own, by script(1): what is typed are keys, and the command's stderr is printed
+   * there too. @param after shell commands that look at the terminal when the guest has ended
+   */
+  static async startInTerminal(after: string, ...args: readonly string[]): Promise<GuestConsole> {
+    const words = [await command(), 'run', ...args].map((word) => `'${word.replaceAll("'", "'\\''")}'`);
+    const line = `stty rows 43 cols 500; ${words.join(' ')}; status=$?; ${after}; exit $status`;
+    return new GuestConsole('script', ['-qefc', line, '/dev/null']);
   }
 
   /** Starts a guest and waits for its shell. */
