@@ -7,6 +7,7 @@ import { RecordField } from '../src/cpu/interpreter/record.ts';
 import { HOST_FUNCTIONS, type HostFunction, type OperandShape, type Shape } from '../src/cpu/semantics/context.ts';
 import { VECTOR } from '../src/cpu/semantics/vector.ts';
 import { State } from '../src/cpu/state.ts';
+import { createStringComparison } from '../src/cpu/string-compare.ts';
 import { i32, sub } from '../src/cpu/wasm/expression.ts';
 import { ModuleBuilder } from '../src/cpu/wasm/module.ts';
 
@@ -156,11 +157,13 @@ export class Bench {
 
   #imports(): Record<string, (...operands: number[]) => number> {
     const helpers = createHelpers(this.view, this.x87);
+    const compareStrings = createStringComparison(this.memory);
     const functions: Partial<Record<HostFunction, (...operands: number[]) => number>> = {
       sse: (_state, operation, target, a, b, value) =>
         this.sse.execute(operation as number, this.mxcsr, target as number, a as number, b as number, value as number),
       x87: (state, operation, i, operand) =>
         this.x87.execute(operation as number, (state as number) + State.x87, i as number, operand as number),
+      compareStrings: (state) => compareStrings(state as number),
       helper: (state, operation) => helpers(state as number, operation as HelperOperation),
     };
     return Object.fromEntries(

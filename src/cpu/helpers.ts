@@ -2,7 +2,6 @@ import { Cr0, Cr4, Vector } from '../x86/registers.ts';
 import { Exit } from './exits.ts';
 import { createX87Unit, type X87Unit } from './float/x87.ts';
 import { State } from './state.ts';
-import { compareStrings } from './string-compare.ts';
 
 /** What generated code leaves to TypeScript because it needs no speed; the second parameter of the host function `helper`. */
 export const enum HelperOperation {
@@ -14,8 +13,6 @@ export const enum HelperOperation {
   checkWait,
   /** FXSAVE and FXRSTOR. */
   checkImage,
-  /** PCMPxSTRx, see string-compare.ts. */
-  compareStrings,
   /** FXSAVE: builds the image in State.scratch. */
   saveImage,
   saveWideImage,
@@ -95,8 +92,6 @@ export function createHelpers(view: DataView, x87: X87Unit = createX87Unit(view)
 
   return (state, operation) => {
     switch (operation) {
-      case HelperOperation.compareStrings:
-        return compareStrings(view, state + State.scratch);
       case HelperOperation.saveImage:
       case HelperOperation.saveWideImage:
         return saveImage(state, operation === HelperOperation.saveWideImage);

@@ -31,6 +31,7 @@ import { SYSTEM_OPERATIONS } from './semantics/control.ts';
 import { HOT_SHAPES } from './semantics/hot-shapes.ts';
 import { SEMANTICS } from './semantics/index.ts';
 import { FlagKind, State } from './state.ts';
+import { createStringComparison } from './string-compare.ts';
 import type { FrameInvalidator, Translation } from './translation.ts';
 
 /** MXCSR after reset: all exceptions masked (SDM vol. 1, 10.2.3). */
@@ -93,6 +94,7 @@ export class ProcessorGroup implements FrameInvalidator {
         return sse.execute(operation, mxcsr, destination, a, b, immediate);
       },
       x87: (state, operation, register, operand) => x87.execute(operation, state + State.x87, register, operand),
+      compareStrings: createStringComparison(memory.memory),
       helper: (state, operation) => helpers(state, operation),
     };
     this.#profile = options.profile ? memory.reserve(HANDLER_LIMIT * 8) : undefined;

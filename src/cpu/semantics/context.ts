@@ -180,6 +180,8 @@ export const HOST_FUNCTIONS = {
   sse: 6,
   /** (state, operation, stack register, address of memory operand): one x87 instruction. */
   x87: 4,
+  /** (state): compares the strings in State.scratch, see ../string-compare.ts; itself generated code. */
+  compareStrings: 1,
   /** (state, operation): a helper of helpers.ts that needs no speed. */
   helper: 2,
 } as const;

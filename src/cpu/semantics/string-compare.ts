@@ -1,4 +1,3 @@
-import { HelperOperation } from '../helpers.ts';
 import { State } from '../state.ts';
 import { IMPLICIT_LENGTH, StringBlock } from '../string-compare.ts';
 import {
@@ -20,7 +19,7 @@ import {
 import type { Context, Semantics } from './context.ts';
 import { immediateByte, requireSse } from './vector-support.ts';
 
-/** The string instructions of SSE4.2. The comparison itself is in TypeScript (../string-compare.ts). */
+/** The string instructions of SSE4.2. The comparison itself is a function of its own (../string-compare.ts). */
 
 const RAX = 0;
 const RCX = 1;
@@ -46,7 +45,7 @@ const compare =
     const length = (register: number) => (lengths === 'explicit' ? explicitLength(c, register) : i32(IMPLICIT_LENGTH));
     fn.store(store32(state, length(RAX), at(StringBlock.firstLength)));
     fn.store(store32(state, length(RDX), at(StringBlock.secondLength)));
-    const answer = c.let(c.host('helper', i32(HelperOperation.compareStrings)));
+    const answer = c.let(c.host('compareStrings'));
     if (result === 'index') c.setRegister(RCX, 4, extendU(shrU(answer, i32(16))));
     else fn.store(store128(state, load128(state, at(StringBlock.mask)), State.xmm));
     c.setFlagsExplicit(extendU(and(answer, i32(0xffff))));

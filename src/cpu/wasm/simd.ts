@@ -124,6 +124,7 @@ export const i32x4ExtaddPairwiseU = unary(127);
 
 export const i16x8Abs = unary(128);
 export const i16x8Q15MulrSatS = binary(130);
+export const i16x8Bitmask = reduction(132);
 export const i16x8NarrowS = binary(133);
 export const i16x8NarrowU = binary(134);
 export const i16x8ExtendLowS = unary(135);
