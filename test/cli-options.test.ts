@@ -51,6 +51,12 @@ describe('the options of ring1 run', () => {
   it.each([
     [['--bogus'], "unknown option '--bogus'; see"],
     [['--kernel'], "option '--kernel <value>' argument missing; see"],
+    [['--vcpus', '-1'], '--vcpus has no value; one that begins with a dash is written --vcpus=VALUE'],
+    [['--kernel', '--check'], '--kernel has no value; one that begins with a dash is written --kernel=VALUE'],
+    [['--kernel', ''], '--kernel is empty'],
+    [['--stats='], '--stats is empty'],
+    [['--memory=-5'], '--memory -5 is not a size'],
+    [['--timeout=-1'], '--timeout -1 is not a number of seconds'],
     [['file'], "unexpected argument 'file'; see"],
     [['--check=1'], "option '--check' does not take an argument; see"],
     [['--vcpus', '0'], '--vcpus 0 is not a number from 1 to 32'],

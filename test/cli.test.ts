@@ -51,7 +51,8 @@ describe('ring1', () => {
   const initrd = (): string[] => ['--initrd', file('initrd', new Uint8Array(100))];
   it.each<[string, () => string[], string]>([
     ['no command', () => [], 'no command given; try "ring1 run"'],
-    ['an unknown command', () => ['walk'], 'walk is not a command'],
+    ['an unknown command', () => ['walk'], '"walk" is not a command'],
+    ['help for an unknown command', () => ['help', 'walk'], '"walk" is not a command'],
     ['an unknown option', () => ['run', '--fast'], "unknown option '--fast'"],
     ['a missing kernel', () => ['run', '--kernel', '/no/vmlinuz', ...initrd()], 'cannot read the kernel /no/vmlinuz'],
     [
@@ -59,7 +60,22 @@ describe('ring1', () => {
       () => ['run', '--kernel', file('k', bzImage), '--initrd', directory],
       'it is a directory',
     ],
-    ['an empty file', () => ['run', '--kernel', file('empty', new Uint8Array()), ...initrd()], 'kernel file is empty'],
+    [
+      'a device as kernel',
+      () => ['run', '--kernel', '/dev/zero', ...initrd()],
+      'cannot read the kernel /dev/zero: it is a device',
+    ],
+    [
+      'an empty initrd',
+      () => ['run', '--kernel', file('k', bzImage), '--initrd', file('none', new Uint8Array())],
+      'none is empty',
+    ],
+    [
+      'a directory in place of statistics',
+      () => ['run', '--kernel', file('k', bzImage), ...initrd(), '--stats', directory],
+      'it is a directory',
+    ],
+    ['an empty file', () => ['run', '--kernel', file('empty', new Uint8Array()), ...initrd()], 'empty is empty'],
     [
       'a truncated bzImage',
       () => ['run', '--kernel', file('cut', bzImage.subarray(0, 1600)), ...initrd()],

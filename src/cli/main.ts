@@ -28,14 +28,30 @@ async function dispatch([command, ...rest]: readonly string[]): Promise<number> 
     case 'help':
     case '--help':
     case '-h':
-      return print(rest[0] === 'run' ? RUN_USAGE : USAGE);
+      return print(usageOf(rest[0]));
     case '--version':
       return print(`ring1 ${packageJson.version}\n`);
     case undefined:
       throw new InputError('no command given; try "ring1 run", or "ring1 --help"');
     default:
-      throw new InputError(`${command} is not a command; see "ring1 --help"`);
+      throw unknownCommand(command);
   }
+}
+
+const USAGES: ReadonlyMap<string | undefined, string> = new Map([
+  [undefined, USAGE],
+  ['help', USAGE],
+  ['run', RUN_USAGE],
+]);
+
+function usageOf(command: string | undefined): string {
+  const usage = USAGES.get(command);
+  if (usage === undefined) throw unknownCommand(command);
+  return usage;
+}
+
+function unknownCommand(command: string | undefined): InputError {
+  return new InputError(`"${command}" is not a command; see "ring1 --help"`);
 }
 
 function print(text: string): number {

@@ -54,6 +54,9 @@ const PARSE = {
 export function parseRunOptions(args: readonly string[]): RunOptions | 'help' {
   const values = parseValues(args);
   if (values.help) return 'help';
+  for (const [option, value] of Object.entries(values)) {
+    if (value === '' && option !== 'append') throw new InputError(`--${option} is empty; see "ring1 help run"`);
+  }
   if (values.disk !== undefined) throw new InputError('--disk is not built yet; put files into the initrd');
   const memory = parseSize('--memory', values.memory ?? '256M');
   const hostMemory = values['host-memory'] === undefined ? memory : parseSize('--host-memory', values['host-memory']);
@@ -84,7 +87,11 @@ function parseValues(args: readonly string[]) {
     return parseArgs({ args: [...args], options: PARSE, strict: true, allowPositionals: false }).values;
   } catch (error) {
     // Node's messages are a sentence about the option, then advice about positional arguments.
-    const sentence = (error as Error).message.split(/\. |\n/)[0]?.replace(/\.$/, '') ?? '';
+    const [sentence = ''] = (error as Error).message.replace(/\.$/, '').split(/\. |\n/);
+    const [, option] = /^Option '(?:-\w, )?(--[\w-]+)' argument is ambiguous/.exec(sentence) ?? [];
+    if (option !== undefined) {
+      throw new InputError(`${option} has no value; one that begins with a dash is written ${option}=VALUE`);
+    }
     throw new InputError(`${sentence.charAt(0).toLowerCase()}${sentence.slice(1)}; see "ring1 help run"`);
   }
 }

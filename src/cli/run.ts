@@ -3,7 +3,7 @@ import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { initramfs, kernel as kernelRecipe } from '../../guests/recipes.ts';
 import type { BootOptions, CreateHost, Outcome, VirtualMachine } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
-import { fileErrorReason, readInputFile, requireWritableDirectory, writeFileAtomically } from '../node/files.ts';
+import { fileErrorReason, readInputFile, requireWritable, writeFileAtomically } from '../node/files.ts';
 import { Terminal } from '../node/terminal.ts';
 import type { RunOptions } from './options.ts';
 
@@ -30,7 +30,7 @@ const LONGEST_INTERVAL = 2 ** 31 - 1;
 /** Boots the guest, again whenever it asks for a reboot, with its console on stdin and stdout. */
 export async function run(options: RunOptions, createHost: CreateHost): Promise<ExitStatus | number> {
   const started = performance.now();
-  if (options.stats !== undefined) await requireWritableDirectory(options.stats, 'statistics');
+  if (options.stats !== undefined) await requireWritable(options.stats, 'statistics');
   const bootOptions = await prepareBoot(options);
   const trace = options.trace === undefined ? undefined : openTrace(options.trace);
   const host = await createHost({ memory: options.hostMemory });

@@ -10,6 +10,7 @@ const REASONS: Readonly<Record<string, string>> = {
   ENOTDIR: 'a part of the path is not a directory',
   ENOSPC: 'no space left on the device',
   EROFS: 'the file system is read-only',
+  ERR_FS_FILE_TOO_LARGE: 'it is larger than 2 GiB',
 };
 
 /** What went wrong with a file, in words. */
@@ -18,22 +19,33 @@ export function fileErrorReason(error: unknown): string {
   return REASONS[code] ?? (error instanceof Error ? error.message : String(error));
 }
 
-/** @param what the file is, for the message: "kernel". */
+/** Reads a file or a pipe. @param what the file is, for the message: "kernel". */
 export async function readInputFile(path: string, what: string): Promise<Uint8Array> {
+  const cannotRead = (reason: string): InputError => new InputError(`cannot read the ${what} ${path}: ${reason}`);
+  let content: Uint8Array;
   try {
-    return await readFile(path);
+    const status = await stat(path);
+    // A device may never end.
+    if (status.isCharacterDevice() || status.isBlockDevice()) throw cannotRead('it is a device; give a file');
+    content = await readFile(path);
   } catch (error) {
-    throw new InputError(`cannot read the ${what} ${path}: ${fileErrorReason(error)}`);
+    throw error instanceof InputError ? error : cannotRead(fileErrorReason(error));
   }
+  if (content.length === 0) throw new InputError(`the ${what} ${path} is empty`);
+  return content;
 }
 
 /** Fails early if a file could not be written to `path` later. */
-export async function requireWritableDirectory(path: string, what: string): Promise<void> {
-  try {
-    await access(dirname(path), constants.W_OK);
-  } catch (error) {
-    throw new InputError(`cannot write the ${what} ${path}: ${fileErrorReason(error)}`);
-  }
+export async function requireWritable(path: string, what: string): Promise<void> {
+  const cannotWrite = (error: unknown): InputError =>
+    new InputError(`cannot write the ${what} ${path}: ${fileErrorReason(error)}`);
+  const existing = await stat(path).catch(() => undefined);
+  if (existing?.isDirectory()) throw cannotWrite({ code: 'EISDIR' });
+  // A file is replaced, which its directory must allow; anything else is written to.
+  const written = existing === undefined || existing.isFile() ? dirname(path) : path;
+  await access(written, constants.W_OK).catch((error) => {
+    throw cannotWrite(error);
+  });
 }
 
 /** Writes a file so that others see all of it or nothing. Devices and pipes are written to directly. */
