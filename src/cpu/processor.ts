@@ -306,6 +306,11 @@ export class Processor implements ProcessorApi {
     return this.#host.u32[this.#word + State.segmentSelector / 4 + segment] as number;
   }
 
+  /** Bits 8–23 of the descriptor's upper word; 0 for a null selector. */
+  segmentAttributes(segment: SegmentRegister): number {
+    return this.#host.u32[this.#word + State.segmentAttributes / 4 + segment] as number;
+  }
+
   segmentBase(segment: SegmentRegister): GuestVirtual {
     return this.#getLong(State.segmentBase + segment * 8) as GuestVirtual;
   }

@@ -93,9 +93,13 @@ export const enum Cr0 {
   monitorCoprocessor = 0x2,
   emulation = 0x4,
   taskSwitched = 0x8,
+  /** Always one. */
+  extensionType = 0x10,
   numericError = 0x20,
   writeProtect = 0x1_0000,
   alignmentMask = 0x4_0000,
+  notWriteThrough = 0x2000_0000,
+  cacheDisable = 0x4000_0000,
   paging = 0x8000_0000,
 }
 
@@ -106,6 +110,7 @@ export const enum Cr4 {
   physicalAddressExtension = 0x20,
   machineCheck = 0x40,
   globalPages = 0x80,
+  performanceCounters = 0x100,
   fxsave = 0x200,
   simdExceptions = 0x400,
   fsgsbase = 0x1_0000,

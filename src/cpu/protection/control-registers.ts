@@ -1,0 +1,127 @@
+import { Cr0, Cr4, Efer } from '../../x86/registers.ts';
+import type { SystemState } from './system-state.ts';
+
+/** What may be written to control and debug registers, and what comes of it (SDM vol. 3A, 2.5 and 10.8.5). */
+
+const CR0_BITS =
+  (Cr0.protection |
+    Cr0.monitorCoprocessor |
+    Cr0.emulation |
+    Cr0.taskSwitched |
+    Cr0.extensionType |
+    Cr0.numericError |
+    Cr0.writeProtect |
+    Cr0.alignmentMask |
+    Cr0.notWriteThrough |
+    Cr0.cacheDisable |
+    Cr0.paging) >>>
+  0;
+
+/** The features that CPUID reports. */
+const CR4_BITS =
+  Cr4.timeStampDisable |
+  Cr4.debuggingExtensions |
+  Cr4.pageSizeExtensions |
+  Cr4.physicalAddressExtension |
+  Cr4.globalPages |
+  Cr4.performanceCounters |
+  Cr4.fxsave |
+  Cr4.simdExceptions;
+
+const EFER_BITS = Efer.syscall | Efer.longModeEnable | Efer.noExecute;
+
+/** Bits of CR3 above the physical addresses that CPUID reports. */
+const CR3_LIMIT = 2 ** 40;
+
+/** @returns false for a value that raises #GP; nothing has changed then */
+export function writeCr0(state: SystemState, low: number, high: number): boolean {
+  const { processor } = state;
+  const value = ((low & CR0_BITS) | Cr0.extensionType) >>> 0;
+  const paging = (value & Cr0.paging) !== 0;
+  if (high !== 0 || (paging && (value & Cr0.protection) === 0)) return false;
+  if ((value & Cr0.notWriteThrough) !== 0 && (value & Cr0.cacheDisable) === 0) return false;
+  const changed = value ^ processor.cr0;
+  if ((changed & Cr0.paging) !== 0) {
+    const enabled = (processor.efer & Efer.longModeEnable) !== 0;
+    if (enabled && paging && (processor.cr4 & Cr4.physicalAddressExtension) === 0) return false;
+    if (!paging && processor.codeSize === 64) return false;
+    const active = enabled && paging ? Efer.longModeActive : 0;
+    processor.efer = (processor.efer & ~Efer.longModeActive) | active;
+  }
+  processor.cr0 = value;
+  if ((changed & Cr0.paging) !== 0) state.usePaging();
+  else if ((changed & Cr0.writeProtect) !== 0) processor.flushTlb();
+  return true;
+}
+
+/** The low four bits of the machine status word; protection stays on. */
+export function loadMachineStatus(state: SystemState, word: number): boolean {
+  const { cr0 } = state.processor;
+  const bits = Cr0.monitorCoprocessor | Cr0.emulation | Cr0.taskSwitched;
+  return writeCr0(state, ((cr0 & ~bits) | (word & (bits | Cr0.protection))) >>> 0, 0);
+}
+
+export function writeCr3(state: SystemState, value: number): boolean {
+  if (value < 0 || value >= CR3_LIMIT) return false;
+  state.cr3 = value;
+  state.usePaging();
+  return true;
+}
+
+export function writeCr4(state: SystemState, low: number, high: number): boolean {
+  const { processor } = state;
+  if (high !== 0 || (low & ~CR4_BITS) !== 0) return false;
+  if (state.longMode && (low & Cr4.physicalAddressExtension) === 0) return false;
+  const changed = low ^ processor.cr4;
+  processor.cr4 = low;
+  if ((changed & Cr4.physicalAddressExtension) !== 0) state.usePaging();
+  if ((changed & (Cr4.globalPages | Cr4.pageSizeExtensions)) !== 0) processor.flushTlb();
+  return true;
+}
+
+export function writeEfer(state: SystemState, low: number, high: number): boolean {
+  const { processor } = state;
+  if (high !== 0 || (low & ~(EFER_BITS | Efer.longModeActive)) !== 0) return false;
+  const changed = low ^ processor.efer;
+  if ((changed & Efer.longModeEnable) !== 0 && (processor.cr0 & Cr0.paging) !== 0) return false;
+  // Whether long mode is active is the processor's to say.
+  processor.efer = (low & EFER_BITS) | (processor.efer & Efer.longModeActive);
+  if ((changed & Efer.noExecute) !== 0) processor.flushTlb();
+  return true;
+}
+
+/** DR4 and DR5 are other names of DR6 and DR7 unless debugging extensions are on; then they do not exist. */
+function debugSlot(state: SystemState, register: number): number | undefined {
+  if (register < 4 || register > 5) return register <= 7 ? register : undefined;
+  return (state.processor.cr4 & Cr4.debuggingExtensions) === 0 ? register + 2 : undefined;
+}
+
+/** @returns false for a register that does not exist */
+export function readDebugRegister(state: SystemState, register: number, out: Uint32Array): boolean {
+  const slot = debugSlot(state, register);
+  if (slot === undefined) return false;
+  out[0] = state.debug[slot * 2] as number;
+  out[1] = state.debug[slot * 2 + 1] as number;
+  return true;
+}
+
+const DR6_FIXED = 0xffff_0ff0;
+const DR6_BITS = 0xe00f;
+const DR7_FIXED = 0x400;
+const DR7_BITS = 0xffff_2bff;
+
+/** @returns `undefined` for a register that does not exist, false for a value that raises #GP */
+export function writeDebugRegister(
+  state: SystemState,
+  register: number,
+  low: number,
+  high: number,
+): boolean | undefined {
+  const slot = debugSlot(state, register);
+  if (slot === undefined) return undefined;
+  if (slot >= 6 && high !== 0) return false;
+  const value = slot === 6 ? (low & DR6_BITS) | DR6_FIXED : slot === 7 ? (low & DR7_BITS) | DR7_FIXED : low;
+  state.debug[slot * 2] = value >>> 0;
+  state.debug[slot * 2 + 1] = high;
+  return true;
+}

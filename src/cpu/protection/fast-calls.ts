@@ -1,0 +1,95 @@
+import { type GuestVirtual, isCanonical, joinSigned } from '../../x86/brand.ts';
+import { Efer, Flag, Register, Vector } from '../../x86/registers.ts';
+import { type Instruction, SegmentRegister } from '../decode/instruction.ts';
+import type { Descriptor } from '../processor-api.ts';
+import { fault, SystemResult } from '../system.ts';
+import type { SystemState } from './system-state.ts';
+
+/** SYSCALL, SYSENTER and the ways back: entries without a table (SDM vol. 2B; vol. 3A, 5.8.7 and 5.8.8). */
+
+/** The hidden parts that these instructions give their segments; the privilege level is added. */
+const CODE_64: Descriptor = { low: 0xffff, high: 0x00af_9b00 };
+const CODE_32: Descriptor = { low: 0xffff, high: 0x00cf_9b00 };
+const DATA: Descriptor = { low: 0xffff, high: 0x00cf_9300 };
+const USER = 0x6000;
+const CODE_64_USER: Descriptor = { low: CODE_64.low, high: CODE_64.high | USER };
+const CODE_32_USER: Descriptor = { low: CODE_32.low, high: CODE_32.high | USER };
+const DATA_USER: Descriptor = { low: DATA.low, high: DATA.high | USER };
+
+/** Flags that SYSRET takes from R11. */
+const SYSRET_FLAGS = 0x3c_7fd7;
+
+function enterRing0(state: SystemState, code: number, stack: number): void {
+  const { processor } = state;
+  processor.loadSegment(SegmentRegister.cs, code & ~3, CODE_64);
+  processor.loadSegment(SegmentRegister.ss, stack & ~3, DATA);
+  processor.userMode = false;
+}
+
+function enterRing3(state: SystemState, code: number, stack: number, long: boolean): void {
+  const { processor } = state;
+  processor.loadSegment(SegmentRegister.cs, code | 3, long ? CODE_64_USER : CODE_32_USER);
+  processor.loadSegment(SegmentRegister.ss, stack | 3, DATA_USER);
+  processor.userMode = true;
+}
+
+export function systemCall(state: SystemState): SystemResult {
+  const { processor } = state;
+  if ((processor.efer & Efer.syscall) === 0 || processor.codeSize !== 64) return fault(processor, Vector.invalidOpcode);
+  const { flags } = processor;
+  processor.setValue(Register.rcx, processor.rip + processor.exitLength);
+  processor.set(Register.r11, (flags & ~Flag.resume) >>> 0, 0);
+  const selector = (state.star[1] as number) & 0xffff;
+  enterRing0(state, selector, selector + 8);
+  processor.flags = flags & ~(state.syscallMask | Flag.resume);
+  processor.rip = state.syscallEntry;
+  processor.instructions++;
+  return SystemResult.done;
+}
+
+/** In ring 0. */
+export function systemReturn(state: SystemState, instruction: Instruction): SystemResult {
+  const { processor } = state;
+  if ((processor.efer & Efer.syscall) === 0 || processor.codeSize !== 64) return fault(processor, Vector.invalidOpcode);
+  const long = instruction.operandSize === 8;
+  if (long && !isCanonical(processor.high(Register.rcx))) return fault(processor, Vector.generalProtection);
+  const selector = (state.star[1] as number) >>> 16;
+  const rip = long ? processor.value(Register.rcx) : processor.low(Register.rcx);
+  const flags = (processor.low(Register.r11) & SYSRET_FLAGS) | Flag.reserved;
+  enterRing3(state, long ? selector + 16 : selector, selector + 8, long);
+  processor.flags = flags;
+  processor.rip = rip as GuestVirtual;
+  processor.instructions++;
+  return SystemResult.done;
+}
+
+export function systemEnter(state: SystemState): SystemResult {
+  const { processor } = state;
+  const selector = state.sysenterSelector & 0xfffc;
+  if (selector === 0 || !state.longMode) return fault(processor, Vector.generalProtection);
+  enterRing0(state, selector, selector + 8);
+  processor.flags = processor.flags & ~(Flag.interrupt | Flag.virtual8086);
+  processor.setValue(Register.rsp, state.sysenterStack);
+  processor.rip = state.sysenterEntry;
+  processor.instructions++;
+  return SystemResult.done;
+}
+
+/** In ring 0. */
+export function systemExit(state: SystemState, instruction: Instruction): SystemResult {
+  const { processor } = state;
+  const selector = state.sysenterSelector & 0xfffc;
+  if (selector === 0) return fault(processor, Vector.generalProtection);
+  const long = instruction.operandSize === 8;
+  const canonical = isCanonical(processor.high(Register.rcx)) && isCanonical(processor.high(Register.rdx));
+  if (long && !canonical) return fault(processor, Vector.generalProtection);
+  const at = (register: Register): number =>
+    long ? joinSigned(processor.low(register), processor.high(register)) : processor.low(register);
+  const rip = at(Register.rdx);
+  const rsp = at(Register.rcx);
+  enterRing3(state, selector + (long ? 32 : 16), selector + (long ? 40 : 24), long);
+  processor.setValue(Register.rsp, rsp);
+  processor.rip = rip as GuestVirtual;
+  processor.instructions++;
+  return SystemResult.done;
+}

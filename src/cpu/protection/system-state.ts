@@ -1,0 +1,170 @@
+import { type GuestVirtual, highWord, joinSigned, lowWord, PAGE_SIZE } from '../../x86/brand.ts';
+import { Cr0, Cr4, Efer, Flag } from '../../x86/registers.ts';
+import type { Processor } from '../processor.ts';
+import type { Descriptor, DescriptorSource } from '../processor-api.ts';
+import type { TableFormat, Translation } from '../translation.ts';
+
+/**
+ * Protection as the architecture has it, for interfaces whose kernels run in ring 0 (SDM vol. 3A, chapters 2, 5 and 6).
+ * This file holds the registers; beside it stand the ways into ring 0 (delivery.ts, fast-calls.ts), those out of it
+ * (returns.ts), what loads the registers (control-registers.ts, table-registers.ts, msr.ts), and ports (ports.ts).
+ *
+ * The machine is one whose kernels are 64-bit: real and protected mode are there for the way up, without interrupts.
+ */
+
+/** GDTR or IDTR. */
+export interface TableRegister {
+  base: GuestVirtual;
+  limit: number;
+}
+
+/** LDTR or TR, with the hidden part. */
+export interface SystemSegment extends TableRegister {
+  selector: number;
+  /** Type of the descriptor; 0 when nothing is loaded. */
+  type: number;
+}
+
+const pair = new Uint32Array(2);
+
+/** DR6 and DR7 with no condition and no breakpoint (SDM vol. 3A, table 10-1). */
+const DR6_RESET = 0xffff_0ff0;
+const DR7_RESET = 0x400;
+
+/** PAT after reset (SDM vol. 3A, 12.12.4). */
+const PAT_RESET = [0x0007_0406, 0x0007_0406] as const;
+
+/** The system registers of one processor. */
+export class SystemState implements DescriptorSource {
+  readonly processor: Processor;
+  readonly #translations: Readonly<Record<TableFormat, Translation>>;
+  readonly gdt: TableRegister = { base: 0 as GuestVirtual, limit: 0xffff };
+  readonly idt: TableRegister = { base: 0 as GuestVirtual, limit: 0x3ff };
+  readonly ldt: SystemSegment = { selector: 0, base: 0 as GuestVirtual, limit: 0, type: 0 };
+  readonly task: SystemSegment = { selector: 0, base: 0 as GuestVirtual, limit: 0, type: 0 };
+  /** Low and high halves of DR0–DR7. */
+  readonly debug = new Uint32Array(16);
+  cr3 = 0;
+  /** Kernel and user selectors of SYSCALL and SYSRET, low and high half. */
+  readonly star = new Uint32Array(2);
+  syscallEntry = 0 as GuestVirtual;
+  /** Kept for the kernel that writes it; processors of this make have no SYSCALL outside 64-bit code. */
+  compatibilityEntry = 0 as GuestVirtual;
+  /** Flags that SYSCALL clears. */
+  syscallMask = 0;
+  sysenterSelector = 0;
+  sysenterStack = 0 as GuestVirtual;
+  sysenterEntry = 0 as GuestVirtual;
+  timeStampAuxiliary = 0;
+  readonly pat = Uint32Array.from(PAT_RESET);
+
+  /** @param translations what a page walk goes through, by the format that the control registers ask for */
+  constructor(processor: Processor, translations: Readonly<Record<TableFormat, Translation>>) {
+    this.processor = processor;
+    this.#translations = translations;
+    this.debug[12] = DR6_RESET;
+    this.debug[14] = DR7_RESET;
+    processor.descriptors = this;
+    processor.flags = Flag.reserved;
+    this.usePaging();
+  }
+
+  get longMode(): boolean {
+    return (this.processor.efer & Efer.longModeActive) !== 0;
+  }
+
+  // Paging
+
+  /** Makes the processor walk what the control registers say. */
+  usePaging(): void {
+    const { processor } = this;
+    const translation = this.#translations[this.#format()];
+    if (processor.translation !== translation) processor.translation = translation;
+    const root = Math.floor(this.cr3 / PAGE_SIZE);
+    processor.setRoots(root, root);
+  }
+
+  #format(): TableFormat {
+    const { cr0, cr4 } = this.processor;
+    if ((cr0 & Cr0.paging) === 0) return 'none';
+    if ((cr4 & Cr4.physicalAddressExtension) === 0) return 'two-level';
+    return this.longMode ? 'four-level' : 'pae';
+  }
+
+  // Accesses that the processor makes for itself, with the rights of ring 0
+
+  /** Reads a 64-bit value; otherwise the exception is left in the processor. The user's rights must not be in force. */
+  load(address: GuestVirtual, out: Uint32Array): boolean {
+    const { processor } = this;
+    if (processor.memory.readLong(address, out)) return true;
+    if (!processor.memory.loadAt(address, 8)) return false;
+    processor.loadedValue(out);
+    return true;
+  }
+
+  store(address: GuestVirtual, low: number, high: number): boolean {
+    const { processor } = this;
+    if (processor.memory.writeLong(address, low, high)) return true;
+    processor.setStoredValue(low, high);
+    return processor.memory.storeAt(address, 8);
+  }
+
+  storeNumber(address: GuestVirtual, value: number): boolean {
+    return this.store(address, lowWord(value), highWord(value));
+  }
+
+  /** Whether the step succeeded; it runs with the rights of ring 0. */
+  asSupervisor(step: () => boolean): boolean {
+    const { processor } = this;
+    if (!processor.userMode) return step();
+    processor.userMode = false;
+    const succeeded = step();
+    processor.userMode = processor.privilege === 3;
+    return succeeded;
+  }
+
+  // Descriptors
+
+  /** A table that cannot be read counts as one that ends earlier: a kernel whose GDT is swapped out does not exist. */
+  read(selector: number, out: Descriptor): boolean {
+    const address = this.#descriptorAddress(selector, 8);
+    if (address === undefined || !this.processor.memory.readLong(address, pair)) return false;
+    out.low = pair[0] as number;
+    out.high = pair[1] as number;
+    return true;
+  }
+
+  /** Where a descriptor stands; undefined beyond the end of its table. */
+  #descriptorAddress(selector: number, bytes: number): GuestVirtual | undefined {
+    const table = (selector & 4) === 0 ? this.gdt : this.ldt;
+    const offset = selector & 0xfff8;
+    const isLoaded = (selector & 4) === 0 || this.ldt.type !== 0;
+    if (!isLoaded || offset + bytes - 1 > table.limit) return undefined;
+    return (table.base + offset) as GuestVirtual;
+  }
+
+  /** Reads the descriptor of an LDT or a TSS, which in long mode has 16 bytes; `high` is the base's upper half. */
+  readSystem(selector: number, out: Descriptor): { base: GuestVirtual; limit: number } | undefined {
+    const bytes = this.longMode ? 16 : 8;
+    const address = this.#descriptorAddress(selector, bytes);
+    if (address === undefined || (selector & 4) !== 0 || !this.read(selector, out)) return undefined;
+    let upper = 0;
+    if (bytes === 16) {
+      if (!this.processor.memory.readLong((address + 8) as GuestVirtual, pair)) return undefined;
+      upper = pair[0] as number;
+    }
+    const { low, high } = out;
+    const base = ((high & 0xff00_0000) | ((high & 0xff) << 16) | (low >>> 16)) >>> 0;
+    const raw = (high & 0xf_0000) | (low & 0xffff);
+    const limit = (high & 0x80_0000) !== 0 ? ((raw << 12) | 0xfff) >>> 0 : raw;
+    return { base: joinSigned(base, upper) as GuestVirtual, limit };
+  }
+
+  /** Sets bits in the upper word of a descriptor: accessed, or busy. */
+  markDescriptor(selector: number, bits: number): void {
+    const address = this.#descriptorAddress(selector, 8);
+    if (address === undefined || !this.processor.memory.readLong(address, pair)) return;
+    const marked = ((pair[1] as number) | bits) >>> 0;
+    if (marked !== pair[1]) this.processor.memory.writeLong(address, pair[0] as number, marked);
+  }
+}
