@@ -10,7 +10,7 @@ import { initramfs, kernel } from '../guests/recipes.ts';
 import { loadKernel } from '../src/boot/kernel.ts';
 import { ProcessorGroup } from '../src/cpu/processor.ts';
 import { SYSTEM_OPERATIONS } from '../src/cpu/semantics/control.ts';
-import { HostClock } from '../src/interfaces/xen/clock.ts';
+import { HostClock } from '../src/domain/clock.ts';
 import { XenDomain } from '../src/interfaces/xen/domain.ts';
 import { overheadFrames } from '../src/interfaces/xen/domain-frames.ts';
 import { FramePool } from '../src/memory/frame-pool.ts';

@@ -4,7 +4,7 @@ import { loadKernel } from '../src/boot/kernel.ts';
 import type { Exit } from '../src/cpu/exits.ts';
 import { ProcessorGroup, type ProcessorGroupOptions } from '../src/cpu/processor.ts';
 import { State } from '../src/cpu/state.ts';
-import { VirtualClock } from '../src/interfaces/xen/clock.ts';
+import { VirtualClock } from '../src/domain/clock.ts';
 import { XenDomain } from '../src/interfaces/xen/domain.ts';
 import { overheadFrames } from '../src/interfaces/xen/domain-frames.ts';
 import type { XenVcpu } from '../src/interfaces/xen/vcpu.ts';

@@ -1,19 +1,13 @@
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
 import type { GuestMemory } from '../src/cpu/translation.ts';
-import {
-  encodeVcpuTime,
-  HostClock,
-  publishVcpuTime,
-  publishWallclock,
-  TSC_FREQUENCY,
-  timeScale,
-  VirtualClock,
-} from '../src/interfaces/xen/clock.ts';
+import { HostClock, TSC_FREQUENCY, VirtualClock } from '../src/domain/clock.ts';
+import { encodeVcpuTime, publishVcpuTime, timeScale } from '../src/domain/pvclock.ts';
 import { EventChannels, Virq } from '../src/interfaces/xen/event-channels.ts';
 import { RUNSTATE_32, RUNSTATE_64, RunState, Runstates } from '../src/interfaces/xen/runstate.ts';
 import { SHARED_INFO_32, SHARED_INFO_64, SharedInfo } from '../src/interfaces/xen/shared-info.ts';
 import { Timers } from '../src/interfaces/xen/timers.ts';
+import { publishWallclock } from '../src/interfaces/xen/wallclock.ts';
 import type { GuestVirtual, HostAddress, Mfn } from '../src/x86/brand.ts';
 import { TestMachine } from './xen-events-machine.ts';
 

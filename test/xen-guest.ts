@@ -1,6 +1,6 @@
 import { loadKernel } from '../src/boot/kernel.ts';
 import { ProcessorGroup } from '../src/cpu/processor.ts';
-import { VirtualClock } from '../src/interfaces/xen/clock.ts';
+import { VirtualClock } from '../src/domain/clock.ts';
 import { XenDomain, type XenDomainOptions } from '../src/interfaces/xen/domain.ts';
 import { overheadFrames } from '../src/interfaces/xen/domain-frames.ts';
 import { FramePool } from '../src/memory/frame-pool.ts';

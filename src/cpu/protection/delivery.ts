@@ -1,7 +1,7 @@
-import { SegmentRegister } from '../decode/instruction.ts';
-import type { Descriptor } from '../processor-api.ts';
 import { type GuestVirtual, isCanonical, joinSigned } from '../../x86/brand.ts';
 import { Flag, Register, Vector } from '../../x86/registers.ts';
+import { SegmentRegister } from '../decode/instruction.ts';
+import type { Descriptor } from '../processor-api.ts';
 import type { SystemState } from './system-state.ts';
 
 /** How events enter ring 0 through the IDT of 64-bit mode (SDM vol. 3A, 6.14). */
@@ -59,7 +59,8 @@ export function deliverException(state: SystemState, source = EventSource.except
     error = 0;
   }
   for (let from = source; ; from = EventSource.exception) {
-    if (deliver(state, vector, WITH_ERROR.has(vector) && from !== EventSource.software ? error : null, from)) return true;
+    if (deliver(state, vector, WITH_ERROR.has(vector) && from !== EventSource.software ? error : null, from))
+      return true;
     if (vector === Vector.doubleFault) return false;
     const second = processor.exitDetail;
     if (isDouble(vector, second)) {

@@ -3,7 +3,9 @@ import type { ProcessorGroup } from '../../cpu/processor.ts';
 import type { SystemServices } from '../../cpu/system.ts';
 import { Xenstore } from '../../devices/xenstore.ts';
 import { createDomainTree, createHostTree } from '../../devices/xenstore-domain.ts';
+import { type Clock, VirtualClock } from '../../domain/clock.ts';
 import type { Domain, DomainState } from '../../domain/domain.ts';
+import { encodeVcpuTime, publishVcpuTime } from '../../domain/pvclock.ts';
 import type { ContractChecker } from '../../inspect/contracts.ts';
 import type { Statistics } from '../../inspect/statistics.ts';
 import type { Symbolizer } from '../../inspect/text.ts';
@@ -15,7 +17,6 @@ import { PagingError } from '../../paging/direct/errors.ts';
 import { type GuestVirtual, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
 import { Register } from '../../x86/registers.ts';
 import { ShutdownReason } from './abi.ts';
-import { type Clock, encodeVcpuTime, publishVcpuTime, publishWallclock, VirtualClock } from './clock.ts';
 import { crashReport } from './crash-report.ts';
 import { buildDomain } from './domain-builder.ts';
 import { addDomainFrames, createMachineSpace, FIRST_MFN } from './domain-frames.ts';
@@ -31,6 +32,7 @@ import { RUNSTATE_64, RunState, Runstates } from './runstate.ts';
 import { SHARED_INFO_64, SharedInfo, VcpuInfo } from './shared-info.ts';
 import { Timers } from './timers.ts';
 import { DomainCrash, XenVcpu } from './vcpu.ts';
+import { publishWallclock } from './wallclock.ts';
 
 export interface XenDomainOptions {
   readonly id: number;
