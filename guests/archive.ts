@@ -2,7 +2,7 @@ import { execFile, spawn } from 'node:child_process';
 import { constants } from 'node:fs';
 import { access, copyFile, mkdir, mkdtemp, readdir, rename, rm } from 'node:fs/promises';
 import { homedir } from 'node:os';
-import { delimiter, join } from 'node:path';
+import { delimiter, dirname, join } from 'node:path';
 import { InputError } from '../src/boot/input-error.ts';
 
 /**
@@ -26,8 +26,16 @@ export interface PackageFile {
   /** A package, or one whose first dependency that `dependency` matches is meant (a metapackage). */
   readonly packageName: string;
   readonly dependency?: RegExp;
-  /** Which files of the package are kept, by path without a leading slash, and under which name. */
-  readonly files: readonly { readonly path: RegExp; readonly as: string }[];
+  readonly files: readonly KeptFile[];
+}
+
+export interface KeptFile {
+  /** By its path in the package, without a leading slash. */
+  readonly path: RegExp;
+  /** Where it is kept, below the directory; $1 is the first group of `path`. */
+  readonly as: string;
+  /** The package may do without. */
+  readonly isOptional?: boolean;
 }
 
 /** Called with one line of progress, without newline. */
@@ -157,11 +165,20 @@ async function unpack(wanted: PackageFile, archive: string, temporary: string, k
   await mkdir(tree);
   await mkdir(kept);
   const listed = (await listArchive(archive)).map((path) => path.replace(/^\.\//, ''));
-  for (const { path, as } of wanted.files) {
-    const found = listed.find((name) => path.test(name));
-    if (found === undefined) throw unobtainable(wanted, `it has no file that matches ${path.source}`);
-    await extract(archive, tree, `./${found}`);
-    await copyFile(join(tree, found), join(kept, as));
+  const found = new Map<string, string>();
+  for (const { path, as, isOptional } of wanted.files) {
+    const member = listed.find((name) => path.test(name));
+    if (member !== undefined) found.set(member, member.replace(path, as));
+    else if (!isOptional) throw unobtainable(wanted, `it has no file that matches ${path.source}`);
+  }
+  await extract(
+    archive,
+    tree,
+    [...found.keys()].map((member) => `./${member}`),
+  );
+  for (const [member, as] of found) {
+    await mkdir(dirname(join(kept, as)), { recursive: true });
+    await copyFile(join(tree, member), join(kept, as));
   }
 }
 
@@ -169,8 +186,8 @@ async function listArchive(archive: string): Promise<string[]> {
   return (await pipeToTar(archive, ['--list'])).split('\n');
 }
 
-async function extract(archive: string, directory: string, member: string): Promise<void> {
-  await pipeToTar(archive, ['--extract', '--directory', directory, member]);
+async function extract(archive: string, directory: string, members: readonly string[]): Promise<void> {
+  await pipeToTar(archive, ['--extract', '--directory', directory, ...members]);
 }
 
 /** A kernel's package holds hundreds of megabytes of modules, so only what is wanted is written to disk. */

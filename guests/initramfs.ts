@@ -9,7 +9,16 @@ import { type CpioEntry, writeCpio } from '../src/boot/cpio.ts';
  *   ring1.size=COLSxROWS   size of the terminal, which a console cannot tell by itself
  */
 
+/** Modules of one kernel, in the order in which they can be loaded. */
+export interface KernelModules {
+  /** What `uname -r` says under that kernel. */
+  readonly release: string;
+  readonly files: readonly { readonly name: string; readonly data: Uint8Array }[];
+}
+
 export interface InitramfsOptions {
+  /** Loaded where the kernel is theirs and the machine has virtio devices. */
+  readonly modules?: KernelModules;
   /** Further entries, for instance a script for ring1.run; their directories must be among them or in /, /bin, /root. */
   readonly extra?: readonly CpioEntry[];
 }
@@ -27,6 +36,12 @@ mkdir -p /dev/pts /dev/shm
 mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /tmp
 hostname ring1
+
+# LNRO0005 is what ACPI calls a virtio device in memory.
+modules=/lib/modules/$(uname -r)
+if [ -f "$modules/order" ] && ls /sys/bus/acpi/devices 2>/dev/null | grep -q ^LNRO0005; then
+  while read -r module; do insmod "$modules/$module"; done < "$modules/order"
+fi
 
 read -r cmdline < /proc/cmdline
 case $cmdline in
@@ -67,8 +82,20 @@ export function buildInitramfs(busybox: Uint8Array, options: InitramfsOptions = 
     { type: 'file', path: 'etc/passwd', data: 'root::0:0:root:/root:/bin/sh\n' },
     { type: 'file', path: 'etc/group', data: 'root:x:0:\n' },
     { type: 'file', path: 'init', data: INIT, mode: 0o755 },
+    ...moduleEntries(options.modules),
     ...(options.extra ?? []),
   ];
   // No time in the header: equal entries give equal bytes.
   return gzipSync(writeCpio(entries), { level: 6, mtime: 0 });
+}
+
+function moduleEntries(modules: KernelModules | undefined): CpioEntry[] {
+  if (modules === undefined) return [];
+  const directory = `lib/modules/${modules.release}`;
+  const order = modules.files.map(({ name }) => `${name}\n`).join('');
+  return [
+    ...['lib', 'lib/modules', directory].map((path): CpioEntry => ({ type: 'directory', path })),
+    { type: 'file', path: `${directory}/order`, data: order },
+    ...modules.files.map(({ name, data }): CpioEntry => ({ type: 'file', path: `${directory}/${name}`, data })),
+  ];
 }
