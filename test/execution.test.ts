@@ -85,6 +85,10 @@ describe('the same program', () => {
     expectEqualExecution({ tlbEntries: 1 });
   });
 
+  test('ends equally with its memory in the highest addresses of the host', () => {
+    expectEqualExecution({ memoryBytes: 0xffff_0000 });
+  });
+
   test('ends equally when all translations are dropped between instructions', () => {
     expectEqualExecution({
       advance(processor) {

@@ -459,7 +459,7 @@ export class MemoryUnit implements GuestMemory {
       return new DataView(bytes.buffer).getUint32(0, true);
     }
     const from = this.translate(address, Access.read);
-    return from < 0 ? -1 : (this.#parts.memory.u32[from >> 2] as number);
+    return from < 0 ? -1 : (this.#parts.memory.u32[from >>> 2] as number);
   }
 
   writeWord(address: GuestVirtual, value: number): boolean {
@@ -479,8 +479,8 @@ export class MemoryUnit implements GuestMemory {
     }
     const from = this.translate(address, Access.read);
     if (from < 0) return false;
-    out[0] = this.#parts.memory.u32[from >> 2] as number;
-    out[1] = this.#parts.memory.u32[(from >> 2) + 1] as number;
+    out[0] = this.#parts.memory.u32[from >>> 2] as number;
+    out[1] = this.#parts.memory.u32[(from >>> 2) + 1] as number;
     return true;
   }
 
@@ -488,8 +488,8 @@ export class MemoryUnit implements GuestMemory {
     if ((address & 7) === 0) {
       const to = this.translate(address, Access.write);
       if (to < 0) return false;
-      this.#parts.memory.u32[to >> 2] = low;
-      this.#parts.memory.u32[(to >> 2) + 1] = high;
+      this.#parts.memory.u32[to >>> 2] = low;
+      this.#parts.memory.u32[(to >>> 2) + 1] = high;
       this.#noteWrite(to, 8);
       return true;
     }

@@ -126,7 +126,7 @@ export class TlbSets {
 
   #tableWord(number: number, translation: Translation): number {
     const frame = translation.frames[number];
-    return frame === undefined || frame < 0 ? -1 : this.#pool.addressOf(frame as Frame) >> 2;
+    return frame === undefined || frame < 0 ? -1 : this.#pool.addressOf(frame as Frame) >>> 2;
   }
 
   #refresh(tlb: Tlb, generations: Uint32Array): void {

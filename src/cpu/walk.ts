@@ -160,7 +160,7 @@ export class PageWalker {
             : level === 2
               ? (low >>> 21) & 0x1ff
               : (low >>> 12) & 0x1ff;
-      const word = (table >> 2) + index * 2;
+      const word = (table >>> 2) + index * 2;
       const entryLow = u32[word] as number;
       const entryHigh = u32[word + 1] as number;
       if ((entryLow & Pte.present) === 0) return this.#fault(false, access, user);
@@ -199,7 +199,7 @@ export class PageWalker {
     const u32 = this.#u32;
     const directory = this.#tableAt(translation, root);
     if (directory < 0) return this.#fault(false, access, user, true);
-    const upper = (directory >> 2) + (low >>> 22);
+    const upper = (directory >>> 2) + (low >>> 22);
     const upperEntry = u32[upper] as number;
     if ((upperEntry & Pte.present) === 0) return this.#fault(false, access, user);
     this.#path[1] = upper;
@@ -209,7 +209,7 @@ export class PageWalker {
     }
     const table = this.#tableAt(translation, upperEntry >>> 12);
     if (table < 0) return this.#fault(false, access, user, true);
-    const word = (table >> 2) + ((low >>> 12) & 0x3ff);
+    const word = (table >>> 2) + ((low >>> 12) & 0x3ff);
     const entry = u32[word] as number;
     if ((entry & Pte.present) === 0) return this.#fault(false, access, user);
     this.#path[0] = word;

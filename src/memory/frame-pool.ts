@@ -25,7 +25,7 @@ export class FramePool {
   constructor(memory: HostMemory, frames: number) {
     this.memory = memory;
     this.total = frames;
-    this.#base = memory.reserve(frames * PAGE_SIZE, PAGE_SIZE);
+    this.#base = memory.reserveHigh(frames * PAGE_SIZE, PAGE_SIZE);
     this.#free = new Int32Array(frames);
   }
 

@@ -5,7 +5,10 @@ import type { HostAddress } from '../x86/brand.ts';
  *
  *   0                    scratch that no pointer may name (address 0 means "none")
  *   64 KiB …             control structures: vCPU state, TLBs, decoded records, hashes (bump-allocated, never freed)
- *   poolBase …           frames of the pool, 4 KiB each (frame-pool.ts)
+ *   … end                frames of the pool, 4 KiB each (frame-pool.ts)
+ *
+ * So control structures lie below 2 GiB, and their addresses are positive in 32-bit arithmetic; those of frames need not
+ * be, and are turned into indexes by an unsigned shift.
  *
  * The memory has its final size from the start, so views never detach; the operating system commits pages when they
  * are first touched.
@@ -19,6 +22,7 @@ export class HostMemory {
   readonly f64: Float64Array;
   readonly view: DataView;
   #next = 0x1_0000;
+  #end: number;
 
   /** @param bytes total size, at most 4 GiB − 64 KiB, rounded up to 64 KiB. */
   constructor(bytes: number) {
@@ -31,6 +35,7 @@ export class HostMemory {
     this.u32 = new Uint32Array(buffer);
     this.f64 = new Float64Array(buffer);
     this.view = new DataView(buffer);
+    this.#end = this.u8.length;
   }
 
   get size(): number {
@@ -40,13 +45,25 @@ export class HostMemory {
   /** Reserves zeroed bytes for the life of the host. `alignment` is a power of two. */
   reserve(bytes: number, alignment = 64): HostAddress {
     const start = Math.ceil(this.#next / alignment) * alignment;
-    if (start + bytes > this.size) throw new RangeError(`host memory of ${this.size} bytes is too small`);
+    if (start + bytes > this.#end) throw this.#tooSmall();
     this.#next = start + bytes;
     return start as HostAddress;
   }
 
+  /** As `reserve`, but of the highest addresses that are left. */
+  reserveHigh(bytes: number, alignment = 64): HostAddress {
+    const start = Math.floor((this.#end - bytes) / alignment) * alignment;
+    if (start < this.#next) throw this.#tooSmall();
+    this.#end = start;
+    return start as HostAddress;
+  }
+
+  #tooSmall(): RangeError {
+    return new RangeError(`host memory of ${this.size} bytes is too small`);
+  }
+
   /** Bytes not reserved yet. */
   get unreserved(): number {
-    return this.size - this.#next;
+    return this.#end - this.#next;
   }
 }

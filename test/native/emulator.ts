@@ -133,11 +133,13 @@ class PageTables {
   }
 
   #entry(table: Frame, index: number): number {
-    return (this.#pool.addressOf(table) >> 2) + index * 2;
+    return (this.#pool.addressOf(table) >>> 2) + index * 2;
   }
 }
 
 export interface EmulatorOptions {
+  /** Size of the host's memory; the guest's frames are at its end. */
+  memoryBytes?: number;
   /** Entries of the TLB. */
   tlbEntries?: number;
   /** Executes some instructions, at most `left` if that is asked for; `Processor.run` when absent. */
@@ -148,11 +150,11 @@ export class ProcessorEmulator implements Emulator {
   /** Instructions that the last case completed; each step of a repeated one counts. */
   instructions = 0;
   readonly #advance: (processor: Processor, left: number) => Exit;
-  readonly #memory = new HostMemory(MEMORY_BYTES);
-  readonly #pool = new FramePool(this.#memory, FRAMES);
+  readonly #memory: HostMemory;
+  readonly #pool: FramePool;
   readonly #group: ProcessorGroup;
   readonly #processor: Processor;
-  readonly #x87 = createX87Unit(this.#memory.view);
+  readonly #x87: ReturnType<typeof createX87Unit>;
   readonly #image: HostAddress;
   /** The window and the code pages, each in frames that follow one another. */
   readonly #window: HostAddress;
@@ -161,10 +163,14 @@ export class ProcessorEmulator implements Emulator {
   /** What the window held when the case began. */
   readonly #before = BASE_WINDOW.slice();
 
-  constructor({ tlbEntries, advance = (processor, left) => processor.run(left) }: EmulatorOptions = {}) {
+  constructor(options: EmulatorOptions = {}) {
+    const { memoryBytes = MEMORY_BYTES, tlbEntries, advance = (processor, left) => processor.run(left) } = options;
     this.#advance = advance;
-    const memory = this.#memory;
-    const pool = this.#pool;
+    const memory = new HostMemory(memoryBytes);
+    const pool = new FramePool(memory, FRAMES);
+    this.#memory = memory;
+    this.#pool = pool;
+    this.#x87 = createX87Unit(memory.view);
     const map = new PageTables(memory, pool);
     const windowFrames = this.#allocate(WINDOW_PAGES);
     this.#codeFrames = this.#allocate(CODE_BYTES / PAGE);

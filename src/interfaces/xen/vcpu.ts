@@ -120,7 +120,7 @@ export class XenVcpu implements DescriptorSource {
     if (mfn === undefined) return false;
     const address = this.#shared.space.addressOf(mfn);
     if (address < 0) return false;
-    const word = (address + (entry & 511) * 8) >> 2;
+    const word = (address + (entry & 511) * 8) >>> 2;
     out.low = memory.u32[word] as number;
     out.high = memory.u32[word + 1] as number;
     return true;
@@ -134,7 +134,7 @@ export class XenVcpu implements DescriptorSource {
     const mfn = this.#paging.entries.frameNumberAt(this.#paging.root(this.index), address);
     if (mfn < 0 || this.#paging.descriptors.holdLdtFrame(mfn) !== 0) return false;
     const page = this.#shared.space.addressOf(mfn);
-    const word = (page + (address & (PAGE_SIZE - 1))) >> 2;
+    const word = (page + (address & (PAGE_SIZE - 1))) >>> 2;
     out.low = this.#shared.memory.u32[word] as number;
     out.high = this.#shared.memory.u32[word + 1] as number;
     return true;
@@ -149,7 +149,7 @@ export class XenVcpu implements DescriptorSource {
       const from = memory.translate(address, Access.read);
       if (from < 0) return false;
       const { u32 } = this.#shared.memory;
-      for (let word = 0; word < out.length; word++) out[word] = u32[(from >> 2) + word] as number;
+      for (let word = 0; word < out.length; word++) out[word] = u32[(from >>> 2) + word] as number;
       return true;
     }
     return memory.read(address, new Uint8Array(out.buffer, out.byteOffset, out.byteLength));
