@@ -7,6 +7,7 @@
  * - `GuestPhysical`: an address in the physical memory of a guest that knows no other, unsigned.
  * - `Gfn`: the number of a guest-physical page.
  * - `Frame`: a frame of the host's pool.
+ * - `HostVirtual`: an address in a guest's host address space (src/mm), unsigned, below 2^48.
  * - `HostAddress`: a byte offset in the host's WebAssembly memory, unsigned.
  */
 declare const space: unique symbol;
@@ -19,6 +20,7 @@ export type GuestPhysical = In<'guest physical'>;
 export type Gfn = In<'gfn'>;
 export type Frame = In<'frame'>;
 export type HostAddress = In<'host'>;
+export type HostVirtual = In<'host virtual'>;
 
 export const PAGE_SHIFT = 12;
 export const PAGE_SIZE = 4096;
