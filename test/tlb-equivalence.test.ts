@@ -7,9 +7,10 @@ import type { ProcessorGroupOptions } from '../src/cpu/processor.ts';
 import { hasPackageArchive } from './debian-kernel.ts';
 import { type RunOptions, runDeterministically, type Trail } from './determinism.ts';
 
-const PAGES = 32_768;
+/** The least that the kernel takes, since all of it is hashed. */
+const PAGES = 22_016;
 /** Into the kernel's own initialisation of memory; a one-entry TLB walks for almost every access. */
-const EARLY = 250_000_000;
+const EARLY = 40_000_000;
 const LONG = 600_000;
 /** Processes, their page tables, copies on write and signals. */
 const COMMAND = 'for i in 1 2 3; do (echo $i | sha256sum | cut -c1-8) & wait; done; ls -l /bin | md5sum; poweroff -f';
@@ -20,14 +21,23 @@ async function trail(options: RunOptions): Promise<Omit<Trail, 'figures'>> {
 }
 
 describe.skipIf(!hasPackageArchive)('a guest with virtual time', () => {
-  test(
-    'does not notice a TLB of one entry',
-    async () => {
-      const expected = await trail({ instructions: EARLY });
-      expect(await trail({ instructions: EARLY, group: { tlbEntries: 1 } })).toEqual(expected);
-    },
-    LONG,
-  );
+  describe('in its first instructions', () => {
+    let expected: Omit<Trail, 'figures'>;
+    beforeAll(async () => {
+      expected = await trail({ instructions: EARLY });
+    }, LONG);
+
+    test.each<[string, ProcessorGroupOptions]>([
+      ['a TLB of one entry', { tlbEntries: 1 }],
+      ['large TLBs and no inlined instructions', { tlbEntries: 4096, tlbRoots: 3, hotShapes: [] }],
+    ])(
+      'does not notice %s',
+      async (_what, group) => {
+        expect(await trail({ instructions: EARLY, group })).toEqual(expected);
+      },
+      LONG,
+    );
+  });
 
   describe('from its start to its end', () => {
     let expected: Omit<Trail, 'figures'>;
@@ -40,13 +50,10 @@ describe.skipIf(!hasPackageArchive)('a guest with virtual time', () => {
       expect(expected.console).toContain('reboot: System halted');
     });
 
-    test.each<[string, ProcessorGroupOptions]>([
-      ['small TLBs that are flushed on every switch', { tlbEntries: 64, tlbRoots: 1 }],
-      ['large TLBs and no inlined instructions', { tlbEntries: 4096, tlbRoots: 3, hotShapes: [] }],
-    ])(
-      'does not notice %s',
-      async (_what, group) => {
-        expect(await trail({ command: COMMAND, group })).toEqual(expected);
+    test(
+      'does not notice small TLBs that are flushed on every switch',
+      async () => {
+        expect(await trail({ command: COMMAND, group: { tlbEntries: 64, tlbRoots: 1 } })).toEqual(expected);
       },
       LONG,
     );
