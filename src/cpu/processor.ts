@@ -390,9 +390,8 @@ export class Processor implements ProcessorApi {
     return this.#get(State.interruptShadow) === this.rip >>> 0;
   }
 
-  /** Lets no interrupt come before the instruction at RIP. */
-  castInterruptShadow(): void {
-    this.#set(State.interruptShadow, this.rip);
+  set inInterruptShadow(shadowed: boolean) {
+    this.#set(State.interruptShadow, shadowed ? this.rip : ~this.rip);
   }
 
   get userMode(): boolean {

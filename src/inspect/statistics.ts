@@ -30,6 +30,18 @@ export interface TlbStatistics {
   readonly returns: number;
 }
 
+/** What the TLBs of a domain's processors did, together. */
+export function sumTlbCounters(
+  vcpus: readonly { readonly processor: { readonly memory: { readonly tlbCounters: TlbStatistics } } }[],
+): TlbStatistics {
+  const sum = { fills: 0, flushes: 0, pageFlushes: 0, switches: 0, returns: 0 };
+  for (const { processor } of vcpus) {
+    const { tlbCounters } = processor.memory;
+    for (const name of Object.keys(sum) as (keyof typeof sum)[]) sum[name] += tlbCounters[name];
+  }
+  return sum;
+}
+
 /** What `--stats FILE` holds, as JSON. */
 export interface StatisticsReport {
   readonly wallSeconds: number;

@@ -51,6 +51,28 @@ export class FramePool {
     return this.#fresh++ as Frame;
   }
 
+  /**
+   * Frames with consecutive numbers. Returns the first.
+   * @throws OutOfFrames when no run is long enough
+   */
+  allocateRun(count: number): Frame {
+    const isFree = new Uint8Array(this.total).fill(1, this.#fresh);
+    const free = this.#free.subarray(0, this.#freeCount);
+    for (const frame of free) isFree[frame] = 1;
+    let first = 0;
+    for (let end = 0; end - first < count; end++) {
+      if (end === this.total) throw new OutOfFrames(this.total);
+      if (isFree[end] === 0) first = end + 1;
+    }
+    const end = first + count;
+    const others = free.filter((frame) => frame < first || frame >= end);
+    this.#free.set(others);
+    this.#freeCount = others.length;
+    this.memory.u8.fill(0, this.addressOf(first as Frame), this.addressOf(Math.min(end, this.#fresh) as Frame));
+    this.#fresh = Math.max(this.#fresh, end);
+    return first as Frame;
+  }
+
   /** The caller has made sure that nothing refers to the frame: no TLB entry, no machine space, no decoded code. */
   release(frame: Frame): void {
     this.#free[this.#freeCount++] = frame;

@@ -91,18 +91,20 @@ export function writeEfer(state: SystemState, low: number, high: number): boolea
 }
 
 /** DR4 and DR5 are other names of DR6 and DR7 unless debugging extensions are on; then they do not exist. */
-function debugSlot(state: SystemState, register: number): number | undefined {
-  if (register < 4 || register > 5) return register <= 7 ? register : undefined;
-  return (state.processor.cr4 & Cr4.debuggingExtensions) === 0 ? register + 2 : undefined;
+export function hasDebugRegister(state: SystemState, register: number): boolean {
+  if (register === 4 || register === 5) return (state.processor.cr4 & Cr4.debuggingExtensions) === 0;
+  return register <= 7;
 }
 
-/** @returns false for a register that does not exist */
-export function readDebugRegister(state: SystemState, register: number, out: Uint32Array): boolean {
-  const slot = debugSlot(state, register);
-  if (slot === undefined) return false;
+/** Where a register that exists stands. */
+function debugSlot(register: number): number {
+  return register === 4 || register === 5 ? register + 2 : register;
+}
+
+export function readDebugRegister(state: SystemState, register: number, out: Uint32Array): void {
+  const slot = debugSlot(register);
   out[0] = state.debug[slot * 2] as number;
   out[1] = state.debug[slot * 2 + 1] as number;
-  return true;
 }
 
 const DR6_FIXED = 0xffff_0ff0;
@@ -110,15 +112,9 @@ const DR6_BITS = 0xe00f;
 const DR7_FIXED = 0x400;
 const DR7_BITS = 0xffff_2bff;
 
-/** @returns `undefined` for a register that does not exist, false for a value that raises #GP */
-export function writeDebugRegister(
-  state: SystemState,
-  register: number,
-  low: number,
-  high: number,
-): boolean | undefined {
-  const slot = debugSlot(state, register);
-  if (slot === undefined) return undefined;
+/** @returns false for a value that raises #GP */
+export function writeDebugRegister(state: SystemState, register: number, low: number, high: number): boolean {
+  const slot = debugSlot(register);
   if (slot >= 6 && high !== 0) return false;
   const value = slot === 6 ? (low & DR6_BITS) | DR6_FIXED : slot === 7 ? (low & DR7_BITS) | DR7_FIXED : low;
   state.debug[slot * 2] = value >>> 0;

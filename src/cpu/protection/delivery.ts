@@ -81,6 +81,19 @@ export function deliverInterrupt(state: SystemState, vector: number, source: Eve
   return deliver(state, vector, null, source) || deliverException(state);
 }
 
+/**
+ * INT n, which stands at RIP.
+ * @returns false when the processor shuts down
+ */
+export function deliverSoftwareInterrupt(state: SystemState, vector: number): boolean {
+  const { processor } = state;
+  const { rip } = processor;
+  processor.completeInstruction();
+  if (deliver(state, vector, null, EventSource.software)) return true;
+  processor.rip = rip;
+  return deliverException(state);
+}
+
 function isDouble(first: number, second: number): boolean {
   if (CONTRIBUTORY.has(first)) return CONTRIBUTORY.has(second);
   return first === Vector.pageFault && (second === Vector.pageFault || CONTRIBUTORY.has(second));

@@ -1,5 +1,5 @@
 import { type GuestVirtual, highWord, joinSigned, lowWord, PAGE_SIZE } from '../../x86/brand.ts';
-import { Cr0, Cr4, Efer, Flag } from '../../x86/registers.ts';
+import { Cr0, Cr4, Efer } from '../../x86/registers.ts';
 import type { Processor } from '../processor.ts';
 import type { Descriptor, DescriptorSource } from '../processor-api.ts';
 import type { TableFormat, Translation } from '../translation.ts';
@@ -62,10 +62,20 @@ export class SystemState implements DescriptorSource {
   constructor(processor: Processor, translations: Readonly<Record<TableFormat, Translation>>) {
     this.processor = processor;
     this.#translations = translations;
+    processor.descriptors = this;
+    this.reset();
+  }
+
+  /** The registers of this class as they are after INIT; PAT and the calls' entries stay (SDM vol. 3A, table 10-1). */
+  reset(): void {
+    Object.assign(this.gdt, { base: 0, limit: 0xffff });
+    Object.assign(this.idt, { base: 0, limit: 0x3ff });
+    Object.assign(this.ldt, { selector: 0, base: 0, limit: 0, type: 0 });
+    Object.assign(this.task, { selector: 0, base: 0, limit: 0, type: 0 });
+    this.debug.fill(0);
     this.debug[12] = DR6_RESET;
     this.debug[14] = DR7_RESET;
-    processor.descriptors = this;
-    processor.flags = Flag.reserved;
+    this.cr3 = 0;
     this.usePaging();
   }
 

@@ -1,4 +1,4 @@
-import { Statistics, type TlbStatistics } from '../../inspect/statistics.ts';
+import { Statistics, sumTlbCounters } from '../../inspect/statistics.ts';
 import { PAGE_SIZE } from '../../x86/brand.ts';
 import { HYPERCALL_NAMES } from './abi.ts';
 import type { XenDomain } from './domain.ts';
@@ -11,20 +11,11 @@ export function createStatistics(domain: XenDomain, wallSeconds: () => number): 
       wallSeconds,
       guestSeconds: () => clock.now() / 1e9,
       instructions: () => domain.instructions,
-      tlb: () => tlbStatistics(domain),
+      tlb: () => sumTlbCounters(domain.vcpus),
       framesByType: () => paging.statistics(),
       regionsCompiled: () => 0,
       memoryInUse: () => (paging.frameCount + paging.machineToPhysical.windows.length) * PAGE_SIZE,
     },
     HYPERCALL_NAMES,
   );
-}
-
-function tlbStatistics({ vcpus }: XenDomain): TlbStatistics {
-  const sum = { fills: 0, flushes: 0, pageFlushes: 0, switches: 0, returns: 0 };
-  for (const { processor } of vcpus) {
-    const { tlbCounters } = processor.memory;
-    for (const name of Object.keys(sum) as (keyof typeof sum)[]) sum[name] += tlbCounters[name];
-  }
-  return sum;
 }

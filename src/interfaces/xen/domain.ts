@@ -4,9 +4,11 @@ import type { SystemServices } from '../../cpu/system.ts';
 import { Xenstore } from '../../devices/xenstore.ts';
 import { createDomainTree, createHostTree } from '../../devices/xenstore-domain.ts';
 import { type Clock, VirtualClock } from '../../domain/clock.ts';
+import { DomainCrash } from '../../domain/crash.ts';
 import type { Domain, DomainState } from '../../domain/domain.ts';
 import { encodeVcpuTime, publishVcpuTime } from '../../domain/pvclock.ts';
 import type { ContractChecker } from '../../inspect/contracts.ts';
+import { crashReport } from '../../inspect/crash-report.ts';
 import type { Statistics } from '../../inspect/statistics.ts';
 import type { Symbolizer } from '../../inspect/text.ts';
 import type { HostMemory } from '../../memory/host-memory.ts';
@@ -17,7 +19,6 @@ import { PagingError } from '../../paging/direct/errors.ts';
 import { type GuestVirtual, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
 import { Register } from '../../x86/registers.ts';
 import { ShutdownReason } from './abi.ts';
-import { crashReport } from './crash-report.ts';
 import { buildDomain } from './domain-builder.ts';
 import { addDomainFrames, createMachineSpace, FIRST_MFN } from './domain-frames.ts';
 import { DomainRings } from './domain-rings.ts';
@@ -31,7 +32,7 @@ import { implementOperations, type XenOperations } from './operations.ts';
 import { RUNSTATE_64, RunState, Runstates } from './runstate.ts';
 import { SHARED_INFO_64, SharedInfo, VcpuInfo } from './shared-info.ts';
 import { Timers } from './timers.ts';
-import { DomainCrash, XenVcpu } from './vcpu.ts';
+import { XenVcpu } from './vcpu.ts';
 import { publishWallclock } from './wallclock.ts';
 
 export interface XenDomainOptions {
@@ -442,7 +443,10 @@ export class XenDomain implements Domain {
   crashReport(): string {
     const vcpu = this.#crashed;
     if (!vcpu || this.state.kind !== 'crash') return '';
-    return crashReport(this, vcpu, this.state.reason, this.#symbolize);
+    const { index, processor } = vcpu;
+    const { reason } = this.state;
+    const crash = { reason, domain: `guest ${this.id}`, vcpu: index, cr3: this.paging.root(index) };
+    return crashReport(processor, crash, this.#symbolize);
   }
 
   /** Figures of the domain as plain data. */

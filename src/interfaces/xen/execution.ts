@@ -1,5 +1,6 @@
 import { Exit } from '../../cpu/exits.ts';
 import { SystemResult } from '../../cpu/system.ts';
+import { DomainCrash } from '../../domain/crash.ts';
 import { hexadecimal } from '../../inspect/text.ts';
 import type { GuestVirtual } from '../../x86/brand.ts';
 import { Vector } from '../../x86/registers.ts';
@@ -7,7 +8,7 @@ import type { XenDomain } from './domain.ts';
 import { HypercallDispatcher } from './hypercalls/dispatch.ts';
 import type { DomainWatcher } from './inspection.ts';
 import { executeCpuid, executeForGuest } from './privileged.ts';
-import { DomainCrash, type XenVcpu } from './vcpu.ts';
+import type { XenVcpu } from './vcpu.ts';
 
 /** UD2, "xen", CPUID. */
 const FORCED_CPUID = [0x0f, 0x0b, 0x78, 0x65, 0x6e, 0x0f, 0xa2];

@@ -1,9 +1,10 @@
 import { SegmentRegister } from '../../cpu/decode/instruction.ts';
 import type { Descriptor } from '../../cpu/processor-api.ts';
+import { DomainCrash } from '../../domain/crash.ts';
 import { type GuestVirtual, joinSigned } from '../../x86/brand.ts';
 import { Flag, Register } from '../../x86/registers.ts';
 import { Errno } from './errno.ts';
-import { DomainCrash, type XenVcpu } from './vcpu.ts';
+import type { XenVcpu } from './vcpu.ts';
 
 /** What operations of the cpu group do to one virtual processor: returns, segments, debug registers. */
 const IRET_FRAME_BYTES = 72;

@@ -2,6 +2,7 @@ import { SegmentRegister } from '../../cpu/decode/instruction.ts';
 import { Access } from '../../cpu/exits.ts';
 import type { Processor } from '../../cpu/processor.ts';
 import type { Descriptor, DescriptorSource } from '../../cpu/processor-api.ts';
+import { DomainCrash } from '../../domain/crash.ts';
 import type { DirectPaging } from '../../paging/direct/direct-paging.ts';
 import { type GuestVirtual, PAGE_SIZE } from '../../x86/brand.ts';
 import { Cr0, Cr4, Efer, Flag, Register } from '../../x86/registers.ts';
@@ -30,9 +31,6 @@ export interface Callback {
   /** Events are masked on entry. */
   masks: boolean;
 }
-
-/** The guest cannot go on; `message` is the reason that its user reads. */
-export class DomainCrash extends Error {}
 
 const VECTORS = 256;
 const NOWHERE = 0 as GuestVirtual;

@@ -1,13 +1,15 @@
-import { SegmentRegister } from '../../cpu/decode/instruction.ts';
-import { formatCrash } from '../../inspect/crash.ts';
-import type { Symbolizer } from '../../inspect/text.ts';
-import type { Register } from '../../x86/registers.ts';
-import type { XenDomain } from './domain.ts';
-import type { XenVcpu } from './vcpu.ts';
+import { SegmentRegister } from '../cpu/decode/instruction.ts';
+import type { Processor } from '../cpu/processor.ts';
+import type { Register } from '../x86/registers.ts';
+import { type CrashState, formatCrash } from './crash.ts';
+import type { Symbolizer } from './text.ts';
 
 /** Registers and stack of the virtual processor that a domain crashed on, as text. */
-export function crashReport(domain: XenDomain, vcpu: XenVcpu, reason: string, symbolize: Symbolizer): string {
-  const { processor } = vcpu;
+export function crashReport(
+  processor: Processor,
+  crash: Pick<CrashState, 'reason' | 'domain' | 'vcpu' | 'cr3'>,
+  symbolize: Symbolizer,
+): string {
   const registers = new Uint32Array(32);
   for (let register = 0; register < 16; register++) {
     registers[register * 2] = processor.low(register as Register);
@@ -15,9 +17,7 @@ export function crashReport(domain: XenDomain, vcpu: XenVcpu, reason: string, sy
   }
   return formatCrash(
     {
-      reason,
-      domain: `guest ${domain.id}`,
-      vcpu: vcpu.index,
+      ...crash,
       registers,
       rip: processor.rip,
       flags: processor.flags,
@@ -33,7 +33,6 @@ export function crashReport(domain: XenDomain, vcpu: XenVcpu, reason: string, sy
       gsBase: processor.segmentBase(SegmentRegister.gs),
       cr0: processor.cr0,
       cr2: processor.cr2,
-      cr3: domain.paging.root(vcpu.index),
       cr4: processor.cr4,
       wordSize: 8,
     },
