@@ -16,7 +16,8 @@ const OPS = [...PAGING, 'ops'];
 const INSPECT = [...OPS, 'boot', 'inspect'];
 const DEVICES = [...INSPECT, 'devices'];
 const DOMAIN = [...DEVICES, 'domain', 'api.ts'];
-const INTERFACES = [...DOMAIN, 'interfaces'];
+const MICROVM = [...DOMAIN, 'microvm'];
+const INTERFACES = [...MICROVM, 'interfaces'];
 /** Puts the parts together; what a user imports is index.ts. */
 const HOST = [...INTERFACES, 'host.ts'];
 const CORE = [...HOST, 'index.ts'];
@@ -32,6 +33,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   inspect: INSPECT,
   devices: DEVICES,
   domain: DOMAIN,
+  microvm: MICROVM,
   interfaces: INTERFACES,
   'api.ts': ['api.ts'],
   'host.ts': HOST,

@@ -38,7 +38,7 @@ export interface BootOptions {
   readonly vcpus: number;
   /** The default is 'xen'. */
   readonly interface?: InterfaceName;
-  /** The default is what the interface prefers; 'direct' for xen. */
+  /** The default is what the interface prefers: 'direct' for xen, 'nested' for kvm, 'native' for native. */
   readonly paging?: PagingName;
   /**
    * Takes the trace of all that crosses from guest to host, as JSON Lines (docs/operations.md names what they tell):

@@ -4,15 +4,21 @@ import { createSymbolizer } from './boot/kallsyms.ts';
 import { type KernelImage, loadKernel } from './boot/kernel.ts';
 import { refuseHopelessMemory, requireMemory, requireXenNotes } from './boot/requirements.ts';
 import { ProcessorGroup } from './cpu/processor.ts';
+import { type Cell, chooseCell } from './domain/cells.ts';
 import { HostClock, VirtualClock } from './domain/clock.ts';
+import type { Domain } from './domain/domain.ts';
 import { Machine } from './domain/machine.ts';
 import { OutputQueue } from './domain/output-queue.ts';
 import { Scheduler } from './domain/scheduler.ts';
 import type { Symbolizer } from './inspect/text.ts';
+import { createNativeInterface } from './interfaces/native/native-interface.ts';
 import { XenDomain } from './interfaces/xen/domain.ts';
 import { overheadFrames } from './interfaces/xen/domain-frames.ts';
 import { FramePool, OutOfFrames } from './memory/frame-pool.ts';
 import { HostMemory } from './memory/host-memory.ts';
+import { MicrovmDomain, type MicrovmOptions } from './microvm/domain.ts';
+import { createLinearPaging } from './paging/native/linear-paging.ts';
+import { createResidentPaging } from './paging/nested/nested-paging.ts';
 import { PAGE_SIZE } from './x86/brand.ts';
 
 /** Room for what is not a frame: decoded code (32 MiB), its table, TLBs, state blocks. */
@@ -20,6 +26,9 @@ const CONTROL_BYTES = 64 << 20;
 
 /** Wall clock, uuid and entropy of a deterministic guest: any fixed values would do. */
 const DETERMINISTIC_EPOCH = 1_700_000_000;
+
+/** What all kinds of domains are made of. */
+type CommonOptions = Omit<MicrovmOptions, 'paging' | 'createInterface'>;
 
 /** Domains, their shared memory, and the loop that lets them take turns. */
 export class RingHost implements Host {
@@ -39,49 +48,41 @@ export class RingHost implements Host {
   async boot(options: BootOptions): Promise<VirtualMachine> {
     if (this.#closed) throw new Error('the host is closed');
     const { kernel: file, initrd = new Uint8Array(0), memory } = options;
-    if (options.interface !== undefined && options.interface !== 'xen') {
-      throw new InputError(`the interface ${options.interface} is not built yet; use xen`);
-    }
-    if (options.paging !== undefined && options.paging !== 'direct') {
-      throw new InputError(`${options.paging} paging is not built yet; use direct`);
+    const cell = chooseCell(options.interface, options.paging);
+    if (options.check && cell.interface !== 'xen') {
+      throw new InputError(
+        `contracts are checked for the interface xen only, not for ${cell.interface}; leave out the check`,
+      );
     }
     refuseHopelessMemory(file, initrd.length, memory);
     const kernel = loadKernel(file);
-    requireXenNotes(kernel);
+    if (cell.interface === 'xen') requireXenNotes(kernel);
     requireMemory(kernel, initrd.length, memory);
-    const id = this.#nextDomain++;
     const deterministic = options.deterministic ?? false;
-    const pages = Math.floor(memory / PAGE_SIZE);
     const output = new OutputQueue();
+    const id = this.#nextDomain++;
     const random = deterministic
       ? seededRandom(id)
       : (out: Uint32Array<ArrayBuffer>) => void crypto.getRandomValues(out);
-    const uuidWords = new Uint32Array(4);
-    for (let half = 0; half < 2; half++) random(uuidWords.subarray(half * 2, half * 2 + 2));
     const now = deterministic ? DETERMINISTIC_EPOCH * 1000 : Date.now();
-    let domain: XenDomain;
+    let domain: Domain & { readonly instructions: number };
+    const common = {
+      id,
+      kernel,
+      initrd,
+      commandLine: options.commandLine,
+      vcpus: options.vcpus,
+      group: this.#group,
+      clock: deterministic ? new VirtualClock(() => domain?.instructions ?? 0) : new HostClock(() => performance.now()),
+      wallclock: { seconds: Math.floor(now / 1000), nanoseconds: (now % 1000) * 1_000_000 },
+      random,
+      consoleSink: (bytes: Uint8Array) => output.push(bytes),
+      exactTurns: deterministic,
+      symbolize: symbolizer(kernel),
+      ...(options.trace ? { trace: options.trace } : {}),
+    };
     try {
-      domain = new XenDomain({
-        id,
-        name: `guest${id}`,
-        uuid: new Uint8Array(uuidWords.buffer),
-        kernel,
-        initrd,
-        commandLine: options.commandLine,
-        pages,
-        vcpus: options.vcpus,
-        group: this.#group,
-        clock: deterministic
-          ? new VirtualClock(() => domain?.instructions ?? 0)
-          : new HostClock(() => performance.now()),
-        wallclock: { seconds: Math.floor(now / 1000), nanoseconds: (now % 1000) * 1_000_000 },
-        random,
-        consoleSink: (bytes) => output.push(bytes),
-        exactTurns: deterministic,
-        symbolize: symbolizer(kernel),
-        check: options.check ?? false,
-        ...(options.trace ? { trace: options.trace } : {}),
-      });
+      domain = cell.interface === 'xen' ? this.#xenDomain(common, options) : this.#microvm(common, options, cell);
     } catch (error) {
       if (!(error instanceof OutOfFrames)) throw error;
       throw new InputError(`the host has no memory left for a guest of ${memory >> 20}M; raise --host-memory`);
@@ -90,6 +91,25 @@ export class RingHost implements Host {
     this.#machines.add(machine);
     this.#scheduler.add(domain, machine);
     return machine;
+  }
+
+  #xenDomain(common: CommonOptions, { memory, check = false }: BootOptions): XenDomain {
+    const words = new Uint32Array(4);
+    for (let half = 0; half < 2; half++) common.random(words.subarray(half * 2, half * 2 + 2));
+    const uuid = new Uint8Array(words.buffer);
+    return new XenDomain({ ...common, name: `guest${common.id}`, uuid, pages: Math.floor(memory / PAGE_SIZE), check });
+  }
+
+  #microvm(common: CommonOptions, { memory }: BootOptions, cell: Cell): MicrovmDomain {
+    const group = this.#group;
+    const create = cell.paging === 'native' ? createLinearPaging : createResidentPaging;
+    const paging = create(group.parts.pool, group, Math.floor(memory / PAGE_SIZE));
+    try {
+      return new MicrovmDomain({ ...common, paging, createInterface: createNativeInterface });
+    } catch (error) {
+      paging.destroy();
+      throw error;
+    }
   }
 
   #end(machine: Machine): void {

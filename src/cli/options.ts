@@ -1,6 +1,7 @@
 import { type ParseArgsConfig, parseArgs } from 'node:util';
 import type { InterfaceName, PagingName } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
+import { chooseCell } from '../domain/cells.ts';
 
 /** The options of `ring1 run`, checked. Sizes are bytes. */
 export interface RunOptions {
@@ -21,8 +22,6 @@ export interface RunOptions {
 
 const INTERFACES: readonly InterfaceName[] = ['xen', 'kvm', 'native', 'vmi', 'lguest'];
 const PAGINGS: readonly PagingName[] = ['direct', 'shadow', 'nested', 'native'];
-const BUILT_INTERFACES: readonly InterfaceName[] = ['xen'];
-const BUILT_PAGINGS: readonly PagingName[] = ['direct'];
 
 const MIB = 1024 * 1024;
 /** A WebAssembly memory ends at 4 GiB, and the host keeps its own structures in the same one. */
@@ -71,8 +70,10 @@ export function parseRunOptions(args: readonly string[]): RunOptions | 'help' {
     append: values.append ?? '',
     memory,
     vcpus: parseInteger('--vcpus', values.vcpus ?? '1', 1, MOST_VCPUS),
-    interface: parseName('--interface', values.interface ?? 'xen', INTERFACES, BUILT_INTERFACES),
-    paging: parseName('--paging', values.paging ?? 'direct', PAGINGS, BUILT_PAGINGS),
+    ...chooseCell(
+      values.interface === undefined ? undefined : parseName('--interface', values.interface, INTERFACES),
+      values.paging === undefined ? undefined : parseName('--paging', values.paging, PAGINGS),
+    ),
     hostMemory,
     timeoutSeconds: values.timeout === undefined ? undefined : parseTimeout(values.timeout),
     stats: values.stats,
@@ -127,14 +128,8 @@ function parseTimeout(text: string): number {
   return value;
 }
 
-function parseName<Name extends string>(
-  option: string,
-  text: string,
-  names: readonly Name[],
-  built: readonly Name[],
-): Name {
+function parseName<Name extends string>(option: string, text: string, names: readonly Name[]): Name {
   const name = names.find((candidate) => candidate === text);
   if (name === undefined) throw new InputError(`${option} ${text} does not exist; give one of ${names.join(', ')}`);
-  if (!built.includes(name)) throw new InputError(`${option} ${name} is not built yet; give ${built.join(' or ')}`);
   return name;
 }

@@ -103,7 +103,10 @@ async function prepareBoot(options: RunOptions): Promise<BootOptions> {
 
 function commandLine(options: RunOptions): string {
   const words = [options.append];
-  if (!/(^|\s)console=/.test(options.append)) words.unshift('console=hvc0');
+  const isXen = options.interface === 'xen';
+  // A machine has no way to report a panic but to restart at once; the domain looks where that came from.
+  if (!isXen && !/(^|\s)panic=/.test(options.append)) words.unshift('panic=-1');
+  if (!/(^|\s)console=/.test(options.append)) words.unshift(isXen ? 'console=hvc0' : 'console=ttyS0');
   // A guest's console cannot ask for the terminal's size; our own initramfs takes it from here.
   const { columns, rows, isTTY } = process.stdout;
   if (options.initrd === undefined && !options.deterministic && isTTY && columns > 0 && rows > 0) {

@@ -1,0 +1,284 @@
+import type { AcpiDevice } from '../boot/acpi.ts';
+import type { KernelImage } from '../boot/kernel.ts';
+import type { ProcessorGroup } from '../cpu/processor.ts';
+import type { SystemServices } from '../cpu/system.ts';
+import { Bus } from '../devices/bus.ts';
+import type { MmioDevice } from '../devices/mmio.ts';
+import { ApicBus } from '../devices/pc/apic-bus.ts';
+import { IoApic } from '../devices/pc/io-apic.ts';
+import { PowerRegister, PowerRegisters } from '../devices/pc/power.ts';
+import { RealTimeClock } from '../devices/pc/real-time-clock.ts';
+import { SerialPort } from '../devices/pc/serial-port.ts';
+import { type Clock, VirtualClock } from '../domain/clock.ts';
+import { DomainCrash } from '../domain/crash.ts';
+import type { Domain, DomainState } from '../domain/domain.ts';
+import { crashReport } from '../inspect/crash-report.ts';
+import { Statistics, sumTlbCounters } from '../inspect/statistics.ts';
+import type { Symbolizer } from '../inspect/text.ts';
+import { createOperations } from '../ops/dispatch.ts';
+import type { NestedPaging } from '../paging/nested/nested-paging.ts';
+import { PAGE_SIZE } from '../x86/brand.ts';
+import { Execution, type ExitWatcher } from './execution.ts';
+import { writeTrace } from './inspection.ts';
+import type { MicrovmInterface } from './interface.ts';
+import { Physical, Pin, PORT_COUNT, Port, WINDOW_BYTES } from './layout.ts';
+import { loadGuest } from './loader.ts';
+import { implementOperations, type MicrovmOperations } from './operations.ts';
+import { stackNames } from './panic.ts';
+import { MicrovmVcpu } from './vcpu.ts';
+
+export interface MicrovmOptions {
+  readonly id: number;
+  readonly kernel: KernelImage;
+  readonly initrd: Uint8Array;
+  readonly commandLine: string;
+  readonly vcpus: number;
+  readonly group: ProcessorGroup;
+  /** Its memory, with a frame for each page that the loader touches. */
+  readonly paging: NestedPaging;
+  readonly createInterface: (domain: MicrovmDomain) => MicrovmInterface;
+  readonly clock: Clock;
+  /** Unix time at system time 0. */
+  readonly wallclock: { readonly seconds: number; readonly nanoseconds: number };
+  readonly random: (out: Uint32Array<ArrayBuffer>) => void;
+  readonly consoleSink: (bytes: Uint8Array) => void;
+  /** Takes the trace of operations and exits: whole lines, several at a time. */
+  readonly trace?: (text: string) => void;
+  /** Turns end after an exact count of instructions, so that virtual time does not depend on how code is executed. */
+  readonly exactTurns: boolean;
+  /** Names for addresses in crash reports. */
+  readonly symbolize: Symbolizer;
+}
+
+/** Instructions of one turn. Between turns timers fire and other virtual processors run. */
+const TURN = 250_000;
+
+const NEVER = Number.POSITIVE_INFINITY;
+
+/** A guest of the kvm or native interface: its memory, virtual processors and devices, and the loop that runs it. */
+export class MicrovmDomain implements Domain {
+  readonly id: number;
+  readonly paging: NestedPaging;
+  readonly clock: Clock;
+  readonly wallclock: { readonly seconds: number; readonly nanoseconds: number };
+  readonly group: ProcessorGroup;
+  readonly interface: MicrovmInterface;
+  readonly vcpus: MicrovmVcpu[] = [];
+  readonly ports = new Bus();
+  readonly statistics: Statistics;
+  /** All that the guest can ask for by the catalogue's operations is done through these. */
+  readonly operations: MicrovmOperations;
+  /** The virtual processor that executes, or did last. */
+  running: MicrovmVcpu;
+  state: DomainState = { kind: 'running' };
+  onWork: () => void = () => {};
+  readonly #serial: SerialPort;
+  readonly #execution: Execution;
+  readonly #services: SystemServices[] = [];
+  readonly #random: (out: Uint32Array<ArrayBuffer>) => void;
+  readonly #symbolize: Symbolizer;
+  readonly #flushTrace: () => void;
+  #crashed: MicrovmVcpu | undefined;
+  #wallSeconds = 0;
+  #nextVcpu = 0;
+
+  /** @throws InputError when the kernel cannot be used */
+  constructor(options: MicrovmOptions) {
+    const { group, paging, clock } = options;
+    this.id = options.id;
+    this.group = group;
+    this.paging = paging;
+    this.clock = clock;
+    this.wallclock = options.wallclock;
+    this.#random = options.random;
+    this.#symbolize = options.symbolize;
+
+    const apicBus = new ApicBus();
+    const ioApic = new IoApic(apicBus, options.vcpus);
+    this.#serial = new SerialPort(ioApic.line(Pin.serial), options.consoleSink);
+    this.#addPorts();
+    const devices: AcpiDevice[] = [];
+    const entry = loadGuest(paging, group.parts.memory, {
+      kernel: options.kernel,
+      initrd: options.initrd,
+      commandLine: options.commandLine,
+      pages: paging.frames.length,
+      processors: options.vcpus,
+      devices,
+    });
+    for (let index = 0; index < options.vcpus; index++) {
+      const bus = new Bus();
+      bus.add(Physical.ioApic, WINDOW_BYTES, ioApic);
+      bus.add(Physical.localApic, WINDOW_BYTES, this.#apicWindow(index));
+      const vcpu = new MicrovmVcpu({
+        index,
+        processor: group.create(),
+        translations: paging.translations(bus),
+        apicBus,
+        now: () => clock.tsc(),
+        onReset: (which) => this.interface.reset(which),
+      });
+      this.vcpus.push(vcpu);
+    }
+    this.running = this.vcpus[0] as MicrovmVcpu; // there is at least one
+    this.interface = options.createInterface(this);
+    this.statistics = new Statistics(
+      {
+        wallSeconds: () => this.#wallSeconds,
+        guestSeconds: () => clock.now() / 1e9,
+        instructions: () => this.instructions,
+        tlb: () => sumTlbCounters(this.vcpus),
+        framesByType: () => ({ ram: paging.frames.reduce((count, frame) => count + (frame < 0 ? 0 : 1), 0) }),
+        regionsCompiled: () => 0,
+        memoryInUse: () => paging.frames.length * PAGE_SIZE,
+      },
+      [],
+    );
+    const watchers: ExitWatcher[] = [];
+    const trace = options.trace && writeTrace(this, options.trace);
+    if (trace) watchers.push(trace.watcher);
+    this.#flushTrace = trace ? () => trace.writer.flush() : () => {};
+    this.operations = createOperations(implementOperations(this), {
+      counts: this.statistics.operations,
+      observers: trace ? [trace.writer] : [],
+    });
+    this.#execution = new Execution(this, watchers, options.exactTurns);
+    this.running.enter(entry);
+  }
+
+  #addPorts(): void {
+    const { ports, wallclock } = this;
+    ports.add(Port.serial, PORT_COUNT.serial, this.#serial);
+    const seconds = () => wallclock.seconds + (wallclock.nanoseconds + this.clock.now()) / 1e9;
+    ports.add(Port.realTimeClock, PORT_COUNT.realTimeClock, new RealTimeClock(seconds));
+    const power = new PowerRegisters(
+      () => this.#end({ kind: 'poweroff' }),
+      () => this.#restart(),
+    );
+    ports.add(Port.power, PowerRegister.size, power);
+  }
+
+  /** What a processor finds at its APIC's address: aligned words are the catalogue's operations. */
+  #apicWindow(index: number): MmioDevice {
+    return {
+      read: (offset, bytes) => {
+        const value = this.operations.apic.apicRead(index, offset & ~3) >>> ((offset & 3) * 8);
+        return bytes === 4 ? value : value & (2 ** (bytes * 8) - 1);
+      },
+      write: (offset, bytes, value) => {
+        if (bytes === 4) this.operations.apic.apicWrite(index, offset, value);
+      },
+    };
+  }
+
+  // Ends
+
+  #end(state: DomainState): void {
+    if (this.state.kind !== 'running') return;
+    this.state = state;
+    this.running.processor.kick();
+  }
+
+  /** A kernel that is told to restart at a panic (panic=-1) does so out of panic(): that is a crash, and not a restart. */
+  #restart(): void {
+    const panicked = stackNames(this.running.processor, this.#symbolize).includes('panic');
+    if (panicked) this.crash(this.running, 'the guest reported a crash (kernel panic)');
+    else this.#end({ kind: 'reboot' });
+  }
+
+  /** The domain cannot go on. */
+  crash(vcpu: MicrovmVcpu, reason: string): void {
+    if (this.state.kind !== 'running') return;
+    this.#end({ kind: 'crash', reason });
+    this.#crashed = vcpu;
+  }
+
+  // Console
+
+  type(bytes: Uint8Array): void {
+    this.#serial.type(bytes);
+    this.onWork();
+  }
+
+  // Time and turns
+
+  /** When a timer fires; Infinity for never. System time in nanoseconds. */
+  nextDeadline(): number {
+    let next = NEVER;
+    for (const { apic } of this.vcpus) next = Math.min(next, apic.deadline);
+    return next;
+  }
+
+  get idle(): boolean {
+    return this.vcpus.every((vcpu) => vcpu.isIdle);
+  }
+
+  millisecondsToDeadline(): number {
+    const deadline = this.nextDeadline();
+    if (this.clock instanceof VirtualClock) return deadline === NEVER ? NEVER : 0;
+    return Math.max(0, (deadline - this.clock.now()) / 1e6);
+  }
+
+  catchUp(): void {
+    if (this.idle && this.clock instanceof VirtualClock) this.clock.advanceTo(this.nextDeadline());
+    const now = this.clock.now();
+    for (const { apic } of this.vcpus) if (apic.deadline <= now) apic.expire(now);
+  }
+
+  turn(): void {
+    this.catchUp();
+    const count = this.vcpus.length;
+    for (let position = 0; position < count && this.state.kind === 'running'; position++) {
+      const vcpu = this.vcpus[(this.#nextVcpu + position) % count] as MicrovmVcpu;
+      if (vcpu.isIdle) continue;
+      try {
+        this.#execution.run(vcpu, TURN);
+      } catch (error) {
+        if (!(error instanceof DomainCrash)) throw error;
+        this.crash(vcpu, error.message);
+      }
+    }
+    this.#nextVcpu = (this.#nextVcpu + 1) % count;
+    this.#serial.flush();
+    if (this.state.kind !== 'running') this.#flushTrace();
+  }
+
+  services(vcpu: MicrovmVcpu): SystemServices {
+    const { index, state } = vcpu;
+    this.#services[index] ??= {
+      timeStamp: (out) => this.operations.cpu.readTsc(index, out),
+      timeStampAuxiliary: () => state.timeStampAuxiliary,
+      random: this.#random,
+      paused: () => {
+        if (this.vcpus.length > 1) this.#execution.yield();
+      },
+    };
+    return this.#services[index];
+  }
+
+  /** Instructions completed by all virtual processors. */
+  get instructions(): number {
+    return this.vcpus.reduce((sum, { processor }) => sum + processor.instructions, 0);
+  }
+
+  // For its user
+
+  figures(wallSeconds: number): object {
+    this.#wallSeconds = wallSeconds;
+    return this.statistics.report();
+  }
+
+  crashReport(): string {
+    const vcpu = this.#crashed;
+    if (!vcpu || this.state.kind !== 'crash') return '';
+    const { index, processor, state } = vcpu;
+    const crash = { reason: this.state.reason, domain: `guest ${this.id}`, vcpu: index, cr3: state.cr3 };
+    return crashReport(processor, crash, this.#symbolize);
+  }
+
+  destroy(): void {
+    this.#flushTrace();
+    for (const { processor } of this.vcpus) this.group.release(processor);
+    this.paging.destroy();
+  }
+}

@@ -1,0 +1,26 @@
+import type { CpuidResult } from '../cpu/cpuid.ts';
+import type { MicrovmVcpu } from './vcpu.ts';
+
+/**
+ * What distinguishes the interfaces of a microVM: how a guest recognises the host, and what it may ask of it beyond what a
+ * machine has. `native` adds next to nothing; `kvm` has leaves, registers and hypercalls of its own.
+ */
+export interface MicrovmInterface {
+  cpuid(leaf: number, subleaf: number, vcpu: number): CpuidResult;
+  /** False when the register is none of the interface's. */
+  readMsr(vcpu: MicrovmVcpu, register: number, out: Uint32Array): boolean;
+  /** Undefined when the register is none of the interface's, false for a value that it cannot have. */
+  writeMsr(vcpu: MicrovmVcpu, register: number, low: number, high: number): boolean | undefined;
+  /** VMCALL from the kernel; false when there are no hypercalls. Registers hold the arguments and take the result. */
+  hypercall(vcpu: MicrovmVcpu): boolean;
+  /** The turn of a virtual processor begins. */
+  resume(vcpu: MicrovmVcpu): void;
+  /** Its turn is over. */
+  suspend(vcpu: MicrovmVcpu): void;
+  /** Pending interrupts are about to be looked at: what the guest left in memory for the APIC is carried out. */
+  refresh(vcpu: MicrovmVcpu): void;
+  /** An interrupt is about to be delivered; the APIC has taken it into service. */
+  acknowledged(vcpu: MicrovmVcpu, vector: number): void;
+  /** The processor goes back to its state after a reset. */
+  reset(vcpu: MicrovmVcpu): void;
+}

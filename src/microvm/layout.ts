@@ -1,0 +1,47 @@
+/**
+ * The microVM: what a guest of the kvm and native interfaces finds itself on. A PC without a PC's past: RAM, APICs, one
+ * serial port, a clock with the date, virtio devices; no BIOS, PIC, PIT, PCI or VGA. This file is its map.
+ *
+ *     0000 0500  GDT for the entry
+ *     0000 7000  boot parameters (the "zero page")
+ *     0000 9000  page tables for the entry: the lowest 4 GiB, as they are
+ *     0002 0000  command line
+ *     0009 fc00  reserved, as on every PC
+ *     000e 0000  ACPI tables
+ *     0010 0000  RAM; the kernel where its ELF segments want to be, the initrd at the end
+ *     e000 0000  end of what can be RAM
+ *     feb0 0000  virtio devices, a page each
+ *     fec0 0000  I/O APIC
+ *     fee0 0000  local APIC, each processor its own
+ */
+export const enum Physical {
+  descriptorTable = 0x500,
+  bootParameters = 0x7000,
+  pageTables = 0x9000,
+  commandLine = 0x2_0000,
+  lowEnd = 0x9_fc00,
+  acpi = 0xe_0000,
+  highStart = 0x10_0000,
+  virtio = 0xfeb0_0000,
+  ioApic = 0xfec0_0000,
+  localApic = 0xfee0_0000,
+}
+
+/** I/O ports. */
+export const enum Port {
+  realTimeClock = 0x70,
+  delay = 0x80,
+  serial = 0x3f8,
+  power = 0x600,
+}
+
+/** Pins of the I/O APIC. */
+export const enum Pin {
+  serial = 4,
+  /** The first virtio device; the others follow. */
+  virtio = 5,
+}
+
+/** Bytes of a device's registers. */
+export const PORT_COUNT = { realTimeClock: 2, serial: 8 } as const;
+export const WINDOW_BYTES = 0x1000;

@@ -1,0 +1,184 @@
+import { type AcpiDevice, createAcpiTables } from '../boot/acpi.ts';
+import { encodeBootParameters, type MemoryRegion, RegionType } from '../boot/boot-parameters.ts';
+import { InputError } from '../boot/input-error.ts';
+import type { KernelImage } from '../boot/kernel.ts';
+import { PowerRegister, RESET_VALUE, SLEEP_TYPE_OFF } from '../devices/pc/power.ts';
+import type { HostMemory } from '../memory/host-memory.ts';
+import type { NestedPaging } from '../paging/nested/nested-paging.ts';
+import { type GuestPhysical, type GuestVirtual, PAGE_SIZE } from '../x86/brand.ts';
+import { Pte } from '../x86/registers.ts';
+import { Physical, Pin, PORT_COUNT, Port } from './layout.ts';
+
+/**
+ * Puts kernel, initrd, tables and parameters into the memory of a guest that does not run yet, as a boot loader does that
+ * uses the kernel's 64-bit entry (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol"; abi/boot.md §5).
+ */
+export interface LoadOptions {
+  readonly kernel: KernelImage;
+  readonly initrd: Uint8Array;
+  readonly commandLine: string;
+  readonly pages: number;
+  readonly processors: number;
+  readonly devices: readonly AcpiDevice[];
+}
+
+/** What the first processor begins with. */
+export interface Entry {
+  readonly rip: GuestVirtual;
+  /** For CR3. */
+  readonly root: number;
+  readonly gdtLimit: number;
+}
+
+/** Selectors of the entry's GDT, which the boot protocol fixes. */
+export const enum EntrySelector {
+  code = 0x10,
+  data = 0x18,
+}
+
+/** Null, unused, flat 64-bit code, flat data; low and high halves. */
+export const ENTRY_DESCRIPTORS = [0, 0, 0, 0, 0xffff, 0x00af_9b00, 0xffff, 0x00cf_9300] as const;
+
+const LONGEST_COMMAND_LINE = 2047;
+const GIBIBYTES = 4;
+const ENTRIES = 512;
+const LARGE_PAGE = 2 << 20;
+const TABLE = Pte.present | Pte.writable;
+
+/** @throws InputError when the kernel is not for 64 bits or does not fit */
+export function loadGuest(paging: NestedPaging, host: HostMemory, options: LoadOptions): Entry {
+  const { kernel, initrd, pages } = options;
+  if (kernel.bits !== 64) {
+    throw new InputError('the kernel is a 32-bit one; the interfaces kvm and native take 64-bit kernels');
+  }
+  const image = new PhysicalImage(paging, host);
+  const end = pages * PAGE_SIZE;
+  let kernelEnd: number = Physical.highStart;
+  for (const segment of kernel.segments) {
+    if (segment.memsz === 0) continue;
+    image.write(segment.paddr, segment.data);
+    kernelEnd = Math.max(kernelEnd, segment.paddr + segment.memsz);
+  }
+  const initrdAddress = Math.floor((end - initrd.length) / PAGE_SIZE) * PAGE_SIZE;
+  if (initrdAddress < kernelEnd)
+    throw new InputError('kernel and initrd do not fit into the memory of the guest; raise --memory');
+  image.write(initrdAddress, initrd);
+
+  const commandLine = new TextEncoder().encode(`${options.commandLine}\0`);
+  if (commandLine.length > LONGEST_COMMAND_LINE + 1) {
+    throw new InputError(
+      `the command line has ${commandLine.length - 1} bytes, and a kernel takes at most ${LONGEST_COMMAND_LINE}`,
+    );
+  }
+  image.write(Physical.commandLine, commandLine);
+  image.write(
+    Physical.acpi,
+    createAcpiTables({
+      address: Physical.acpi,
+      processors: options.processors,
+      localApic: Physical.localApic,
+      ioApic: { identifier: options.processors, address: Physical.ioApic },
+      power: {
+        control: Port.power + PowerRegister.sleepControl,
+        status: Port.power + PowerRegister.sleepStatus,
+        reset: Port.power + PowerRegister.reset,
+      },
+      resetValue: RESET_VALUE,
+      sleepTypeOff: SLEEP_TYPE_OFF,
+      devices: [...BUILT_IN, ...options.devices],
+    }),
+  );
+  image.write(
+    Physical.bootParameters,
+    encodeBootParameters({
+      header: kernel.setupHeader,
+      commandLine: Physical.commandLine,
+      initrd: { address: initrd.length === 0 ? 0 : initrdAddress, bytes: initrd.length },
+      rsdp: Physical.acpi,
+      regions: memoryMap(end),
+    }),
+  );
+  ENTRY_DESCRIPTORS.forEach((half, index) => {
+    image.word(Physical.descriptorTable + index * 4, half);
+  });
+  writePageTables(image);
+  return {
+    rip: Number(kernel.entry) as GuestVirtual,
+    root: Physical.pageTables,
+    gdtLimit: ENTRY_DESCRIPTORS.length * 4 - 1,
+  };
+}
+
+const BUILT_IN: readonly AcpiDevice[] = [
+  {
+    name: 'COM1',
+    identifier: 'PNP0501',
+    unique: 1,
+    ports: { first: Port.serial, count: PORT_COUNT.serial },
+    interrupt: { line: Pin.serial, edgeTriggered: true },
+  },
+  {
+    name: 'RTC',
+    identifier: 'PNP0B00',
+    unique: 1,
+    ports: { first: Port.realTimeClock, count: PORT_COUNT.realTimeClock },
+  },
+];
+
+function memoryMap(end: number): MemoryRegion[] {
+  const region = (start: number, to: number, type: RegionType): MemoryRegion => ({ start, bytes: to - start, type });
+  return [
+    region(0, Physical.lowEnd, RegionType.ram),
+    region(Physical.lowEnd, 0xa_0000, RegionType.reserved),
+    region(Physical.acpi, Physical.highStart, RegionType.acpi),
+    region(Physical.highStart, end, RegionType.ram),
+  ];
+}
+
+/** Maps the lowest 4 GiB one to one, with pages of 2 MiB. */
+function writePageTables(image: PhysicalImage): void {
+  const level3 = Physical.pageTables + PAGE_SIZE;
+  const level2 = level3 + PAGE_SIZE;
+  image.word(Physical.pageTables, level3 | TABLE);
+  for (let table = 0; table < GIBIBYTES; table++) {
+    image.word(level3 + table * 8, (level2 + table * PAGE_SIZE) | TABLE);
+    for (let entry = 0; entry < ENTRIES; entry++) {
+      const page = (table * ENTRIES + entry) * LARGE_PAGE;
+      image.word(level2 + table * PAGE_SIZE + entry * 8, (page | TABLE | Pte.large) >>> 0);
+    }
+  }
+}
+
+/** RAM of a guest that does not run yet. */
+class PhysicalImage {
+  readonly #paging: NestedPaging;
+  readonly #host: HostMemory;
+
+  constructor(paging: NestedPaging, host: HostMemory) {
+    this.#paging = paging;
+    this.#host = host;
+  }
+
+  #addressOf(physical: number): number {
+    const address = this.#paging.addressOf(physical as GuestPhysical);
+    if (address < 0) {
+      throw new InputError(
+        `the kernel asks for memory at ${physical >> 20}M, which the guest does not have; raise --memory`,
+      );
+    }
+    return address;
+  }
+
+  write(physical: number, bytes: Uint8Array): void {
+    for (let done = 0; done < bytes.length; ) {
+      const room = PAGE_SIZE - ((physical + done) % PAGE_SIZE);
+      const piece = bytes.subarray(done, done + room);
+      this.#host.u8.set(piece, this.#addressOf(physical + done));
+      done += piece.length;
+    }
+  }
+
+  word(physical: number, value: number): void {
+    this.#host.view.setUint32(this.#addressOf(physical), value, true);
+  }
+}

@@ -1,0 +1,80 @@
+import {
+  readDebugRegister,
+  writeCr0,
+  writeCr3,
+  writeCr4,
+  writeDebugRegister,
+} from '../cpu/protection/control-registers.ts';
+import type { Implementation } from '../ops/catalogue.ts';
+import type { OperationsOf } from '../ops/dispatch.ts';
+import { highWord, lowWord, PAGE_SIZE, type Pfn } from '../x86/brand.ts';
+import { Cr0 } from '../x86/registers.ts';
+import type { MicrovmDomain } from './domain.ts';
+import { readMsr, writeMsr } from './msr.ts';
+import type { MicrovmVcpu } from './vcpu.ts';
+
+/**
+ * The catalogue's operations as a guest of a microVM reaches them: by the instructions that a kernel on hardware uses.
+ * What generated code does by itself (interrupt flag, SWAPGS, writes of page tables) is no operation here.
+ */
+
+/** Refused: the guest gets #GP. */
+const REFUSED = -1;
+
+const status = (accepted: boolean): number => (accepted ? 0 : REFUSED);
+
+export function implementOperations(domain: MicrovmDomain) {
+  const { vcpus } = domain;
+  const vcpuAt = (index: number) => vcpus[index] as MicrovmVcpu; // operations are called for vCPUs that exist
+
+  const stop = (vcpu: number): void => {
+    vcpuAt(vcpu).halted = true;
+  };
+
+  return {
+    irq: {
+      safeHalt: stop,
+      halt: stop,
+    },
+
+    cpu: {
+      getDebugreg: (vcpu, register, out) => readDebugRegister(vcpuAt(vcpu).state, register, out),
+      setDebugreg: (vcpu, register, low, high) => status(writeDebugRegister(vcpuAt(vcpu).state, register, low, high)),
+      clts(vcpu) {
+        const { processor } = vcpuAt(vcpu);
+        processor.cr0 = (processor.cr0 & ~Cr0.taskSwitched) >>> 0;
+      },
+      readCr0: (vcpu) => vcpuAt(vcpu).processor.cr0,
+      writeCr0: (vcpu, value) => status(writeCr0(vcpuAt(vcpu).state, value, 0)),
+      readCr4: (vcpu) => vcpuAt(vcpu).processor.cr4,
+      writeCr4: (vcpu, value) => status(writeCr4(vcpuAt(vcpu).state, value, 0)),
+      wbinvd: () => {},
+      ioDelay: () => {},
+      cpuid: (vcpu, leaf, subleaf, out) => out.set(domain.interface.cpuid(leaf, subleaf, vcpu)),
+      readMsr: (vcpu, register, out) => status(readMsr(domain, vcpuAt(vcpu), register, out)),
+      writeMsr: (vcpu, register, low, high) => status(writeMsr(domain, vcpuAt(vcpu), register, low, high)),
+      readTsc(_vcpu, out) {
+        const tsc = domain.clock.tsc();
+        out[0] = lowWord(tsc);
+        out[1] = highWord(tsc);
+      },
+    },
+
+    apic: {
+      apicWrite: (vcpu, register, value) => vcpuAt(vcpu).apic.write(register, 4, value),
+      apicRead: (vcpu, register) => vcpuAt(vcpu).apic.read(register) >>> 0,
+    },
+
+    mmu: {
+      readCr2: (vcpu) => vcpuAt(vcpu).processor.cr2,
+      writeCr2(vcpu, address) {
+        vcpuAt(vcpu).processor.cr2 = address;
+      },
+      readCr3: (vcpu) => Math.floor(vcpuAt(vcpu).state.cr3 / PAGE_SIZE) as Pfn,
+      writeCr3: (vcpu, root) => status(writeCr3(vcpuAt(vcpu).state, root * PAGE_SIZE)),
+      flushTlbSingle: (vcpu, address) => vcpuAt(vcpu).processor.invalidatePage(address),
+    },
+  } satisfies Implementation<Pfn>;
+}
+
+export type MicrovmOperations = OperationsOf<ReturnType<typeof implementOperations>>;

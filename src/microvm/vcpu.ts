@@ -1,0 +1,146 @@
+import { SIGNATURE } from '../cpu/cpuid.ts';
+import { SegmentRegister } from '../cpu/decode/instruction.ts';
+import type { Processor } from '../cpu/processor.ts';
+import type { Descriptor } from '../cpu/processor-api.ts';
+import { SystemState } from '../cpu/protection/system-state.ts';
+import type { TableFormat, Translation } from '../cpu/translation.ts';
+import type { ApicBus } from '../devices/pc/apic-bus.ts';
+import { type ApicProcessor, LocalApic } from '../devices/pc/local-apic.ts';
+import { type GuestVirtual, PAGE_SHIFT } from '../x86/brand.ts';
+import { Cr0, Cr4, Efer, Flag, Register } from '../x86/registers.ts';
+import { Physical } from './layout.ts';
+import { ENTRY_DESCRIPTORS, type Entry, EntrySelector } from './loader.ts';
+
+/** CR0 after reset (SDM vol. 3A, table 10-1). */
+const CR0_RESET = (Cr0.cacheDisable | Cr0.notWriteThrough | Cr0.extensionType) >>> 0;
+
+const ALL_SEGMENTS = [
+  SegmentRegister.es,
+  SegmentRegister.cs,
+  SegmentRegister.ss,
+  SegmentRegister.ds,
+  SegmentRegister.fs,
+  SegmentRegister.gs,
+] as const;
+
+/** Present, accessed, 64 KiB: a segment of real mode. */
+const REAL_DATA = 0x9300;
+const REAL_CODE = 0x9b00;
+
+function realSegment(base: number, type: number): Descriptor {
+  return { low: (((base & 0xffff) << 16) | 0xffff) >>> 0, high: (((base >>> 16) & 0xff) | type) >>> 0 };
+}
+
+export interface MicrovmVcpuOptions {
+  readonly index: number;
+  readonly processor: Processor;
+  readonly translations: Readonly<Record<TableFormat, Translation>>;
+  readonly apicBus: ApicBus;
+  /** System time in nanoseconds, which is also the time-stamp counter. */
+  readonly now: () => number;
+  readonly onReset: (vcpu: MicrovmVcpu) => void;
+}
+
+/** One virtual processor of a microVM, with its interrupt controller. */
+export class MicrovmVcpu implements ApicProcessor {
+  readonly index: number;
+  readonly processor: Processor;
+  readonly state: SystemState;
+  readonly apic: LocalApic;
+  /** HLT was executed, and nothing has come since. */
+  halted = false;
+  /** After INIT, or from the start: a message tells where to begin. */
+  waitsForStartUp = true;
+  nonMaskablePending = false;
+  /** From the delivery of an NMI to the next IRET. */
+  inNonMaskable = false;
+  readonly #onReset: (vcpu: MicrovmVcpu) => void;
+
+  constructor(options: MicrovmVcpuOptions) {
+    this.index = options.index;
+    this.processor = options.processor;
+    this.state = new SystemState(options.processor, options.translations);
+    this.apic = new LocalApic(options.index, options.apicBus, this, options.now);
+    this.#onReset = options.onReset;
+    this.#resetRegisters();
+  }
+
+  /** Whether it has nothing to execute. */
+  get isIdle(): boolean {
+    return this.waitsForStartUp || (this.halted && !this.#wakes);
+  }
+
+  get interruptsOn(): boolean {
+    return (this.processor.flags & Flag.interrupt) !== 0;
+  }
+
+  get #wakes(): boolean {
+    return (this.nonMaskablePending && !this.inNonMaskable) || (this.interruptsOn && this.apic.pending >= 0);
+  }
+
+  // What the APIC asks for
+
+  attend(): void {
+    this.processor.kick();
+  }
+
+  nonMaskable(): void {
+    this.nonMaskablePending = true;
+    this.processor.kick();
+  }
+
+  reset(): void {
+    this.#resetRegisters();
+    this.halted = false;
+    this.waitsForStartUp = true;
+    this.nonMaskablePending = false;
+    this.inNonMaskable = false;
+    this.processor.kick();
+    this.#onReset(this);
+  }
+
+  startUp(page: number): void {
+    if (!this.waitsForStartUp) return;
+    this.waitsForStartUp = false;
+    const { processor } = this;
+    processor.loadSegment(SegmentRegister.cs, page << 8, realSegment(page << PAGE_SHIFT, REAL_CODE));
+    processor.rip = 0 as GuestVirtual;
+  }
+
+  #resetRegisters(): void {
+    const { processor, state } = this;
+    for (let register = 0; register < 16; register++) processor.set(register as Register, 0, 0);
+    processor.set(Register.rdx, SIGNATURE, 0);
+    processor.flags = Flag.reserved;
+    processor.efer = 0;
+    processor.cr4 = 0;
+    processor.cr0 = CR0_RESET;
+    state.reset();
+    for (const segment of ALL_SEGMENTS) {
+      processor.loadSegment(segment, 0, realSegment(0, segment === SegmentRegister.cs ? REAL_CODE : REAL_DATA));
+    }
+    processor.userMode = false;
+  }
+
+  /** Begins in 64-bit mode with paging, as a boot loader leaves the first processor. */
+  enter(entry: Entry): void {
+    const { processor, state } = this;
+    this.waitsForStartUp = false;
+    processor.cr4 = Cr4.physicalAddressExtension;
+    processor.efer = Efer.longModeEnable | Efer.longModeActive;
+    processor.cr0 = (Cr0.protection | Cr0.extensionType | Cr0.paging) >>> 0;
+    state.cr3 = entry.root;
+    state.usePaging();
+    state.gdt.base = Physical.descriptorTable as number as GuestVirtual;
+    state.gdt.limit = entry.gdtLimit;
+    const load = (segment: SegmentRegister, selector: EntrySelector) => {
+      const [low = 0, high = 0] = ENTRY_DESCRIPTORS.slice(selector / 4, selector / 4 + 2);
+      processor.loadSegment(segment, selector, { low, high });
+    };
+    for (const segment of ALL_SEGMENTS) {
+      load(segment, segment === SegmentRegister.cs ? EntrySelector.code : EntrySelector.data);
+    }
+    processor.rip = entry.rip;
+    processor.setValue(Register.rsi, Physical.bootParameters);
+  }
+}
