@@ -31,6 +31,7 @@ import {
   zeroExtend,
 } from '../wasm/expression.ts';
 import type { Context, Semantics } from './context.ts';
+import { sizeOf } from './operand-size.ts';
 
 const CF = 0x1;
 const _AF = 0x10;
@@ -38,11 +39,6 @@ const ZF = 0x40;
 const OF = 0x800;
 const RAX = 0;
 const RDX = 2;
-
-/** The size of the destination, which is the size of the operation. */
-function sizeOf(c: Context): number {
-  return c.shape.operands[0]?.size ?? c.shape.operandSize;
-}
 
 function bit(value: I32, mask: number): I64 {
   return select(value, i64(mask), i64(0));

@@ -24,14 +24,11 @@ import {
   zeroExtend,
 } from '../wasm/expression.ts';
 import type { Context, Semantics } from './context.ts';
+import { sizeOf, sizeShift } from './operand-size.ts';
 
 const CF = 1n;
 const OF = 0x800n;
 const OF_SHIFT = 11;
-
-function sizeOf(c: Context): number {
-  return c.shape.operands[0]?.size ?? c.shape.operandSize;
-}
 
 /** The count, masked as processors do: 6 bits for 64-bit operands, 5 for all others. */
 function countOf(c: Context, operand: number, size: number): I64 {
@@ -242,17 +239,14 @@ const bitTest =
       else setCarry(c.let(c.read(0)));
       return;
     }
-    const displacement = mulSize(shrS(index, i64(width === 64 ? 6 : width === 32 ? 5 : 4)), size);
+    // Whole words to the bit, in bytes.
+    const displacement = shl(shrS(index, i64(sizeShift(size) + 3)), i64(sizeShift(size)));
     const offset = add(c.effectiveOffset(), displacement);
     const masked = c.shape.addressSize === 8 ? offset : zeroExtend(offset, c.shape.addressSize);
     const address = c.let(c.linear(masked, size, change !== null));
     if (change) c.updateAt(size, address, compute, setCarry);
     else setCarry(c.let(c.load(size, address)));
   };
-
-function mulSize(value: I64, size: number): I64 {
-  return shl(value, i64(size === 8 ? 3 : size === 4 ? 2 : 1));
-}
 
 export const INTEGER_SHIFT: readonly (readonly [string, Semantics])[] = [
   ['shl', shiftLeft],

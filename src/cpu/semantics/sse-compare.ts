@@ -43,8 +43,9 @@ import { immediateByte, requireSse } from './vector-support.ts';
  * Comparisons of numbers that are neither NaNs nor denormals raise no flag and do not depend on MXCSR.
  */
 
-const scalarExtreme =
-  (wanted: 'min' | 'max', width: Width, operation: SseOperation): Semantics =>
+/** Computes one lane from that of operands 0 and 1 when both are ordinary numbers, and leaves all others to the exact unit. */
+const scalarOfTwo =
+  (width: Width, operation: SseOperation, compute: (c: Context, target: I32, a: Float, b: Float) => void): Semantics =>
   (c) => {
     requireSse(c);
     const target = c.let(c.operandPointer(0));
@@ -54,15 +55,15 @@ const scalarExtreme =
       ({ require }) => {
         const a = c.let(loadFloat(width, target));
         require(and(isOrdinary(width, a), isOrdinary(width, b)));
-        const first = wanted === 'min' ? float.floatLt(a, b) : float.floatGt(a, b);
-        c.fn.store(storeFloat(width, target, select(first, a, b)));
+        compute(c, target, a, b);
       },
       () => computeExactly(c, operation, b),
     );
   };
 
-const packedExtreme =
-  (wanted: 'min' | 'max', width: Width, operation: SseOperation): Semantics =>
+/** As `scalarOfTwo` for all lanes of a register. */
+const packedOfTwo =
+  (width: Width, operation: SseOperation, compute: (c: Context, a: V128, b: V128) => V128): Semantics =>
   (c) => {
     requireSse(c);
     const b = c.let(c.read128(1));
@@ -70,17 +71,24 @@ const packedExtreme =
       c,
       ({ require }) => {
         const a = c.let(c.read128(0));
-        requireOrdinaryLanes(require, width, a, b);
-        const first = wanted === 'min' ? LANES[width].lt(a, b) : LANES[width].lt(b, a);
-        c.write128(0, simd.bitSelect(a, b, first));
+        require(LANES[width].allTrue(simd.andV128(ordinaryLanes(width, a), ordinaryLanes(width, b))));
+        c.write128(0, compute(c, a, b));
       },
       () => computeExactly(c, operation, b),
     );
   };
 
-function requireOrdinaryLanes(require: (condition: I32) => void, width: Width, a: V128, b: V128): void {
-  require(LANES[width].allTrue(simd.andV128(ordinaryLanes(width, a), ordinaryLanes(width, b))));
-}
+const scalarExtreme = (wanted: 'min' | 'max', width: Width, operation: SseOperation): Semantics =>
+  scalarOfTwo(width, operation, (c, target, a, b) => {
+    const first = wanted === 'min' ? float.floatLt(a, b) : float.floatGt(a, b);
+    c.fn.store(storeFloat(width, target, select(first, a, b)));
+  });
+
+const packedExtreme = (wanted: 'min' | 'max', width: Width, operation: SseOperation): Semantics =>
+  packedOfTwo(width, operation, (_c, a, b) => {
+    const first = wanted === 'min' ? LANES[width].lt(a, b) : LANES[width].lt(b, a);
+    return simd.bitSelect(a, b, first);
+  });
 
 /**
  * Predicates EQ, LT, LE, UNORD, NEQ, NLT, NLE, ORD that hold when a is below, equal to or above b: bit p for
@@ -90,52 +98,28 @@ const HOLDS_BELOW = 0b1001_0110;
 const HOLDS_EQUAL = 0b1010_0101;
 const HOLDS_ABOVE = 0b1111_0000;
 
-const scalarCompare =
-  (width: Width, operation: SseOperation): Semantics =>
-  (c) => {
-    requireSse(c);
-    const target = c.let(c.operandPointer(0));
-    const b = readScalar(c, 1, width);
-    quickOrExact(
-      c,
-      ({ require }) => {
-        const a = c.let(loadFloat(width, target));
-        require(and(isOrdinary(width, a), isOrdinary(width, b)));
-        const predicates = select(
-          float.floatLt(a, b),
-          i32(HOLDS_BELOW),
-          select(float.floatEq(a, b), i32(HOLDS_EQUAL), i32(HOLDS_ABOVE)),
-        );
-        const holds = and(shrU(predicates, and(immediateByte(c), i32(7))), i32(1));
-        c.fn.store(storeInteger(width, target, extendS(sub(i32(0), holds))));
-      },
-      () => computeExactly(c, operation, b),
+const scalarCompare = (width: Width, operation: SseOperation): Semantics =>
+  scalarOfTwo(width, operation, (c, target, a, b) => {
+    const predicates = select(
+      float.floatLt(a, b),
+      i32(HOLDS_BELOW),
+      select(float.floatEq(a, b), i32(HOLDS_EQUAL), i32(HOLDS_ABOVE)),
     );
-  };
+    const holds = and(shrU(predicates, predicateOf(c)), i32(1));
+    c.fn.store(storeInteger(width, target, extendS(sub(i32(0), holds))));
+  });
 
-const packedCompare =
-  (width: Width, operation: SseOperation): Semantics =>
-  (c) => {
-    requireSse(c);
-    const b = c.let(c.read128(1));
-    quickOrExact(
-      c,
-      ({ require }) => {
-        const a = c.let(c.read128(0));
-        requireOrdinaryLanes(require, width, a, b);
-        // A bit of the immediate, as a mask over all lanes.
-        const predicate = c.let(immediateByte(c));
-        const when = (mask: number) =>
-          simd.i32x4Splat(sub(i32(0), and(shrU(i32(mask), predicate7(predicate)), i32(1))));
-        const below = simd.andV128(LANES[width].lt(a, b), when(HOLDS_BELOW ^ HOLDS_ABOVE));
-        const equal = simd.andV128(LANES[width].eq(a, b), when(HOLDS_EQUAL ^ HOLDS_ABOVE));
-        c.write128(0, simd.xorV128(when(HOLDS_ABOVE), simd.orV128(below, equal)));
-      },
-      () => computeExactly(c, operation, b),
-    );
-  };
+const packedCompare = (width: Width, operation: SseOperation): Semantics =>
+  packedOfTwo(width, operation, (c, a, b) => {
+    // A bit of the immediate, as a mask over all lanes.
+    const predicate = c.let(predicateOf(c));
+    const when = (mask: number) => simd.i32x4Splat(sub(i32(0), and(shrU(i32(mask), predicate), i32(1))));
+    const below = simd.andV128(LANES[width].lt(a, b), when(HOLDS_BELOW ^ HOLDS_ABOVE));
+    const equal = simd.andV128(LANES[width].eq(a, b), when(HOLDS_EQUAL ^ HOLDS_ABOVE));
+    return simd.xorV128(when(HOLDS_ABOVE), simd.orV128(below, equal));
+  });
 
-const predicate7 = (immediate: I32): I32 => and(immediate, i32(7));
+const predicateOf = (c: Context): I32 => and(immediateByte(c), i32(7));
 
 /** COMISx and UCOMISx: ZF, PF and CF; OF, AF and SF are cleared. */
 const compareFlags =

@@ -27,6 +27,7 @@ import {
   zeroExtend,
 } from '../wasm/expression.ts';
 import type { Context, Semantics } from './context.ts';
+import { sizeShift } from './operand-size.ts';
 
 const RAX = 0;
 const RCX = 1;
@@ -111,8 +112,7 @@ function elementsAt(c: Context, register: number, linear: I64, segment?: Segment
 
 /** Elements that fit between an address and the end of its page. */
 function room(c: Context, address: I64): I64 {
-  const shift = c.shape.operandSize === 1 ? 0 : c.shape.operandSize === 2 ? 1 : c.shape.operandSize === 4 ? 2 : 3;
-  return shrU(sub(i64(4096), and(address, i64(4095))), i64(shift));
+  return shrU(sub(i64(4096), and(address, i64(4095))), i64(sizeShift(c.shape.operandSize)));
 }
 
 function least(c: Context, a: I64, b: I64): I64 {
@@ -122,8 +122,7 @@ function least(c: Context, a: I64, b: I64): I64 {
 }
 
 function bytesOf(c: Context, elements: I64): I32 {
-  const shift = c.shape.operandSize === 1 ? 0 : c.shape.operandSize === 2 ? 1 : c.shape.operandSize === 4 ? 2 : 3;
-  return wrap(shl(elements, i64(shift)));
+  return wrap(shl(elements, i64(sizeShift(c.shape.operandSize))));
 }
 
 const bulkMove: Bulk = (c, count) => {
