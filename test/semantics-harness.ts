@@ -116,7 +116,7 @@ export class Bench {
     emitFlags(flags.builder);
     flags.builder.unreachable();
     const carry = module.function({ parameters: ['i32'], result: 'i32' });
-    emitCarry(carry.builder, flags.index);
+    emitCarry(carry.builder);
     carry.builder.unreachable();
     const { builder: fn } = module.function({ parameters: ['i32', 'i32'], result: 'i32' }, 'handler');
     const shape: Shape = {

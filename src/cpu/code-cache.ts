@@ -20,11 +20,24 @@ export interface Block {
   readonly crossingBytes: number;
 }
 
+/** Generated code that begins at one place; all its bytes are in the frame of that place. */
+export interface Region {
+  readonly place: HostAddress;
+  readonly mode: number;
+  /** Index in the table of regions. */
+  readonly slot: number;
+  /** Instructions that it may execute between two looks at the budget. */
+  readonly slack: number;
+  /** Offsets in the frame, start and end in turn, of the bytes that it was made from. */
+  readonly ranges: readonly number[];
+}
+
 /** Stores into a frame that holds code, without a new block decoded from it, until all its code is dropped. */
 const PATIENCE = 16;
 
 interface FrameCode {
-  blocks: Block[];
+  readonly blocks: Block[];
+  readonly regions: Region[];
   /** Stores that came since a block was last decoded. */
   stores: number;
 }
@@ -42,9 +55,12 @@ export class CodeCache {
   readonly #arenaEnd: number;
   #next: number;
   readonly #blocks = new Map<number, Block>();
+  readonly #regions = new Map<number, Region>();
   readonly #frames = new Map<Frame, FrameCode>();
   /** Told of a frame that gets its first code: from here on no TLB may let stores to it pass unseen. */
   onFirstCode: (frame: Frame) => void = () => {};
+  /** Told of a region that is no longer valid. */
+  onRegionDropped: (region: Region) => void = () => {};
   /** Counts the times everything was dropped: records known from before are gone. */
   generation = 0;
   decodedInstructions = 0;
@@ -85,8 +101,36 @@ export class CodeCache {
     this.#next = block.record + block.records * RecordField.size;
     this.decodedInstructions += block.records;
     this.#blocks.set(this.#key(block.place, block.mode), block);
-    this.#cover(this.#pool.frameAt(block.place), block);
-    if (block.crossing >= 0) this.#cover(block.crossing, block);
+    this.#codeOf(this.#pool.frameAt(block.place)).blocks.push(block);
+    if (block.crossing >= 0) this.#codeOf(block.crossing).blocks.push(block);
+  }
+
+  /** The region that begins at a place. */
+  regionAt(place: HostAddress, mode: number): Region | undefined {
+    return this.#regions.get(this.#key(place, mode));
+  }
+
+  /** Takes a region; the block that begins at its place is to be decoded again, so that it leads there. */
+  addRegion(region: Region): void {
+    this.#regions.set(this.#key(region.place, region.mode), region);
+    this.#codeOf(this.#pool.frameAt(region.place)).regions.push(region);
+    this.#dropAt(region.place, region.mode);
+  }
+
+  dropRegion(region: Region): void {
+    this.#regions.delete(this.#key(region.place, region.mode));
+    const frame = this.#pool.frameAt(region.place);
+    const code = this.#frames.get(frame);
+    const position = code?.regions.indexOf(region) ?? -1;
+    if (position >= 0) code?.regions.splice(position, 1);
+    this.#dropAt(region.place, region.mode);
+    this.#forget(frame);
+    this.onRegionDropped(region);
+  }
+
+  #dropAt(place: HostAddress, mode: number): void {
+    const block = this.find(place, mode);
+    if (block) this.drop(block);
   }
 
   /** Makes the block findable by generated code. */
@@ -103,16 +147,17 @@ export class CodeCache {
     return this.slots + hash * CodeSlot.size;
   }
 
-  #cover(frame: Frame, block: Block): void {
-    const code = this.#frames.get(frame);
-    if (code) {
-      code.blocks.push(block);
-      code.stores = 0;
-    } else {
-      this.#frames.set(frame, { blocks: [block], stores: 0 });
-      this.#marks.set(frame, FrameMark.code);
-      this.onFirstCode(frame);
+  #codeOf(frame: Frame): FrameCode {
+    const known = this.#frames.get(frame);
+    if (known) {
+      known.stores = 0;
+      return known;
     }
+    const code: FrameCode = { blocks: [], regions: [], stores: 0 };
+    this.#frames.set(frame, code);
+    this.#marks.set(frame, FrameMark.code);
+    this.onFirstCode(frame);
+    return code;
   }
 
   /** Whether a frame holds decoded code. */
@@ -132,11 +177,15 @@ export class CodeCache {
       const bytes = home ? block.bytes : block.crossingBytes;
       if (everything || (start < from + bytes && from < start + length)) this.drop(block);
     }
+    for (const region of code.regions.slice()) {
+      if (everything || overlaps(region.ranges, offset, offset + length)) this.dropRegion(region);
+    }
   }
 
   /** All decoded code of a frame goes. */
   dropFrame(frame: Frame): void {
     for (const block of this.#frames.get(frame)?.blocks.slice() ?? []) this.drop(block);
+    for (const region of this.#frames.get(frame)?.regions.slice() ?? []) this.dropRegion(region);
   }
 
   /** Every record of the block sends its reader back to look up the code again; links to it stay harmless. */
@@ -157,19 +206,37 @@ export class CodeCache {
     if (!code) return;
     const position = code.blocks.indexOf(block);
     if (position >= 0) code.blocks.splice(position, 1);
-    if (code.blocks.length === 0) {
-      this.#frames.delete(frame);
-      this.#marks.clear(frame, FrameMark.code);
-    }
+    this.#forget(frame);
   }
 
-  /** Nothing that was decoded is left. No record may be in use: only called while a new block is looked up. */
+  /** A frame without code needs no mark. */
+  #forget(frame: Frame): void {
+    const code = this.#frames.get(frame);
+    if (!code || code.blocks.length > 0 || code.regions.length > 0) return;
+    this.#frames.delete(frame);
+    this.#marks.clear(frame, FrameMark.code);
+  }
+
+  /**
+   * Nothing that was decoded is left; regions stay, the blocks in front of them are decoded again. No record may be in
+   * use: only called while a new block is looked up.
+   */
   dropAll(): void {
-    for (const frame of this.#frames.keys()) this.#marks.clear(frame, FrameMark.code);
-    this.#frames.clear();
+    for (const [frame, code] of this.#frames) {
+      code.blocks.length = 0;
+      this.#forget(frame);
+    }
     this.#blocks.clear();
     this.#memory.u32.fill(0, this.slots >> 2, (this.slots + (CodeSlot.size << CODE_SLOTS_SHIFT)) >> 2);
     this.#next = this.#arena;
     this.generation++;
   }
+}
+
+/** Whether any of the ranges has bytes in common with start … end. */
+function overlaps(ranges: readonly number[], start: number, end: number): boolean {
+  for (let index = 0; index < ranges.length; index += 2) {
+    if (start < (ranges[index + 1] as number) && (ranges[index] as number) < end) return true;
+  }
+  return false;
 }

@@ -24,9 +24,10 @@ import {
   writeRecord,
   writeSegment,
 } from './interpreter/record-builder.ts';
+import { Answer, DEFAULT_JIT, Jit, type JitOptions } from './jit/jit.ts';
 import { type HostParts, MemoryUnit } from './memory-unit.ts';
 import type { Descriptor, DescriptorSource, ProcessorApi } from './processor-api.ts';
-import type { Shape } from './semantics/context.ts';
+import type { Semantics, Shape } from './semantics/context.ts';
 import { SYSTEM_OPERATIONS } from './semantics/control.ts';
 import { HOT_SHAPES } from './semantics/hot-shapes.ts';
 import { SEMANTICS } from './semantics/index.ts';
@@ -42,6 +43,12 @@ const SYSTEM: ReadonlySet<string> = new Set(SYSTEM_OPERATIONS);
 /** DR6.BS. */
 const DR6_SINGLE_STEP = 0x4000;
 
+/** Executions of a block that are as good as unlimited. */
+const NEVER = 0x7fff_ffff;
+
+/** What is not defined has no other meaning than #UD. */
+const meaningOf = (operation: string): Semantics => SEMANTICS.get(operation) ?? (SEMANTICS.get('ud2') as Semantics);
+
 export interface ProcessorGroupOptions {
   /** Entries of each TLB, a power of two. */
   readonly tlbEntries?: number;
@@ -51,6 +58,8 @@ export interface ProcessorGroupOptions {
   readonly codeBytes?: number;
   /** Shapes whose handlers are inlined (semantics/hot-shapes.ts); none of them changes what a guest sees. */
   readonly hotShapes?: readonly string[];
+  /** Regions of generated code (jit/jit.ts); none of this changes what a guest sees. */
+  readonly jit?: Partial<JitOptions>;
   /** Counts executions by shape, with no shape inlined; see `profile`. */
   readonly profile?: boolean;
 }
@@ -59,6 +68,7 @@ export interface ProcessorGroupOptions {
 export class ProcessorGroup implements FrameInvalidator {
   readonly parts: HostParts;
   readonly interpreter: Interpreter;
+  readonly jit: Jit | undefined;
   readonly x87: X87Unit;
   readonly processors: Processor[] = [];
   readonly #byState = new Map<number, Processor>();
@@ -87,6 +97,7 @@ export class ProcessorGroup implements FrameInvalidator {
       updateCommit: (state) => at(state).memory.updateCommit(),
       probeWrite: (state, bytes) => at(state).memory.probeWrite(bytes),
       lookup: (state, from) => at(state).lookup(from),
+      hot: (state, record) => at(state).hot(record),
       segmentCheck: (state, segment, access) => at(state).segmentCheck(segment, access),
       divide: (state, signed) => at(state).divide(signed !== 0),
       sse: (state, operation, destination, a, b, immediate) => {
@@ -98,6 +109,7 @@ export class ProcessorGroup implements FrameInvalidator {
       helper: (state, operation) => helpers(state, operation),
     };
     this.#profile = options.profile ? memory.reserve(HANDLER_LIMIT * 8) : undefined;
+    const jit = { ...DEFAULT_JIT, ...options.jit };
     this.interpreter = new Interpreter({
       memory,
       host,
@@ -105,8 +117,12 @@ export class ProcessorGroup implements FrameInvalidator {
       hotShapes: options.profile ? [] : (options.hotShapes ?? HOT_SHAPES),
       tlbEntries,
       codeSlots: code.slots,
+      regionSlots: jit.regionSlots,
       ...(this.#profile === undefined ? {} : { profile: this.#profile }),
     });
+    const { regions: table, regionImports: imports } = this.interpreter;
+    const parts = { memory, code, table, imports, tlbEntries, meaningOf };
+    this.jit = jit.threshold > 0 && !options.profile ? new Jit(parts, jit) : undefined;
   }
 
   /** Executions by shape key, most first; needs the option `profile`. */
@@ -688,14 +704,43 @@ export class Processor implements ProcessorApi {
     const page = (low & ~0xfff) >>> 0;
     const { u32 } = this.#host;
     const base = this.#word + State.pageBase / 4;
-    if (from !== 0 && code.generation === generation) {
-      const same = u32[base] === page && u32[base + 1] === high;
-      u32[(from + RecordField.link) >> 2] = same ? block.record : Link.otherPage;
-    }
+    const same = u32[base] === page && u32[base + 1] === high;
     u32[base] = page;
     u32[base + 1] = high;
     // The page that the guard record would ask for was walked just above.
-    return block.crossing >= 0 ? block.record + RecordField.size : block.record;
+    if (block.crossing >= 0) return this.#linkTo(from, same, generation, block.record, block.record + RecordField.size);
+    // A way forward does not make code hot: loops, calls and jumps to addresses do.
+    const cold = this.#isWarming(block) && from !== 0 && same && this.#leadsForward(from, place & 0xfff);
+    const record = cold ? block.record + RecordField.size : block.record;
+    return this.#linkTo(from, same, generation, record, record);
+  }
+
+  /** Remembers in the record of a direct branch where it leads; the record to go on with. */
+  #linkTo(from: number, same: boolean, generation: number, target: number, record: number): number {
+    if (from !== 0 && this.#group.parts.code.generation === generation) {
+      this.#host.u32[(from + RecordField.link) >> 2] = same ? target : Link.otherPage;
+    }
+    return record;
+  }
+
+  #isWarming(block: Block): boolean {
+    return this.#host.u16[block.record >> 1] === PseudoHandler.warming;
+  }
+
+  #leadsForward(from: number, offset: number): boolean {
+    const isCall = this.#host.u32[(from + RecordField.link) >> 2] === Link.unknownCall;
+    return !isCall && offset >= (this.#host.u16[(from + RecordField.next) >> 1] as number);
+  }
+
+  /** The block whose first record this is was executed often. 1 when its code is to be looked up again. */
+  hot(record: number): number {
+    const jit = this.#group.jit as Jit; // there are no warming records without it
+    const { u32 } = this.#host;
+    const place = u32[(record + RecordField.immediate) >> 2] as HostAddress;
+    const answer = jit.request(place, this.codeSize);
+    if (answer === Answer.compiled) return 1;
+    u32[(record + RecordField.displacement) >> 2] = answer === Answer.later ? jit.options.threshold : NEVER;
+    return 0;
   }
 
   #failLookup(): number {
@@ -732,9 +777,9 @@ export class Processor implements ProcessorApi {
     const { code, pool } = this.#group.parts;
     const memory = this.#host;
     const long = this.codeSize === 64;
-    const record = code.reserve(BLOCK_LIMIT + 2);
+    const record = code.reserve(BLOCK_LIMIT + 3);
     const startOffset = place & 0xfff;
-    let cursor = record as number;
+    let cursor = this.#writeHead(record, place);
     let offset = startOffset;
     let count = 0;
     let crossing = -1 as Frame;
@@ -768,6 +813,8 @@ export class Processor implements ProcessorApi {
       const shape = jump ? fusedShape(plain, jump) : plain;
       const handler = this.#group.interpreter.handlerFor(shape);
       if (second >= 0) {
+        // Instructions that cross a page are no part of regions.
+        cursor = record;
         crossing = pool.frameAt(second);
         crossingBytes = offset + instruction.length - PAGE_SIZE;
         writePseudo(memory, cursor, PseudoHandler.guard, offset, 0);
@@ -797,6 +844,19 @@ export class Processor implements ProcessorApi {
     };
     code.add(block);
     return block;
+  }
+
+  /** The record in front of a block that leads to its region, or counts until it is worth one; where to go on writing. */
+  #writeHead(record: HostAddress, place: HostAddress): number {
+    const { jit, parts } = this.#group;
+    if (!jit) return record;
+    const region = parts.code.regionAt(place, this.codeSize);
+    const { u32 } = this.#host;
+    writePseudo(this.#host, record, region ? PseudoHandler.region : PseudoHandler.warming, place & 0xfff, 0);
+    u32[(record + RecordField.displacement) >> 2] = region ? region.slot : jit.options.threshold;
+    u32[(record + RecordField.link) >> 2] = region ? region.slack : 0;
+    u32[(record + RecordField.immediate) >> 2] = place;
+    return record + RecordField.size;
   }
 
   /** The conditional jump at `place` that can share the record of the instruction in front of it. */

@@ -61,6 +61,8 @@ export const enum State {
   inactiveGsBase = 0x1b8,
   /** Instructions that may still execute before the run returns; signed; exact at exits. */
   budget = 0x1c0,
+  /** Instructions that regions executed, 64 bits. */
+  regionInstructions = 0x1d0,
   /** Non-zero when an x87, MMX or SSE instruction may have to fault (CR0.TS, CR0.EM, CR4.OSFXSR clear). */
   fpuTrap = 0x1c8,
   xmm = 0x200,

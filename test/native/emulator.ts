@@ -6,6 +6,7 @@
 import { SegmentRegister } from '../../src/cpu/decode/instruction.ts';
 import { Exit } from '../../src/cpu/exits.ts';
 import { createX87Unit } from '../../src/cpu/float/x87.ts';
+import type { JitOptions } from '../../src/cpu/jit/jit.ts';
 import { type Processor, ProcessorGroup } from '../../src/cpu/processor.ts';
 import type { Descriptor, DescriptorSource } from '../../src/cpu/processor-api.ts';
 import { State } from '../../src/cpu/state.ts';
@@ -142,6 +143,8 @@ export interface EmulatorOptions {
   memoryBytes?: number;
   /** Entries of the TLB. */
   tlbEntries?: number;
+  /** When code becomes regions; never when absent. */
+  jit?: Partial<JitOptions>;
   /** Executes some instructions, at most `left` if that is asked for; `Processor.run` when absent. */
   advance?: (processor: Processor, left: number) => Exit;
 }
@@ -152,7 +155,7 @@ export class ProcessorEmulator implements Emulator {
   readonly #advance: (processor: Processor, left: number) => Exit;
   readonly #memory: HostMemory;
   readonly #pool: FramePool;
-  readonly #group: ProcessorGroup;
+  readonly group: ProcessorGroup;
   readonly #processor: Processor;
   readonly #x87: ReturnType<typeof createX87Unit>;
   readonly #image: HostAddress;
@@ -164,7 +167,12 @@ export class ProcessorEmulator implements Emulator {
   readonly #before = BASE_WINDOW.slice();
 
   constructor(options: EmulatorOptions = {}) {
-    const { memoryBytes = MEMORY_BYTES, tlbEntries, advance = (processor, left) => processor.run(left) } = options;
+    const {
+      memoryBytes = MEMORY_BYTES,
+      tlbEntries,
+      jit = { threshold: 0 },
+      advance = (processor, left) => processor.run(left),
+    } = options;
     this.#advance = advance;
     const memory = new HostMemory(memoryBytes);
     const pool = new FramePool(memory, FRAMES);
@@ -188,8 +196,11 @@ export class ProcessorEmulator implements Emulator {
     memory.u8.fill(BREAKPOINT, this.#code, this.#code + CODE_BYTES);
     this.#image = memory.reserve(512, 64);
 
-    this.#group = new ProcessorGroup(memory, pool, tlbEntries === undefined ? {} : { tlbEntries });
-    const processor = this.#group.create();
+    this.group = new ProcessorGroup(memory, pool, {
+      jit,
+      ...(tlbEntries === undefined ? {} : { tlbEntries }),
+    });
+    const processor = this.group.create();
     this.#processor = processor;
     processor.cr0 =
       Cr0.protection | Cr0.monitorCoprocessor | Cr0.numericError | Cr0.writeProtect | Cr0.alignmentMask | Cr0.paging;
@@ -264,8 +275,8 @@ export class ProcessorEmulator implements Emulator {
     const first = offset & (PAGE - 1);
     const inFirst = Math.min(length, PAGE - first);
     const frame = (this.#codeFrames + (offset >> 12)) as Frame;
-    this.#group.frameWritten(frame, first, inFirst);
-    if (inFirst < length) this.#group.frameWritten((frame + 1) as Frame, 0, length - inFirst);
+    this.group.frameWritten(frame, first, inFirst);
+    if (inFirst < length) this.group.frameWritten((frame + 1) as Frame, 0, length - inFirst);
   }
 
   /** Undoes what `#begin` and the case did to memory. */

@@ -1,5 +1,6 @@
 import { OperandKind, SegmentRegister } from '../decode/instruction.ts';
 import { Exit } from '../exits.ts';
+import { CARRY_IN_A, carryOf, conditionOf, FLAG_KINDS, type FlagValues, flagBits } from '../flags.ts';
 import type { Condition, Context, HostFunction, Shape } from '../semantics/context.ts';
 import { FlagKind, State } from '../state.ts';
 import { TlbEntry } from '../tlb-layout.ts';
@@ -28,7 +29,6 @@ import {
   ltU,
   ne,
   or,
-  popcnt,
   select,
   shl,
   shrU,
@@ -453,7 +453,8 @@ export class RecordContext implements Context {
     this.#descriptor(FlagKind.result, result, carryOverflowAdjust);
   }
 
-  setFlagsStep(up: boolean, carry: I64, old: I64, result: I64): void {
+  setFlagsStep(up: boolean, old: I64, result: I64): void {
+    const carry = this.let(this.carry());
     this.#descriptor(up ? FlagKind.increment : FlagKind.decrement, result, carry, old);
   }
 
@@ -545,40 +546,12 @@ export class RecordContext implements Context {
     }
   }
 
-  /** A condition of flags that this record has just set, without reading them back; undefined when that is no shorter. */
+  /** A condition of flags that this record has just set, without reading them back. */
   #knownCondition(condition: Condition): I32 | undefined {
     const known = this.#known;
     if (!known) return undefined;
-    const { kind, result, a, b } = known;
-    const compared = kind === FlagKind.sub && a && b;
-    const logic = kind === FlagKind.logic;
-    switch (condition) {
-      case 'e':
-        return eqz(result);
-      case 'ne':
-        return ne(result, i64(0));
-      case 's':
-        return ltS(result, i64(0));
-      case 'ns':
-        return eqz(ltS(result, i64(0)));
-      case 'b':
-        return compared ? ltU(a, b) : logic ? i32(0) : undefined;
-      case 'be':
-        return compared ? leU(a, b) : logic ? eqz(result) : undefined;
-      case 'l':
-        return compared ? ltS(a, b) : logic ? ltS(result, i64(0)) : undefined;
-      case 'le':
-        return compared ? leS(a, b) : logic ? leS(result, i64(0)) : undefined;
-      case 'ae':
-      case 'a':
-      case 'ge':
-      case 'g': {
-        const opposite = this.#knownCondition(OPPOSITE[condition]);
-        return opposite && eqz(opposite);
-      }
-      default:
-        return undefined;
-    }
+    const { kind, result, a = i64(0), b = i64(0) } = known;
+    return conditionOf(kind, { a, b, result }, condition);
   }
 
   otherFlags(): I32 {
@@ -666,59 +639,24 @@ export class RecordContext implements Context {
   }
 }
 
-/** Kinds of flags whose CF is bit 0 of flagA, as a set of bits. */
-const CARRY_IN_A =
-  (1 << FlagKind.explicit) | (1 << FlagKind.result) | (1 << FlagKind.increment) | (1 << FlagKind.decrement);
-
 const OPPOSITE = { ae: 'b', a: 'be', ns: 's', ge: 'l', g: 'le', no: 'o', np: 'p' } as const;
+
+/** The descriptor in the state block, once evaluated. */
+function storedFlags(fn: FunctionBuilder, state: I32): { kind: I32; values: FlagValues } {
+  const kind = fn.let(load32(state, State.flagKind));
+  const a = fn.let(load64(state, State.flagA));
+  const b = fn.let(load64(state, State.flagB));
+  return { kind, values: { a, b, result: fn.let(load64(state, State.flagResult)) } };
+}
 
 /** (state) → the six arithmetic flags. */
 export function emitFlags(fn: FunctionBuilder): void {
-  const state = fn.parameter(0, 'i32');
-  const kind = fn.let(load32(state, State.flagKind));
-  const a = fn.let(load64(state, State.flagA));
-  fn.if(eqz(kind), () => fn.return(wrap(a)));
-  const b = fn.let(load64(state, State.flagB));
-  const result = fn.let(load64(state, State.flagResult));
-  const bits = fn.local('i32');
-  const bit = (value: I32, mask: number) => select(value, i32(mask), i32(0));
-  // The parity flag is set for an even number of ones in the low byte.
-  const odd = and(wrap(popcnt(and(result, i64(0xff)))), i32(1));
-  fn.set(bits, or(or(bit(eqz(result), 0x40), bit(ltS(result, i64(0)), 0x80)), bit(eqz(odd), 0x04)));
-  fn.if(eq(kind, i32(FlagKind.logic)), () => fn.return(bits));
-  fn.if(eq(kind, i32(FlagKind.result)), () => fn.return(or(bits, wrap(a))));
-  // INC and DEC: in sign-extended form b + 1 < b, or b − 1 > b, exactly on signed overflow.
-  const step = or(bits, or(wrap(a), and(wrap(xor(b, result)), i32(0x10))));
-  fn.if(eq(kind, i32(FlagKind.increment)), () => fn.return(or(step, bit(ltS(result, b), 0x800))));
-  fn.if(eq(kind, i32(FlagKind.decrement)), () => fn.return(or(step, bit(ltS(b, result), 0x800))));
-  const carries = fn.local('i64');
-  const overflows = fn.local('i64');
-  fn.if(
-    eq(kind, i32(FlagKind.add)),
-    () => {
-      fn.set(carries, or(and(a, b), and(or(a, b), inverse(result))));
-      fn.set(overflows, and(xor(a, result), xor(b, result)));
-    },
-    () => {
-      fn.set(carries, or(and(inverse(a), b), and(or(inverse(a), b), result)));
-      fn.set(overflows, and(xor(a, b), xor(a, result)));
-    },
-  );
-  fn.set(bits, or(bits, bit(ltS(carries, i64(0)), 0x01)));
-  fn.set(bits, or(bits, bit(ltS(overflows, i64(0)), 0x800)));
-  fn.return(or(bits, and(wrap(xor(xor(a, b), result)), i32(0x10))));
+  const { kind, values } = storedFlags(fn, fn.parameter(0, 'i32'));
+  for (const each of FLAG_KINDS) fn.if(eq(kind, i32(each)), () => fn.return(flagBits(each, values)));
 }
 
 /** (state) → CF. */
-export function emitCarry(fn: FunctionBuilder, flagsFunction: number): void {
-  const state = fn.parameter(0, 'i32');
-  const kind = fn.let(load32(state, State.flagKind));
-  fn.if(eq(kind, i32(FlagKind.sub)), () => fn.return(ltU(load64(state, State.flagA), load64(state, State.flagB))));
-  fn.if(eq(kind, i32(FlagKind.logic)), () => fn.return(i32(0)));
-  fn.if(eq(kind, i32(FlagKind.result)), () => fn.return(and(load32(state, State.flagA), i32(1))));
-  fn.return(and(callOf('i32', flagsFunction, state), i32(1)));
-}
-
-function inverse(value: I64): I64 {
-  return xor(value, i64(-1));
+export function emitCarry(fn: FunctionBuilder): void {
+  const { kind, values } = storedFlags(fn, fn.parameter(0, 'i32'));
+  for (const each of FLAG_KINDS) fn.if(eq(kind, i32(each)), () => fn.return(carryOf(each, values)));
 }

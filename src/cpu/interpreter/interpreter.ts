@@ -10,6 +10,8 @@ import {
   eq,
   eqz,
   extendU,
+  geS,
+  geU,
   gtS,
   gtU,
   type I32,
@@ -23,6 +25,7 @@ import {
   load64,
   loadInteger,
   or,
+  select,
   shl,
   shrU,
   store32,
@@ -49,6 +52,10 @@ const enum Answer {
 
 const STATE_TO_INTEGER = { parameters: ['i32'], result: 'i32' } as const;
 const COLD_HANDLER = { parameters: ['i32', 'i32'], result: 'i32' } as const;
+
+/** Indices of the imported tables. */
+const COLD_TABLE = 0;
+const REGION_TABLE = 1;
 
 /** Cold handlers that the function table has room for before it grows; a kernel and its programs meet about a thousand. */
 const TABLE_SIZE = 2048;
@@ -78,6 +85,8 @@ export interface InterpreterOptions {
   readonly tlbEntries: number;
   /** Address of the table of decoded code by place. */
   readonly codeSlots: number;
+  /** Regions that there is room for. */
+  readonly regionSlots: number;
   /** Address of one 64-bit counter for each slot of the function table: executions of cold handlers, for the profile. */
   readonly profile?: number;
 }
@@ -89,6 +98,10 @@ export interface InterpreterOptions {
 export class Interpreter {
   readonly #options: InterpreterOptions;
   readonly #table: WebAssembly.Table;
+  /** Functions of regions (cpu/jit/), by slot. */
+  readonly regions: WebAssembly.Table;
+  /** What generated code of regions imports; WebAssembly all of it. */
+  readonly regionImports: Readonly<Record<string, unknown>>;
   readonly #handlers = new Map<string, number>();
   readonly #firstCold: number;
   readonly #run: (state: number) => number;
@@ -99,16 +112,23 @@ export class Interpreter {
   constructor(options: InterpreterOptions) {
     this.#options = options;
     this.#table = new WebAssembly.Table({ element: 'anyfunc', initial: TABLE_SIZE });
+    this.regions = new WebAssembly.Table({ element: 'anyfunc', initial: options.regionSlots });
     const hot = options.hotShapes.filter((key) => options.semantics.has(parseShapeKey(key).operation));
     hot.forEach((key, index) => {
       this.#handlers.set(key, PseudoHandler.count + index);
     });
     this.#firstCold = PseudoHandler.count + hot.length;
-    const shared = { memory: options.memory.memory, table: this.#table, ...options.host };
+    const shared = {
+      memory: options.memory.memory,
+      table: this.#table,
+      regions: this.regions,
+      ...options.host,
+    };
     const main = this.#instantiate(buildMain(options, hot), shared);
     this.#run = main.run as (state: number) => number;
     this.#flags = main.flags as (state: number) => number;
     this.#imports = { host: { ...shared, flags: main.flags, carry: main.carry } } as WebAssembly.Imports;
+    this.regionImports = { memory: options.memory.memory, ...main };
   }
 
   /** Executes from State.rip until an exit and returns its kind. */
@@ -192,18 +212,28 @@ function buildCold(options: InterpreterOptions, shape: Shape, semantics: Semanti
 function buildMain(options: InterpreterOptions, hot: readonly string[]): Uint8Array<ArrayBuffer> {
   const module = new ModuleBuilder(options.memory.size / 0x1_0000);
   // Cold handlers do without the table: each instance that imports it costs time in proportion to its size.
-  module.importTable(TABLE_SIZE);
+  module.importTable('table', TABLE_SIZE);
+  module.importTable('regions', options.regionSlots);
   const host = importHost(module);
   const flags = module.function(STATE_TO_INTEGER, 'flags');
   emitFlags(flags.builder);
   flags.builder.unreachable();
   const carry = module.function(STATE_TO_INTEGER, 'carry');
-  emitCarry(carry.builder, flags.index);
+  emitCarry(carry.builder);
   carry.builder.unreachable();
+  for (const name of ['x87', 'sse', 'helper'] as const) emitForward(module, host, name);
   const functions: Functions = { host, flags: flags.index, carry: carry.index };
   const { builder: fn } = module.function(STATE_TO_INTEGER, 'run');
-  emitRun(fn, options, functions, hot, module.type(COLD_HANDLER));
+  emitRun(fn, options, functions, hot, { cold: module.type(COLD_HANDLER), region: module.type(STATE_TO_INTEGER) });
   return module.build();
+}
+
+/** A host function as one of WebAssembly, which other modules import at no cost. */
+function emitForward(module: ModuleBuilder, host: Record<HostFunction, number>, name: HostFunction): void {
+  const parameters = new Array<'i32'>(HOST_FUNCTIONS[name]).fill('i32');
+  const { builder: fn } = module.function({ parameters, result: 'i32' }, name);
+  fn.return(callOf('i32', host[name], ...parameters.map((type, index) => fn.parameter(index, type))));
+  fn.unreachable();
 }
 
 /** An instruction, and the conditional jump behind it when the record stands for both. */
@@ -218,12 +248,14 @@ function emitRun(
   options: InterpreterOptions,
   functions: Functions,
   hot: readonly string[],
-  coldType: number,
+  types: { readonly cold: number; readonly region: number },
 ): void {
   const state = fn.parameter(0, 'i32');
   const record = fn.local('i32');
   const target = fn.local('i64');
   const code = fn.local('i32');
+  /** INTERPRET when the record that is looked up must not lead into a region. */
+  const interpreting = fn.local('i32');
 
   const pageBase = load64(state, State.pageBase);
   const budget = load32(state, State.budget);
@@ -246,7 +278,7 @@ function emitRun(
   /** Goes to the record of a direct branch's target; the slow way starts from `target`. */
   const followLink = () => {
     const known = fn.let(link);
-    fn.if(gtU(known, i32(Link.otherPage)), () => {
+    fn.if(gtU(known, i32(Link.unknownCall)), () => {
       fn.set(record, known);
       fn.branchIf(gtS(budget, i32(0)), dispatch);
       fn.set(code, i32(Exit.budget));
@@ -281,6 +313,12 @@ function emitRun(
     },
   });
   const ways = waysOf(1);
+  /** Past the record that leads into a region, if there is one. */
+  const skipHead = () => {
+    fn.set(interpreting, i32(0));
+    const head = geU(sub(load16U32(record, RecordField.handler), i32(PseudoHandler.warming)), i32(2));
+    fn.set(record, add(record, select(head, i32(0), i32(RecordField.size))));
+  };
 
   const pseudo: (() => void)[] = [];
   pseudo[PseudoHandler.stale] = () => {
@@ -313,6 +351,31 @@ function emitRun(
     setRip(start);
     fn.return(i32(Exit.budget));
   };
+  pseudo[PseudoHandler.warming] = () => {
+    const left = fn.let(sub(load32(record, RecordField.displacement), i32(1)));
+    fn.store(store32(record, left, RecordField.displacement));
+    fn.if(eqz(left), () => {
+      fn.if(callOf('i32', functions.host.hot, state, record), () => {
+        fn.set(target, start);
+        fn.branch(jump);
+      });
+    });
+    ways.next();
+  };
+  pseudo[PseudoHandler.region] = () => {
+    const before = fn.let(budget);
+    fn.if(geS(before, link), () => {
+      const slot = load32(record, RecordField.displacement);
+      const exit = fn.let(callIndirectOf('i32', REGION_TABLE, types.region, slot, state));
+      const done = extendU(sub(before, budget));
+      fn.store(store64(state, add(load64(state, State.regionInstructions), done), State.regionInstructions));
+      fn.if(gtS(exit, i32(0)), () => fn.return(exit));
+      fn.set(interpreting, exit);
+      fn.set(target, load64(state, State.rip));
+      fn.branch(jump);
+    });
+    ways.next();
+  };
 
   const emitters = [
     ...pseudo,
@@ -329,7 +392,7 @@ function emitRun(
         const counter = fn.let(add(i32(options.profile), shl(slot, i32(3))));
         fn.store(store64(counter, add(load64(counter), i64(1))));
       }
-      const answer = fn.let(callIndirectOf('i32', coldType, slot, state, record));
+      const answer = fn.let(callIndirectOf('i32', COLD_TABLE, types.cold, slot, state, record));
       fn.if(eqz(answer), ways.next);
       fn.if(gtS(answer, i32(0)), () => ways.leave(answer));
       fn.if(eq(answer, i32(Answer.jump)), () => ways.jump(load64(state, State.rip)));
@@ -382,12 +445,18 @@ function emitRun(
     fn.if(eq(load64(slot, CodeSlot.key), key), () => {
       fn.set(record, load32(slot, CodeSlot.record));
       fn.store(store64(state, page, State.pageBase));
+      fn.branchIf(eqz(interpreting), again);
+      skipHead();
       fn.branch(again);
     });
   });
   setRip(target);
   fn.set(record, callOf('i32', functions.host.lookup, state, i32(0)));
-  fn.branchIf(record, again);
+  fn.if(record, () => {
+    fn.branchIf(eqz(interpreting), again);
+    skipHead();
+    fn.branch(again);
+  });
   fn.return(load32(state, State.exitKind));
   fn.close(); // again
   fn.unreachable();

@@ -2,7 +2,7 @@ import type { HostMemory } from '../../memory/host-memory.ts';
 import { AddressRegister, type Instruction, OperandKind, SegmentRegister } from '../decode/instruction.ts';
 import { CONDITIONS, type Condition, type MemoryForm, type OperandShape, type Shape } from '../semantics/context.ts';
 import { State } from '../state.ts';
-import { RecordField } from './record.ts';
+import { Link, RecordField } from './record.ts';
 
 /** Operations with operands that only the host can change. */
 function operationOf(instruction: Instruction): string {
@@ -124,7 +124,8 @@ export function writeRecord(
   }
   i32[(record + RecordField.immediate) >> 2] = low;
   i32[(record + RecordField.immediate + 4) >> 2] = high;
-  i32[(record + RecordField.link) >> 2] = usesSecondImmediate(instruction) ? instruction.secondImmediate : 0;
+  const link = instruction.operation === 'call' ? Link.unknownCall : Link.unknown;
+  i32[(record + RecordField.link) >> 2] = usesSecondImmediate(instruction) ? instruction.secondImmediate : link;
 }
 
 function usesSecondImmediate(instruction: Instruction): boolean {

@@ -14,7 +14,7 @@
  *  16  i64 immediate
  *  20  i32 target       of a direct branch, relative to the next instruction; the immediate is then i32
  *  24  i32 displacement
- *  28  u32 link         direct branches: record of the target, 0 not looked up, 1 on another page; else second immediate
+ *  28  u32 link         direct branches: a `Link` or the record of the target; else second immediate
  */
 export const enum RecordField {
   handler = 0,
@@ -36,8 +36,11 @@ export const enum RecordField {
 
 /** Values of `link` that are no record. */
 export const enum Link {
+  /** Not looked up yet. */
   unknown = 0,
   otherPage = 1,
+  /** As `unknown`, of a call. */
+  unknownCall = 2,
 }
 
 /** Handlers with a fixed index. */
@@ -50,8 +53,18 @@ export const enum PseudoHandler {
   guard = 2,
   /** Ends a block that was made to execute one instruction. */
   stop = 3,
-  count = 4,
+  /** First record of a block that may become the entry of a region: `displacement` executions are still to come. */
+  warming = 4,
+  /** First record of a block that a region begins with: slot in `displacement`, budget that it needs in `link`. */
+  region = 5,
+  count = 6,
 }
 
 /** Instructions in one block; the overshoot of a budget is below this. */
 export const BLOCK_LIMIT = 64;
+
+/**
+ * What a region answers when the interpreter is to execute the instruction at State.rip, even if a region begins there.
+ * 0 stands for going on at State.rip in whatever way; everything else is an Exit.
+ */
+export const INTERPRET = -1;

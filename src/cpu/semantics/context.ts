@@ -117,8 +117,8 @@ export interface Context {
   /** As `setFlagsSub` with a borrow that came in. */
   setFlagsSbb(a: I64, b: I64, result: I64): void;
   setFlagsLogic(result: I64): void;
-  /** INC (`up`) or DEC of `old`; `carry` is the CF that stays, 0 or 1. */
-  setFlagsStep(up: boolean, carry: I64, old: I64, result: I64): void;
+  /** INC (`up`) or DEC of `old`; CF stays. */
+  setFlagsStep(up: boolean, old: I64, result: I64): void;
   /** ZF, SF, PF from the result, CF, OF and AF as bits. */
   setFlagsResult(result: I64, carryOverflowAdjust: I64): void;
   /** All six as bits of RFLAGS. */
@@ -172,6 +172,8 @@ export const HOST_FUNCTIONS = {
   updateCommit: 1,
   /** (state, from record): finds or decodes the code at rip; the record, or 0 with the exit in exitKind. */
   lookup: 2,
+  /** (state, record of a block's start): the block was executed often; non-zero when its code must be looked up again. */
+  hot: 2,
   /** (state, segment, bytes | write << 8): checks the offset in missAddress against a segment that is not flat. */
   segmentCheck: 3,
   /** (state, operand bytes | signed << 8): divides RDX:RAX by missValue; 0, or the exit of #DE. */

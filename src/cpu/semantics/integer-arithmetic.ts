@@ -111,10 +111,7 @@ const step =
         result = c.let(signExtend(up ? add(a, i64(1)) : sub(a, i64(1)), size));
         return result;
       },
-      (a) => {
-        const carry = c.let(c.carry());
-        c.setFlagsStep(up, carry, a, result);
-      },
+      (a) => c.setFlagsStep(up, a, result),
     );
   };
 

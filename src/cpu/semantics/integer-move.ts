@@ -12,12 +12,11 @@ import {
   i64,
   leU,
   load32,
-  loadInteger,
   ne,
   or,
   select,
+  shl,
   shrU,
-  storeInteger,
   sub,
   wrap,
   xor,
@@ -209,11 +208,12 @@ const popFlags: Semantics = (c) => {
 
 const lahf: Semantics = (c) => {
   const bits = or(and(c.flags(), i64(0xd5)), i64(2));
-  c.fn.store(storeInteger(1, c.state, bits, State.registers + 1));
+  const kept = and(c.register(RAX, 2), i64(0xff));
+  c.setRegister(RAX, 2, c.let(or(shl(bits, i64(8)), kept)));
 };
 
 const sahf: Semantics = (c) => {
-  const image = and(loadInteger(1, false, c.state, State.registers + 1), i64(0xd5));
+  const image = and(shrU(c.register(RAX, 2), i64(8)), i64(0xd5));
   c.setFlagsExplicit(or(and(c.flags(), i64(0x800)), image));
 };
 

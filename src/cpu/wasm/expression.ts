@@ -144,7 +144,7 @@ export const xor = <T extends Integer>(a: Expression<T>, b: Expression<T>): Expr
   binary(a, b, 0x73, 0x85, (x, y) => x ^ y);
 /** Shift counts are taken modulo the width, as WebAssembly does. */
 export const shl = <T extends Integer>(a: Expression<T>, b: Expression<T>): Expression<T> =>
-  b.literal === 0n ? a : binary(a, b, 0x74, 0x86);
+  b.literal === 0n ? a : binary(a, b, 0x74, 0x86, (x, y) => x << (y & (a.type === 'i32' ? 31n : 63n)));
 export const shrS = <T extends Integer>(a: Expression<T>, b: Expression<T>): Expression<T> =>
   b.literal === 0n ? a : binary(a, b, 0x75, 0x87);
 export const shrU = <T extends Integer>(a: Expression<T>, b: Expression<T>): Expression<T> =>
@@ -153,21 +153,27 @@ export const rotl = <T extends Integer>(a: Expression<T>, b: Expression<T>): Exp
 export const rotr = <T extends Integer>(a: Expression<T>, b: Expression<T>): Expression<T> => binary(a, b, 0x78, 0x8a);
 
 const compare =
-  (opcode32: number, opcode64: number) =>
-  <T extends Integer>(a: Expression<T>, b: Expression<T>): I32 =>
-    instruction('i32', a.type === 'i32' ? opcode32 : opcode64, a, b);
-export const eq = compare(0x46, 0x51);
-export const ne = compare(0x47, 0x52);
-export const ltS = compare(0x48, 0x53);
-export const ltU = compare(0x49, 0x54);
-export const gtS = compare(0x4a, 0x55);
-export const gtU = compare(0x4b, 0x56);
-export const leS = compare(0x4c, 0x57);
-export const leU = compare(0x4d, 0x58);
-export const geS = compare(0x4e, 0x59);
-export const geU = compare(0x4f, 0x5a);
+  (opcode32: number, opcode64: number, holds: (a: bigint, b: bigint) => boolean, unsigned = false) =>
+  <T extends Integer>(a: Expression<T>, b: Expression<T>): I32 => {
+    if (a.literal === undefined || b.literal === undefined) {
+      return instruction('i32', a.type === 'i32' ? opcode32 : opcode64, a, b);
+    }
+    const plain = (value: bigint) => (unsigned ? BigInt.asUintN(a.type === 'i32' ? 32 : 64, value) : value);
+    return i32(holds(plain(a.literal), plain(b.literal)) ? 1 : 0);
+  };
+export const eq = compare(0x46, 0x51, (a, b) => a === b);
+export const ne = compare(0x47, 0x52, (a, b) => a !== b);
+export const ltS = compare(0x48, 0x53, (a, b) => a < b);
+export const ltU = compare(0x49, 0x54, (a, b) => a < b, true);
+export const gtS = compare(0x4a, 0x55, (a, b) => a > b);
+export const gtU = compare(0x4b, 0x56, (a, b) => a > b, true);
+export const leS = compare(0x4c, 0x57, (a, b) => a <= b);
+export const leU = compare(0x4d, 0x58, (a, b) => a <= b, true);
+export const geS = compare(0x4e, 0x59, (a, b) => a >= b);
+export const geU = compare(0x4f, 0x5a, (a, b) => a >= b, true);
 
-export const eqz = (a: Expression<Integer>): I32 => instruction('i32', a.type === 'i32' ? 0x45 : 0x50, a);
+export const eqz = (a: Expression<Integer>): I32 =>
+  a.literal === undefined ? instruction('i32', a.type === 'i32' ? 0x45 : 0x50, a) : i32(a.literal === 0n ? 1 : 0);
 const unary =
   (opcode32: number, opcode64: number) =>
   <T extends Integer>(a: Expression<T>): Expression<T> =>
@@ -196,6 +202,7 @@ export function zeroExtend(a: I64, bytes: number): I64 {
 }
 
 export function select<T extends ValueType>(condition: I32, a: Expression<T>, b: Expression<T>): Expression<T> {
+  if (condition.literal !== undefined) return condition.literal === 0n ? b : a;
   if (a.type === 'v128') {
     return {
       type: a.type,

@@ -18,7 +18,8 @@ export interface Local<T extends ValueType = ValueType> extends Expression<T> {
 /** Builds the body of one function. Statements are emitted at once, in order. */
 export class FunctionBuilder {
   readonly signature: Signature;
-  readonly code = new ByteWriter();
+  code = new ByteWriter();
+  readonly #entry = new ByteWriter();
   readonly #types: ValueType[] = [];
   readonly #free: Record<ValueType, number[]> = { i32: [], i64: [], f32: [], f64: [], v128: [] };
   #scope: Local[] | null = null;
@@ -26,6 +27,19 @@ export class FunctionBuilder {
 
   constructor(signature: Signature) {
     this.signature = signature;
+  }
+
+  /** Constructs that are open: 0 outside all of them. */
+  get depth(): number {
+    return this.#depth;
+  }
+
+  /** Emits what is to run before everything else; for what is only known once the body is there. */
+  atEntry(body: () => void): void {
+    const { code } = this;
+    this.code = this.#entry;
+    body();
+    this.code = code;
   }
 
   parameter<T extends ValueType>(index: number, type: T): Local<T> {
@@ -39,6 +53,11 @@ export class FunctionBuilder {
     const local = this.#local(index, type);
     this.#scope?.push(local);
     return local;
+  }
+
+  /** A local variable that no `scope` takes back. */
+  permanentLocal<T extends ValueType>(type: T): Local<T> {
+    return this.#local(this.signature.parameters.length + this.#types.push(type) - 1, type);
   }
 
   #local<T extends ValueType>(index: number, type: T): Local<T> {
@@ -92,7 +111,13 @@ export class FunctionBuilder {
     this.code.unsigned(functionIndex);
   }
 
+  /** A condition that is known leaves only one side, without a construct around it. */
   if(condition: I32, then: () => void, otherwise?: () => void): void {
+    if (condition.literal !== undefined) {
+      if (condition.literal !== 0n) then();
+      else otherwise?.();
+      return;
+    }
     condition.emit(this.code);
     this.code.bytes([0x04, 0x40]);
     this.#depth++;
@@ -179,6 +204,7 @@ export class FunctionBuilder {
       out.unsigned(1);
       out.byte(TYPE_CODES[type]);
     }
+    out.bytes(this.#entry.result());
     out.bytes(this.code.result());
     out.byte(0x0b);
     return out.result().slice();
@@ -197,9 +223,10 @@ export function callOf<T extends ValueType>(type: T, functionIndex: number, ...o
   };
 }
 
-/** The value of an indirect call through table 0. */
+/** The value of an indirect call through a table. */
 export function callIndirectOf<T extends ValueType>(
   type: T,
+  table: number,
   typeIndex: number,
   slot: I32,
   ...operands: Expression[]
@@ -211,18 +238,18 @@ export function callIndirectOf<T extends ValueType>(
       slot.emit(code);
       code.byte(0x11);
       code.unsigned(typeIndex);
-      code.byte(0);
+      code.unsigned(table);
     },
   };
 }
 
-/** Assembles a module that imports one memory, maybe one table, and functions. */
+/** Assembles a module that imports one memory, tables and functions. */
 export class ModuleBuilder {
   readonly #signatures: Signature[] = [];
   readonly #imports: { name: string; type: number }[] = [];
   readonly #functions: { builder: FunctionBuilder; type: number; name: string | null }[] = [];
   readonly #memoryPages: number;
-  #tableMinimum: number | null = null;
+  readonly #tables: { name: string; minimum: number }[] = [];
 
   /** @param memoryPages exact size of the imported memory, in 64 KiB pages */
   constructor(memoryPages: number) {
@@ -236,8 +263,9 @@ export class ModuleBuilder {
     return found >= 0 ? found : this.#signatures.push(signature) - 1;
   }
 
-  importTable(minimum: number): void {
-    this.#tableMinimum = minimum;
+  /** The index of the table. */
+  importTable(name: string, minimum: number): number {
+    return this.#tables.push({ name, minimum }) - 1;
   }
 
   /** All imports come before the first function. */
@@ -267,17 +295,17 @@ export class ModuleBuilder {
       }
     });
     section(out, 2, (body) => {
-      body.unsigned(1 + (this.#tableMinimum === null ? 0 : 1) + this.#imports.length);
+      body.unsigned(1 + this.#tables.length + this.#imports.length);
       body.string('host');
       body.string('memory');
       body.bytes([0x02, 0x01]);
       body.unsigned(this.#memoryPages);
       body.unsigned(this.#memoryPages);
-      if (this.#tableMinimum !== null) {
+      for (const { name, minimum } of this.#tables) {
         body.string('host');
-        body.string('table');
+        body.string(name);
         body.bytes([0x01, 0x70, 0x00]);
-        body.unsigned(this.#tableMinimum);
+        body.unsigned(minimum);
       }
       for (const { name, type } of this.#imports) {
         body.string('host');

@@ -1,0 +1,660 @@
+import { AddressRegister, OperandKind, SegmentRegister } from '../decode/instruction.ts';
+import { Exit } from '../exits.ts';
+import { carryOf, conditionOf, type FlagValues, flagBits } from '../flags.ts';
+import { INTERPRET } from '../interpreter/record.ts';
+import type { Condition, Context, HostFunction, Shape } from '../semantics/context.ts';
+import { FlagKind, State } from '../state.ts';
+import { TlbEntry } from '../tlb-layout.ts';
+import {
+  add,
+  and,
+  type Expression,
+  eqz,
+  extendU,
+  gtU,
+  type I32,
+  type I64,
+  i32,
+  i64,
+  load32,
+  load64,
+  load128,
+  loadInteger,
+  ne,
+  or,
+  select,
+  shl,
+  shrU,
+  signExtend,
+  store32,
+  store64,
+  store128,
+  storeInteger,
+  sub,
+  type V128,
+  vector,
+  wrap,
+  zeroExtend,
+} from '../wasm/expression.ts';
+import { callOf, type FunctionBuilder, type Label, type Local } from '../wasm/module.ts';
+import type { Effects } from './effects.ts';
+import type { RegionInstruction } from './region.ts';
+
+/** What generated code of a region can call; all of them are WebAssembly, so importing them is cheap. */
+export const REGION_IMPORTS = {
+  flags: 1,
+  carry: 1,
+  x87: 4,
+  sse: 6,
+  helper: 2,
+} as const;
+export type RegionImport = keyof typeof REGION_IMPORTS;
+export type RegionImports = Readonly<Record<RegionImport, number>>;
+
+/**
+ * `at` packs a place to leave from: the offset of an instruction in the page, and the instructions of its block that
+ * were completed before it.
+ */
+export const AT_COUNT_SHIFT = 16;
+
+/** Tier 1: one instruction's numbers are constants, general registers and flags are locals, and misses leave the region. */
+export class RegionContext implements Context {
+  readonly fn: FunctionBuilder;
+  readonly state: I32;
+  /** Linear address of the region's page. */
+  readonly pageBase: Local<'i64'>;
+  readonly tlb: Local<'i32'>;
+  readonly budgetLeft: Local<'i32'>;
+  readonly at: Local<'i32'>;
+  readonly exitKind: Local<'i32'>;
+  readonly rip: Local<'i64'>;
+  /** To the interpreter, at `at`. */
+  readonly leaveLabel: Label;
+  /** Out of the region with `rip` and the budget set. */
+  readonly jumpLabel: Label;
+  /** The kind of the flags at this point of the code, when there is only one that it can be. */
+  knownFlags: FlagKind | undefined;
+  readonly #imports: RegionImports;
+  readonly #tlbMask: number;
+  readonly #long: boolean;
+  readonly #registers: (Local<'i64'> | undefined)[] = [];
+  readonly #written = new Set<number>();
+  readonly #flagKind: Local<'i32'>;
+  readonly #flags: { readonly a: Local<'i64'>; readonly b: Local<'i64'>; readonly result: Local<'i64'> };
+  #flagsUsed = false;
+  #flagsWritten = false;
+  #current!: RegionInstruction; // set by `begin` before anything else
+  #index = 0;
+  #baseDepth = 0;
+  #setConditionally = false;
+  #onBranch: () => void = () => {};
+  #readsFlags = false;
+  #setsFlags = false;
+  #mayLeave = false;
+  #branches = false;
+  #needsInterpreter = false;
+
+  constructor(fn: FunctionBuilder, imports: RegionImports, tlbEntries: number, long: boolean) {
+    this.fn = fn;
+    this.#long = long;
+    this.state = fn.parameter(0, 'i32');
+    this.#imports = imports;
+    this.#tlbMask = (tlbEntries - 1) << TlbEntry.sizeShift;
+    this.pageBase = fn.local('i64');
+    this.tlb = fn.local('i32');
+    this.budgetLeft = fn.local('i32');
+    this.at = fn.local('i32');
+    this.exitKind = fn.local('i32');
+    this.rip = fn.local('i64');
+    this.#flagKind = fn.local('i32');
+    this.#flags = { a: fn.local('i64'), b: fn.local('i64'), result: fn.local('i64') };
+    this.jumpLabel = fn.open(0x02);
+    this.leaveLabel = fn.open(0x02);
+  }
+
+  get shape(): Shape {
+    return this.#current.shape;
+  }
+
+  /** @param index instructions since the budget was last counted */
+  begin(current: RegionInstruction, index: number, onBranch: () => void): void {
+    this.#current = current;
+    this.#index = index;
+    this.#onBranch = onBranch;
+    this.#baseDepth = this.fn.depth;
+    this.#setConditionally = false;
+    if (current.effects.mayLeave) this.fn.set(this.at, i32(this.#place(current.offset, index)));
+  }
+
+  end(): void {
+    if (this.#setConditionally) this.knownFlags = undefined;
+  }
+
+  #place(offset: number, count: number): number {
+    return offset | (count << AT_COUNT_SHIFT);
+  }
+
+  get #next(): number {
+    return this.#current.offset + this.#current.instruction.length;
+  }
+
+  /** What the meaning of the instruction did since `begin`, when it is only tried out. */
+  observed(): Effects {
+    return {
+      readsFlags: this.#readsFlags,
+      setsFlags: this.#setsFlags,
+      mayLeave: this.#mayLeave,
+      branches: this.#branches,
+      needsInterpreter: this.#needsInterpreter,
+    };
+  }
+
+  /** Closes the function: the ways out, and the loads and stores around the body. */
+  finish(): void {
+    const { fn, state } = this;
+    fn.unreachable();
+    fn.close(); // leaveLabel
+    const linear = add(this.pageBase, extendU(and(this.at, i32((1 << AT_COUNT_SHIFT) - 1))));
+    fn.set(this.rip, this.#long ? linear : zeroExtend(linear, 4));
+    fn.set(this.budgetLeft, sub(this.budgetLeft, shrU(this.at, i32(AT_COUNT_SHIFT))));
+    fn.set(this.exitKind, select(this.exitKind, this.exitKind, i32(INTERPRET)));
+    fn.close(); // jumpLabel
+    for (const register of this.#written) {
+      fn.store(store64(state, this.#register(register), State.registers + register * 8));
+    }
+    if (this.#flagsWritten) this.#storeFlags();
+    fn.store(store32(state, this.budgetLeft, State.budget));
+    fn.store(store64(state, this.rip, State.rip));
+    fn.return(this.exitKind);
+    fn.atEntry(() => {
+      fn.set(this.pageBase, load64(state, State.pageBase));
+      fn.set(this.tlb, load32(state, State.tlb));
+      fn.set(this.budgetLeft, load32(state, State.budget));
+      this.#registers.forEach((local, register) => {
+        if (local) fn.set(local, load64(state, State.registers + register * 8));
+      });
+      if (!this.#flagsUsed) return;
+      fn.set(this.#flagKind, load32(state, State.flagKind));
+      fn.set(this.#flags.a, load64(state, State.flagA));
+      fn.set(this.#flags.b, load64(state, State.flagB));
+      fn.set(this.#flags.result, load64(state, State.flagResult));
+    });
+  }
+
+  #storeFlags(): void {
+    const { fn, state } = this;
+    fn.store(store32(state, this.#flagKind, State.flagKind));
+    fn.store(store64(state, this.#flags.a, State.flagA));
+    fn.store(store64(state, this.#flags.b, State.flagB));
+    fn.store(store64(state, this.#flags.result, State.flagResult));
+  }
+
+  let<E extends Expression>(value: E): E {
+    return this.fn.let(value) as E;
+  }
+
+  #register(register: number): Local<'i64'> {
+    const known = this.#registers[register];
+    if (known) return known;
+    const local = this.fn.permanentLocal('i64');
+    this.#registers[register] = local;
+    return local;
+  }
+
+  register(register: number, bytes: number, signed = false): I64 {
+    const value = this.#register(register);
+    return signed ? signExtend(value, bytes) : zeroExtend(value, bytes);
+  }
+
+  setRegister(register: number, bytes: number, value: I64): void {
+    const local = this.#register(register);
+    this.#written.add(register);
+    if (bytes >= 4) {
+      this.fn.set(local, zeroExtend(value, bytes));
+      return;
+    }
+    const mask = bytes === 1 ? 0xff : 0xffff;
+    this.fn.set(local, or(and(local, i64(~mask)), and(value, i64(mask))));
+  }
+
+  #operand(operand: number): { kind: OperandKind; size: number; register: number } {
+    const found = this.#current.instruction.operands[operand];
+    if (!found || operand >= this.#current.instruction.operandCount) {
+      throw new Error(`${this.shape.operation} has no operand ${operand}`);
+    }
+    return found;
+  }
+
+  operandPointer(operand: number): I32 {
+    const { kind, register } = this.#operand(operand);
+    switch (kind) {
+      case OperandKind.xmm:
+        return add(this.state, i32(State.xmm + register * 16));
+      case OperandKind.mmx:
+        return add(this.state, i32(State.x87 + register * 16));
+      case OperandKind.segment:
+        return add(this.state, i32(State.segmentSelector + register * 4));
+      default:
+        throw new Error(`${this.shape.operation}: operand ${operand} is not in memory`);
+    }
+  }
+
+  #integer(operand: number, signed: boolean): I64 {
+    const { kind, size, register } = this.#operand(operand);
+    switch (kind) {
+      case OperandKind.gpr:
+        return this.register(register, size, signed);
+      case OperandKind.highByte: {
+        const value = shrU(this.#register(register), i64(8));
+        return signed ? signExtend(value, 1) : zeroExtend(value, 1);
+      }
+      case OperandKind.segment:
+        return loadInteger(size === 1 ? 1 : 2, false, this.operandPointer(operand));
+      case OperandKind.mmx:
+      case OperandKind.xmm:
+        return loadInteger(Math.min(size, 8), signed, this.operandPointer(operand));
+      case OperandKind.immediate: {
+        const value = this.immediate();
+        return signed ? value : zeroExtend(value, this.shape.operandSize);
+      }
+      case OperandKind.secondImmediate:
+        return extendU(this.secondImmediate());
+      case OperandKind.memory:
+        return this.load(size, this.address(size, false), signed);
+      default:
+        throw new Error(`${this.shape.operation}: operand ${operand} is no integer`);
+    }
+  }
+
+  read(operand: number): I64 {
+    return this.#integer(operand, false);
+  }
+
+  readSigned(operand: number): I64 {
+    return this.#integer(operand, true);
+  }
+
+  write(operand: number, value: I64): void {
+    const { kind, size, register } = this.#operand(operand);
+    switch (kind) {
+      case OperandKind.memory:
+        this.store(size, this.address(size, true), value);
+        break;
+      case OperandKind.gpr:
+        this.setRegister(register, size, value);
+        break;
+      case OperandKind.highByte: {
+        const local = this.#register(register);
+        this.#written.add(register);
+        this.fn.set(local, or(and(local, i64(~0xff00)), shl(and(value, i64(0xff)), i64(8))));
+        break;
+      }
+      case OperandKind.mmx:
+        this.fn.store(storeInteger(size, this.operandPointer(operand), value));
+        break;
+      default:
+        throw new Error(`${this.shape.operation}: operand ${operand} cannot be written`);
+    }
+  }
+
+  update(operand: number, compute: (old: I64) => I64, after: (old: I64) => void): void {
+    const { kind, size } = this.#operand(operand);
+    if (kind === OperandKind.memory) {
+      this.updateAt(size, this.address(size, true), compute, after);
+      return;
+    }
+    const old = this.let(this.readSigned(operand));
+    const value = this.let(compute(old));
+    after(old);
+    this.write(operand, value);
+  }
+
+  updateAt(bytes: number, linear: I64, compute: (old: I64) => I64, after: (old: I64) => void): void {
+    const pointer = this.let(this.#translated(linear, bytes, TlbEntry.writeTag));
+    const old = this.let(loadInteger(bytes, true, pointer));
+    const value = this.let(compute(old));
+    this.fn.store(storeInteger(bytes, pointer, value));
+    after(old);
+  }
+
+  operandNumber(operand: number): I32 {
+    return i32(this.#operand(operand).register);
+  }
+
+  immediate(): I64 {
+    const { immediateLow, immediateHigh } = this.#current.instruction;
+    const low = BigInt(immediateLow >>> 0);
+    return immediateHigh === immediateLow >> 31 ? i64(immediateLow) : i64((BigInt(immediateHigh) << 32n) | low);
+  }
+
+  secondImmediate(): I32 {
+    return i32(this.#current.instruction.secondImmediate);
+  }
+
+  effectiveOffset(): I64 {
+    const { base, index, scale, displacement, displacementHigh } = this.#current.instruction;
+    const { memory, addressSize } = this.shape;
+    if (memory === 'none') throw new Error(`${this.shape.operation} has no memory operand`);
+    if (memory === 'absolute') return i64((BigInt(displacementHigh) << 32n) | BigInt(displacement >>> 0));
+    if (base === AddressRegister.rip) {
+      const address = add(this.pageBase, i64(this.#next + displacement));
+      return addressSize === 8 ? address : zeroExtend(address, addressSize);
+    }
+    let sum: I64 = base >= 0 ? this.#register(base) : i64(0);
+    if (index >= 0) sum = add(sum, shl(this.#register(index), i64(Math.log2(scale))));
+    sum = add(sum, i64(displacement));
+    return addressSize === 8 ? sum : zeroExtend(sum, addressSize);
+  }
+
+  address(bytes: number, write: boolean): I64 {
+    return this.linear(this.effectiveOffset(), bytes, write);
+  }
+
+  linear(offset: I64, _bytes: number, _write: boolean, segment?: number): I64 {
+    const number = segment ?? this.#current.instruction.segment;
+    if (this.shape.long) return this.flatLinear(offset, segment);
+    const value = this.let(offset);
+    this.#leaveIf(load32(this.state, State.segmentChecked + number * 4));
+    return this.#legacyLinear(number, value);
+  }
+
+  flatLinear(offset: I64, segment?: number): I64 {
+    const number = segment ?? this.#current.instruction.segment;
+    if (!this.shape.long) return this.#legacyLinear(number, offset);
+    return number < SegmentRegister.fs ? offset : add(load64(this.state, State.segmentBase + number * 8), offset);
+  }
+
+  isFlat(segment?: number): I32 {
+    if (this.shape.long) return i32(1);
+    const number = segment ?? this.#current.instruction.segment;
+    return eqz(load32(this.state, State.segmentChecked + number * 4));
+  }
+
+  #legacyLinear(segment: number, offset: I64): I64 {
+    return zeroExtend(add(load64(this.state, State.segmentBase + segment * 8), offset), 4);
+  }
+
+  #tlbEntry(address: I64): I32 {
+    const shift = 12 - TlbEntry.sizeShift;
+    return add(this.tlb, and(wrap(shrU(address, i64(shift))), i32(this.#tlbMask)));
+  }
+
+  /** Host address of an access that lies in one cached page; all others leave the region. */
+  #translated(linear: I64, bytes: number | I32, tag: TlbEntry.readTag | TlbEntry.writeTag): I32 {
+    const address = this.let(linear);
+    const entry = this.let(this.#tlbEntry(address));
+    const offset = this.let(sub(address, load64(entry, tag)));
+    this.#leaveIf(
+      typeof bytes === 'number' ? gtU(offset, i64(4096 - bytes)) : gtU(offset, sub(i64(4096), extendU(bytes))),
+    );
+    return add(load32(entry, TlbEntry.frame), wrap(offset));
+  }
+
+  load(bytes: number, linear: I64, signed = false): I64 {
+    return this.let(loadInteger(bytes, signed, this.#translated(linear, bytes, TlbEntry.readTag)));
+  }
+
+  store(bytes: number, linear: I64, value: I64): void {
+    const kept = this.let(value);
+    this.fn.store(storeInteger(bytes, this.#translated(linear, bytes, TlbEntry.writeTag), kept));
+  }
+
+  probeWrite(linear: I64, bytes: number | I32): void {
+    this.#translated(linear, bytes, TlbEntry.writeTag);
+  }
+
+  load128(linear: I64): V128 {
+    return this.let(load128(this.#translated(linear, 16, TlbEntry.readTag)));
+  }
+
+  store128(linear: I64, value: V128): void {
+    const kept = this.let(value);
+    this.fn.store(store128(this.#translated(linear, 16, TlbEntry.writeTag), kept));
+  }
+
+  pointer(linear: I64, write: boolean): I32 {
+    const address = this.let(linear);
+    const entry = this.let(this.#tlbEntry(address));
+    const offset = this.let(sub(address, load64(entry, write ? TlbEntry.writeTag : TlbEntry.readTag)));
+    return select(gtU(offset, i64(4095)), i32(0), add(load32(entry, TlbEntry.frame), wrap(offset)));
+  }
+
+  read128(operand: number, unaligned = false): V128 {
+    const { kind, size } = this.#operand(operand);
+    if (kind === OperandKind.xmm) return load128(this.operandPointer(operand));
+    if (kind !== OperandKind.memory) throw new Error(`${this.shape.operation}: operand ${operand} is no vector`);
+    if (size < 16) {
+      const low = this.let(this.load(size, this.address(size, false)));
+      // i64x2.replace_lane 0 of zero
+      return vector('v128', 30, [vector('v128', 12, [], new Array(16).fill(0)), low], [0]);
+    }
+    const address = this.let(this.address(16, false));
+    if (!unaligned) this.#requireAligned(address);
+    return this.load128(address);
+  }
+
+  write128(operand: number, value: V128, unaligned = false): void {
+    if (this.#operand(operand).kind === OperandKind.xmm) {
+      this.fn.store(store128(this.operandPointer(operand), value));
+      return;
+    }
+    const address = this.let(this.address(16, true));
+    if (!unaligned) this.#requireAligned(address);
+    this.store128(address, value);
+  }
+
+  /** The interpreter raises the fault. */
+  #requireAligned(address: I64): void {
+    this.#leaveIf(ne(and(address, i64(15)), i64(0)));
+  }
+
+  #setFlags(kind: FlagKind, result: I64, a: I64 = i64(0), b: I64 = i64(0)): void {
+    const { fn } = this;
+    const conditional = fn.depth > this.#baseDepth;
+    if (!conditional) this.#setsFlags = true;
+    // What compares in a loop reads the flags that it sets.
+    if (this.#current.deadFlags && this.shape.repeat === 'none') return;
+    const [first, second, third] = [this.#stable(a), this.#stable(b), this.#stable(result)];
+    fn.set(this.#flagKind, i32(kind));
+    fn.set(this.#flags.a, first);
+    fn.set(this.#flags.b, second);
+    fn.set(this.#flags.result, third);
+    this.knownFlags = kind;
+    this.#flagsUsed = true;
+    this.#flagsWritten = true;
+    if (conditional) this.#setConditionally = true;
+  }
+
+  /** A value that does not change when the flags' own locals are set. */
+  #stable(value: I64): I64 {
+    if (value.literal !== undefined) return value;
+    if (!('index' in value)) return this.let(value);
+    const { a, b, result } = this.#flags;
+    const own = [a, b, result].some(({ index }) => index === (value as Local).index);
+    return own ? this.let(value) : value;
+  }
+
+  setFlagsAdd(a: I64, b: I64, result: I64): void {
+    this.#setFlags(FlagKind.add, result, a, b);
+  }
+
+  setFlagsSub(a: I64, b: I64, result: I64): void {
+    this.#setFlags(FlagKind.sub, result, a, b);
+  }
+
+  setFlagsSbb(a: I64, b: I64, result: I64): void {
+    this.#setFlags(FlagKind.sbb, result, a, b);
+  }
+
+  setFlagsLogic(result: I64): void {
+    this.#setFlags(FlagKind.logic, result);
+  }
+
+  setFlagsResult(result: I64, carryOverflowAdjust: I64): void {
+    this.#setFlags(FlagKind.result, result, carryOverflowAdjust);
+  }
+
+  setFlagsStep(up: boolean, old: I64, result: I64): void {
+    // With nobody to see the flags there is no need to know the carry that stays.
+    const carry = this.#current.deadFlags ? i64(0) : this.let(this.carry());
+    this.#setFlags(up ? FlagKind.increment : FlagKind.decrement, result, carry, old);
+  }
+
+  setFlagsExplicit(bits: I64): void {
+    if (this.#current.deadFlags) {
+      if (this.fn.depth === this.#baseDepth) this.#setsFlags = true;
+      return;
+    }
+    const kept = this.let(bits);
+    this.#setFlags(FlagKind.explicit, extendU(and(add(wrap(shrU(kept, i64(6))), i32(1)), i32(1))), kept);
+  }
+
+  get #flagValues(): FlagValues {
+    this.#readsFlags = true;
+    this.#flagsUsed = true;
+    return this.#flags;
+  }
+
+  flags(): I64 {
+    const values = this.#flagValues;
+    const bits = this.knownFlags === undefined ? this.#askFlags() : flagBits(this.knownFlags, values);
+    return this.let(extendU(bits));
+  }
+
+  /** Flags whose kind is known only when the code runs. */
+  #askFlags(): I32 {
+    this.#storeFlags();
+    return callOf('i32', this.#imports.flags, this.state);
+  }
+
+  carry(): I64 {
+    const values = this.#flagValues;
+    if (this.knownFlags !== undefined) return extendU(carryOf(this.knownFlags, values));
+    this.#storeFlags();
+    return this.let(extendU(callOf('i32', this.#imports.carry, this.state)));
+  }
+
+  condition(condition: Condition): I32 {
+    const values = this.#flagValues;
+    if (this.knownFlags !== undefined) return conditionOf(this.knownFlags, values, condition);
+    if (condition === 'e' || condition === 'ne') return conditionOf(FlagKind.logic, values, condition);
+    const a = this.let(extendU(this.#askFlags()));
+    return conditionOf(FlagKind.explicit, { ...values, a }, condition);
+  }
+
+  otherFlags(): I32 {
+    return load32(this.state, State.flagsRest);
+  }
+
+  setOtherFlags(bits: I32): void {
+    this.fn.store(store32(this.state, bits, State.flagsRest));
+  }
+
+  branch(): void {
+    if (this.shape.long || this.shape.operandSize !== 2) {
+      this.#branches = true;
+      this.#onBranch();
+      return;
+    }
+    // IP wraps at 64 KiB.
+    this.jump(add(this.nextAddress(), i64(this.#current.instruction.immediateLow)));
+  }
+
+  jump(target: I64): void {
+    const linear = this.shape.long
+      ? target
+      : zeroExtend(add(this.#codeBase(), zeroExtend(target, this.shape.operandSize)), 4);
+    this.leaveTo(linear, this.#index + 1);
+  }
+
+  /** Out of the region to a linear address. @param count instructions of the block that were completed */
+  leaveTo(linear: I64, count: number): void {
+    const { fn } = this;
+    this.#mayLeave = true;
+    fn.set(this.rip, linear);
+    fn.set(this.budgetLeft, sub(this.budgetLeft, i32(count)));
+    fn.branch(this.jumpLabel);
+  }
+
+  #codeBase(): I64 {
+    return load64(this.state, State.segmentBase + SegmentRegister.cs * 8);
+  }
+
+  instructionAddress(): I64 {
+    const linear = add(this.pageBase, i64(this.#current.offset));
+    return this.shape.long ? linear : zeroExtend(sub(linear, this.#codeBase()), 4);
+  }
+
+  nextAddress(): I64 {
+    const next = add(this.pageBase, i64(this.#next));
+    if (this.shape.long) return next;
+    return zeroExtend(sub(next, this.#codeBase()), this.shape.operandSize === 2 ? 2 : 4);
+  }
+
+  #leaveIf(condition: I32): void {
+    this.#mayLeave = true;
+    this.fn.branchIf(condition, this.leaveLabel);
+  }
+
+  #leave(kind: I32): void {
+    const { fn } = this;
+    this.#mayLeave = true;
+    fn.set(this.exitKind, kind);
+    fn.store(store32(this.state, i32(this.#current.instruction.length), State.exitLength));
+    fn.branch(this.leaveLabel);
+  }
+
+  raise(vector: number, error: I32 = i32(0)): void {
+    this.fn.store(store32(this.state, i32(vector), State.exitDetail));
+    this.fn.store(store32(this.state, error, State.exitError));
+    this.#leave(i32(Exit.exception));
+  }
+
+  exit(kind: Exit, detail: I32 = i32(0)): void {
+    this.fn.store(store32(this.state, detail, State.exitDetail));
+    this.#leave(i32(kind));
+  }
+
+  exitAfter(kind: Exit, detail: I32 = i32(0)): void {
+    const { fn } = this;
+    this.#mayLeave = true;
+    fn.store(store32(this.state, detail, State.exitDetail));
+    fn.store(store32(this.state, i32(0), State.exitError));
+    fn.set(this.exitKind, i32(kind));
+    fn.set(this.at, i32(this.#place(this.#next, this.#index + 1)));
+    fn.branch(this.leaveLabel);
+  }
+
+  budget(): I32 {
+    return this.budgetLeft;
+  }
+
+  countSteps(steps: I32): void {
+    this.fn.set(this.budgetLeft, sub(this.budgetLeft, steps));
+  }
+
+  repeatLater(): void {
+    this.#leave(i32(Exit.budget));
+  }
+
+  /**
+   * What always asks the host does so from here; the general registers are no business of these functions. What asks
+   * only in rare cases leaves them to the interpreter, so that no call stands in a loop.
+   */
+  host(name: HostFunction, ...operands: I32[]): I32 {
+    const { fn } = this;
+    const always = fn.depth === this.#baseDepth;
+    if (always && (name === 'x87' || name === 'sse' || name === 'helper')) {
+      return callOf('i32', this.#imports[name], this.state, ...operands);
+    }
+    if (always) this.#needsInterpreter = true;
+    this.#mayLeave = true;
+    fn.branch(this.leaveLabel);
+    return i32(0);
+  }
+
+  checked(result: I32): void {
+    const value = this.let(result);
+    this.fn.if(value, () => this.#leave(value));
+  }
+}

@@ -1,0 +1,140 @@
+import { PAGE_SIZE } from '../../x86/brand.ts';
+import { createInstruction, DecodeResult, decode } from '../decode/decoder.ts';
+import { type CodeSize, type Instruction, OperandKind } from '../decode/instruction.ts';
+import { endsBlock, isConditionalJump, shapeOf } from '../interpreter/record-builder.ts';
+import type { Shape } from '../semantics/context.ts';
+import { SYSTEM_OPERATIONS } from '../semantics/control.ts';
+import type { Effects } from './effects.ts';
+
+/** Limits of one region; beyond them V8 takes longer than the code saves. */
+const MAXIMUM_BLOCKS = 64;
+const MAXIMUM_INSTRUCTIONS = 400;
+
+const SYSTEM: ReadonlySet<string> = new Set(SYSTEM_OPERATIONS);
+
+export interface RegionInstruction {
+  readonly instruction: Instruction;
+  readonly shape: Shape;
+  readonly effects: Effects;
+  /** Offset of its first byte in the page. */
+  readonly offset: number;
+  /** Set where nothing can see the arithmetic flags that it leaves. */
+  deadFlags: boolean;
+}
+
+/** Straight-line code with one way in, and at most two ways on inside the region. */
+export interface BasicBlock {
+  readonly offset: number;
+  readonly instructions: readonly RegionInstruction[];
+  /** Offset behind the last instruction. */
+  readonly end: number;
+  /** Where a direct branch at the end leads, when that is part of the region. */
+  taken: BasicBlock | undefined;
+  /** Where control falls through to, when that is part of the region. */
+  next: BasicBlock | undefined;
+  /** The last instruction never falls through. */
+  readonly closed: boolean;
+}
+
+/** What discovery asks of its surroundings. */
+export interface RegionSource {
+  readonly bytes: Uint8Array;
+  /** Host address of the page's first byte. */
+  readonly page: number;
+  readonly mode: CodeSize;
+  effectsOf(instruction: Instruction, shape: Shape): Effects;
+  /** Whether control has been at an offset of the page before: cold code is left out. */
+  wasReached(offset: number): boolean;
+}
+
+/**
+ * Blocks of one page that control can go through from an entry without leaving, entry first. Undefined when the first
+ * instruction is none that generated code could execute.
+ */
+export function discoverRegion(source: RegionSource, entry: number): BasicBlock[] | undefined {
+  const instructions = new Map<number, RegionInstruction>();
+  const leaders = new Set<number>([entry]);
+  const pending = [entry];
+  for (;;) {
+    const leader = pending.shift();
+    if (leader === undefined) break;
+    let offset = leader;
+    while (!instructions.has(offset)) {
+      if (instructions.size === MAXIMUM_INSTRUCTIONS) break;
+      const decoded = decodeAt(source, offset);
+      if (!decoded) break;
+      instructions.set(offset, decoded);
+      const { instruction, shape } = decoded;
+      offset += instruction.length;
+      const target = branchTarget(decoded);
+      if (target >= 0 && source.wasReached(target) && !leaders.has(target) && leaders.size < MAXIMUM_BLOCKS) {
+        leaders.add(target);
+        pending.push(target);
+      }
+      if (endsBlock(shape.operation, SYSTEM)) break;
+      if (isConditionalJump(instruction)) leaders.add(offset);
+    }
+  }
+  if (!instructions.has(entry)) return undefined;
+  return connect(instructions, leaders, entry);
+}
+
+function decodeAt(source: RegionSource, offset: number): RegionInstruction | undefined {
+  if (offset >= PAGE_SIZE) return undefined;
+  const instruction = createInstruction();
+  const result = decode(source.bytes, source.page + offset, PAGE_SIZE - offset, source.mode, instruction);
+  if (result !== DecodeResult.ok) return undefined;
+  const shape = shapeOf(instruction, source.mode === 64);
+  const effects = source.effectsOf(instruction, shape);
+  return effects.needsInterpreter ? undefined : { instruction, shape, effects, offset, deadFlags: false };
+}
+
+/** Offset in the page that a jump leads to directly, or −1. Calls end a region. */
+export function branchTarget({ instruction, offset, shape }: RegionInstruction): number {
+  const [operand] = instruction.operands;
+  if (operand.kind !== OperandKind.relative || instruction.operandCount === 0 || shape.operation === 'call') return -1;
+  if (!shape.long && shape.operandSize === 2) return -1;
+  const target = offset + instruction.length + instruction.immediateLow;
+  return target >= 0 && target < PAGE_SIZE ? target : -1;
+}
+
+function connect(
+  instructions: ReadonlyMap<number, RegionInstruction>,
+  leaders: ReadonlySet<number>,
+  entry: number,
+): BasicBlock[] {
+  const blocks = new Map<number, BasicBlock>();
+  const pending = [entry];
+  const build = (offset: number): BasicBlock | undefined => {
+    const known = blocks.get(offset);
+    if (known) return known;
+    if (!instructions.has(offset) || blocks.size === MAXIMUM_BLOCKS) return undefined;
+    const list: RegionInstruction[] = [];
+    let cursor = offset;
+    let closed = false;
+    for (;;) {
+      const found = instructions.get(cursor);
+      if (!found) break;
+      list.push(found);
+      cursor += found.instruction.length;
+      closed = endsBlock(found.shape.operation, SYSTEM);
+      if (closed || leaders.has(cursor)) break;
+    }
+    const block: BasicBlock = { offset, instructions: list, end: cursor, taken: undefined, next: undefined, closed };
+    blocks.set(offset, block);
+    pending.push(offset);
+    return block;
+  };
+  build(entry);
+  for (;;) {
+    const offset = pending.shift();
+    if (offset === undefined) break;
+    const block = blocks.get(offset);
+    const last = block?.instructions.at(-1);
+    if (!block || !last) continue;
+    const target = branchTarget(last);
+    if (target >= 0 && leaders.has(target)) block.taken = build(target);
+    if (!block.closed) block.next = build(block.end);
+  }
+  return [...blocks.values()];
+}
