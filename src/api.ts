@@ -9,6 +9,13 @@ export interface HostOptions {
    * decoded code, page-table bookkeeping) comes on top.
    */
   readonly memory: number;
+  /** When guests' code is compiled, and how. None of it changes what a guest sees. */
+  readonly jit?: {
+    /** Executions of a piece of code before it is compiled; 0 leaves everything to the interpreter. */
+    readonly threshold?: number;
+    /** Pieces that become one WebAssembly module; 1 on engines where modules are cheap. */
+    readonly regionsPerModule?: number;
+  };
 }
 
 export interface Host {

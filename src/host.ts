@@ -42,7 +42,7 @@ export class RingHost implements Host {
     const guestPages = Math.ceil(options.memory / PAGE_SIZE);
     const frames = guestPages + overheadFrames(guestPages);
     const memory = new HostMemory(frames * PAGE_SIZE + CONTROL_BYTES);
-    this.#group = new ProcessorGroup(memory, new FramePool(memory, frames));
+    this.#group = new ProcessorGroup(memory, new FramePool(memory, frames), { jit: options.jit ?? {} });
   }
 
   async boot(options: BootOptions): Promise<VirtualMachine> {
@@ -119,12 +119,16 @@ export class RingHost implements Host {
   }
 
   statistics(): object {
+    const { jit } = this.#group;
     const { pool, code } = this.#group.parts;
     return {
       frames: { total: pool.total, available: pool.available },
       decodedInstructions: code.decodedInstructions,
       droppedBlocks: code.droppedBlocks,
       coldHandlers: this.#group.interpreter.coldHandlers,
+      jit: jit
+        ? { ...jit.counters, regions: jit.regions, liveModules: jit.liveModules, liveBytes: jit.liveBytes }
+        : null,
     };
   }
 

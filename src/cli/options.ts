@@ -18,6 +18,8 @@ export interface RunOptions {
   readonly trace: string | undefined;
   readonly check: boolean;
   readonly deterministic: boolean;
+  /** Executions before code is compiled. */
+  readonly jitThreshold: number | undefined;
 }
 
 const INTERFACES: readonly InterfaceName[] = ['xen', 'kvm', 'native', 'vmi', 'lguest'];
@@ -28,6 +30,8 @@ const MIB = 1024 * 1024;
 const LARGEST_MEMORY = 3584 * MIB;
 /** vcpu_info blocks in Xen's shared_info page. */
 const MOST_VCPUS = 32;
+/** The counter of executions is a signed word. */
+const MOST_EXECUTIONS = 0x7fff_ffff;
 /** Longest delay of a timer in Node, 2^31 − 1 ms. */
 const LONGEST_TIMEOUT_SECONDS = 2_147_483;
 
@@ -46,6 +50,7 @@ const PARSE = {
   trace: { type: 'string' },
   check: { type: 'boolean' },
   deterministic: { type: 'boolean' },
+  'jit-threshold': { type: 'string' },
   help: { type: 'boolean', short: 'h' },
 } as const satisfies ParseArgsConfig['options'];
 
@@ -80,6 +85,10 @@ export function parseRunOptions(args: readonly string[]): RunOptions | 'help' {
     trace: values.trace,
     check: values.check ?? false,
     deterministic: values.deterministic ?? false,
+    jitThreshold:
+      values['jit-threshold'] === undefined
+        ? undefined
+        : parseInteger('--jit-threshold', values['jit-threshold'], 0, MOST_EXECUTIONS),
   };
 }
 

@@ -3,6 +3,7 @@ import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { initramfs, kernel as kernelRecipe } from '../../guests/recipes.ts';
 import type { BootOptions, CreateHost, Outcome, VirtualMachine } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
+import { regionsPerModule } from '../node/engine.ts';
 import { fileErrorReason, readInputFile, requireWritable, writeFileAtomically } from '../node/files.ts';
 import { Terminal } from '../node/terminal.ts';
 import type { RunOptions } from './options.ts';
@@ -33,7 +34,11 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
   if (options.stats !== undefined) await requireWritable(options.stats, 'statistics');
   const bootOptions = await prepareBoot(options);
   const trace = options.trace === undefined ? undefined : openTrace(options.trace);
-  const host = await createHost({ memory: options.hostMemory });
+  const { jitThreshold } = options;
+  const host = await createHost({
+    memory: options.hostMemory,
+    jit: { regionsPerModule: regionsPerModule(), ...(jitThreshold === undefined ? {} : { threshold: jitThreshold }) },
+  });
 
   let machine: VirtualMachine | undefined;
   let interruption: Interruption | undefined;

@@ -10,3 +10,11 @@ export function tuneEngine(): void {
     setFlagsFromString('--no-turbo-use-mid-tier-regalloc-for-huge-functions');
   }
 }
+
+/**
+ * WebAssembly modules are cheap from V8 12 on: 0.02 ms each, against 0.3 ms and more before, where pieces of code
+ * therefore share one.
+ */
+export function regionsPerModule(): number {
+  return Number.parseInt(process.versions.v8, 10) >= 12 ? 1 : 8;
+}

@@ -54,14 +54,21 @@ const ANYTHING: Effects = {
   needsInterpreter: false,
 };
 
-/** Finds out what an instruction's meaning does by letting it generate code that nobody keeps. */
-export function observeEffects(options: GeneratorOptions, instruction: Instruction, shape: Shape): Effects {
+/**
+ * Finds out what an instruction's meaning does by letting it generate code that nobody keeps. What was decided by a
+ * constant holds for instructions with the same immediate only.
+ */
+export function observeEffects(
+  options: GeneratorOptions,
+  instruction: Instruction,
+  shape: Shape,
+): { effects: Effects; decidedByConstant: boolean } {
   const fn = new FunctionBuilder(REGION);
   const numbers = { flags: 0, carry: 1, x87: 2, sse: 3, helper: 4 };
   const context = new RegionContext(fn, numbers, options.tlbEntries, shape.long);
   context.begin({ instruction, shape, effects: ANYTHING, offset: 0, deadFlags: false }, 0, () => {});
   options.meaningOf(shape.operation)(context);
-  return context.observed();
+  return { effects: context.observed(), decidedByConstant: fn.decidedByConstant };
 }
 
 /**

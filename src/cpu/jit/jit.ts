@@ -154,10 +154,11 @@ export class Jit {
 
   #effectsOf(instruction: Instruction, shape: Shape): Effects {
     const key = shapeKey(shape);
-    const known = this.#effects.get(key);
+    const { immediateLow } = instruction;
+    const known = this.#effects.get(key) ?? this.#effects.get(`${key} ${immediateLow}`);
     if (known) return known;
-    const effects = observeEffects(this.#generator, instruction, shape);
-    this.#effects.set(key, effects);
+    const { effects, decidedByConstant } = observeEffects(this.#generator, instruction, shape);
+    this.#effects.set(decidedByConstant ? `${key} ${immediateLow}` : key, effects);
     return effects;
   }
 

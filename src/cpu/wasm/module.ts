@@ -19,6 +19,8 @@ export interface Local<T extends ValueType = ValueType> extends Expression<T> {
 export class FunctionBuilder {
   readonly signature: Signature;
   code = new ByteWriter();
+  /** Some condition was known, so that other constants might have led to other code. */
+  decidedByConstant = false;
   readonly #entry = new ByteWriter();
   readonly #types: ValueType[] = [];
   readonly #free: Record<ValueType, number[]> = { i32: [], i64: [], f32: [], f64: [], v128: [] };
@@ -114,6 +116,7 @@ export class FunctionBuilder {
   /** A condition that is known leaves only one side, without a construct around it. */
   if(condition: I32, then: () => void, otherwise?: () => void): void {
     if (condition.literal !== undefined) {
+      this.decidedByConstant = true;
       if (condition.literal !== 0n) then();
       else otherwise?.();
       return;
