@@ -1,4 +1,5 @@
 import { buildArpReply, parseArp } from './arp.ts';
+import { DatagramRelay } from './datagram-relay.ts';
 import { CLIENT_PORT, DhcpServer, SERVER_PORT } from './dhcp.ts';
 import { BROADCAST, buildFrame, Ethernet, type EthernetPort, type MacAddress, sourceOf } from './ethernet.ts';
 import { echoReply } from './icmp.ts';
@@ -12,6 +13,8 @@ import {
   parseIpv4,
   viewOf,
 } from './ipv4.ts';
+import type { HostSockets } from './sockets.ts';
+import { StreamRelay } from './stream-relay.ts';
 import type { EthernetSwitch } from './switch.ts';
 import { buildUdp, parseUdp } from './udp.ts';
 
@@ -32,19 +35,38 @@ export const GUEST_NETWORK = {
 
 const GATEWAY_MAC: MacAddress = Uint8Array.of(0x02, 0x72, 0xff, 0, 0, 2);
 
-/** The host in a network of guests: it gives addresses away and answers to its own. */
+/** First octets of addresses that lead nowhere from a gateway: this host itself, groups, and what is reserved. */
+const UNREACHABLE = [0, 127];
+const FIRST_GROUP = 224;
+
+/** The host in a network of guests: it gives addresses away, answers to its own, and leads to the world. */
 export class Gateway implements EthernetPort {
   readonly #network: EthernetSwitch;
   readonly #addresses: readonly Ipv4Address[] = [GUEST_NETWORK.gateway, GUEST_NETWORK.nameServer];
+  readonly #datagrams: DatagramRelay | undefined;
+  readonly #streams: StreamRelay | undefined;
   readonly #dhcp = new DhcpServer({
     ...GUEST_NETWORK,
     server: GUEST_NETWORK.gateway,
     router: GUEST_NETWORK.gateway,
   });
 
-  constructor(network: EthernetSwitch) {
+  /** @param sockets without them guests reach each other and the gateway only */
+  constructor(network: EthernetSwitch, sockets?: HostSockets) {
     this.#network = network;
+    if (sockets !== undefined) {
+      const send = (station: MacAddress, packet: Ipv4Packet): void => this.#sendPacket(station, packet);
+      this.#datagrams = new DatagramRelay(sockets, GUEST_NETWORK.nameServer, send);
+      this.#streams = new StreamRelay(sockets, send);
+    }
     network.connect(this);
+  }
+
+  /** Ends all conversations with the world. */
+  close(): void {
+    this.#network.disconnect(this);
+    this.#datagrams?.close();
+    this.#streams?.close();
   }
 
   receive(frame: Uint8Array): void {
@@ -64,21 +86,26 @@ export class Gateway implements EthernetPort {
   #receiveIpv4(station: MacAddress, bytes: Uint8Array): void {
     const packet = parseIpv4(bytes);
     if (packet === undefined) return;
-    if (packet.protocol === Protocol.udp) this.#receiveUdp(packet);
-    if (packet.protocol === Protocol.icmp && this.#addresses.includes(packet.destination)) {
+    const { source, destination, protocol } = packet;
+    if (protocol === Protocol.udp) this.#receiveUdp(station, packet);
+    if (protocol === Protocol.tcp) this.#streams?.forward(station, packet, isOutside(destination));
+    if (protocol === Protocol.icmp && this.#addresses.includes(destination)) {
       const payload = echoReply(packet.payload);
-      const { source, destination, protocol } = packet;
       if (payload) this.#sendPacket(station, { source: destination, destination: source, protocol, payload });
     }
   }
 
-  #receiveUdp(packet: Ipv4Packet): void {
+  #receiveUdp(station: MacAddress, packet: Ipv4Packet): void {
     const datagram = parseUdp(packet);
-    if (datagram?.destinationPort !== SERVER_PORT || datagram.sourcePort !== CLIENT_PORT) return;
-    const data = this.#dhcp.reply(datagram.data);
-    if (data === undefined) return;
-    const reply = { sourcePort: SERVER_PORT, destinationPort: CLIENT_PORT, data };
-    this.#sendPacket(BROADCAST, buildUdp(GUEST_NETWORK.gateway, LIMITED_BROADCAST, reply));
+    if (datagram === undefined) return;
+    const { source, destination } = packet;
+    if (datagram.destinationPort === SERVER_PORT && datagram.sourcePort === CLIENT_PORT) {
+      const data = this.#dhcp.reply(datagram.data);
+      const reply = data && { sourcePort: SERVER_PORT, destinationPort: CLIENT_PORT, data };
+      if (reply) this.#sendPacket(BROADCAST, buildUdp(GUEST_NETWORK.gateway, LIMITED_BROADCAST, reply));
+    } else if (isOutside(destination) || destination === GUEST_NETWORK.nameServer) {
+      this.#datagrams?.forward(station, source, destination, datagram);
+    }
   }
 
   #sendPacket(station: MacAddress, packet: Ipv4Packet): void {
@@ -88,4 +115,11 @@ export class Gateway implements EthernetPort {
   #send(station: MacAddress, type: EtherType, payload: Uint8Array): void {
     this.#network.send(this, buildFrame(station, GATEWAY_MAC, type, payload));
   }
+}
+
+/** Whether an address may be one of the world's. The host's own loopback is none: its services trust whoever is there. */
+function isOutside(address: Ipv4Address): boolean {
+  const isInside = ((address ^ GUEST_NETWORK.gateway) & GUEST_NETWORK.subnetMask) === 0;
+  const first = address >>> 24;
+  return !isInside && !UNREACHABLE.includes(first) && first < FIRST_GROUP;
 }
