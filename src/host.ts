@@ -11,6 +11,7 @@ import { Machine } from './domain/machine.ts';
 import { OutputQueue } from './domain/output-queue.ts';
 import { Scheduler } from './domain/scheduler.ts';
 import type { Symbolizer } from './inspect/text.ts';
+import { createKvmInterface } from './interfaces/kvm/kvm-interface.ts';
 import { createNativeInterface } from './interfaces/native/native-interface.ts';
 import { XenDomain } from './interfaces/xen/domain.ts';
 import { overheadFrames } from './interfaces/xen/domain-frames.ts';
@@ -105,7 +106,8 @@ export class RingHost implements Host {
     const create = cell.paging === 'native' ? createLinearPaging : createResidentPaging;
     const paging = create(group.parts.pool, group, Math.floor(memory / PAGE_SIZE));
     try {
-      return new MicrovmDomain({ ...common, paging, createInterface: createNativeInterface });
+      const createInterface = cell.interface === 'kvm' ? createKvmInterface : createNativeInterface;
+      return new MicrovmDomain({ ...common, paging, createInterface });
     } catch (error) {
       paging.destroy();
       throw error;

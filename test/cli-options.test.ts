@@ -65,7 +65,7 @@ describe('the options of ring1 run', () => {
     [['--timeout', '0'], '--timeout 0 is not a number of seconds'],
     [['--timeout', 'soon'], '--timeout soon is not a number of seconds'],
     [['--timeout', '3000000'], '--timeout 3000000 is not a number of seconds'],
-    [['--interface', 'vmi'], 'the interface vmi is not built yet; give xen, native'],
+    [['--interface', 'vmi'], 'the interface vmi is not built yet; give xen, kvm, native'],
     [['--interface', 'qemu'], '--interface qemu does not exist; give one of xen, kvm, native, vmi, lguest'],
     [['--paging', 'shadow'], 'the interface xen does not go with shadow paging; give direct'],
     [

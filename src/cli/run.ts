@@ -109,8 +109,10 @@ async function prepareBoot(options: RunOptions): Promise<BootOptions> {
 function commandLine(options: RunOptions): string {
   const words = [options.append];
   const isXen = options.interface === 'xen';
-  // A machine has no way to report a panic but to restart at once; the domain looks where that came from.
+  // A machine has no way to report a panic but to restart at once; the domain looks where that came from. Without EFI a
+  // kernel would restart a machine of this kind by its BIOS, and leave its stack before.
   if (!isXen && !/(^|\s)panic=/.test(options.append)) words.unshift('panic=-1');
+  if (!isXen && !/(^|\s)reboot=/.test(options.append)) words.unshift('reboot=acpi');
   if (!/(^|\s)console=/.test(options.append)) words.unshift(isXen ? 'console=hvc0' : 'console=ttyS0');
   // A guest's console cannot ask for the terminal's size; our own initramfs takes it from here.
   const { columns, rows, isTTY } = process.stdout;

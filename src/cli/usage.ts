@@ -21,8 +21,8 @@ from the Debian archive and kept in ~/.cache/ring1 (or RING1_CACHE); without --i
   --append STRING     kernel command line; console=hvc0 (xen) or console=ttyS0 is put in front unless it has a console=
   --memory SIZE       the guest's memory, as in 256M or 1G; a plain number is in MiB (default 256M)
   --vcpus N           the guest's processors, 1 to 32 (default 1)
-  --interface NAME    how the guest asks: xen (default) or native; kvm, vmi and lguest are not built yet
-  --paging NAME       how page tables are carried out: direct (xen), native or nested (native); shadow is not built yet
+  --interface NAME    how the guest asks: xen (default), kvm or native; vmi and lguest are not built yet
+  --paging NAME       how page tables are carried out: direct (xen), nested (kvm, native) or native; shadow is not built yet
   --host-memory SIZE  memory for all guests (default: what the guest needs)
   --disk FILE         not built yet
   --timeout SECONDS   stop after that time

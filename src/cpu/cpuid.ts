@@ -84,6 +84,8 @@ export interface CpuidOptions {
   /** Features of leaf 1, ECX and EDX, besides those that every guest has. */
   readonly moreEcx: number;
   readonly moreEdx: number;
+  /** The same of leaf 7, EBX. */
+  readonly moreLeaf7Ebx: number;
 }
 
 /** Leaves of the processor itself, 0 … 7 and 0x80000000 …; all others are empty. */
@@ -103,7 +105,7 @@ export function cpuid(leaf: number, subleaf: number, options: CpuidOptions): Cpu
     case 4:
       return CACHES[subleaf] ?? NOTHING;
     case 7:
-      return subleaf === 0 ? [0, LEAF7_EBX, 0, LEAF7_EDX] : NOTHING;
+      return subleaf === 0 ? [0, (LEAF7_EBX | options.moreLeaf7Ebx) >>> 0, 0, LEAF7_EDX] : NOTHING;
     case 0x8000_0000:
       return [0x8000_0008, 0, 0, 0];
     case 0x8000_0001:

@@ -49,9 +49,10 @@ export class Execution {
     domain.running = vcpu;
     this.#yielded = false;
     domain.interface.resume(vcpu);
-    while (domain.state.kind === 'running' && !vcpu.isIdle && !this.#yielded) {
+    while (domain.state.kind === 'running' && !this.#yielded) {
+      domain.interface.refresh(vcpu);
       const left = end - processor.instructions;
-      if (left <= 0) break;
+      if (left <= 0 || vcpu.isIdle) break;
       const exit = this.#execute(vcpu, left);
       exits[exit]! += 1; // one for each kind of exit
       for (const watcher of this.#watchers) watcher.exit(vcpu, exit);
@@ -83,7 +84,6 @@ export class Execution {
       return;
     }
     const { apic } = vcpu;
-    this.#domain.interface.refresh(vcpu);
     const vector = apic.pending;
     if (vector < 0 || !vcpu.interruptsOn) return;
     apic.acknowledge(vector);

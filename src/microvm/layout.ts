@@ -8,6 +8,7 @@
  *     0002 0000  command line
  *     0009 fc00  reserved, as on every PC
  *     000e 0000  ACPI tables
+ *     000f fff0  what a BIOS begins with; here it resets the machine
  *     0010 0000  RAM; the kernel where its ELF segments want to be, the initrd at the end
  *     e000 0000  end of what can be RAM
  *     feb0 0000  virtio devices, a page each
@@ -21,6 +22,8 @@ export const enum Physical {
   commandLine = 0x2_0000,
   lowEnd = 0x9_fc00,
   acpi = 0xe_0000,
+  acpiEnd = 0xf_0000,
+  resetVector = 0xf_fff0,
   highStart = 0x10_0000,
   virtio = 0xfeb0_0000,
   ioApic = 0xfec0_0000,

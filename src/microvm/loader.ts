@@ -102,6 +102,7 @@ export function loadGuest(paging: NestedPaging, host: HostMemory, options: LoadO
     image.word(Physical.descriptorTable + index * 4, half);
   });
   writePageTables(image);
+  image.write(Physical.resetVector, RESET_CODE);
   return {
     rip: Number(kernel.entry) as GuestVirtual,
     root: Physical.pageTables,
@@ -125,12 +126,17 @@ const BUILT_IN: readonly AcpiDevice[] = [
   },
 ];
 
+/** Kernels without other means jump to the BIOS in real mode: mov dx, reset; mov al, value; out dx, al; hlt; jmp to hlt. */
+const RESET_PORT = Port.power + PowerRegister.reset;
+const RESET_CODE = Uint8Array.of(0xba, RESET_PORT & 0xff, RESET_PORT >> 8, 0xb0, RESET_VALUE, 0xee, 0xf4, 0xeb, 0xfd);
+
 function memoryMap(end: number): MemoryRegion[] {
   const region = (start: number, to: number, type: RegionType): MemoryRegion => ({ start, bytes: to - start, type });
   return [
     region(0, Physical.lowEnd, RegionType.ram),
     region(Physical.lowEnd, 0xa_0000, RegionType.reserved),
-    region(Physical.acpi, Physical.highStart, RegionType.acpi),
+    region(Physical.acpi, Physical.acpiEnd, RegionType.acpi),
+    region(Physical.acpiEnd, Physical.highStart, RegionType.reserved),
     region(Physical.highStart, end, RegionType.ram),
   ];
 }

@@ -8,6 +8,7 @@ const enum Msr {
   timeStamp = 0x10,
   platform = 0x17,
   apicBase = 0x1b,
+  timeStampAdjust = 0x3b,
   microcode = 0x8b,
   miscellaneous = 0x1a0,
   deadline = 0x6e0,
@@ -37,6 +38,7 @@ export function readMsr(domain: MicrovmDomain, vcpu: MicrovmVcpu, register: numb
       return give(apicBase(vcpu));
     case Msr.platform:
     case Msr.microcode:
+    case Msr.timeStampAdjust:
       return give(0);
     case Msr.miscellaneous:
       return give(MISCELLANEOUS);
@@ -61,6 +63,9 @@ export function writeMsr(
     case Msr.apicBase:
       // The APIC stays where it is, and on.
       return high === 0 && low === apicBase(vcpu);
+    case Msr.timeStampAdjust:
+      // All counters are one; none can be moved.
+      return low === 0 && high === 0;
     case Msr.microcode:
     case Msr.miscellaneous:
       return true;

@@ -129,6 +129,11 @@ export class LocalApic implements MmioDevice {
     return vector >= 0 && (vector & 0xf0) > (this.priority & 0xf0) ? vector : -1;
   }
 
+  /** Whether any interrupt waits, whatever its priority. */
+  get hasRequests(): boolean {
+    return highest(this.#requested) >= 0;
+  }
+
   /** Takes the vector that `pending` gave into service. */
   acknowledge(vector: number): void {
     clear(this.#requested, vector);

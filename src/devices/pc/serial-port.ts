@@ -37,6 +37,7 @@ const enum QueueControl {
 const DIVISOR_LATCH = 0x80;
 
 const enum ModemControl {
+  requestToSend = 0x02,
   loopback = 0x10,
   bits = 0x1f,
 }
@@ -49,20 +50,24 @@ const enum LineStatus {
 /** Clear to send, data set ready, carrier detect: somebody listens. */
 const CONNECTED = 0xb0;
 
-/** Bytes of the receiver's queue; more wait outside. */
+/** Bytes of the receiver's queue. */
 const QUEUE_SIZE = 16;
-/** Bytes that wait for a reader, with virtual time or a guest that never reads: what a user can paste. */
+/** Bytes that wait on the line for a guest that does not read: what a user can paste. */
 const MOST_WAITING = 1 << 20;
 
 /**
- * A serial port with a 16550A (National Semiconductor PC16550D). Bytes are sent at once, whatever the divisor says; what
- * the line receives waits until the guest takes it.
+ * A serial port with a 16550A (National Semiconductor PC16550D). Bytes are sent at once, whatever the divisor says. The
+ * other side sends when the guest requests it (RTS) and the queue has room: nothing is lost while a kernel starts.
  */
 export class SerialPort implements MmioDevice {
   readonly #line: InterruptLine;
   readonly #sink: (bytes: Uint8Array) => void;
   #output: number[] = [];
-  readonly #input: number[] = [];
+  /** What the guest can read. */
+  readonly #queue: number[] = [];
+  /** What the other side has not sent yet. */
+  readonly #waiting: Uint8Array[] = [];
+  #waitingBytes = 0;
   #enabled = 0;
   #lineControl = 0;
   #modemControl = 0;
@@ -78,11 +83,27 @@ export class SerialPort implements MmioDevice {
     this.#sink = sink;
   }
 
-  /** Bytes from outside. Those beyond a bound are lost, as on a line. */
+  /** Bytes from outside; those beyond a bound are lost. */
   type(bytes: Uint8Array): void {
-    const room = MOST_WAITING - this.#input.length;
-    for (const byte of bytes.subarray(0, room)) this.#input.push(byte);
+    const taken = bytes.slice(0, MOST_WAITING - this.#waitingBytes);
+    this.#waiting.push(taken);
+    this.#waitingBytes += taken.length;
+    this.#refill();
     this.#update();
+  }
+
+  #refill(): void {
+    const sends = ModemControl.requestToSend;
+    if ((this.#modemControl & (sends | ModemControl.loopback)) !== sends) return;
+    while (this.#queue.length < QUEUE_SIZE) {
+      const [first] = this.#waiting;
+      if (!first) return;
+      const part = first.subarray(0, QUEUE_SIZE - this.#queue.length);
+      this.#queue.push(...part);
+      this.#waitingBytes -= part.length;
+      if (part.length === first.length) this.#waiting.shift();
+      else this.#waiting[0] = first.subarray(part.length);
+    }
   }
 
   /** Hands over what was printed since the last time. */
@@ -109,7 +130,7 @@ export class SerialPort implements MmioDevice {
       case Register.modemControl:
         return this.#modemControl;
       case Register.lineStatus:
-        return LineStatus.transmitterEmpty | (this.#input.length > 0 ? LineStatus.dataReady : 0);
+        return LineStatus.transmitterEmpty | (this.#queue.length > 0 ? LineStatus.dataReady : 0);
       case Register.modemStatus:
         return this.#modemStatus();
       case Register.scratch:
@@ -137,13 +158,14 @@ export class SerialPort implements MmioDevice {
         break;
       case Register.identification:
         this.#queuesEnabled = (value & QueueControl.enable) !== 0;
-        if ((value & QueueControl.clearReceiver) !== 0) this.#input.splice(0, QUEUE_SIZE);
+        if ((value & QueueControl.clearReceiver) !== 0) this.#queue.length = 0;
         break;
       case Register.lineControl:
         this.#lineControl = value;
         break;
       case Register.modemControl:
         this.#modemControl = value & ModemControl.bits;
+        this.#refill();
         break;
       case Register.scratch:
         this.#scratch = value;
@@ -156,7 +178,7 @@ export class SerialPort implements MmioDevice {
 
   #send(byte: number): void {
     if ((this.#modemControl & ModemControl.loopback) !== 0) {
-      if (this.#input.length < MOST_WAITING) this.#input.unshift(byte);
+      if (this.#queue.length < QUEUE_SIZE) this.#queue.push(byte);
     } else {
       this.#output.push(byte);
     }
@@ -167,7 +189,8 @@ export class SerialPort implements MmioDevice {
   }
 
   #receive(): number {
-    const byte = this.#input.shift() ?? 0;
+    const byte = this.#queue.shift() ?? 0;
+    this.#refill();
     this.#update();
     return byte;
   }
@@ -183,7 +206,7 @@ export class SerialPort implements MmioDevice {
   }
 
   #cause(): Identification {
-    if ((this.#enabled & Enable.received) !== 0 && this.#input.length > 0) {
+    if ((this.#enabled & Enable.received) !== 0 && this.#queue.length > 0) {
       return this.#queuesEnabled ? Identification.timeout : Identification.received;
     }
     const told = this.#emptied && (this.#enabled & Enable.transmitterEmpty) !== 0;

@@ -1,6 +1,6 @@
 import { type CpuidResult, cpuid } from '../../cpu/cpuid.ts';
 import { TSC_FREQUENCY } from '../../domain/clock.ts';
-import { MACHINE_ECX, MACHINE_EDX } from '../../microvm/features.ts';
+import { MACHINE_FEATURES } from '../../microvm/features.ts';
 import type { MicrovmInterface } from '../../microvm/interface.ts';
 
 /**
@@ -24,8 +24,7 @@ export function createNativeInterface(): MicrovmInterface {
           return cpuid(leaf, subleaf, {
             maximumLeaf: FREQUENCY_LEAF,
             apicId: vcpu,
-            moreEcx: MACHINE_ECX,
-            moreEdx: MACHINE_EDX,
+            ...MACHINE_FEATURES,
           });
       }
     },

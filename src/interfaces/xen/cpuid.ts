@@ -28,6 +28,7 @@ export function cpuid(leaf: number, subleaf: number, vcpu: number): CpuidResult 
         apicId: vcpu * 2,
         moreEcx: 0,
         moreEdx: 0,
+        moreLeaf7Ebx: 0,
       });
   }
 }

@@ -1,0 +1,191 @@
+import { bits, type CpuidResult, cpuid, word } from '../../cpu/cpuid.ts';
+import { publishVcpuTime, VcpuTime, VcpuTimeFlag } from '../../domain/pvclock.ts';
+import type { MicrovmDomain } from '../../microvm/domain.ts';
+import { MACHINE_FEATURES } from '../../microvm/features.ts';
+import type { MicrovmInterface } from '../../microvm/interface.ts';
+import type { MicrovmVcpu } from '../../microvm/vcpu.ts';
+import { Register } from '../../x86/registers.ts';
+import { CPUID_BASE, CPUID_FEATURES, Feature, HypercallError, Msr, Wallclock } from './abi.ts';
+import { EndOfInterruptArea } from './end-of-interrupt.ts';
+import { GuestArea } from './guest-area.ts';
+import { StealTimeArea } from './steal-time.ts';
+
+/**
+ * The KVM interface: hardware as of the native one, with a clock, steal time, cheap ends of interrupts and flushes of
+ * other processors' TLBs added. Asynchronous page faults are not offered.
+ */
+const FEATURES = bits(
+  Feature.clock,
+  Feature.noIoDelay,
+  Feature.clockNumbers2,
+  Feature.stealTime,
+  Feature.endOfInterrupt,
+  Feature.flushTlb,
+  Feature.clockStable,
+);
+
+const MAXIMUM_LEAF = 7;
+const ENABLED = 1;
+/** Bits of an address that the guest names. */
+const ADDRESS_LIMIT = 2 ** 40;
+
+/** What one virtual processor has named. */
+interface Areas {
+  readonly time: GuestArea;
+  readonly stealTime: StealTimeArea;
+  readonly endOfInterrupt: EndOfInterruptArea;
+  /** The registers as they were last written, by number: low and high half. */
+  readonly written: Map<number, readonly [low: number, high: number]>;
+}
+
+const CLOCK_ALIGNMENT = 4;
+
+export function createKvmInterface(domain: MicrovmDomain): MicrovmInterface {
+  return new KvmInterface(domain);
+}
+
+class KvmInterface implements MicrovmInterface {
+  readonly #domain: MicrovmDomain;
+  readonly #wallclock: GuestArea;
+  readonly #areas: Areas[] = [];
+
+  constructor(domain: MicrovmDomain) {
+    this.#domain = domain;
+    this.#wallclock = new GuestArea(domain, Wallclock.size, CLOCK_ALIGNMENT);
+    this.#areas = domain.vcpus.map(() => ({
+      time: new GuestArea(domain, VcpuTime.size, CLOCK_ALIGNMENT),
+      stealTime: new StealTimeArea(domain),
+      endOfInterrupt: new EndOfInterruptArea(domain),
+      written: new Map(),
+    }));
+  }
+
+  #of(vcpu: MicrovmVcpu): Areas {
+    return this.#areas[vcpu.index] as Areas; // one for each
+  }
+
+  cpuid(leaf: number, subleaf: number, vcpu: number): CpuidResult {
+    switch (leaf) {
+      case CPUID_BASE:
+        return [CPUID_FEATURES, word('KVMK'), word('VMKV'), word('M\0\0\0')];
+      case CPUID_FEATURES:
+        return [FEATURES, 0, 0, 0];
+      default:
+        return cpuid(leaf, subleaf, {
+          maximumLeaf: MAXIMUM_LEAF,
+          apicId: vcpu,
+          ...MACHINE_FEATURES,
+        });
+    }
+  }
+
+  // Registers
+
+  readMsr(vcpu: MicrovmVcpu, register: number, out: Uint32Array): boolean {
+    if (!WRITERS.has(register)) return false;
+    out.set(this.#of(vcpu).written.get(register) ?? [0, 0]);
+    return true;
+  }
+
+  writeMsr(vcpu: MicrovmVcpu, register: number, low: number, high: number): boolean | undefined {
+    const writer = WRITERS.get(register);
+    if (!writer) return undefined;
+    const value = high * 0x1_0000_0000 + low;
+    if (value >= ADDRESS_LIMIT || !writer(this, vcpu, value)) return false;
+    this.#of(vcpu).written.set(register, [low, high]);
+    return true;
+  }
+
+  /** Unix time at system time 0, written once for each time that the guest asks. */
+  writeWallclock(physical: number): boolean {
+    const area = this.#wallclock;
+    if (!area.name(physical)) return false;
+    const { address } = area;
+    if (address < 0) return true;
+    const { view } = area.memory;
+    const { seconds, nanoseconds } = this.#domain.wallclock;
+    const odd = (view.getUint32(address + Wallclock.version, true) | 1) >>> 0;
+    view.setUint32(address + Wallclock.version, odd, true);
+    view.setUint32(address + Wallclock.seconds, seconds, true);
+    view.setUint32(address + Wallclock.nanoseconds, nanoseconds, true);
+    view.setUint32(address + Wallclock.version, (odd + 1) >>> 0, true);
+    area.written();
+    return true;
+  }
+
+  /** The clock's page part; the counter is the clock, so that what is written once stays true. */
+  nameSystemTime(vcpu: MicrovmVcpu, value: number): boolean {
+    const { time } = this.#of(vcpu);
+    if (!nameOrForget(time, value)) return false;
+    const { address } = time;
+    if (address < 0) return true;
+    publishVcpuTime(time.memory, address, this.#domain.clock, VcpuTimeFlag.tscStable);
+    time.written();
+    return true;
+  }
+
+  nameStealTime(vcpu: MicrovmVcpu, value: number): boolean {
+    return nameOrForget(this.#of(vcpu).stealTime.area, value);
+  }
+
+  nameEndOfInterrupt(vcpu: MicrovmVcpu, value: number): boolean {
+    const { endOfInterrupt } = this.#of(vcpu);
+    endOfInterrupt.refresh(vcpu.apic);
+    endOfInterrupt.forget();
+    return nameOrForget(endOfInterrupt.area, value);
+  }
+
+  /** None of the features that have hypercalls is offered. */
+  hypercall({ processor }: MicrovmVcpu): boolean {
+    processor.setValue(Register.rax, processor.privilege === 0 ? HypercallError.unknown : HypercallError.notPermitted);
+    return true;
+  }
+
+  // Turns and interrupts
+
+  resume(vcpu: MicrovmVcpu): void {
+    const flush = this.#of(vcpu).stealTime.resume(this.#domain.clock.now());
+    if (flush) vcpu.processor.flushTlb();
+  }
+
+  suspend(vcpu: MicrovmVcpu): void {
+    this.#of(vcpu).stealTime.suspend(this.#domain.clock.now(), !vcpu.isIdle);
+  }
+
+  refresh(vcpu: MicrovmVcpu): void {
+    this.#of(vcpu).endOfInterrupt.refresh(vcpu.apic);
+  }
+
+  acknowledged(vcpu: MicrovmVcpu, vector: number): void {
+    this.#of(vcpu).endOfInterrupt.acknowledged(vcpu.apic, vector);
+  }
+
+  reset(vcpu: MicrovmVcpu): void {
+    const { time, stealTime, endOfInterrupt, written } = this.#of(vcpu);
+    time.forget();
+    stealTime.area.forget();
+    endOfInterrupt.forget();
+    written.clear();
+  }
+}
+
+/** A register that names an area holds its address, and in bit 0 whether it is in use. */
+function nameOrForget(area: GuestArea, value: number): boolean {
+  if (value % 2 === ENABLED) return area.name(value - ENABLED);
+  area.forget();
+  return true;
+}
+
+type Writer = (own: KvmInterface, vcpu: MicrovmVcpu, value: number) => boolean;
+
+const writeWallclock: Writer = (own, _vcpu, value) => own.writeWallclock(value);
+const nameSystemTime: Writer = (own, vcpu, value) => own.nameSystemTime(vcpu, value);
+
+const WRITERS: ReadonlyMap<number, Writer> = new Map<number, Writer>([
+  [Msr.wallclock, writeWallclock],
+  [Msr.oldWallclock, writeWallclock],
+  [Msr.systemTime, nameSystemTime],
+  [Msr.oldSystemTime, nameSystemTime],
+  [Msr.stealTime, (own, vcpu, value) => own.nameStealTime(vcpu, value)],
+  [Msr.endOfInterrupt, (own, vcpu, value) => own.nameEndOfInterrupt(vcpu, value)],
+]);
