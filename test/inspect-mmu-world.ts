@@ -39,6 +39,11 @@ export class MmuWorld implements MmuState {
   readonly roots: number[] = [ROOT, OTHER_ROOT];
   readonly lazy: LazyMode[] = ['none', 'none'];
   cached: Cached[] = [];
+  readonly removesWritable = false;
+  /** Bit n: vCPU n runs a user program. */
+  userMode = 0;
+  /** What was taken out of TLBs, though `cached` keeps it as a processor may. */
+  readonly watched: string[] = [];
   putOff = 0;
   builderRoot = -1;
   /** Makes set operations lose the value, as a broken host would. */
@@ -130,6 +135,14 @@ export class MmuWorld implements MmuState {
     }
   }
 
+  watchTranslation(vcpu: number, address: GuestVirtual): void {
+    this.watched.push(`${vcpu}:${address}`);
+  }
+
+  inUserMode(vcpu: number): boolean {
+    return (this.userMode & (1 << vcpu)) !== 0;
+  }
+
   isBuilderRoot(table: number): boolean {
     return table === this.builderRoot;
   }
@@ -156,6 +169,8 @@ export class MmuWorld implements MmuState {
         this.lazy[vcpu] = 'none';
         return 0;
       },
+      loadSp0: () => 0,
+      iret: () => {},
     },
     mmu: {
       setPte: (_vcpu, table, index, low, high) => this.#set(table, index, low, high),

@@ -256,6 +256,24 @@ describe('checked contracts', () => {
     expect(reasonOf(unchecked.guest)).toBe('running');
   });
 
+  /** Uses an address, takes its page away, and uses it again. */
+  function useAfterUnmapping(flush: boolean): SmallGuest {
+    const { guest, low } = aliased(true);
+    const memory = guest.domain.vcpus[0]?.processor.memory;
+    expect(memory?.readWord(low as GuestVirtual)).toBe(0);
+    guest.update(guest.request(guest.path(PAGE)[3], guest.mfnAt(PAGE), ABSENT));
+    if (flush) guest.extended(6, 0);
+    expect(memory?.readWord(low as GuestVirtual)).toBe(-1);
+    return guest;
+  }
+
+  test('a stale translation that is used crashes the domain', () => {
+    expect(reasonOf(useAfterUnmapping(false))).toMatch(
+      /^contract of mmu.setPte broken .*: missing-flush: .*event=used/,
+    );
+    expect(reasonOf(useAfterUnmapping(true))).toBe('running');
+  });
+
   test('a page of the kernel alone may be reused before its flush', () => {
     const guest = new SmallGuest({ check: true });
     reuseAsTable(guest, PAGE, false);

@@ -28,7 +28,7 @@ from the Debian archive and kept in ~/.cache/ring1 (or RING1_CACHE); without --i
   --timeout SECONDS   stop after that time
   --stats FILE        write figures as JSON at the end
   --trace FILE        write one line for each operation that crosses from guest to host
-  --check             check the contract of every operation
+  --check             check the contracts of operations on page tables; the guest crashes where it breaks one
   --deterministic     virtual time: equal input gives equal runs
   --jit-threshold N   executions of a piece of code before it is compiled; 0 leaves all to the interpreter (default 200)
   --help              this text

@@ -50,6 +50,8 @@ export class MemoryUnit implements GuestMemory {
   readonly emptyTlb: Tlb;
   /** Whether accesses that are not aligned to their size fault. */
   alignmentChecked = false;
+  /** Told of each access that no TLB answers, before the walk. */
+  onMiss: ((address: GuestVirtual, access: Access) => void) | undefined;
   #metNotCanonical = false;
   readonly controls: WalkControls = { cr0: 0, cr4: 0, efer: 0 };
   #translation: Translation = { format: 'none', frames: new Int32Array(0) };
@@ -130,6 +132,7 @@ export class MemoryUnit implements GuestMemory {
   #translate(low: number, high: number, access: Access, user: boolean): HostAddress {
     const { marks, pool } = this.#parts;
     const translation = this.#translation;
+    this.onMiss?.(joinSigned(low, high) as GuestVirtual, access);
     const allowed = this.#walker.walk(
       translation,
       user ? this.#userRoot : this.#kernelRoot,

@@ -154,6 +154,7 @@ export class ProcessorGroup implements FrameInvalidator {
   /** Takes a processor back; its owner uses it no more. */
   release(processor: Processor): void {
     processor.memory.forget();
+    processor.memory.onMiss = undefined;
     this.#released.push(processor);
   }
 

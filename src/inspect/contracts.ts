@@ -5,7 +5,13 @@ import type { LazyMode } from '../ops/schema.ts';
 import { type GuestVirtual, highWord, lowWord } from '../x86/brand.ts';
 import { frameOfEntry, tableIndex } from '../x86/page-table.ts';
 import { Pte } from '../x86/registers.ts';
-import { needsFlush, StaleTranslations, samePage } from './stale-translations.ts';
+import {
+  type Holder,
+  losesOnlyWriting,
+  needsFlush,
+  type StaleRecord,
+  StaleTranslations,
+} from './stale-translations.ts';
 import type { Symbolizer } from './text.ts';
 
 /** What the checker needs besides the state of the page tables. */
@@ -45,7 +51,8 @@ const PROCESSOR_BITS = Pte.accessed | Pte.dirty;
 
 /**
  * Checks the rules of ops/contracts.ts while a guest runs. It is an observer of operations and takes the events that
- * paging and interfaces tell of; it reads page tables and TLBs through `MmuState` and changes nothing.
+ * paging and interfaces tell of; it reads page tables and TLBs through `MmuState`, and changes nothing but that a stale
+ * translation is taken out of a TLB, as could happen at any time, to see whether it is used.
  */
 export class ContractChecker implements OperationObserver, MmuEvents {
   readonly #state: MmuState;
@@ -130,6 +137,10 @@ export class ContractChecker implements OperationObserver, MmuEvents {
     },
     cpu: {
       endContextSwitch: (_result, vcpu) => this.#nothingPutOff(vcpu),
+      loadSp0: (_result, vcpu) => this.#stale.interrupt(vcpu),
+      iret: (_result, vcpu) => {
+        if (this.#state.inUserMode(vcpu)) this.#settle(vcpu);
+      },
     },
     mmu: {
       activateMm: (result, vcpu, space) => this.#pinHeld(result, vcpu, space),
@@ -145,22 +156,22 @@ export class ContractChecker implements OperationObserver, MmuEvents {
         if (result !== walked) this.#break('root-read-back', vcpu, { read: Number(result), walked });
       },
       setPte: (result, vcpu, table, index, low, high) => {
-        this.#wasSet(result, vcpu, table, index, low, high, undefined);
+        this.#wasSet(result, vcpu, table, index, low, high);
       },
       setPteAt: (result, vcpu, _space, address, table, index, low, high) => {
-        this.#wasSet(result, vcpu, table, index, low, high, address);
+        this.#wasSet(result, vcpu, table, index, low, high);
       },
       setPteAtomic: (result, vcpu, table, index, low, high) => {
-        this.#wasSet(result, vcpu, table, index, low, high, undefined);
+        this.#wasSet(result, vcpu, table, index, low, high);
       },
       setPtePresent: (result, vcpu, _space, address, table, index, low, high) => {
-        this.#wasSet(result, vcpu, table, index, low, high, address);
+        this.#wasSet(result, vcpu, table, index, low, high);
       },
       pteClear: (result, vcpu, _space, address, table, index) => {
-        this.#wasSet(result, vcpu, table, index, 0, 0, address);
+        this.#wasSet(result, vcpu, table, index, 0, 0);
       },
       ptepModifyProtCommit: (result, vcpu, _space, address, table, index, low, high) => {
-        this.#wasSet(result, vcpu, table, index, low, high, address === 0 ? undefined : address);
+        this.#wasSet(result, vcpu, table, index, low, high);
       },
       setPmd: (result, vcpu, table, index, low, high) => this.#holds(result, vcpu, table, index, low, high),
       setPud: (result, vcpu, table, index, low, high) => this.#holds(result, vcpu, table, index, low, high),
@@ -211,15 +222,17 @@ export class ContractChecker implements OperationObserver, MmuEvents {
     newHigh: number,
   ): void {
     this.#operation = 'mmu.pteUpdate';
-    this.#replaced(vcpu, table, index, oldLow, oldHigh, newLow, newHigh, undefined);
+    this.#replaced(vcpu, table, index, oldLow, oldHigh, newLow, newHigh);
   }
 
-  translationUsed(vcpu: number, address: GuestVirtual, page: number, root: number): void {
-    this.#relyOn('used', vcpu, page, vcpu, address, root, false);
-  }
-
-  returnedToUser(vcpu: number): void {
-    this.#stale.settle(vcpu);
+  tlbMissed(vcpu: number, address: GuestVirtual, write: boolean): void {
+    for (const { record, holder } of this.#stale.at(vcpu, address)) {
+      // Another vCPU may use the old translation until the one that changed the entry has finished its work.
+      const mayUse = record.work === 'unknown' || (vcpu !== record.changedBy && record.work !== 'done');
+      // By a translation that does not allow it, a store faults.
+      if (mayUse || (write && !holder.writable)) continue;
+      this.#relyOn('used', vcpu, record, holder, write);
+    }
   }
 
   pageFreed(vcpu: number, page: number): void {
@@ -232,17 +245,14 @@ export class ContractChecker implements OperationObserver, MmuEvents {
         this.#break('table-freed-while-walked', vcpu, { table: page, type, walkedBy, links });
       }
     }
-    this.#state.cachedTranslations(page, (cachedBy, address, root, writable) =>
-      this.#relyOn('freed', vcpu, page, cachedBy, address, root, writable),
-    );
+    this.#reused('freed', vcpu, page);
     this.#stale.forgetPage(page);
   }
 
   pageRetyped(vcpu: number, page: number, to: PageType): void {
     if (to === 'none') return;
-    this.#state.cachedTranslations(page, (cachedBy, address, root, writable) =>
-      this.#relyOn('retyped', vcpu, page, cachedBy, address, root, writable),
-    );
+    if (this.#state.removesWritable && LEVEL_TYPES.indexOf(to) > 0) this.#stale.writableRemoved(page);
+    this.#reused('retyped', vcpu, page);
   }
 
   /** Replaced entries whose flush is still to come. */
@@ -325,17 +335,9 @@ export class ContractChecker implements OperationObserver, MmuEvents {
     }
   }
 
-  #wasSet(
-    result: Value | undefined,
-    vcpu: number,
-    table: number,
-    index: number,
-    low: number,
-    high: number,
-    address: GuestVirtual | undefined,
-  ): void {
+  #wasSet(result: Value | undefined, vcpu: number, table: number, index: number, low: number, high: number): void {
     if (result !== 0) return;
-    this.#replaced(vcpu, table, index, this.#old[0]!, this.#old[1]!, low, high, address); // two words
+    this.#replaced(vcpu, table, index, this.#old[0]!, this.#old[1]!, low, high); // two words
     this.#holds(result, vcpu, table, index, low, high);
   }
 
@@ -363,50 +365,73 @@ export class ContractChecker implements OperationObserver, MmuEvents {
     oldHigh: number,
     newLow: number,
     newHigh: number,
-    address: GuestVirtual | undefined,
   ): void {
     this.#stale.restored(table, index, newLow, newHigh);
     if (!needsFlush(oldLow, oldHigh, newLow, newHigh)) return;
     const page = frameOfEntry(oldLow, oldHigh);
-    let pending = 0;
-    this.#state.cachedTranslations(page, (cachedBy, cachedAddress) => {
-      if (address === undefined || samePage(address, cachedAddress)) pending |= 1 << cachedBy;
+    const holders: Holder[] = [];
+    this.#state.cachedTranslations(page, (cachedBy, cached, root, writable) => {
+      // The page may be mapped elsewhere too.
+      const walk = this.#walk(root === -1 ? this.#state.currentRoot(cachedBy) : root, cached);
+      if (walk.table === table && walk.index === index) {
+        holders.push({ vcpu: cachedBy, address: cached, root, writable });
+      }
     });
-    if (pending === 0) return; // a translation that is made from here on is made from the new entry
+    if (holders.length === 0) return; // a translation that is made from here on is made from the new entry
     this.#stale.add({
       table,
       index,
       oldLow,
       oldHigh,
       page,
-      address,
       global: (oldLow & Pte.global) !== 0,
-      pending,
+      writeOnly: losesOnlyWriting(oldLow, oldHigh, newLow, newHigh),
+      holders,
       operation: this.#operation,
       changedBy: vcpu,
       changedAt: this.#options.ripOf(vcpu),
-      settled: false,
+      work: 'begun',
     });
+    this.#watch(holders);
   }
 
-  /** Something relies on no stale translation of the page being left; one that the tables still justify is not stale. */
+  #watch(holders: readonly Holder[]): void {
+    for (const { vcpu, address } of holders) this.#state.watchTranslation(vcpu, address);
+  }
+
+  /** What a vCPU has begun is done: from here on, nobody may use what it made stale. */
+  #settle(vcpu: number): void {
+    this.#watch(this.#stale.settle(vcpu));
+  }
+
+  /** The page gets another use, and every stale translation of it would reach that. */
+  #reused(event: 'freed' | 'retyped', vcpu: number, page: number): void {
+    const told = new Set<string>();
+    for (const record of this.#stale.onPage(page)) {
+      for (const holder of record.holders) {
+        const { address, writable } = holder;
+        // A writable translation of a table is wrong wherever it is.
+        const mayStand = event === 'freed' || !writable || this.#state.removesWritable;
+        if (mayStand && this.#options.flushesLate?.(address)) continue;
+        const who = `${holder.vcpu} ${address}`;
+        if (!told.has(who) && this.#relyOn(event, vcpu, record, holder, writable)) told.add(who);
+      }
+    }
+  }
+
+  /**
+   * Something relies on a stale translation of the page being gone; one that the tables still justify is not stale.
+   * @returns whether that broke the contract
+   */
   #relyOn(
     event: RuleStates['missing-flush']['event'],
     vcpu: number,
-    page: number,
-    cachedBy: number,
-    address: GuestVirtual,
-    root: number,
-    writable: boolean,
-  ): void {
-    const record = this.#stale.find(page, cachedBy, address);
-    if (record === undefined) return;
-    // A writable translation of a table is wrong wherever it is.
-    const mayStand = event === 'freed' || (event === 'retyped' && !writable);
-    if (mayStand && this.#options.flushesLate?.(address)) return;
-    // Another vCPU may use the old translation until the one that changed the entry has finished its work.
-    if (event === 'used' && cachedBy !== record.changedBy && !record.settled) return;
-    if (this.#justified(root === -1 ? this.#state.currentRoot(cachedBy) : root, address, page, writable)) return;
+    record: StaleRecord,
+    { vcpu: cachedBy, address, root }: Holder,
+    write: boolean,
+  ): boolean {
+    const { page } = record;
+    if (this.#justified(root === -1 ? this.#state.currentRoot(cachedBy) : root, address, page, write)) return false;
     this.#operation = record.operation;
     this.#break('missing-flush', vcpu, {
       event,
@@ -419,6 +444,7 @@ export class ContractChecker implements OperationObserver, MmuEvents {
       index: record.index,
     });
     this.#stale.forget(record);
+    return true;
   }
 
   #justified(root: number, address: GuestVirtual, page: number, writable: boolean): boolean {

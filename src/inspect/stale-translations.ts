@@ -3,6 +3,12 @@ import type { GuestVirtual } from '../x86/brand.ts';
 import { frameOfEntry } from '../x86/page-table.ts';
 import { PTE_NO_EXECUTE_HIGH, Pte } from '../x86/registers.ts';
 
+/** Whether a replaced entry is the same but for the right to write and the dirty bit. */
+export function losesOnlyWriting(oldLow: number, oldHigh: number, newLow: number, newHigh: number): boolean {
+  const ignored = Pte.writable | Pte.dirty | Pte.accessed;
+  return (newLow & Pte.present) !== 0 && ((oldLow ^ newLow) & ~ignored) === 0 && (oldHigh ^ newHigh) === 0;
+}
+
 /** Whether a translation made from the old entry allows what the new one does not, or hides that a bit is to be set. */
 export function needsFlush(oldLow: number, oldHigh: number, newLow: number, newHigh: number): boolean {
   if ((oldLow & Pte.present) === 0) return false;
@@ -13,7 +19,16 @@ export function needsFlush(oldLow: number, oldHigh: number, newLow: number, newH
   return (newHigh & ~oldHigh & PTE_NO_EXECUTE_HIGH) !== 0;
 }
 
-/** A present entry that was replaced by one that allows less, with the vCPUs that had it in a TLB and have not flushed since. */
+/** A translation that a vCPU had when its entry was replaced, and may have until it flushes. */
+export interface Holder {
+  readonly vcpu: number;
+  readonly address: GuestVirtual;
+  /** Root that it was filled from, −1 for the current one. */
+  readonly root: number;
+  readonly writable: boolean;
+}
+
+/** A present entry that was replaced by one that allows less, with the translations of it that await a flush. */
 export interface StaleRecord {
   readonly table: number;
   readonly index: number;
@@ -21,52 +36,53 @@ export interface StaleRecord {
   readonly oldHigh: number;
   /** Page that the old entry named. */
   readonly page: number;
-  /** Address that the entry maps, where the operation told it. */
-  readonly address: GuestVirtual | undefined;
   readonly global: boolean;
-  /** Bit n: vCPU n had the translation and has not flushed. */
-  pending: number;
+  /** Only the right to write was lost. */
+  readonly writeOnly: boolean;
+  holders: readonly Holder[];
   readonly operation: FullName;
   readonly changedBy: number;
   readonly changedAt: GuestVirtual;
-  /** The vCPU that changed the entry has gone back to user mode since. */
-  settled: boolean;
+  /**
+   * How far the work is that the change was a part of: `done` from when its vCPU has gone back to user mode, `unknown`
+   * when that vCPU has switched to another task first, since nobody can tell when the first one goes on.
+   */
+  work: 'begun' | 'done' | 'unknown';
 }
 
 /** Enough for the largest unmapping between two flushes that Linux does; beyond it the oldest record is dropped. */
 const MOST_RECORDS = 65_536;
 
-export const samePage = (a: GuestVirtual, b: GuestVirtual): boolean => Math.floor(a / 4096) === Math.floor(b / 4096);
+const pageOf = (address: GuestVirtual): number => Math.floor(address / 4096);
 
 /** Which replaced entries still await a flush, and by whom. */
 export class StaleTranslations {
-  readonly #byPage = new Map<number, StaleRecord[]>();
-  #size = 0;
+  readonly #byPage = new Map<number, Set<StaleRecord>>();
+  readonly #byAddress = new Map<number, Set<StaleRecord>>();
+  readonly #records = new Set<StaleRecord>();
 
   get size(): number {
-    return this.#size;
+    return this.#records.size;
   }
 
   add(record: StaleRecord): void {
-    if (this.#size >= MOST_RECORDS) {
-      const [oldest] = this.#byPage.values();
-      if (oldest?.[0] !== undefined) this.forget(oldest[0]);
+    if (this.#records.size >= MOST_RECORDS) {
+      const [oldest] = this.#records;
+      if (oldest !== undefined) this.forget(oldest);
     }
-    const records = this.#byPage.get(record.page);
-    if (records === undefined) this.#byPage.set(record.page, [record]);
-    else records.push(record);
-    this.#size++;
+    this.#records.add(record);
+    addTo(this.#byPage, record.page, record);
+    for (const { address } of record.holders) addTo(this.#byAddress, pageOf(address), record);
   }
 
   /** An entry that allows again what the old one did makes cached translations right again. */
   restored(table: number, index: number, newLow: number, newHigh: number): void {
     if ((newLow & Pte.present) === 0) return;
-    const page = frameOfEntry(newLow, newHigh);
-    this.#drop(this.#byPage.get(page), (record) => {
-      if (record.table !== table || record.index !== index) return false;
+    for (const record of this.onPage(frameOfEntry(newLow, newHigh))) {
+      if (record.table !== table || record.index !== index) continue;
       const lost = record.oldLow & ~newLow & (Pte.writable | Pte.user);
-      return lost === 0 && (newHigh & ~record.oldHigh & PTE_NO_EXECUTE_HIGH) === 0;
-    });
+      if (lost === 0 && (newHigh & ~record.oldHigh & PTE_NO_EXECUTE_HIGH) === 0) this.forget(record);
+    }
   }
 
   /**
@@ -75,47 +91,86 @@ export class StaleTranslations {
    * @param globalToo whether global translations went too
    */
   flushed(vcpus: number, address: GuestVirtual | undefined, globalToo: boolean): void {
-    for (const records of [...this.#byPage.values()]) {
-      this.#drop(records, (record) => {
-        if (record.global && !globalToo) return false;
-        if (address !== undefined && (record.address === undefined || !samePage(record.address, address))) return false;
-        record.pending &= ~vcpus;
-        return record.pending === 0;
+    const records = address === undefined ? this.#records : (this.#byAddress.get(pageOf(address)) ?? []);
+    for (const record of [...records]) {
+      if (record.global && !globalToo) continue;
+      this.#keep(record, (holder) => {
+        const isMeant = address === undefined || pageOf(holder.address) === pageOf(address);
+        return !isMeant || (vcpus & (1 << holder.vcpu)) === 0;
       });
     }
   }
 
-  settle(vcpu: number): void {
-    for (const records of this.#byPage.values()) {
-      for (const record of records) if (record.changedBy === vcpu) record.settled = true;
+  /** The host itself has removed all writable translations of a page. */
+  writableRemoved(page: number): void {
+    for (const record of this.onPage(page)) if (record.writeOnly) this.forget(record);
+  }
+
+  /** A vCPU has done the work that its changes were a part of. Gives what others have to have flushed by then. */
+  settle(vcpu: number): Holder[] {
+    const left: Holder[] = [];
+    for (const record of this.#records) {
+      if (record.changedBy !== vcpu || record.work !== 'begun') continue;
+      record.work = 'done';
+      left.push(...record.holders);
+    }
+    return left;
+  }
+
+  /** A vCPU leaves its work to do something else. */
+  interrupt(vcpu: number): void {
+    for (const record of this.#records) {
+      if (record.changedBy === vcpu && record.work === 'begun') record.work = 'unknown';
     }
   }
 
-  /** The change that made this vCPU's translation of the address stale. */
-  find(page: number, vcpu: number, address: GuestVirtual): StaleRecord | undefined {
-    return this.#byPage
-      .get(page)
-      ?.find(
-        (record) =>
-          (record.pending & (1 << vcpu)) !== 0 && (record.address === undefined || samePage(record.address, address)),
-      );
+  /** Changes that made translations of a page stale. */
+  onPage(page: number): StaleRecord[] {
+    return [...(this.#byPage.get(page) ?? [])];
+  }
+
+  /** A vCPU's stale translations of an address, each with the change that made it so. */
+  at(vcpu: number, address: GuestVirtual): { record: StaleRecord; holder: Holder }[] {
+    const page = pageOf(address);
+    return [...(this.#byAddress.get(page) ?? [])].flatMap((record) => {
+      const holder = record.holders.find((other) => other.vcpu === vcpu && pageOf(other.address) === page);
+      return holder ? [{ record, holder }] : [];
+    });
   }
 
   forget(record: StaleRecord): void {
-    this.#drop(this.#byPage.get(record.page), (other) => other === record);
+    this.#records.delete(record);
+    removeFrom(this.#byPage, record.page, record);
+    for (const { address } of record.holders) removeFrom(this.#byAddress, pageOf(address), record);
   }
 
   forgetPage(page: number): void {
-    this.#drop(this.#byPage.get(page), () => true);
+    for (const record of this.onPage(page)) this.forget(record);
   }
 
-  /** Removes the records for which `gone` is true; all of the list are of one page. */
-  #drop(records: StaleRecord[] | undefined, gone: (record: StaleRecord) => boolean): void {
-    const page = records?.[0]?.page;
-    if (records === undefined || page === undefined) return;
-    const kept = records.filter((record) => !gone(record));
-    this.#size -= records.length - kept.length;
-    if (kept.length === 0) this.#byPage.delete(page);
-    else this.#byPage.set(page, kept);
+  /** Keeps the holders for which `stays` is true, and the record if there are any. */
+  #keep(record: StaleRecord, stays: (holder: Holder) => boolean): void {
+    const kept = record.holders.filter(stays);
+    if (kept.length === record.holders.length) return;
+    if (kept.length === 0) {
+      this.forget(record);
+      return;
+    }
+    const pages = new Set(kept.map(({ address }) => pageOf(address)));
+    for (const { address } of record.holders) {
+      if (!pages.has(pageOf(address))) removeFrom(this.#byAddress, pageOf(address), record);
+    }
+    record.holders = kept;
   }
+}
+
+function addTo(map: Map<number, Set<StaleRecord>>, key: number, record: StaleRecord): void {
+  const records = map.get(key);
+  if (records === undefined) map.set(key, new Set([record]));
+  else records.add(record);
+}
+
+function removeFrom(map: Map<number, Set<StaleRecord>>, key: number, record: StaleRecord): void {
+  const records = map.get(key);
+  if (records?.delete(record) && records.size === 0) map.delete(key);
 }

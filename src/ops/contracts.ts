@@ -32,13 +32,19 @@ export interface MmuState {
   /** Updates of a vCPU that are accepted but not yet visible. */
   updatesPutOff(vcpu: number): number;
   /**
-   * Each translation in a TLB, saved ones included, that leads to the page; `root` is the one it was filled from, −1 for
-   * the current one. Asked for each present entry that is replaced: it should be quick for a page that is in no TLB.
+   * Each translation in a TLB that leads to the page; `root` is the one it was filled from, −1 for the current one.
+   * What a host keeps for roots that are not loaded does not count: to load a root is a flush. Asked for each present
+   * entry that is replaced: it should be quick for a page that is in no TLB.
    */
   cachedTranslations(
     page: number,
     visit: (vcpu: number, address: GuestVirtual, root: number, writable: boolean) => void,
   ): void;
+  /** Takes a translation out of the TLBs of a vCPU, so that its next use is told as `tlbMissed`. */
+  watchTranslation(vcpu: number, address: GuestVirtual): void;
+  /** Whether the host itself removes writable translations of a page before it becomes a table. */
+  readonly removesWritable: boolean;
+  inUserMode(vcpu: number): boolean;
   /** Root that the domain builder made. Kernels give up its pin before they leave it, which the base pointer makes safe. */
   isBuilderRoot?(table: number): boolean;
 }
@@ -59,10 +65,8 @@ export interface MmuEvents {
     newLow: number,
     newHigh: number,
   ): void;
-  /** A vCPU used a translation that was in its TLB. */
-  translationUsed(vcpu: number, address: GuestVirtual, page: number, root: number): void;
-  /** The vCPU went back to user mode: page-table work that it had begun is done. */
-  returnedToUser(vcpu: number): void;
+  /** A vCPU uses an address that its TLB does not answer, perhaps because `watchTranslation` took the translation out. */
+  tlbMissed(vcpu: number, address: GuestVirtual, write: boolean): void;
   /** The page is about to leave the guest. */
   pageFreed(vcpu: number, page: number): void;
   /** The page is about to change its type. */

@@ -25,12 +25,15 @@ async function initramfsWithProgram(): Promise<string> {
   return path;
 }
 
-describe.skipIf(!hasPackageArchive).each([2, 4])('a guest with %i processors', (count) => {
+describe.skipIf(!hasPackageArchive).each([
+  { count: 2, how: 'unobserved', options: [] },
+  { count: 4, how: 'with its contracts checked', options: ['--check'] },
+])('a guest with $count processors, $how,', ({ count, options }) => {
   let guest: GuestConsole;
   const each = Array.from({ length: count }, (_, index) => index);
 
   beforeAll(async () => {
-    guest = await GuestConsole.boot('--vcpus', String(count), '--initrd', await initramfsWithProgram());
+    guest = await GuestConsole.boot('--vcpus', String(count), '--initrd', await initramfsWithProgram(), ...options);
   }, TIME_LIMIT);
 
   afterAll(() => guest?.kill());

@@ -1,4 +1,4 @@
-import { Exit } from '../../cpu/exits.ts';
+import { Access, Exit } from '../../cpu/exits.ts';
 import type { FrameMarks } from '../../cpu/frame-marks.ts';
 import { ContractChecker } from '../../inspect/contracts.ts';
 import { exitNames } from '../../inspect/statistics.ts';
@@ -59,7 +59,7 @@ export function checkContracts(
   symbolize: Symbolizer,
 ): ContractChecker {
   const state = new XenMmuState(domain.paging, domain.space, marks, domain.vcpus, builderRoot);
-  return new ContractChecker(state, {
+  const checker = new ContractChecker(state, {
     ripOf: ripOf(domain),
     symbolize,
     flushesLate: (address) => address < 0,
@@ -68,11 +68,15 @@ export function checkContracts(
       domain.crash(vcpu, formatViolation(violation));
     },
   });
+  for (const { index, processor } of domain.vcpus) {
+    processor.memory.onMiss = (address, access) => checker.tlbMissed(index, address, access === Access.write);
+  }
+  return checker;
 }
 
 /**
  * What the paging tells: stores that it carried out are the operation pteUpdate, and all of it is for the checker.
- * Hits of a TLB stay inside generated code, so uses of stale translations are not seen; freed and retyped pages are.
+ * Loads of entries cannot be told: the guest has its tables mapped, and reads them as any memory.
  */
 export function pagingEvents(domain: XenDomain, checker: () => ContractChecker | undefined): PagingEvents {
   const running = () => domain.running.index;

@@ -4,13 +4,15 @@ import type { MmuState, PageType } from '../../ops/contracts.ts';
 import type { LazyMode } from '../../ops/schema.ts';
 import type { DirectPaging } from '../../paging/direct/direct-paging.ts';
 import { FRAME_TYPE_NAMES, FrameFlag, FrameType } from '../../paging/direct/frame-types.ts';
-import type { GuestVirtual, Mfn } from '../../x86/brand.ts';
+import { type GuestVirtual, lowWord, type Mfn } from '../../x86/brand.ts';
 import { TABLE_GEOMETRY } from '../../x86/page-table.ts';
 import type { XenVcpu } from './vcpu.ts';
 
 /** The page tables and TLBs of a domain as the contracts look at them. */
 export class XenMmuState implements MmuState {
   readonly geometry = TABLE_GEOMETRY['four-level'];
+  /** Xen flushes what a change of a page's type makes wrong. */
+  readonly removesWritable = true;
   readonly #paging: DirectPaging;
   readonly #space: MachineSpace;
   readonly #marks: FrameMarks;
@@ -92,6 +94,16 @@ export class XenMmuState implements MmuState {
       kernelTlb.visitFrame(address, (virtual, writable) => visit(index, virtual, this.#paging.root(index), writable));
       userTlb.visitFrame(address, (virtual, writable) => visit(index, virtual, this.#paging.userRoot(index), writable));
     }
+  }
+
+  watchTranslation(vcpu: number, address: GuestVirtual): void {
+    const memory = this.#vcpus[vcpu]?.processor.memory;
+    memory?.kernelTlb.invalidatePage(lowWord(address));
+    memory?.userTlb.invalidatePage(lowWord(address));
+  }
+
+  inUserMode(vcpu: number): boolean {
+    return this.#vcpus[vcpu]?.processor.userMode ?? false;
   }
 
   isBuilderRoot(table: number): boolean {
