@@ -2,29 +2,15 @@ import type { ArgumentsOf, FullName, Group, Operation, OperationName } from '../
 import type { MmuEvents, MmuState, PageType, RuleName, RuleStates, Violation } from '../ops/contracts.ts';
 import type { OperationObserver, Value } from '../ops/dispatch.ts';
 import type { LazyMode } from '../ops/schema.ts';
-import { type GuestVirtual, highWord, lowWord } from '../x86/brand.ts';
-import { frameOfEntry, tableIndex } from '../x86/page-table.ts';
+import type { GuestVirtual } from '../x86/brand.ts';
 import { Pte } from '../x86/registers.ts';
-import {
-  type Holder,
-  losesOnlyWriting,
-  needsFlush,
-  type StaleRecord,
-  StaleTranslations,
-} from './stale-translations.ts';
+import { FlushChecker, type FlushCheckerOptions } from './flush-checker.ts';
+import { walkTables } from './table-walk.ts';
 import type { Symbolizer } from './text.ts';
 
 /** What the checker needs besides the state of the page tables. */
-export interface CheckerOptions {
-  /** Where the guest is, for the report. */
-  ripOf(vcpu: number): GuestVirtual;
+export interface CheckerOptions extends FlushCheckerOptions {
   readonly symbolize?: Symbolizer;
-  /**
-   * Whether an address belongs to the kernel alone, which may then flush it late: Linux gives the pages of a vmalloc
-   * area back at once and flushes when many areas have come together. The addresses are not handed out before, so
-   * nobody uses the old translations, and pages may be reused while they stand.
-   */
-  flushesLate?(address: GuestVirtual): boolean;
   /** Takes each violation as it is found. */
   report(violation: Violation): void;
 }
@@ -57,7 +43,7 @@ const PROCESSOR_BITS = Pte.accessed | Pte.dirty;
 export class ContractChecker implements OperationObserver, MmuEvents {
   readonly #state: MmuState;
   readonly #options: CheckerOptions;
-  readonly #stale = new StaleTranslations();
+  readonly #flushes: FlushChecker;
   readonly #rootType: PageType;
   /** The entry as it was before the operation that runs. */
   readonly #old = new Uint32Array(2);
@@ -67,6 +53,10 @@ export class ContractChecker implements OperationObserver, MmuEvents {
   constructor(state: MmuState, options: CheckerOptions) {
     this.#state = state;
     this.#options = options;
+    this.#flushes = new FlushChecker(state, options, (vcpu, operation, broken) => {
+      this.#operation = operation;
+      this.#break('missing-flush', vcpu, broken);
+    });
     this.#rootType = LEVEL_TYPES[state.geometry.levels] ?? 'none';
   }
 
@@ -137,9 +127,9 @@ export class ContractChecker implements OperationObserver, MmuEvents {
     },
     cpu: {
       endContextSwitch: (_result, vcpu) => this.#nothingPutOff(vcpu),
-      loadSp0: (_result, vcpu) => this.#stale.interrupt(vcpu),
+      loadSp0: (_result, vcpu) => this.#flushes.interrupt(vcpu),
       iret: (_result, vcpu) => {
-        if (this.#state.inUserMode(vcpu)) this.#settle(vcpu);
+        if (this.#state.inUserMode(vcpu)) this.#flushes.settle(vcpu);
       },
     },
     mmu: {
@@ -149,7 +139,7 @@ export class ContractChecker implements OperationObserver, MmuEvents {
         if (result !== 0 || (user && root === -1)) return;
         const type = this.#state.typeOf(root);
         if (type !== this.#rootType) this.#break('root-not-validated', vcpu, { root, type });
-        if (!user) this.#stale.flushed(1 << vcpu, undefined, false);
+        if (!user) this.#flushes.flushed(1 << vcpu, undefined, false);
       },
       readCr3: (result, vcpu) => {
         const walked = this.#state.currentRoot(vcpu);
@@ -158,29 +148,29 @@ export class ContractChecker implements OperationObserver, MmuEvents {
       setPte: (result, vcpu, table, index, low, high) => {
         this.#wasSet(result, vcpu, table, index, low, high);
       },
-      setPteAt: (result, vcpu, _space, address, table, index, low, high) => {
+      setPteAt: (result, vcpu, _space, _address, table, index, low, high) => {
         this.#wasSet(result, vcpu, table, index, low, high);
       },
       setPteAtomic: (result, vcpu, table, index, low, high) => {
         this.#wasSet(result, vcpu, table, index, low, high);
       },
-      setPtePresent: (result, vcpu, _space, address, table, index, low, high) => {
+      setPtePresent: (result, vcpu, _space, _address, table, index, low, high) => {
         this.#wasSet(result, vcpu, table, index, low, high);
       },
-      pteClear: (result, vcpu, _space, address, table, index) => {
+      pteClear: (result, vcpu, _space, _address, table, index) => {
         this.#wasSet(result, vcpu, table, index, 0, 0);
       },
-      ptepModifyProtCommit: (result, vcpu, _space, address, table, index, low, high) => {
+      ptepModifyProtCommit: (result, vcpu, _space, _address, table, index, low, high) => {
         this.#wasSet(result, vcpu, table, index, low, high);
       },
       setPmd: (result, vcpu, table, index, low, high) => this.#holds(result, vcpu, table, index, low, high),
       setPud: (result, vcpu, table, index, low, high) => this.#holds(result, vcpu, table, index, low, high),
       setPgd: (result, vcpu, table, index, low, high) => this.#holds(result, vcpu, table, index, low, high),
-      flushTlbUser: (_result, vcpu) => this.#stale.flushed(1 << vcpu, undefined, false),
-      flushTlbKernel: (_result, vcpu) => this.#stale.flushed(1 << vcpu, undefined, true),
-      flushTlbSingle: (_result, vcpu, address) => this.#stale.flushed(1 << vcpu, address, true),
+      flushTlbUser: (_result, vcpu) => this.#flushes.flushed(1 << vcpu, undefined, false),
+      flushTlbKernel: (_result, vcpu) => this.#flushes.flushed(1 << vcpu, undefined, true),
+      flushTlbSingle: (_result, vcpu, address) => this.#flushes.flushed(1 << vcpu, address, true),
       flushTlbOthers: (_result, _vcpu, targets, _space, address, all) =>
-        this.#stale.flushed(targets, all ? undefined : address, true),
+        this.#flushes.flushed(targets, all ? undefined : address, true),
     },
   };
 
@@ -222,17 +212,11 @@ export class ContractChecker implements OperationObserver, MmuEvents {
     newHigh: number,
   ): void {
     this.#operation = 'mmu.pteUpdate';
-    this.#replaced(vcpu, table, index, oldLow, oldHigh, newLow, newHigh);
+    this.#flushes.replaced(this.#operation, vcpu, table, index, oldLow, oldHigh, newLow, newHigh);
   }
 
   tlbMissed(vcpu: number, address: GuestVirtual, write: boolean): void {
-    for (const { record, holder } of this.#stale.at(vcpu, address)) {
-      // Another vCPU may use the old translation until the one that changed the entry has finished its work.
-      const mayUse = record.work === 'unknown' || (vcpu !== record.changedBy && record.work !== 'done');
-      // By a translation that does not allow it, a store faults.
-      if (mayUse || (write && !holder.writable)) continue;
-      this.#relyOn('used', vcpu, record, holder, write);
-    }
+    this.#flushes.missed(vcpu, address, write);
   }
 
   pageFreed(vcpu: number, page: number): void {
@@ -245,19 +229,17 @@ export class ContractChecker implements OperationObserver, MmuEvents {
         this.#break('table-freed-while-walked', vcpu, { table: page, type, walkedBy, links });
       }
     }
-    this.#reused('freed', vcpu, page);
-    this.#stale.forgetPage(page);
+    this.#flushes.freed(vcpu, page);
   }
 
   pageRetyped(vcpu: number, page: number, to: PageType): void {
     if (to === 'none') return;
-    if (this.#state.removesWritable && LEVEL_TYPES.indexOf(to) > 0) this.#stale.writableRemoved(page);
-    this.#reused('retyped', vcpu, page);
+    this.#flushes.retyped(vcpu, page, LEVEL_TYPES.indexOf(to) > 0);
   }
 
   /** Replaced entries whose flush is still to come. */
   get flushesAwaited(): number {
-    return this.#stale.size;
+    return this.#flushes.awaited;
   }
 
   #lazySection(vcpu: number, mode: LazyMode): void {
@@ -308,7 +290,7 @@ export class ContractChecker implements OperationObserver, MmuEvents {
 
   #addressLeadsTo(vcpu: number, space: number, address: GuestVirtual, table: number, index: number): void {
     const root = space === -1 ? this.#state.currentRoot(vcpu) : space;
-    const walk = this.#walk(root, address);
+    const walk = walkTables(this.#state, root, address, this.#entry);
     if (walk.level === 1 && walk.table === table && walk.index === index) return;
     this.#break('address-mismatch', vcpu, {
       space: root,
@@ -321,23 +303,9 @@ export class ContractChecker implements OperationObserver, MmuEvents {
     });
   }
 
-  /** Follows present entries from a root; leaves the last entry in `#entry`. */
-  #walk(root: number, address: GuestVirtual): { level: number; table: number; index: number } {
-    const { geometry } = this.#state;
-    let table = root;
-    for (let level = geometry.levels; ; level--) {
-      const index = tableIndex(geometry, level, lowWord(address), highWord(address));
-      if (!this.#state.readEntry(table, index, this.#entry)) this.#entry.fill(0);
-      const low = this.#entry[0]!; // two words
-      const stop = level === 1 || (low & Pte.present) === 0 || (level < 4 && (low & Pte.large) !== 0);
-      if (stop) return { level, table, index };
-      table = frameOfEntry(low, this.#entry[1]!); // two words
-    }
-  }
-
   #wasSet(result: Value | undefined, vcpu: number, table: number, index: number, low: number, high: number): void {
     if (result !== 0) return;
-    this.#replaced(vcpu, table, index, this.#old[0]!, this.#old[1]!, low, high); // two words
+    this.#flushes.replaced(this.#operation, vcpu, table, index, this.#old[0]!, this.#old[1]!, low, high); // two words
     this.#holds(result, vcpu, table, index, low, high);
   }
 
@@ -355,105 +323,6 @@ export class ContractChecker implements OperationObserver, MmuEvents {
     const type = this.#state.typeOf(root);
     const pinned = this.#state.isPinned(root);
     if (!pinned || type !== this.#rootType) this.#break('pin-not-held', vcpu, { root, type, pinned });
-  }
-
-  #replaced(
-    vcpu: number,
-    table: number,
-    index: number,
-    oldLow: number,
-    oldHigh: number,
-    newLow: number,
-    newHigh: number,
-  ): void {
-    this.#stale.restored(table, index, newLow, newHigh);
-    if (!needsFlush(oldLow, oldHigh, newLow, newHigh)) return;
-    const page = frameOfEntry(oldLow, oldHigh);
-    const holders: Holder[] = [];
-    this.#state.cachedTranslations(page, (cachedBy, cached, root, writable) => {
-      // The page may be mapped elsewhere too.
-      const walk = this.#walk(root === -1 ? this.#state.currentRoot(cachedBy) : root, cached);
-      if (walk.table === table && walk.index === index) {
-        holders.push({ vcpu: cachedBy, address: cached, root, writable });
-      }
-    });
-    if (holders.length === 0) return; // a translation that is made from here on is made from the new entry
-    this.#stale.add({
-      table,
-      index,
-      oldLow,
-      oldHigh,
-      page,
-      global: (oldLow & Pte.global) !== 0,
-      writeOnly: losesOnlyWriting(oldLow, oldHigh, newLow, newHigh),
-      holders,
-      operation: this.#operation,
-      changedBy: vcpu,
-      changedAt: this.#options.ripOf(vcpu),
-      work: 'begun',
-    });
-    this.#watch(holders);
-  }
-
-  #watch(holders: readonly Holder[]): void {
-    for (const { vcpu, address } of holders) this.#state.watchTranslation(vcpu, address);
-  }
-
-  /** What a vCPU has begun is done: from here on, nobody may use what it made stale. */
-  #settle(vcpu: number): void {
-    this.#watch(this.#stale.settle(vcpu));
-  }
-
-  /** The page gets another use, and every stale translation of it would reach that. */
-  #reused(event: 'freed' | 'retyped', vcpu: number, page: number): void {
-    const told = new Set<string>();
-    for (const record of this.#stale.onPage(page)) {
-      for (const holder of record.holders) {
-        const { address, writable } = holder;
-        // A writable translation of a table is wrong wherever it is.
-        const mayStand = event === 'freed' || !writable || this.#state.removesWritable;
-        if (mayStand && this.#options.flushesLate?.(address)) continue;
-        const who = `${holder.vcpu} ${address}`;
-        if (!told.has(who) && this.#relyOn(event, vcpu, record, holder, writable)) told.add(who);
-      }
-    }
-  }
-
-  /**
-   * Something relies on a stale translation of the page being gone; one that the tables still justify is not stale.
-   * @returns whether that broke the contract
-   */
-  #relyOn(
-    event: RuleStates['missing-flush']['event'],
-    vcpu: number,
-    record: StaleRecord,
-    { vcpu: cachedBy, address, root }: Holder,
-    write: boolean,
-  ): boolean {
-    const { page } = record;
-    if (this.#justified(root === -1 ? this.#state.currentRoot(cachedBy) : root, address, page, write)) return false;
-    this.#operation = record.operation;
-    this.#break('missing-flush', vcpu, {
-      event,
-      page,
-      address,
-      cachedBy,
-      changedBy: record.changedBy,
-      changedAt: record.changedAt,
-      table: record.table,
-      index: record.index,
-    });
-    this.#stale.forget(record);
-    return true;
-  }
-
-  #justified(root: number, address: GuestVirtual, page: number, writable: boolean): boolean {
-    const { level } = this.#walk(root, address);
-    const low = this.#entry[0]!; // two words
-    if ((low & Pte.present) === 0 || (writable && (low & Pte.writable) === 0)) return false;
-    const base = frameOfEntry(low, this.#entry[1]!);
-    const size = 2 ** ((this.#state.geometry.shift[level] ?? 12) - 12); // pages that the entry maps
-    return page >= base && page < base + size;
   }
 
   #setRootEntry(): FullName {
