@@ -62,7 +62,7 @@ describe('clocks', () => {
   });
 });
 
-/** What a guest computes from a time info (abi/xen-pv.md §8). */
+/** What a guest computes from a time info (vcpu_time_info, public/xen.h). */
 function guestTime(bytes: Uint8Array, tsc: bigint): bigint {
   const view = new DataView(bytes.buffer, bytes.byteOffset);
   const shift = view.getInt8(0x1c);

@@ -17,7 +17,7 @@ export type StoreListener = (path: string) => void;
 
 /**
  * XenStore: the small hierarchical store through which the host and its guests agree on devices and requests
- * (abi/xen-pv.md §11.2). Reading order:
+ * (public/io/xs_wire.h). Reading order:
  *
  *   xenstore-node.ts      paths, permissions, errors
  *   xenstore-tree.ts      the tree, quotas, transactions

@@ -3,7 +3,7 @@ import type { Mfn } from '../../x86/brand.ts';
 import { type ByteQueue, copyIn, copyOut, createByteQueue, dequeue, enqueue, fill } from '../ring.ts';
 
 /**
- * The page of the PV console (abi/xen-pv.md §11.1):
+ * The page of the PV console (public/io/console.h):
  *
  *   0x000  in[1024]    host to guest
  *   0x400  out[2048]   guest to host

@@ -4,7 +4,7 @@ import { copyIn, copyOut, fill } from '../ring.ts';
 import type { XenstoreSession } from '../xenstore-session.ts';
 
 /**
- * The XenStore page (abi/xen-pv.md §11.2):
+ * The XenStore page (public/io/xs_wire.h):
  *
  *   0x000  req[1024]   guest to host
  *   0x400  rsp[1024]   host to guest

@@ -1,12 +1,12 @@
-/** Numbers of Xen's public interface that several files use; abi/xen-pv sheet sections in brackets. */
+/** Numbers of Xen's public interface that several files use. Headers of Xen are named by their path in xen/include. */
 
 export const XEN_VERSION = 0x0004_0011;
 
-/** Reserved entries of every 64-bit guest's GDT start at this byte [§3]. */
+/** Reserved entries of every 64-bit guest's GDT start at this byte (public/arch-x86/xen.h). */
 export const RESERVED_GDT_BASE = 0xe000;
 export const GUEST_GDT_ENTRIES = 7168;
 
-/** Flat selectors that the host provides to 64-bit guests [§3]. */
+/** Flat selectors that the host provides to 64-bit guests (public/arch-x86/xen-x86_64.h). */
 export const enum FlatSelector {
   user32Code = 0xe023,
   data = 0xe02b,
@@ -20,7 +20,7 @@ export const FLAT_DESCRIPTORS: Readonly<Record<number, { readonly low: number; r
   [FlatSelector.code64 & ~7]: { low: 0x0000_ffff, high: 0x00af_fb00 },
 };
 
-/** Why a domain ended [§4.4, sched_op]. */
+/** Why a domain ended (public/sched.h). */
 export const enum ShutdownReason {
   poweroff = 0,
   reboot = 1,
@@ -30,13 +30,13 @@ export const enum ShutdownReason {
   softReset = 5,
 }
 
-/** start_info.flags [§2.4]. */
+/** start_info.flags (public/xen.h). */
 export const enum StartInfoFlag {
   moduleStartPfn = 0x8,
   virtualP2m = 0x10,
 }
 
-/** Features of XENVER_get_features submap 0 that a PV guest is told [§4.4]: bits 5, 6, 7, 13 and 17. */
+/** Features of XENVER_get_features submap 0 that a PV guest is told (public/features.h): bits 5, 6, 7, 13 and 17. */
 export const FEATURES = 0x0002_20e0;
 
 /** How many arguments each hypercall takes, for those that read as many; 5 are shown of the others. */

@@ -7,7 +7,7 @@ import { Pte } from '../../x86/registers.ts';
 import { StartInfoFlag } from './abi.ts';
 
 /**
- * Builds the memory of a 64-bit PV guest as Xen's tools do (abi/xen-pv.md §2, golden/xen417-domain-builder.txt):
+ * Builds the memory of a 64-bit PV guest as Xen's tools do (start_info in public/xen.h tells the order):
  *
  *   VIRT_BASE + …  kernel · start_info · XenStore ring · console ring · page tables · boot stack · padding to 4 MiB
  *   not mapped     initrd · frame list (p2m) · the tables that map it at INIT_P2M

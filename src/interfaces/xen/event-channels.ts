@@ -52,7 +52,7 @@ export interface PortStatus {
 }
 
 /**
- * The event channels of one domain, 2-level ABI (abi/xen-pv.md §6).
+ * The event channels of one domain, 2-level ABI (public/event_channel.h).
  *
  * What the guest sees lies in its shared_info page and vcpu_info structures; what the host knows of a port lies in the
  * typed arrays below. Calls that a guest makes return 0 or a port number, or a negated errno. Host services are
@@ -136,7 +136,7 @@ export class EventChannels {
   }
 
   /**
-   * Marks an event pending and tells the guest, in the order of §6.1: pending bit, mask, selector bit of the port's
+   * Marks an event pending and tells the guest, in this order: pending bit, mask, selector bit of the port's
    * virtual processor, upcall_pending, wake; then whoever polls the port. Nothing happens on a closed port.
    */
   raise(port: number): void {
@@ -384,7 +384,7 @@ export class EventChannels {
     return port;
   }
 
-  /** Steps 2 and 3 of §6.1: selector bit, upcall_pending, wake. */
+  /** The rest of what `raise` does for an event that is not masked: selector bit, upcall_pending, wake. */
   #select(port: number): void {
     const vcpu = this.target[port]!;
     const info = this.#shared.vcpuInfo(vcpu);

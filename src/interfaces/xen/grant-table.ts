@@ -78,7 +78,7 @@ export interface CopyEnd {
 }
 
 /**
- * The grant table of one domain, version 1 (abi/xen-pv.md §10). Its frames belong to the host, the guest maps them;
+ * The grant table of one domain, version 1 (public/grant_table.h). Its frames belong to the host, the guest maps them;
  * each entry is therefore read afresh and its frame number checked whenever an access begins.
  */
 export class GrantTable {

@@ -10,7 +10,7 @@ const CALL_STUB = { bytes: [0x51, 0x41, 0x53, 0xb8, 0, 0, 0, 0, 0x0f, 0x05, 0x41
 /** push rcx; push r11; push rax; mov eax, 23; syscall: the call does not return. */
 const IRET_STUB = { bytes: [0x51, 0x41, 0x53, 0x50, 0xb8, 0, 0, 0, 0, 0x0f, 0x05], number: 5 };
 
-/** Fills a frame with one stub for each hypercall number [xen/arch/x86/pv/hypercall.c]. The caller tells that it was written. */
+/** Fills a frame with one stub for each hypercall number. The caller tells that it was written. */
 export function fillHypercallPage(space: MachineSpace, mfn: Mfn): void {
   const page = space.addressOf(mfn);
   const { u8, view } = space.pool.memory;

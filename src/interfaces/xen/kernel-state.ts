@@ -9,7 +9,7 @@ import type { XenVcpu } from './vcpu.ts';
 /** What operations of the cpu group do to one virtual processor: returns, segments, debug registers. */
 const IRET_FRAME_BYTES = 72;
 
-/** Words of the frame that the iret hypercall finds on the stack [§5.4]. */
+/** Words of the frame that the iret hypercall finds on the stack (iret_context, public/arch-x86/xen-x86_64.h). */
 const enum IretFrame {
   rax = 0,
   r11 = 2,

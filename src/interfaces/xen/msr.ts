@@ -4,7 +4,7 @@ import type { XenDomain } from './domain.ts';
 import { Errno } from './errno.ts';
 import type { XenVcpu } from './vcpu.ts';
 
-/** Model-specific registers that a PV guest may name (abi/xen-pv.md §9). */
+/** Model-specific registers that a PV guest may name. */
 export const enum Msr {
   tsc = 0x10,
   apicBase = 0x1b,

@@ -8,7 +8,7 @@ import { NO_REGISTER } from './msr.ts';
 import type { XenVcpu } from './vcpu.ts';
 
 /**
- * Instructions that a PV guest executes although they are privileged or ask about the machine (abi/xen-pv.md §9).
+ * Instructions that a PV guest executes although they are privileged or ask about the machine.
  * What the catalogue has an operation for is done by that operation. Refused ones leave an exception in the
  * processor's mailbox.
  */

@@ -30,7 +30,7 @@ const STATES = 4;
 const UPDATE_FLAG_HIGH = 0x8000_0000;
 
 /**
- * How long each virtual processor was in each state (abi/xen-pv.md §4.4, vcpu_op 4 and 5). A guest may name an area in
+ * How long each virtual processor was in each state (public/vcpu.h, commands 4 and 5). A guest may name an area in
  * its own address space that follows every change. Times are system time in nanoseconds.
  */
 export class Runstates {

@@ -4,7 +4,7 @@ import type { HostAddress, Mfn } from '../../x86/brand.ts';
 import { Errno } from './errno.ts';
 
 /**
- * The shared_info page of a domain, and where each virtual processor's vcpu_info is (abi/xen-pv.md §2.5).
+ * The shared_info page of a domain, and where each virtual processor's vcpu_info is (public/xen.h).
  *
  *                              64-bit   32-bit guest
  *   vcpu_info[32], 64 each     0x000    0x000

@@ -50,7 +50,7 @@ const SETTABLE_FLAGS =
   Flag.alignmentCheck |
   Flag.identification;
 
-/** What the kernel of a PV guest told the host about one of its virtual processors, and how it is entered (§5). */
+/** What the kernel of a PV guest told the host about one of its virtual processors, and how it is entered. */
 export class XenVcpu implements DescriptorSource {
   readonly index: number;
   readonly processor: Processor;
@@ -228,7 +228,8 @@ export class XenVcpu implements DescriptorSource {
   // Entries
 
   /**
-   * Pushes the frame of §5.2 on the kernel's stack and goes to a handler.
+   * Pushes a frame on the kernel's stack and goes to a handler. From the top down: SS, RSP, RFLAGS, CS with the saved
+   * event mask in its upper half, RIP, the error code, R11, RCX.
    * @param error error code, or null for entries without one
    * @throws DomainCrash when there is no handler or no stack
    */

@@ -184,7 +184,7 @@ function registerVcpuInfo(call: Call, target: XenVcpu): number {
   return result;
 }
 
-/** Offsets of vcpu_guest_context for 64-bit guests [§12]. */
+/** Offsets of vcpu_guest_context for 64-bit guests (public/arch-x86/xen.h). */
 const enum Context {
   flags = 0x200,
   registers = 0x208,
