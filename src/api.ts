@@ -1,3 +1,5 @@
+import type { BlockStore } from './devices/block/store.ts';
+
 /**
  * The library's public types. `src/index.ts` implements them; the command, the page and users' programs see no more.
  * Sizes are bytes, times seconds unless a name says otherwise.
@@ -43,6 +45,8 @@ export interface BootOptions {
   /** Memory of this guest, in bytes; a multiple of 4096. */
   readonly memory: number;
   readonly vcpus: number;
+  /** Disks, in the order in which the guest finds them (/dev/vda, …). Not for xen yet. */
+  readonly disks?: readonly Disk[];
   /** The default is 'xen'. */
   readonly interface?: InterfaceName;
   /** The default is what the interface prefers: 'direct' for xen, 'nested' for kvm, 'native' for native. */
@@ -57,6 +61,9 @@ export interface BootOptions {
   /** Virtual time: the guest's clock counts instructions, and equal input gives equal runs. */
   readonly deterministic?: boolean;
 }
+
+/** The contents of a disk, wherever they are kept. Its owner closes it, when the guests that had it have ended. */
+export type Disk = BlockStore;
 
 export interface VirtualMachine {
   readonly console: GuestConsole;

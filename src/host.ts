@@ -4,6 +4,8 @@ import { createSymbolizer } from './boot/kallsyms.ts';
 import { type KernelImage, loadKernel } from './boot/kernel.ts';
 import { refuseHopelessMemory, requireMemory, requireXenNotes } from './boot/requirements.ts';
 import { ProcessorGroup } from './cpu/processor.ts';
+import { BlockDevice } from './devices/virtio/block.ts';
+import { EntropyDevice } from './devices/virtio/entropy.ts';
 import { type Cell, chooseCell } from './domain/cells.ts';
 import { HostClock, VirtualClock } from './domain/clock.ts';
 import type { Domain } from './domain/domain.ts';
@@ -18,6 +20,7 @@ import { overheadFrames } from './interfaces/xen/domain-frames.ts';
 import { FramePool, OutOfFrames } from './memory/frame-pool.ts';
 import { HostMemory } from './memory/host-memory.ts';
 import { MicrovmDomain, type MicrovmOptions } from './microvm/domain.ts';
+import { MOST_VIRTIO_DEVICES } from './microvm/virtio-slots.ts';
 import { createLinearPaging } from './paging/native/linear-paging.ts';
 import { createResidentPaging } from './paging/nested/nested-paging.ts';
 import { PAGE_SIZE } from './x86/brand.ts';
@@ -28,8 +31,11 @@ const CONTROL_BYTES = 64 << 20;
 /** Wall clock, uuid and entropy of a deterministic guest: any fixed values would do. */
 const DETERMINISTIC_EPOCH = 1_700_000_000;
 
+/** The entropy device takes a place as well. */
+const MOST_DISKS = MOST_VIRTIO_DEVICES - 1;
+
 /** What all kinds of domains are made of. */
-type CommonOptions = Omit<MicrovmOptions, 'paging' | 'createInterface'>;
+type CommonOptions = Omit<MicrovmOptions, 'paging' | 'createInterface' | 'devices'>;
 
 /** Domains, their shared memory, and the loop that lets them take turns. */
 export class RingHost implements Host {
@@ -55,6 +61,11 @@ export class RingHost implements Host {
         `contracts are checked for the interface xen only, not for ${cell.interface}; leave out the check`,
       );
     }
+    const disks = options.disks ?? [];
+    if (disks.length > 0 && cell.interface === 'xen') {
+      throw new InputError('the interface xen has no disks yet; give kvm or native, or put files into the initrd');
+    }
+    if (disks.length > MOST_DISKS) throw new InputError(`a guest has at most ${MOST_DISKS} disks, not ${disks.length}`);
     refuseHopelessMemory(file, initrd.length, memory);
     const kernel = loadKernel(file);
     if (cell.interface === 'xen') requireXenNotes(kernel);
@@ -101,13 +112,14 @@ export class RingHost implements Host {
     return new XenDomain({ ...common, name: `guest${common.id}`, uuid, pages: Math.floor(memory / PAGE_SIZE), check });
   }
 
-  #microvm(common: CommonOptions, { memory }: BootOptions, cell: Cell): MicrovmDomain {
+  #microvm(common: CommonOptions, { memory, disks = [] }: BootOptions, cell: Cell): MicrovmDomain {
     const group = this.#group;
     const create = cell.paging === 'native' ? createLinearPaging : createResidentPaging;
     const paging = create(group.parts.pool, group, Math.floor(memory / PAGE_SIZE));
     try {
       const createInterface = cell.interface === 'kvm' ? createKvmInterface : createNativeInterface;
-      return new MicrovmDomain({ ...common, paging, createInterface });
+      const devices = [...disks.map((disk) => new BlockDevice(disk)), new EntropyDevice(common.random)];
+      return new MicrovmDomain({ ...common, paging, devices, createInterface });
     } catch (error) {
       paging.destroy();
       throw error;

@@ -10,6 +10,7 @@ import { RingHost } from './host.ts';
 export type {
   BootOptions,
   CreateHost,
+  Disk,
   GuestConsole,
   Host,
   HostOptions,
@@ -19,5 +20,7 @@ export type {
   VirtualMachine,
 } from './api.ts';
 export { InputError } from './boot/input-error.ts';
+export { MemoryStore } from './devices/block/memory-store.ts';
+export { OverlayStore } from './devices/block/overlay-store.ts';
 
 export const createHost: CreateHost = async (options) => new RingHost(options);

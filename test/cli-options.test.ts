@@ -21,6 +21,7 @@ describe('the options of ring1 run', () => {
       interface: 'xen',
       paging: 'direct',
       hostMemory: 256 * MIB,
+      disks: [],
       timeoutSeconds: undefined,
       stats: undefined,
       trace: undefined,
@@ -48,6 +49,15 @@ describe('the options of ring1 run', () => {
     else expect(parse(`--memory=${text}`).memory).toBe(bytes);
   });
 
+  it('take disks in order, each with its way of being written', () => {
+    expect(parse('--disk', 'a,b.img', '--disk=c,readonly', '--disk', 'd,snapshot', '--disk', 'e,raw').disks).toEqual([
+      { path: 'a,b.img', isReadOnly: false, isSnapshot: false },
+      { path: 'c', isReadOnly: true, isSnapshot: false },
+      { path: 'd', isReadOnly: false, isSnapshot: true },
+      { path: 'e,raw', isReadOnly: false, isSnapshot: false },
+    ]);
+  });
+
   it.each([
     [['--bogus'], "unknown option '--bogus'; see"],
     [['--kernel'], "option '--kernel <value>' argument missing; see"],
@@ -73,7 +83,7 @@ describe('the options of ring1 run', () => {
       'the interface native does not go with direct paging; give native or nested',
     ],
     [['--paging', 'none'], '--paging none does not exist'],
-    [['--disk', 'a', '--disk', 'b'], '--disk is not built yet'],
+    [['--disk', ',readonly'], '--disk ,readonly names no file'],
     [['--host-memory', '128M'], "--host-memory 128M is less than the guest's 256M"],
   ])('refuse %j with one line', (args, message) => {
     expect(() => parse(...args)).toThrow(message);

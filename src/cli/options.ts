@@ -3,6 +3,14 @@ import type { InterfaceName, PagingName } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
 import { chooseCell } from '../domain/cells.ts';
 
+/** A disk in a raw file. */
+export interface DiskOption {
+  readonly path: string;
+  readonly isReadOnly: boolean;
+  /** What the guest writes is kept in memory and lost at the end. */
+  readonly isSnapshot: boolean;
+}
+
 /** The options of `ring1 run`, checked. Sizes are bytes. */
 export interface RunOptions {
   readonly kernel: string | undefined;
@@ -13,6 +21,7 @@ export interface RunOptions {
   readonly interface: InterfaceName;
   readonly paging: PagingName;
   readonly hostMemory: number;
+  readonly disks: readonly DiskOption[];
   readonly timeoutSeconds: number | undefined;
   readonly stats: string | undefined;
   readonly trace: string | undefined;
@@ -61,7 +70,6 @@ export function parseRunOptions(args: readonly string[]): RunOptions | 'help' {
   for (const [option, value] of Object.entries(values)) {
     if (value === '' && option !== 'append') throw new InputError(`--${option} is empty; see "ring1 help run"`);
   }
-  if (values.disk !== undefined) throw new InputError('--disk is not built yet; put files into the initrd');
   const memory = parseSize('--memory', values.memory ?? '256M');
   const hostMemory = values['host-memory'] === undefined ? memory : parseSize('--host-memory', values['host-memory']);
   if (hostMemory < memory) {
@@ -80,6 +88,7 @@ export function parseRunOptions(args: readonly string[]): RunOptions | 'help' {
       values.paging === undefined ? undefined : parseName('--paging', values.paging, PAGINGS),
     ),
     hostMemory,
+    disks: (values.disk ?? []).map(parseDisk),
     timeoutSeconds: values.timeout === undefined ? undefined : parseTimeout(values.timeout),
     stats: values.stats,
     trace: values.trace,
@@ -119,6 +128,13 @@ function parseSize(option: string, text: string): number {
     throw new InputError(`${option} ${text} is too much; the most that ring1 can give is ${LARGEST_MEMORY / MIB}M`);
   }
   return size;
+}
+
+/** "FILE", "FILE,readonly", "FILE,snapshot": the words are QEMU's. Other commas belong to the name. */
+function parseDisk(text: string): DiskOption {
+  const [, path = '', mode] = /^(.*?)(?:,(readonly|snapshot))?$/s.exec(text) ?? [];
+  if (path === '') throw new InputError(`--disk ${text} names no file`);
+  return { path, isReadOnly: mode === 'readonly', isSnapshot: mode === 'snapshot' };
 }
 
 function parseInteger(option: string, text: string, least: number, most: number): number {

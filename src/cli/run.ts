@@ -1,12 +1,14 @@
 import { once } from 'node:events';
 import { closeSync, openSync, writeFileSync } from 'node:fs';
-import { initramfs, kernel as kernelRecipe } from '../../guests/recipes.ts';
-import type { BootOptions, CreateHost, Outcome, VirtualMachine } from '../api.ts';
+import { initramfs, kernelModules, kernel as kernelRecipe } from '../../guests/recipes.ts';
+import type { BootOptions, CreateHost, Disk, Outcome, VirtualMachine } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
+import { OverlayStore } from '../devices/block/overlay-store.ts';
 import { regionsPerModule } from '../node/engine.ts';
+import { FileStore } from '../node/file-store.ts';
 import { fileErrorReason, readInputFile, requireWritable, writeFileAtomically } from '../node/files.ts';
 import { Terminal } from '../node/terminal.ts';
-import type { RunOptions } from './options.ts';
+import type { DiskOption, RunOptions } from './options.ts';
 
 export const enum ExitStatus {
   success = 0,
@@ -32,7 +34,8 @@ const LONGEST_INTERVAL = 2 ** 31 - 1;
 export async function run(options: RunOptions, createHost: CreateHost): Promise<ExitStatus | number> {
   const started = performance.now();
   if (options.stats !== undefined) await requireWritable(options.stats, 'statistics');
-  const bootOptions = await prepareBoot(options);
+  const disks = await openDisks(options.disks);
+  const bootOptions = { ...(await prepareBoot(options)), disks };
   const trace = options.trace === undefined ? undefined : openTrace(options.trace);
   const { jitThreshold } = options;
   const host = await createHost({
@@ -85,14 +88,25 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
       await writeStatistics(options.stats, figures);
     }
     host.close();
+    for (const disk of disks) await disk.close();
     trace?.close();
   }
   return report(outcome, interruption, options);
 }
 
+async function openDisks(wanted: readonly DiskOption[]): Promise<Disk[]> {
+  const disks: Disk[] = [];
+  for (const { path, isReadOnly, isSnapshot } of wanted) {
+    const file = await FileStore.open(path, { isReadOnly: isReadOnly || isSnapshot, report: warn });
+    disks.push(isSnapshot ? new OverlayStore(file) : file);
+  }
+  return disks;
+}
+
 async function prepareBoot(options: RunOptions): Promise<BootOptions> {
   const kernel = await readInputFile(options.kernel ?? (await kernelRecipe('cloud-amd64')), 'kernel');
-  const initrd = options.initrd === undefined ? await initramfs() : await readInputFile(options.initrd, 'initrd');
+  const initrd =
+    options.initrd === undefined ? await ownInitramfs(options) : await readInputFile(options.initrd, 'initrd');
   return {
     kernel,
     initrd,
@@ -104,6 +118,11 @@ async function prepareBoot(options: RunOptions): Promise<BootOptions> {
     check: options.check,
     deterministic: options.deterministic,
   };
+}
+
+/** Xen's guests have no devices of virtio. */
+async function ownInitramfs(options: RunOptions): Promise<Uint8Array> {
+  return options.interface === 'xen' ? initramfs() : initramfs({ modules: await kernelModules('cloud-amd64') });
 }
 
 function commandLine(options: RunOptions): string {

@@ -24,7 +24,8 @@ from the Debian archive and kept in ~/.cache/ring1 (or RING1_CACHE); without --i
   --interface NAME    how the guest asks: xen (default), kvm or native; vmi and lguest are not built yet
   --paging NAME       how page tables are carried out: direct (xen), nested (kvm, native) or native; shadow is not built yet
   --host-memory SIZE  memory for all guests (default: what the guest needs)
-  --disk FILE         not built yet
+  --disk FILE         a disk with the raw contents of a file (kvm, native); repeatable; the first is /dev/vda;
+                      FILE,readonly cannot be written, FILE,snapshot keeps what is written in memory only
   --timeout SECONDS   stop after that time
   --stats FILE        write figures as JSON at the end
   --trace FILE        write one line for each operation that crosses from guest to host

@@ -1,4 +1,3 @@
-import type { AcpiDevice } from '../boot/acpi.ts';
 import type { KernelImage } from '../boot/kernel.ts';
 import type { ProcessorGroup } from '../cpu/processor.ts';
 import type { SystemServices } from '../cpu/system.ts';
@@ -9,6 +8,7 @@ import { IoApic } from '../devices/pc/io-apic.ts';
 import { PowerRegister, PowerRegisters } from '../devices/pc/power.ts';
 import { RealTimeClock } from '../devices/pc/real-time-clock.ts';
 import { SerialPort } from '../devices/pc/serial-port.ts';
+import type { VirtioDevice } from '../devices/virtio/device.ts';
 import { type Clock, VirtualClock } from '../domain/clock.ts';
 import { DomainCrash } from '../domain/crash.ts';
 import type { Domain, DomainState } from '../domain/domain.ts';
@@ -26,6 +26,7 @@ import { loadGuest } from './loader.ts';
 import { implementOperations, type MicrovmOperations } from './operations.ts';
 import { stackNames } from './panic.ts';
 import { MicrovmVcpu } from './vcpu.ts';
+import { VirtioSlots } from './virtio-slots.ts';
 
 export interface MicrovmOptions {
   readonly id: number;
@@ -42,6 +43,8 @@ export interface MicrovmOptions {
   readonly wallclock: { readonly seconds: number; readonly nanoseconds: number };
   readonly random: (out: Uint32Array<ArrayBuffer>) => void;
   readonly consoleSink: (bytes: Uint8Array) => void;
+  /** In the order in which the guest finds them. */
+  readonly devices: readonly VirtioDevice[];
   /** Takes the trace of operations and exits: whole lines, several at a time. */
   readonly trace?: (text: string) => void;
   /** Turns end after an exact count of instructions, so that virtual time does not depend on how code is executed. */
@@ -73,6 +76,7 @@ export class MicrovmDomain implements Domain {
   state: DomainState = { kind: 'running' };
   onWork: () => void = () => {};
   readonly #serial: SerialPort;
+  readonly #virtio: VirtioSlots;
   readonly #execution: Execution;
   readonly #services: SystemServices[] = [];
   readonly #random: (out: Uint32Array<ArrayBuffer>) => void;
@@ -97,19 +101,27 @@ export class MicrovmDomain implements Domain {
     const ioApic = new IoApic(apicBus, options.vcpus);
     this.#serial = new SerialPort(ioApic.line(Pin.serial), options.consoleSink);
     this.#addPorts();
-    const devices: AcpiDevice[] = [];
+    this.#virtio = new VirtioSlots({
+      devices: options.devices,
+      pool: group.parts.pool,
+      invalidator: group,
+      frames: paging.frames,
+      ioApic,
+      onWork: () => this.onWork(),
+    });
     const entry = loadGuest(paging, group.parts.memory, {
       kernel: options.kernel,
       initrd: options.initrd,
       commandLine: options.commandLine,
       pages: paging.frames.length,
       processors: options.vcpus,
-      devices,
+      devices: this.#virtio.descriptions,
     });
     for (let index = 0; index < options.vcpus; index++) {
       const bus = new Bus();
       bus.add(Physical.ioApic, WINDOW_BYTES, ioApic);
       bus.add(Physical.localApic, WINDOW_BYTES, this.#apicWindow(index));
+      this.#virtio.addTo(bus);
       const vcpu = new MicrovmVcpu({
         index,
         processor: group.create(),
@@ -210,16 +222,24 @@ export class MicrovmDomain implements Domain {
   }
 
   get idle(): boolean {
-    return this.vcpus.every((vcpu) => vcpu.isIdle);
+    return this.#standsStill || this.vcpus.every((vcpu) => vcpu.isIdle);
+  }
+
+  /** Virtual time does not pass while a disk is at work, so that how long it takes makes no difference. */
+  get #standsStill(): boolean {
+    return this.clock instanceof VirtualClock && this.#virtio.isBusy;
   }
 
   millisecondsToDeadline(): number {
+    if (this.#standsStill) return NEVER;
     const deadline = this.nextDeadline();
     if (this.clock instanceof VirtualClock) return deadline === NEVER ? NEVER : 0;
     return Math.max(0, (deadline - this.clock.now()) / 1e6);
   }
 
   catchUp(): void {
+    if (!this.#standsStill) this.#virtio.poll();
+    if (this.#standsStill) return;
     if (this.idle && this.clock instanceof VirtualClock) this.clock.advanceTo(this.nextDeadline());
     const now = this.clock.now();
     for (const { apic } of this.vcpus) if (apic.deadline <= now) apic.expire(now);
@@ -227,6 +247,7 @@ export class MicrovmDomain implements Domain {
 
   turn(): void {
     this.catchUp();
+    if (this.#standsStill) return;
     const count = this.vcpus.length;
     for (let position = 0; position < count && this.state.kind === 'running'; position++) {
       const vcpu = this.vcpus[(this.#nextVcpu + position) % count] as MicrovmVcpu;
