@@ -7,12 +7,21 @@ import { run } from '../src/cli/run.ts';
  * `ring1 run` with a host that boots nothing: node --import tsx test/cli-fake-host.ts GUEST OPTIONS…
  * What the guest is given goes to stderr as lines "fake: …".
  */
-type Guest = (machine: FakeMachine, boot: number) => void;
+type Guest = (machine: FakeMachine, boot: number) => void | Promise<void>;
 
 const GUESTS: Record<string, Guest> = {
   /** Prints its command line and ends. */
   poweroff: (machine) => {
     machine.print(`command line: ${machine.options.commandLine}\n`);
+    machine.end({ kind: 'poweroff' });
+  },
+  /** Reads the first sector of each disk and prints how it begins. */
+  disks: async (machine) => {
+    for (const disk of machine.options.disks ?? []) {
+      const sector = new Uint8Array(512);
+      const result = await disk.read(0, sector);
+      machine.print(`${disk.identifier} ${disk.isReadOnly ? 'ro' : 'rw'} ${result} ${sector[0]}\n`);
+    }
     machine.end({ kind: 'poweroff' });
   },
   /** Prints what is typed; ends at "off". */
@@ -96,7 +105,7 @@ const createHost: CreateHost = async () => ({
   async boot(bootOptions) {
     const machine = new FakeMachine(bootOptions);
     boots++;
-    setTimeout(() => guest(machine, boots), 0);
+    setTimeout(() => void guest(machine, boots), 0);
     return machine;
   },
   statistics: () => ({ frames: 7 }),

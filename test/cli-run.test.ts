@@ -88,6 +88,20 @@ describe('ring1 run', () => {
     expect(run.stdout).toBe('boot 1\nboot 2\nboot 3\n');
   });
 
+  it('opens disks for the guest, in order', async () => {
+    const disk = join(directory, 'disk');
+    writeFileSync(disk, new Uint8Array(1024).fill(7));
+    const run = start('disks', '--disk', disk, '--disk', `${disk},readonly`, '--disk', `${disk},snapshot`);
+    expect(await run.ended).toBe(0);
+    expect(run.stdout).toBe('disk rw done 7\ndisk ro done 7\ndisk rw done 7\n');
+  });
+
+  it('refuses a disk that it cannot open', async () => {
+    const run = start('disks', '--disk', join(directory, 'missing'));
+    expect(await run.ended).toBe(1);
+    expect(run.stderr).toContain(`cannot open the disk ${join(directory, 'missing')}: there is no such file`);
+  });
+
   it('ends with 3 at the timeout', async () => {
     const run = start('hang', '--timeout', '0.2');
     expect(await run.ended).toBe(3);
