@@ -177,7 +177,9 @@ export class TestMachine {
     const { processor } = this;
     processor.rip = address as GuestVirtual;
     for (let exits = 0; exits < 1000; exits++) {
-      const exit = processor.run(100_000);
+      let exit = processor.run(100_000);
+      if (exit === Exit.device) exit = processor.stepWithDevices();
+      if (exit === Exit.budget) continue;
       if (exit === Exit.exception) return this.#outcome(processor.exitDetail);
       if (exit !== Exit.system) throw new Error(`unexpected exit ${exit}`);
       if (processor.currentInstruction().operation === 'hlt') return this.#outcome(null);

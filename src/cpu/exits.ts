@@ -18,6 +18,11 @@ export const enum Exit {
    * RDTSC when trapped. RIP is at the instruction, `exitLength` its length; `Processor.currentInstruction()` decodes it.
    */
   system = 6,
+  /**
+   * A data access met a device's page. RIP is at the instruction; `Processor.stepWithDevices` executes it, so that
+   * devices see time and interrupts as they are at that instruction.
+   */
+  device = 8,
 }
 
 /** Result of a host-side step that a guest's instruction asked for. */

@@ -52,6 +52,8 @@ export class MemoryUnit implements GuestMemory {
   alignmentChecked = false;
   /** Told of each access that no TLB answers, before the walk. */
   onMiss: ((address: GuestVirtual, access: Access) => void) | undefined;
+  /** Whether accesses reach devices; otherwise they leave generated code first. */
+  devicesOpen = false;
   #metNotCanonical = false;
   readonly controls: WalkControls = { cr0: 0, cr4: 0, efer: 0 };
   #translation: Translation = { format: 'none', frames: new Int32Array(0) };
@@ -206,6 +208,7 @@ export class MemoryUnit implements GuestMemory {
     if (first < 0) {
       const { device } = this.#walker.result;
       if (device < 0 || inFirst < bytes) return this.#pageFault(low, high);
+      if (!this.devicesOpen) return Exit.device;
       this.#loadFromDevice(device * PAGE_SIZE + (low & 0xfff), bytes);
       return 0;
     }
@@ -239,6 +242,7 @@ export class MemoryUnit implements GuestMemory {
     if (first < 0) {
       const { device } = this.#walker.result;
       if (device >= 0 && inFirst === bytes) {
+        if (!this.devicesOpen) return Exit.device;
         this.#storeToDevice(device * PAGE_SIZE + (low & 0xfff), source, bytes);
         return 0;
       }
@@ -393,13 +397,22 @@ export class MemoryUnit implements GuestMemory {
    */
   loadAt(address: GuestVirtual, bytes: number, notCanonical = Vector.generalProtection): boolean {
     this.#setMissAddress(address);
-    return this.loadMiss(bytes) === 0 || this.#failAs(notCanonical);
+    return this.#withDevices(() => this.loadMiss(bytes)) === 0 || this.#failAs(notCanonical);
   }
 
   /** A store of `missValue` as the guest's own. */
   storeAt(address: GuestVirtual, bytes: number, notCanonical = Vector.generalProtection): boolean {
     this.#setMissAddress(address);
-    return this.storeMiss(bytes) === 0 || this.#failAs(notCanonical);
+    return this.#withDevices(() => this.storeMiss(bytes)) === 0 || this.#failAs(notCanonical);
+  }
+
+  /** For accesses that the host makes in carrying out an instruction: generated code has been left already. */
+  #withDevices(access: () => number): number {
+    const before = this.devicesOpen;
+    this.devicesOpen = true;
+    const result = access();
+    this.devicesOpen = before;
+    return result;
   }
 
   #failAs(notCanonical: Vector): false {

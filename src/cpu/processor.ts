@@ -202,8 +202,6 @@ export class Processor implements ProcessorApi {
   #stepping = false;
   /** `instructions` when the host was given an instruction that a single-step trap follows; −1 when there is none. */
   #trapFrom = -1;
-  /** Instructions of the running budget that `kick` took away. */
-  #forfeited = 0;
 
   constructor(group: ProcessorGroup, index: number) {
     this.index = index;
@@ -520,9 +518,8 @@ export class Processor implements ProcessorApi {
 
   #execute(budget: number): Exit {
     this.#set(State.budget, budget);
-    this.#forfeited = 0;
     const exit = this.#group.interpreter.run(this.state);
-    this.instructions += budget - this.#forfeited - (this.#get(State.budget) | 0);
+    this.instructions += budget - (this.#get(State.budget) | 0);
     if (exit === Exit.exception && this.memory.takeNotCanonical() && addressedStack(this, this.currentInstruction())) {
       this.raise(Vector.stackFault);
     }
@@ -549,6 +546,14 @@ export class Processor implements ProcessorApi {
     return trapped ? this.#runTrapped() : this.#executeOne();
   }
 
+  /** Executes the instruction that left with `Exit.device`, with the device. */
+  stepWithDevices(): Exit {
+    this.memory.devicesOpen = true;
+    const exit = this.step();
+    this.memory.devicesOpen = false;
+    return exit;
+  }
+
   #executeOne(): Exit {
     // Without translations of code every entry into code asks `lookup`, which gives it the single instruction.
     this.#set(State.tlb, this.memory.emptyTlb.address);
@@ -566,9 +571,6 @@ export class Processor implements ProcessorApi {
   }
 
   kick(): void {
-    const left = this.#get(State.budget) | 0;
-    if (left <= 0) return;
-    this.#forfeited += left;
     this.#set(State.budget, 0);
   }
 

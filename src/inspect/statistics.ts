@@ -69,6 +69,7 @@ export const exitNames: Readonly<Record<Exit, string>> = {
   [Exit.syscall]: 'syscall',
   [Exit.sysenter]: 'sysenter',
   [Exit.system]: 'system',
+  [Exit.device]: 'device',
 };
 
 const EXIT_KINDS = Math.max(...Object.keys(exitNames).map(Number)) + 1;

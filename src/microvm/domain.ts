@@ -188,7 +188,6 @@ export class MicrovmDomain implements Domain {
   #end(state: DomainState): void {
     if (this.state.kind !== 'running') return;
     this.state = state;
-    this.running.processor.kick();
   }
 
   /** A kernel that is told to restart at a panic (panic=-1) does so out of panic(): that is a crash, and not a restart. */

@@ -111,6 +111,9 @@ export class Execution {
       case Exit.system:
         if (executePrivileged(this.#domain, vcpu) === SystemResult.fault) this.#exception(vcpu);
         break;
+      case Exit.device:
+        this.#handle(vcpu, processor.stepWithDevices());
+        break;
       default:
         throw new Error(`unexpected exit ${exit}`);
     }

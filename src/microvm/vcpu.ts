@@ -80,13 +80,8 @@ export class MicrovmVcpu implements ApicProcessor {
 
   // What the APIC asks for
 
-  attend(): void {
-    this.processor.kick();
-  }
-
   nonMaskable(): void {
     this.nonMaskablePending = true;
-    this.processor.kick();
   }
 
   reset(): void {
@@ -95,7 +90,6 @@ export class MicrovmVcpu implements ApicProcessor {
     this.waitsForStartUp = true;
     this.nonMaskablePending = false;
     this.inNonMaskable = false;
-    this.processor.kick();
     this.#onReset(this);
   }
 

@@ -61,8 +61,6 @@ const enum Shorthand {
 
 /** What an APIC does to the processor besides interrupts. */
 export interface ApicProcessor {
-  /** Something has come that may have to be delivered. */
-  attend(): void;
   nonMaskable(): void;
   reset(): void;
   /** @param page where a processor that waits begins, in real mode */
@@ -150,7 +148,6 @@ export class LocalApic implements MmioDevice {
     if (vector < 0) return;
     clear(this.#inService, vector);
     if (has(this.#levelTriggered, vector)) this.#bus.onEndOfInterrupt(vector);
-    this.#processor.attend();
   }
 
   receive(message: ApicMessage): void {
@@ -183,7 +180,6 @@ export class LocalApic implements MmioDevice {
     set(this.#requested, vector);
     if (level) set(this.#levelTriggered, vector);
     else clear(this.#levelTriggered, vector);
-    this.#processor.attend();
   }
 
   /** Whether a set of logical identifiers has this one's. */
@@ -265,7 +261,6 @@ export class LocalApic implements MmioDevice {
     switch (offset as Register) {
       case Register.taskPriority:
         this.#taskPriority = value & 0xff;
-        this.#processor.attend();
         break;
       case Register.endOfInterrupt:
         this.endOfInterrupt();

@@ -1,7 +1,7 @@
-import { bits, type CpuidResult, cpuid, word } from '../../cpu/cpuid.ts';
+import { bits, type CpuidResult, word } from '../../cpu/cpuid.ts';
 import { publishVcpuTime, VcpuTime, VcpuTimeFlag } from '../../domain/pvclock.ts';
+import { machineCpuid } from '../../microvm/cpuid.ts';
 import type { MicrovmDomain } from '../../microvm/domain.ts';
-import { MACHINE_FEATURES } from '../../microvm/features.ts';
 import type { MicrovmInterface } from '../../microvm/interface.ts';
 import type { MicrovmVcpu } from '../../microvm/vcpu.ts';
 import { Register } from '../../x86/registers.ts';
@@ -71,11 +71,7 @@ class KvmInterface implements MicrovmInterface {
       case CPUID_FEATURES:
         return [FEATURES, 0, 0, 0];
       default:
-        return cpuid(leaf, subleaf, {
-          maximumLeaf: MAXIMUM_LEAF,
-          apicId: vcpu,
-          ...MACHINE_FEATURES,
-        });
+        return machineCpuid(leaf, subleaf, vcpu, MAXIMUM_LEAF);
     }
   }
 

@@ -1,6 +1,6 @@
-import { type CpuidResult, cpuid } from '../../cpu/cpuid.ts';
+import type { CpuidResult } from '../../cpu/cpuid.ts';
 import { TSC_FREQUENCY } from '../../domain/clock.ts';
-import { MACHINE_FEATURES } from '../../microvm/features.ts';
+import { machineCpuid } from '../../microvm/cpuid.ts';
 import type { MicrovmInterface } from '../../microvm/interface.ts';
 
 /**
@@ -21,11 +21,7 @@ export function createNativeInterface(): MicrovmInterface {
         case FREQUENCY_LEAF:
           return [MEGAHERTZ, MEGAHERTZ, MEGAHERTZ, 0];
         default:
-          return cpuid(leaf, subleaf, {
-            maximumLeaf: FREQUENCY_LEAF,
-            apicId: vcpu,
-            ...MACHINE_FEATURES,
-          });
+          return machineCpuid(leaf, subleaf, vcpu, FREQUENCY_LEAF);
       }
     },
     readMsr: () => false,

@@ -1,0 +1,20 @@
+import { bits, type CpuidResult, cpuid } from '../cpu/cpuid.ts';
+
+/** What CPUID reports of a processor whose kernel runs in ring 0, besides what every guest has. */
+const FEATURES = {
+  /** Leaf 1: a local timer that compares with the time-stamp counter. */
+  moreEcx: bits(24),
+  /** Leaf 1: PSE, PGE. */
+  moreEdx: bits(3, 13),
+  /** Leaf 7: TSC_ADJUST, which kernels take for a sign that they need not watch the counter. */
+  moreLeaf7Ebx: bits(1),
+} as const;
+
+const POWER_LEAF = 6;
+/** ARAT: the local timer never stops, so that kernels stop their ticks. */
+const POWER: CpuidResult = [bits(2), 0, 0, 0];
+
+/** @param vcpu number of the virtual processor, which is also its APIC's */
+export function machineCpuid(leaf: number, subleaf: number, vcpu: number, maximumLeaf: number): CpuidResult {
+  return leaf === POWER_LEAF ? POWER : cpuid(leaf, subleaf, { ...FEATURES, maximumLeaf, apicId: vcpu });
+}

@@ -1,0 +1,49 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import type { InterfaceName, Outcome } from '../../src/api.ts';
+import { createHost } from '../../src/index.ts';
+
+/** Where the kernels of this folder begin, and where the pages begin that their programs of ring 3 may use. */
+const TEXT = '0x100000';
+const USER = '0x180000';
+const MEMORY = 32 << 20;
+
+export interface Printed {
+  readonly lines: readonly string[];
+  readonly outcome: Outcome;
+}
+
+/** Assembles a kernel out of this folder. */
+export function assemble(name: string): Uint8Array {
+  const directory = mkdtempSync(join(tmpdir(), 'ring1-kernel-'));
+  const output = join(directory, 'kernel');
+  const source = fileURLToPath(new URL(name, import.meta.url));
+  const linker = `-Wl,-Ttext=${TEXT},--section-start=.user=${USER},--build-id=none,-z,noexecstack`;
+  execFileSync('gcc', ['-nostdlib', '-static', '-no-pie', linker, '-o', output, source]);
+  const kernel = readFileSync(output);
+  rmSync(directory, { recursive: true });
+  return kernel;
+}
+
+/** Boots a kernel with virtual time, and returns what it printed when it has ended. */
+export async function runKernel(kernel: Uint8Array, name: InterfaceName, vcpus: number): Promise<Printed> {
+  const host = await createHost({ memory: MEMORY });
+  try {
+    const options = { kernel, commandLine: '', memory: MEMORY, vcpus, interface: name, deterministic: true };
+    const machine = await host.boot(options);
+    const reader = machine.console.output.getReader();
+    const decoder = new TextDecoder();
+    let text = '';
+    for (;;) {
+      const { done, value } = await reader.read();
+      if (done) break;
+      text += decoder.decode(value, { stream: true });
+    }
+    return { lines: text.split('\n').filter((line) => line !== ''), outcome: await machine.done };
+  } finally {
+    host.close();
+  }
+}
