@@ -1,6 +1,6 @@
 import { SegmentRegister } from '../src/cpu/decode/instruction.ts';
 import { Exit } from '../src/cpu/exits.ts';
-import { type Processor, ProcessorGroup } from '../src/cpu/processor.ts';
+import { type Processor, ProcessorGroup, type ProcessorGroupOptions } from '../src/cpu/processor.ts';
 import type { Descriptor } from '../src/cpu/processor-api.ts';
 import { executeSystem, SystemResult, type SystemServices } from '../src/cpu/system.ts';
 import type { TableFormat } from '../src/cpu/translation.ts';
@@ -59,18 +59,20 @@ export interface Outcome {
 /** One processor with page tables of a format, whose numbers are not those of the pool's frames. */
 export class TestMachine {
   readonly format: PagedFormat;
-  readonly memory = new HostMemory(48 << 20);
+  readonly memory = new HostMemory(56 << 20);
   readonly pool = new FramePool(this.memory, FRAMES);
-  readonly group = new ProcessorGroup(this.memory, this.pool);
-  readonly processor: Processor = this.group.create();
+  readonly group: ProcessorGroup;
+  readonly processor: Processor;
   /** Global descriptors by index. */
   readonly descriptors = new Map<number, Descriptor>();
   readonly root: number;
   readonly #frames = new Int32Array(FRAMES).fill(-1);
   #nextNumber = LARGE_NUMBER - 1;
 
-  constructor(format: PagedFormat, privilege: 0 | 3 = 3) {
+  constructor(format: PagedFormat, privilege: 0 | 3 = 3, options: ProcessorGroupOptions = {}) {
     this.format = format;
+    this.group = new ProcessorGroup(this.memory, this.pool, options);
+    this.processor = this.group.create();
     for (let number = LARGE_NUMBER; number < FRAMES; number++) this.#frames[number] = this.pool.allocate();
     this.root = this.allocate();
     const { processor } = this;

@@ -51,13 +51,15 @@ export class CaseBuilder {
   operandRegisters: readonly number[];
   /** Percent of memory operands that may fault. */
   faults = 100;
+  /** Percent of memory operands that may lie at the edge of a page, or fault. */
+  edges = 100;
   /** Where the code should stand, from CODE_BASE; −1: anywhere. */
   codeOffset = -1;
   private readonly fixups: Fixup[] = [];
 
   constructor(
     readonly mode: Mode,
-    readonly random: Random,
+    public random: Random,
     domain: Domain,
   ) {
     const count = mode === 64 ? 16 : 8;
@@ -89,7 +91,7 @@ export class CaseBuilder {
   /** A place for `bytes` bytes in or near the window: mostly plain, often at a page's edge, sometimes faulting. */
   target(bytes: number, align = 1): number {
     const { random } = this;
-    const kind = random.below(100);
+    const kind = random.below(random.chance(this.edges) ? 100 : 70);
     const inside = Math.max(1, bytes - 1);
     const crossing = (page: number): number => WINDOW_BASE + page * PAGE - random.between(1, inside);
     let at: number;

@@ -143,6 +143,8 @@ export interface EmulatorOptions {
   memoryBytes?: number;
   /** Entries of the TLB. */
   tlbEntries?: number;
+  /** Bytes for decoded code. */
+  codeBytes?: number;
   /** When code becomes regions; never when absent. */
   jit?: Partial<JitOptions>;
   /** Executes some instructions, at most `left` if that is asked for; `Processor.run` when absent. */
@@ -152,6 +154,8 @@ export interface EmulatorOptions {
 export class ProcessorEmulator implements Emulator {
   /** Instructions that the last case completed; each step of a repeated one counts. */
   instructions = 0;
+  /** Those of them that were executed in regions. */
+  regionInstructions = 0;
   readonly #advance: (processor: Processor, left: number) => Exit;
   readonly #memory: HostMemory;
   readonly #pool: FramePool;
@@ -163,6 +167,8 @@ export class ProcessorEmulator implements Emulator {
   readonly #window: HostAddress;
   readonly #code: HostAddress;
   readonly #codeFrames: Frame;
+  readonly #map: PageTables;
+  #codeWritable = false;
   /** What the window held when the case began. */
   readonly #before = BASE_WINDOW.slice();
 
@@ -170,6 +176,7 @@ export class ProcessorEmulator implements Emulator {
     const {
       memoryBytes = MEMORY_BYTES,
       tlbEntries,
+      codeBytes,
       jit = { threshold: 0 },
       advance = (processor, left) => processor.run(left),
     } = options;
@@ -180,6 +187,7 @@ export class ProcessorEmulator implements Emulator {
     this.#pool = pool;
     this.#x87 = createX87Unit(memory.view);
     const map = new PageTables(memory, pool);
+    this.#map = map;
     const windowFrames = this.#allocate(WINDOW_PAGES);
     this.#codeFrames = this.#allocate(CODE_BYTES / PAGE);
     for (let page = 0; page < WINDOW_PAGES; page++) {
@@ -187,9 +195,7 @@ export class ProcessorEmulator implements Emulator {
       const rights = page === READ_ONLY_PAGE ? 0 : Pte.writable;
       map.page(WINDOW_BASE + page * PAGE, (windowFrames + page) as Frame, rights, false);
     }
-    for (let page = 0; page < CODE_BYTES / PAGE; page++) {
-      map.page(CODE_BASE + page * PAGE, (this.#codeFrames + page) as Frame, 0, true);
-    }
+    this.#mapCode(false);
     this.#window = pool.addressOf(windowFrames);
     this.#code = pool.addressOf(this.#codeFrames);
     memory.u8.set(BASE_WINDOW, this.#window);
@@ -199,6 +205,7 @@ export class ProcessorEmulator implements Emulator {
     this.group = new ProcessorGroup(memory, pool, {
       jit,
       ...(tlbEntries === undefined ? {} : { tlbEntries }),
+      ...(codeBytes === undefined ? {} : { codeBytes }),
     });
     const processor = this.group.create();
     this.#processor = processor;
@@ -218,19 +225,36 @@ export class ProcessorEmulator implements Emulator {
     return first;
   }
 
+  #mapCode(writable: boolean): void {
+    for (let page = 0; page < CODE_BYTES / PAGE; page++) {
+      this.#map.page(CODE_BASE + page * PAGE, (this.#codeFrames + page) as Frame, writable ? Pte.writable : 0, true);
+    }
+    this.#codeWritable = writable;
+  }
+
   run(nativeCase: NativeCase): NativeResult {
     this.#begin(nativeCase);
     const { instructions } = this.#processor;
+    const before = this.#countInRegions();
     const result = this.#execute(nativeCase);
     this.instructions = this.#processor.instructions - instructions;
+    this.regionInstructions = this.#countInRegions() - before;
     this.#end(nativeCase);
     return result;
   }
 
+  #countInRegions(): number {
+    return Number(this.#memory.view.getBigUint64(this.#processor.state + State.regionInstructions, true));
+  }
+
   #begin(nativeCase: NativeCase): void {
-    const { mode, code, codeOffset, gprs, state, patches } = nativeCase;
+    const { mode, code, codeOffset, codeWritable = false, gprs, state, patches } = nativeCase;
     const memory = this.#memory;
     const processor = this.#processor;
+    if (codeWritable !== this.#codeWritable) {
+      this.#mapCode(codeWritable);
+      processor.flushTlb();
+    }
     for (const { offset, bytes } of patches) {
       memory.u8.set(bytes, this.#window + offset);
       this.#before.set(bytes, offset);
@@ -280,14 +304,15 @@ export class ProcessorEmulator implements Emulator {
   }
 
   /** Undoes what `#begin` and the case did to memory. */
-  #end({ code, codeOffset, patches }: NativeCase): void {
+  #end({ code, codeOffset, codeWritable, patches }: NativeCase): void {
     for (const { offset, bytes } of patches) {
       const base = BASE_WINDOW.subarray(offset, offset + bytes.length);
       this.#memory.u8.set(base, this.#window + offset);
       this.#before.set(base, offset);
     }
-    this.#memory.u8.fill(BREAKPOINT, this.#code + codeOffset, this.#code + codeOffset + code.length);
-    this.#codeWritten(codeOffset, code.length);
+    const [start, length] = codeWritable ? [0, CODE_BYTES] : [codeOffset, code.length];
+    this.#memory.u8.fill(BREAKPOINT, this.#code + start, this.#code + start + length);
+    this.#codeWritten(start, length);
   }
 
   /** Runs to the case's end; the ending is what Linux would tell the program of it. */

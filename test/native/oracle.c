@@ -20,7 +20,7 @@
  *   0x10004000  not mapped
  *   0x10005000  window page 5  read-write
  *   0x10006000  not mapped
- *   0x20000000  two code pages, execute and read, filled with int3; not mapped on both sides
+ *   0x20000000  two code pages, execute and read (and write, if the case asks), filled with int3; not mapped on both sides
  *
  * Input:  u32 magic, u32 count, 8 bytes zero, 6 pages of initial window contents (page 4 ignored), then the cases.
  * Output: the results, one a case, in the same order. Records are little endian and 16-byte aligned; see the structs.
@@ -59,7 +59,7 @@
 
 #define MAGIC 0x314c524fu
 #define STATE_BYTES 416 /* the part of the FXSAVE image that holds state; the kernel keeps its own data behind it */
-#define CODE_BYTES 64
+#define CODE_BYTES (CODE_PAGES * PAGE)
 
 #define ENDED 0xff    /* reached an int3 outside the case's own code */
 #define TIMED_OUT 0xfe
@@ -74,16 +74,17 @@
 struct input_case {
   uint32_t bytes; /* of the whole record, patches included */
   uint8_t mode;   /* 64 or 32 */
-  uint8_t code_length;
+  uint8_t code_writable;
   uint16_t patch_count;
   uint16_t code_offset; /* of the first code byte from CODE */
-  uint16_t zero[3];
+  uint16_t code_length;
+  uint16_t zero[2];
   uint64_t rflags;
   uint64_t zero2;
   uint64_t gprs[16]; /* in encoding order: rax rcx rdx rbx rsp rbp rsi rdi r8... */
   uint8_t state[STATE_BYTES];
-  uint8_t code[CODE_BYTES];
-  /* then patches of the window: u32 offset, u32 length, the bytes, padded to 8; the record padded to 16 */
+  /* then the code, padded to 8, and patches of the window: u32 offset, u32 length, the bytes, padded to 8; the record
+     padded to 16 */
 };
 
 struct output_case {
@@ -115,16 +116,23 @@ static uint8_t *expected;   /* the window as it was before the current case */
 static const uint8_t *base; /* the window as each case finds it, but for its patches */
 static uint8_t *window_alias, *code_alias; /* writable views of the same memory */
 static uint32_t sequence, sequence_at_tick;
+static int code_writable; /* how the code pages are mapped */
 __attribute__((used)) static uint64_t handler_flags = INTERRUPT_AND_ONE;
 
-static inline long system_call(long number, long a, long b) {
+static inline long system_call(long number, long a, long b, long c) {
   long result;
-  __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b) : "rcx", "r11", "memory");
+  __asm__ volatile("syscall" : "=a"(result) : "a"(number), "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory");
   return result;
 }
 
 static _Noreturn void leave(int status) {
-  for (;;) system_call(SYS_exit_group, status, 0);
+  for (;;) system_call(SYS_exit_group, status, 0, 0);
+}
+
+static const uint8_t *code_of(const struct input_case *input) { return (const uint8_t *)(input + 1); }
+
+static const uint8_t *patches_of(const struct input_case *input) {
+  return code_of(input) + ((input->code_length + 7) & ~7u);
 }
 
 static void store_result(const ucontext_t *context, int signal) {
@@ -167,8 +175,9 @@ static void store_result(const ucontext_t *context, int signal) {
   output_next = (uint8_t *)change;
   out->bytes = output_next - (uint8_t *)out;
 
-  memset(code_alias + current->code_offset, 0xcc, current->code_length);
-  const uint8_t *patch = (const uint8_t *)(current + 1);
+  if (current->code_writable) memset(code_alias, 0xcc, CODE_BYTES);
+  else memset(code_alias + current->code_offset, 0xcc, current->code_length);
+  const uint8_t *patch = patches_of(current);
   for (unsigned i = 0; i < current->patch_count; i++) {
     uint32_t offset = *(const uint32_t *)patch, length = *(const uint32_t *)(patch + 4);
     memcpy(window_alias + offset, base + offset, length);
@@ -183,14 +192,19 @@ static void load_case(ucontext_t *context) {
   input_next += current->bytes;
   sequence++;
 
-  const uint8_t *patch = (const uint8_t *)(current + 1);
+  const uint8_t *patch = patches_of(current);
   for (unsigned i = 0; i < current->patch_count; i++) {
     uint32_t offset = *(const uint32_t *)patch, length = *(const uint32_t *)(patch + 4);
     memcpy(window_alias + offset, patch + 8, length);
     memcpy(expected + offset, patch + 8, length);
     patch += 8 + ((length + 7) & ~7u);
   }
-  memcpy(code_alias + current->code_offset, current->code, current->code_length);
+  memcpy(code_alias + current->code_offset, code_of(current), current->code_length);
+  if (current->code_writable != code_writable) {
+    code_writable = current->code_writable;
+    int protection = PROT_READ | PROT_EXEC | (code_writable ? PROT_WRITE : 0);
+    if (system_call(SYS_mprotect, CODE, CODE_BYTES, protection)) leave(1);
+  }
 
   for (int i = 0; i < 16; i++) regs[register_index[i]] = current->gprs[i];
   regs[REG_RIP] = CODE + current->code_offset;
@@ -219,7 +233,7 @@ __attribute__((used)) static void handle(int signal, siginfo_t *info, ucontext_t
     return;
   }
   if (remaining == 0) {
-    leave(system_call(SYS_ftruncate, output_file, output_next - output_start) ? 1 : 0);
+    leave(system_call(SYS_ftruncate, output_file, output_next - output_start, 0) ? 1 : 0);
   }
   load_case(context);
 resume:;
@@ -329,17 +343,17 @@ int main(int argc, char **argv) {
 
   expected = malloc(WINDOW_PAGES * PAGE);
   memcpy(expected, base, WINDOW_PAGES * PAGE);
-  int window_file = memory_file(WINDOW_PAGES * PAGE), code_file = memory_file(CODE_PAGES * PAGE);
+  int window_file = memory_file(WINDOW_PAGES * PAGE), code_file = memory_file(CODE_BYTES);
   window_alias = map_at(0, WINDOW_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, window_file, 0);
-  code_alias = map_at(0, CODE_PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, code_file, 0);
+  code_alias = map_at(0, CODE_BYTES, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_POPULATE, code_file, 0);
   memcpy(window_alias, base, WINDOW_PAGES * PAGE);
-  memset(code_alias, 0xcc, CODE_PAGES * PAGE);
+  memset(code_alias, 0xcc, CODE_BYTES);
   for (int p = 0; p < WINDOW_PAGES; p++) {
     if (p == 4) continue;
     int protection = p == 3 ? PROT_READ : PROT_READ | PROT_WRITE;
     map_at(WINDOW + p * PAGE, PAGE, protection, MAP_SHARED | MAP_POPULATE, window_file, p * PAGE);
   }
-  map_at(CODE, CODE_PAGES * PAGE, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_POPULATE, code_file, 0);
+  map_at(CODE, CODE_BYTES, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_POPULATE, code_file, 0);
 
   uint32_t bases[2] = {FS_BASE, GS_BASE};
   for (int i = 0; i < 2; i++) {

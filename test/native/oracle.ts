@@ -19,7 +19,7 @@ export const WINDOW_BYTES = WINDOW_PAGES * PAGE;
 export const READ_ONLY_PAGE = 3;
 export const UNMAPPED_PAGE = 4;
 export const CODE_BASE = 0x2000_0000;
-/** Two pages, execute and read, filled with int3 around the code; nothing is mapped around them. */
+/** Two pages, execute and read (and write, if the case asks), filled with int3 around the code; nothing is mapped around. */
 export const CODE_BYTES = 2 * PAGE;
 export const FS_BASE = WINDOW_BASE + 0x1040;
 export const GS_BASE = WINDOW_BASE + 0x2080;
@@ -56,10 +56,12 @@ export interface Patch {
 
 export interface NativeCase {
   mode: Mode;
-  /** 1 to 64 bytes. */
+  /** At least a byte. */
   code: Uint8Array;
   /** Place of the first code byte, from CODE_BASE. */
   codeOffset: number;
+  /** Whether stores into the code pages succeed; they do not when absent. */
+  codeWritable?: boolean;
   /** CF PF AF ZF SF DF OF AC ID NT are taken; IF is always one, the others zero. */
   flags: number;
   /** In encoding order: rax rcx rdx rbx rsp rbp rsi rdi r8…r15. 32-bit cases see the low halves of the first eight. */
@@ -91,9 +93,8 @@ export interface NativeResult {
 export class OracleError extends Error {}
 
 const MAGIC = 0x314c524f;
-const INPUT_CASE_BYTES = 32 + 128 + STATE_BYTES + 64;
+const INPUT_CASE_BYTES = 32 + 128 + STATE_BYTES;
 const OUTPUT_CASE_BYTES = 48 + 128 + STATE_BYTES;
-const LARGEST_CODE = 64;
 
 const SOURCE = fileURLToPath(new URL('./oracle.c', import.meta.url));
 const CACHE = fileURLToPath(new URL('../../.cache/native/', import.meta.url));
@@ -208,22 +209,21 @@ function encodeBatch(cases: readonly NativeCase[]): Uint8Array {
   let at = 16 + WINDOW_BYTES;
   for (const each of cases) {
     const { code, codeOffset } = each;
-    if (code.length < 1 || code.length > LARGEST_CODE || codeOffset + code.length > CODE_BYTES) {
-      throw new OracleError(
-        `a case has ${code.length} code bytes at ${codeOffset}; 1 to 64 within the code pages work`,
-      );
+    if (code.length < 1 || codeOffset + code.length > CODE_BYTES) {
+      throw new OracleError(`a case has ${code.length} code bytes at ${codeOffset}; they must be in the code pages`);
     }
     const recordBytes = caseBytes(each);
     view.setUint32(at, recordBytes, true);
     view.setUint8(at + 4, each.mode);
-    view.setUint8(at + 5, code.length);
+    view.setUint8(at + 5, each.codeWritable ? 1 : 0);
     view.setUint16(at + 6, each.patches.length, true);
     view.setUint16(at + 8, codeOffset, true);
+    view.setUint16(at + 10, code.length, true);
     view.setUint32(at + 16, each.flags, true);
     bytes.set(new Uint8Array(each.gprs.buffer, each.gprs.byteOffset, 128), at + 32);
     bytes.set(each.state.length > STATE_BYTES ? each.state.subarray(0, STATE_BYTES) : each.state, at + 160);
-    bytes.set(code, at + 160 + STATE_BYTES);
-    let patchAt = at + INPUT_CASE_BYTES;
+    bytes.set(code, at + INPUT_CASE_BYTES);
+    let patchAt = at + INPUT_CASE_BYTES + padded(code.length);
     for (const patch of each.patches) {
       if (patch.offset < 0 || patch.offset + patch.bytes.length > WINDOW_BYTES) {
         throw new OracleError(`a patch of ${patch.bytes.length} bytes at ${patch.offset} leaves the window`);
@@ -238,12 +238,14 @@ function encodeBatch(cases: readonly NativeCase[]): Uint8Array {
   return bytes;
 }
 
+const padded = (length: number): number => (length + 7) & ~7;
+
 function patchBytes(patch: Patch): number {
-  return 8 + ((patch.bytes.length + 7) & ~7);
+  return 8 + padded(patch.bytes.length);
 }
 
 function caseBytes(nativeCase: NativeCase): number {
-  let bytes = INPUT_CASE_BYTES;
+  let bytes = INPUT_CASE_BYTES + padded(nativeCase.code.length);
   for (const patch of nativeCase.patches) bytes += patchBytes(patch);
   return (bytes + 15) & ~15;
 }

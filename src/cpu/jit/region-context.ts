@@ -625,8 +625,9 @@ export class RegionContext implements Context {
     fn.branch(this.leaveLabel);
   }
 
+  /** Without the instructions that are not counted yet: a repeated one may use up all that is left. */
   budget(): I32 {
-    return this.budgetLeft;
+    return sub(this.budgetLeft, i32(this.#index));
   }
 
   countSteps(steps: I32): void {

@@ -1,7 +1,7 @@
 import { PAGE_SIZE } from '../../x86/brand.ts';
 import { createInstruction, DecodeResult, decode } from '../decode/decoder.ts';
 import { type CodeSize, type Instruction, OperandKind } from '../decode/instruction.ts';
-import { endsBlock, isConditionalJump, shapeOf } from '../interpreter/record-builder.ts';
+import { endsBlock, shapeOf } from '../interpreter/record-builder.ts';
 import type { Shape } from '../semantics/context.ts';
 import { SYSTEM_OPERATIONS } from '../semantics/control.ts';
 import type { Effects } from './effects.ts';
@@ -64,7 +64,7 @@ export function discoverRegion(source: RegionSource, entry: number): BasicBlock[
       const decoded = decodeAt(source, offset);
       if (!decoded) break;
       instructions.set(offset, decoded);
-      const { instruction, shape } = decoded;
+      const { instruction, shape, effects } = decoded;
       offset += instruction.length;
       const target = branchTarget(decoded);
       if (target >= 0 && source.wasReached(target) && !leaders.has(target) && leaders.size < MAXIMUM_BLOCKS) {
@@ -72,7 +72,7 @@ export function discoverRegion(source: RegionSource, entry: number): BasicBlock[
         pending.push(target);
       }
       if (endsBlock(shape.operation, SYSTEM)) break;
-      if (isConditionalJump(instruction)) leaders.add(offset);
+      if (effects.branches) leaders.add(offset);
     }
   }
   if (!instructions.has(entry)) return undefined;
