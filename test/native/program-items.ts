@@ -145,5 +145,8 @@ export const PROGRAM_ITEMS = {
   site: emitSite,
   patch: emitPatch,
   /** The trap comes behind the instruction that follows. */
-  singleStep: (program: ProgramBuilder) => popFlags(program, 2 | Flag.trap),
+  singleStep: (program: ProgramBuilder) => {
+    popFlags(program, 2 | Flag.trap);
+    defineFlags(program);
+  },
 } as const;
