@@ -17,6 +17,14 @@ const PASSES = 3;
 
 const NO_ENTRY = -1;
 
+/** An entry is a frame, shifted, and these. */
+const enum EntryBit {
+  writable = 1,
+  /** Used since the owner last looked. */
+  young = 2,
+}
+const FRAME_SHIFT = 2;
+
 /**
  * The page table through which a guest's devices reach its memory: the external page table of an IOMMU, or of an RDMA
  * adapter. Its entries are made when a device first touches a page, and whoever maps the guest's memory may take any of
@@ -28,7 +36,7 @@ const NO_ENTRY = -1;
 export class DmaTable {
   readonly memory: DmaMemory;
   readonly #pool: FramePool;
-  /** By guest-physical page: frame · 2 + writable, or −1. */
+  /** By guest-physical page, or −1. */
   readonly #entries: Int32Array;
   /** Grows with each entry that is taken away. */
   #invalidations = 0;
@@ -61,15 +69,17 @@ export class DmaTable {
   }
 
   #prepareEntry(gfn: Gfn, write: boolean): DmaStatus {
-    const entry = this.#entries[gfn] as number;
-    if (entry >= 0 && (!write || (entry & 1) !== 0)) return DmaStatus.ready;
+    if (this.maps(gfn, write)) {
+      this.#entries[gfn] = (this.#entries[gfn] as number) | EntryBit.young;
+      return DmaStatus.ready;
+    }
     const frame = this.memory.map(gfn, write);
     if (frame === DmaMiss.refused) return DmaStatus.refused;
     if (frame === DmaMiss.absent) {
       this.memory.fetch(gfn, write);
       return DmaStatus.absent;
     }
-    this.#entries[gfn] = frame * 2 + (write ? 1 : 0);
+    this.#entries[gfn] = (frame << FRAME_SHIFT) | EntryBit.young | (write ? EntryBit.writable : 0);
     return DmaStatus.ready;
   }
 
@@ -85,7 +95,7 @@ export class DmaTable {
   protect(first: Gfn, count: number): void {
     for (let gfn = first; gfn < first + count; gfn++) {
       const entry = this.#entries[gfn] as number;
-      if (entry >= 0) this.#entries[gfn] = entry & ~1;
+      if (entry >= 0) this.#entries[gfn] = entry & ~EntryBit.writable;
     }
     this.#invalidations++;
   }
@@ -93,7 +103,21 @@ export class DmaTable {
   /** Whether the table has an entry for a page; one for writing, if that is asked. */
   maps(gfn: Gfn, write = false): boolean {
     const entry = this.#entries[gfn] ?? NO_ENTRY;
-    return entry >= 0 && (!write || (entry & 1) !== 0);
+    return entry >= 0 && (!write || (entry & EntryBit.writable) !== 0);
+  }
+
+  /** Whether a device used a page since the last `clearYoung`. */
+  isYoung(gfn: Gfn): boolean {
+    return this.maps(gfn) && ((this.#entries[gfn] as number) & EntryBit.young) !== 0;
+  }
+
+  clearYoung(gfn: Gfn): void {
+    if (this.maps(gfn)) this.#entries[gfn] = (this.#entries[gfn] as number) & ~EntryBit.young;
+  }
+
+  /** Whether some entry leads to a frame. Looks at all of them: for checks. */
+  refersTo(frame: Frame): boolean {
+    return this.#entries.some((entry) => entry >= 0 && entry >> FRAME_SHIFT === frame);
   }
 
   // Touching prepared ranges
@@ -142,7 +166,7 @@ export class DmaTable {
   #hostAddress(address: GuestPhysical, write: boolean): HostAddress {
     const gfn = Math.floor(address / PAGE_SIZE) as Gfn;
     if (!this.maps(gfn, write)) throw new Error(`guest-physical page ${gfn} was touched without being prepared`);
-    const frame = ((this.#entries[gfn] as number) >> 1) as Frame;
+    const frame = ((this.#entries[gfn] as number) >> FRAME_SHIFT) as Frame;
     return (this.#pool.addressOf(frame) + (address & (PAGE_SIZE - 1))) as HostAddress;
   }
 }
