@@ -259,6 +259,7 @@ export class MicrovmDomain implements Domain {
       }
     }
     this.#nextVcpu = (this.#nextVcpu + 1) % count;
+    if (this.vcpus.every((vcpu) => vcpu.isStopped)) this.#end({ kind: 'poweroff' });
     this.#serial.flush();
     if (this.state.kind !== 'running') this.#flushTrace();
   }

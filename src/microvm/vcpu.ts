@@ -70,6 +70,11 @@ export class MicrovmVcpu implements ApicProcessor {
     return this.waitsForStartUp || (this.halted && !this.#wakes);
   }
 
+  /** Whether nothing but another processor can make it execute again. */
+  get isStopped(): boolean {
+    return this.waitsForStartUp || (this.halted && !this.interruptsOn && !this.nonMaskablePending);
+  }
+
   get interruptsOn(): boolean {
     return (this.processor.flags & Flag.interrupt) !== 0;
   }

@@ -157,7 +157,7 @@ function enter(state: SystemState, vector: number, error: number | null, source:
   const frame = stack - words * 8;
   let at = frame;
   const push = (low: number, high: number): boolean => {
-    const stored = state.store(at as GuestVirtual, low, high);
+    const stored = state.push(at as GuestVirtual, low, high);
     at += 8;
     return stored;
   };

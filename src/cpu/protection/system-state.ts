@@ -1,5 +1,5 @@
-import { type GuestVirtual, highWord, joinSigned, lowWord, PAGE_SIZE } from '../../x86/brand.ts';
-import { Cr0, Cr4, Efer } from '../../x86/registers.ts';
+import { type GuestVirtual, joinSigned, PAGE_SIZE } from '../../x86/brand.ts';
+import { Cr0, Cr4, Efer, Vector } from '../../x86/registers.ts';
 import type { Processor } from '../processor.ts';
 import type { Descriptor, DescriptorSource } from '../processor-api.ts';
 import type { TableFormat, Translation } from '../translation.ts';
@@ -112,15 +112,12 @@ export class SystemState implements DescriptorSource {
     return true;
   }
 
-  store(address: GuestVirtual, low: number, high: number): boolean {
+  /** Pushes a 64-bit value, as part of a frame whose stack pointer is set last. */
+  push(address: GuestVirtual, low: number, high: number): boolean {
     const { processor } = this;
     if (processor.memory.writeLong(address, low, high)) return true;
     processor.setStoredValue(low, high);
-    return processor.memory.storeAt(address, 8);
-  }
-
-  storeNumber(address: GuestVirtual, value: number): boolean {
-    return this.store(address, lowWord(value), highWord(value));
+    return processor.memory.storeAt(address, 8, Vector.stackFault);
   }
 
   /** Whether the step succeeded; it runs with the rights of ring 0. */

@@ -1,0 +1,20 @@
+import { describe, expect, it } from 'vitest';
+import { assemble, runKernel } from './kernel/program.ts';
+
+describe.each(['native', 'kvm'] as const)('a machine on %s', (name) => {
+  it('is off when no processor can ever run again', async () => {
+    const { outcome } = await runKernel(assemble('halt.S'), name, 2);
+    expect(outcome).toEqual({ kind: 'poweroff' });
+  });
+
+  it('restarts when its reset register is written', async () => {
+    const { outcome } = await runKernel(assemble('reset.S'), name, 1);
+    expect(outcome).toEqual({ kind: 'reboot' });
+  });
+
+  it('crashes at a triple fault, where the first fault was', async () => {
+    const { outcome } = await runKernel(assemble('triple-fault.S'), name, 1);
+    expect(outcome).toMatchObject({ kind: 'crash', reason: expect.stringContaining('triple fault') });
+    expect(outcome.kind === 'crash' && outcome.report).toMatch(/^RIP: 0000000000100007\n/);
+  });
+});
