@@ -77,7 +77,7 @@ export class RecordContext implements Context {
   readonly record: I32;
   readonly #ways: Ways;
   readonly #functions: Functions;
-  readonly #tlbMask: number;
+  readonly #tlbEntries: number;
   /** The flags that this record set last, as the values at hand. */
   #known: { kind: FlagKind; result: I64; a: I64 | undefined; b: I64 | undefined } | undefined;
 
@@ -96,7 +96,7 @@ export class RecordContext implements Context {
     this.record = record;
     this.#ways = ways;
     this.#functions = functions;
-    this.#tlbMask = tlbEntries - 1;
+    this.#tlbEntries = tlbEntries;
   }
 
   let<E extends Expression>(value: E): E {
@@ -189,11 +189,11 @@ export class RecordContext implements Context {
   updateAt(bytes: number, linear: I64, compute: (old: I64) => I64, after: (old: I64) => void): void {
     const { fn } = this;
     const address = this.let(linear);
-    const entry = this.let(this.#tlbEntry(address));
+    const entry = this.let(tlbEntry(this.state, address, this.#tlbEntries));
     const offset = this.let(sub(address, load64(entry, TlbEntry.writeTag)));
     const pointer = fn.local('i32');
     const missed = fn.let(gtU(offset, i64(4096 - bytes)));
-    fn.if(
+    fn.ifSeldom(
       missed,
       () => {
         fn.store(store64(this.state, address, State.missAddress));
@@ -205,7 +205,7 @@ export class RecordContext implements Context {
     const old = this.let(loadInteger(bytes, true, pointer));
     const value = this.let(compute(old));
     fn.store(storeInteger(bytes, pointer, value));
-    fn.if(missed, () => this.checked(this.host('updateCommit')));
+    fn.ifSeldom(missed, () => this.checked(this.host('updateCommit')));
     after(old);
   }
 
@@ -298,11 +298,6 @@ export class RecordContext implements Context {
     return zeroExtend(add(base, offset), 4);
   }
 
-  #tlbEntry(address: I64): I32 {
-    const index = and(wrap(shrU(address, i64(12))), i32(this.#tlbMask));
-    return add(load32(this.state, State.tlb), shl(index, i32(TlbEntry.sizeShift)));
-  }
-
   load(bytes: number, linear: I64, signed = false): I64 {
     const { fn } = this;
     const value = fn.local('i64');
@@ -376,9 +371,9 @@ export class RecordContext implements Context {
   ): void {
     const { fn } = this;
     const address = this.let(linear);
-    const entry = this.let(this.#tlbEntry(address));
+    const entry = this.let(tlbEntry(this.state, address, this.#tlbEntries));
     const offset = this.let(sub(address, load64(entry, tag)));
-    fn.if(
+    fn.ifSeldom(
       gtU(offset, i64(4096 - bytes)),
       () => {
         fn.store(store64(this.state, address, State.missAddress));
@@ -390,7 +385,7 @@ export class RecordContext implements Context {
 
   pointer(linear: I64, write: boolean): I32 {
     const address = this.let(linear);
-    const entry = this.let(this.#tlbEntry(address));
+    const entry = this.let(tlbEntry(this.state, address, this.#tlbEntries));
     const offset = this.let(sub(address, load64(entry, write ? TlbEntry.writeTag : TlbEntry.readTag)));
     return select(gtU(offset, i64(4095)), i32(0), add(load32(entry, TlbEntry.frame), wrap(offset)));
   }
@@ -464,7 +459,7 @@ export class RecordContext implements Context {
   }
 
   flags(): I64 {
-    return extendU(callOf('i32', this.#functions.flags, this.state));
+    return extendU(this.#call(this.#functions.flags));
   }
 
   carry(): I64 {
@@ -479,7 +474,7 @@ export class RecordContext implements Context {
         fn.if(
           ne(and(shl(i32(1), kind), i32(CARRY_IN_A)), i32(0)),
           () => fn.set(carry, and(load64(state, State.flagA), i64(1))),
-          () => fn.set(carry, extendU(callOf('i32', this.#functions.carry, state))),
+          () => fn.set(carry, extendU(this.#call(this.#functions.carry))),
         ),
     );
     return carry;
@@ -493,8 +488,8 @@ export class RecordContext implements Context {
     const a = load64(state, State.flagA);
     const b = load64(state, State.flagB);
     const result = load64(state, State.flagResult);
-    const flags = callOf('i32', this.#functions.flags, state);
-    const bit = (mask: number) => ne(and(flags, i32(mask)), i32(0));
+    const flags = () => this.#call(this.#functions.flags);
+    const bit = (mask: number) => ne(and(flags(), i32(mask)), i32(0));
     const compared = (whenSub: I32, otherwise: () => I32): I32 => {
       const value = fn.local('i32');
       fn.if(
@@ -506,7 +501,7 @@ export class RecordContext implements Context {
     };
     /** SF ≠ OF, from bits 7 and 11. */
     const less = () => {
-      const bits = this.let(flags);
+      const bits = flags();
       return and(xor(shrU(bits, i32(7)), shrU(bits, i32(11))), i32(1));
     };
     switch (condition) {
@@ -515,9 +510,9 @@ export class RecordContext implements Context {
       case 'ne':
         return ne(result, i64(0));
       case 'b':
-        return compared(ltU(a, b), () => and(flags, i32(1)));
+        return compared(ltU(a, b), () => and(flags(), i32(1)));
       case 'be':
-        return compared(leU(a, b), () => or(eqz(result), and(flags, i32(1))));
+        return compared(leU(a, b), () => or(eqz(result), and(flags(), i32(1))));
       case 's': {
         const value = fn.local('i32');
         fn.if(
@@ -625,12 +620,16 @@ export class RecordContext implements Context {
   }
 
   host(name: HostFunction, ...operands: I32[]): I32 {
-    return callOf('i32', this.#functions.host[name], this.state, ...operands);
+    return this.#call(this.#functions.host[name], ...operands);
+  }
+
+  #call(index: number, ...operands: I32[]): I32 {
+    return this.fn.letAside(callOf('i32', index, this.state, ...operands), this.state);
   }
 
   checked(result: I32): void {
     const value = this.let(result);
-    this.fn.if(value, () => this.#ways.leave(value));
+    this.fn.ifSeldom(value, () => this.#ways.leave(value));
   }
 
   /** Ends the instruction normally. */
@@ -647,6 +646,12 @@ function storedFlags(fn: FunctionBuilder, state: I32): { kind: I32; values: Flag
   const a = fn.let(load64(state, State.flagA));
   const b = fn.let(load64(state, State.flagB));
   return { kind, values: { a, b, result: fn.let(load64(state, State.flagResult)) } };
+}
+
+/** Address of the TLB entry that a linear address belongs to; one shift serves the page number and the entry's size. */
+export function tlbEntry(state: I32, address: I64, tlbEntries: number): I32 {
+  const place = wrap(shrU(address, i64(12 - TlbEntry.sizeShift)));
+  return add(load32(state, State.tlb), and(place, i32((tlbEntries - 1) << TlbEntry.sizeShift)));
 }
 
 /** (state) → the six arithmetic flags. */

@@ -35,7 +35,7 @@ import {
   xor,
 } from '../wasm/expression.ts';
 import { callIndirectOf, callOf, type FunctionBuilder, ModuleBuilder } from '../wasm/module.ts';
-import { emitCarry, emitFlags, type Functions, RecordContext, type Ways } from './context.ts';
+import { emitCarry, emitFlags, type Functions, RecordContext, tlbEntry, type Ways } from './context.ts';
 import { Link, PseudoHandler, RecordField } from './record.ts';
 
 /** What a cold handler answers, besides 0 (go on) and a positive Exit (leave at the instruction). */
@@ -332,7 +332,7 @@ function emitRun(
   };
   pseudo[PseudoHandler.guard] = () => {
     const following = fn.let(add(pageBase, i64(4096)));
-    const entry = fn.let(executeEntry(state, following, options.tlbEntries));
+    const entry = fn.let(tlbEntry(state, following, options.tlbEntries));
     const same = and(
       eq(load64(entry, TlbEntry.executeTag), following),
       eq(load32(entry, TlbEntry.frame), load32(record, RecordField.displacement)),
@@ -342,7 +342,7 @@ function emitRun(
     });
     fn.set(target, start);
     setRip(start);
-    fn.set(record, callOf('i32', functions.host.lookup, state, i32(0)));
+    fn.set(record, fn.letAside(callOf('i32', functions.host.lookup, state, i32(0)), state));
     fn.branchIf(record, dispatch);
     fn.return(load32(state, State.exitKind));
   };
@@ -355,7 +355,7 @@ function emitRun(
     const left = fn.let(sub(load32(record, RecordField.displacement), i32(1)));
     fn.store(store32(record, left, RecordField.displacement));
     fn.if(eqz(left), () => {
-      fn.if(callOf('i32', functions.host.hot, state, record), () => {
+      fn.if(fn.letAside(callOf('i32', functions.host.hot, state, record), state), () => {
         fn.set(target, start);
         fn.branch(jump);
       });
@@ -366,7 +366,7 @@ function emitRun(
     const before = fn.let(budget);
     fn.if(geS(before, link), () => {
       const slot = load32(record, RecordField.displacement);
-      const exit = fn.let(callIndirectOf('i32', REGION_TABLE, types.region, slot, state));
+      const exit = fn.letAside(callIndirectOf('i32', REGION_TABLE, types.region, slot, state), state);
       const done = extendU(sub(before, budget));
       fn.store(store64(state, add(load64(state, State.regionInstructions), done), State.regionInstructions));
       fn.if(gtS(exit, i32(0)), () => fn.return(exit));
@@ -392,7 +392,7 @@ function emitRun(
         const counter = fn.let(add(i32(options.profile), shl(slot, i32(3))));
         fn.store(store64(counter, add(load64(counter), i64(1))));
       }
-      const answer = fn.let(callIndirectOf('i32', COLD_TABLE, types.cold, slot, state, record));
+      const answer = fn.letAside(callIndirectOf('i32', COLD_TABLE, types.cold, slot, state, record), state);
       fn.if(eqz(answer), ways.next);
       fn.if(gtS(answer, i32(0)), () => ways.leave(answer));
       fn.if(eq(answer, i32(Answer.jump)), () => ways.jump(load64(state, State.rip)));
@@ -418,7 +418,7 @@ function emitRun(
   fn.branchIf(eq(link, i32(Link.otherPage)), jump);
   fn.branchIf(leS(budget, i32(0)), jump);
   setRip(target);
-  fn.set(record, callOf('i32', functions.host.lookup, state, record));
+  fn.set(record, fn.letAside(callOf('i32', functions.host.lookup, state, record), state));
   fn.branchIf(record, again);
   fn.return(load32(state, State.exitKind));
   fn.close(); // leaveAfter
@@ -435,7 +435,7 @@ function emitRun(
     setRip(target);
     fn.return(i32(Exit.budget));
   });
-  const entry = fn.let(executeEntry(state, target, options.tlbEntries));
+  const entry = fn.let(tlbEntry(state, target, options.tlbEntries));
   const page = fn.let(and(target, i64(-4096)));
   fn.if(eq(load64(entry, TlbEntry.executeTag), page), () => {
     const place = fn.let(add(load32(entry, TlbEntry.frame), and(wrap(target), i32(4095))));
@@ -451,7 +451,7 @@ function emitRun(
     });
   });
   setRip(target);
-  fn.set(record, callOf('i32', functions.host.lookup, state, i32(0)));
+  fn.set(record, fn.letAside(callOf('i32', functions.host.lookup, state, i32(0)), state));
   fn.if(record, () => {
     fn.branchIf(eqz(interpreting), again);
     skipHead();
@@ -460,9 +460,4 @@ function emitRun(
   fn.return(load32(state, State.exitKind));
   fn.close(); // again
   fn.unreachable();
-}
-
-function executeEntry(state: I32, address: I64, tlbEntries: number): I32 {
-  const slot = and(wrap(shrU(address, i64(12))), i32(tlbEntries - 1));
-  return add(load32(state, State.tlb), shl(slot, i32(TlbEntry.sizeShift)));
 }

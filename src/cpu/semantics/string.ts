@@ -138,7 +138,7 @@ const bulkMove: Bulk = (c, count) => {
   // Pages of one frame may be mapped twice, so host addresses decide about overlap.
   const apart = geU(sub(target, source), length);
   c.fn.if(and(and(ne(source, i32(0)), ne(target, i32(0))), apart), () => {
-    c.fn.copyMemory(target, source, length);
+    c.fn.ifSeldom(length, () => c.fn.copyMemory(target, source, length));
     c.fn.set(done, elements);
   });
   return done;
@@ -153,7 +153,7 @@ const bulkStore: Bulk = (c, count) => {
   const target = c.let(c.pointer(to, true));
   c.fn.if(ne(target, i32(0)), () => {
     if (size === 1) {
-      c.fn.fillMemory(target, wrap(c.register(RAX, 1)), wrap(elements));
+      c.fn.ifSeldom(wrap(elements), () => c.fn.fillMemory(target, wrap(c.register(RAX, 1)), wrap(elements)));
     } else {
       const value = c.let(c.register(RAX, size));
       const end = c.let(add(target, bytesOf(c, elements)));

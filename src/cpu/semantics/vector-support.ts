@@ -32,7 +32,7 @@ export function requireMmx(c: Context): void {
 }
 
 export function requireFloat(c: Context, check: HelperOperation): void {
-  c.fn.if(load32(c.state, State.fpuTrap), () => c.checked(c.host('helper', i32(check))));
+  c.fn.ifSeldom(load32(c.state, State.fpuTrap), () => c.checked(c.host('helper', i32(check))));
 }
 
 /** #MF when an x87 instruction before this one left an unmasked exception behind. */

@@ -15,6 +15,20 @@ export interface Local<T extends ValueType = ValueType> extends Expression<T> {
   readonly index: number;
 }
 
+/** A function as its module contains it. */
+interface Body {
+  /** Declarations of locals and code. */
+  readonly bytes: Uint8Array;
+  /** Offsets in `bytes` of conditions that are seldom true, ascending. */
+  readonly seldom: readonly number[];
+}
+
+/** A place in emitted code. */
+interface Position {
+  readonly code: ByteWriter;
+  readonly offset: number;
+}
+
 /** Builds the body of one function. Statements are emitted at once, in order. */
 export class FunctionBuilder {
   readonly signature: Signature;
@@ -22,6 +36,8 @@ export class FunctionBuilder {
   /** Some condition was known, so that other constants might have led to other code. */
   decidedByConstant = false;
   readonly #entry = new ByteWriter();
+  /** Conditions that are seldom true. */
+  readonly #seldom: Position[] = [];
   readonly #types: ValueType[] = [];
   readonly #free: Record<ValueType, number[]> = { i32: [], i64: [], f32: [], f64: [], v128: [] };
   #scope: Local[] | null = null;
@@ -97,6 +113,17 @@ export class FunctionBuilder {
     return local;
   }
 
+  /** As `let` for a call, with its code out of the way as by `ifSeldom`. @param always any value that is never 0 */
+  letAside<T extends ValueType>(call: Expression<T>, always: I32): Expression<T> {
+    const result = this.local(call.type);
+    this.ifSeldom(
+      always,
+      () => this.set(result, call),
+      () => this.unreachable(),
+    );
+    return result;
+  }
+
   store(store: Store): void {
     store.emit(this.code);
   }
@@ -115,6 +142,18 @@ export class FunctionBuilder {
 
   /** A condition that is known leaves only one side, without a construct around it. */
   if(condition: I32, then: () => void, otherwise?: () => void): void {
+    this.#choose(condition, then, otherwise, false);
+  }
+
+  /**
+   * An `if` whose condition is seldom true, which engines are told (the WebAssembly branch hints): they lay the code out
+   * of the way, and registers that live across its calls need not be saved by the code around it.
+   */
+  ifSeldom(condition: I32, then: () => void, otherwise?: () => void): void {
+    this.#choose(condition, then, otherwise, true);
+  }
+
+  #choose(condition: I32, then: () => void, otherwise: (() => void) | undefined, seldom: boolean): void {
     if (condition.literal !== undefined) {
       this.decidedByConstant = true;
       if (condition.literal !== 0n) then();
@@ -122,6 +161,7 @@ export class FunctionBuilder {
       return;
     }
     condition.emit(this.code);
+    if (seldom) this.#seldom.push({ code: this.code, offset: this.code.length });
     this.code.bytes([0x04, 0x40]);
     this.#depth++;
     then();
@@ -200,17 +240,20 @@ export class FunctionBuilder {
     this.code.bytes([0xfc, 0x0b, 0x00]);
   }
 
-  body(): Uint8Array {
+  body(): Body {
     const out = new ByteWriter();
     out.unsigned(this.#types.length);
     for (const type of this.#types) {
       out.unsigned(1);
       out.byte(TYPE_CODES[type]);
     }
+    const starts = new Map([[this.#entry, out.length]]);
     out.bytes(this.#entry.result());
+    starts.set(this.code, out.length);
     out.bytes(this.code.result());
     out.byte(0x0b);
-    return out.result().slice();
+    const seldom = this.#seldom.map(({ code, offset }) => (starts.get(code) ?? 0) + offset);
+    return { bytes: out.result().slice(), seldom: seldom.sort((a, b) => a - b) };
   }
 }
 
@@ -330,10 +373,24 @@ export class ModuleBuilder {
         body.unsigned(this.#imports.length + index);
       }
     });
+    const bodies = this.#functions.map(({ builder }) => builder.body());
+    section(out, 0, (hints) => {
+      hints.string('metadata.code.branch_hint');
+      hints.unsigned(bodies.length);
+      for (const [index, { seldom }] of bodies.entries()) {
+        hints.unsigned(this.#imports.length + index);
+        hints.unsigned(seldom.length);
+        for (const offset of seldom) {
+          hints.unsigned(offset);
+          // One byte follows: 0 for unlikely.
+          hints.unsigned(1);
+          hints.byte(0);
+        }
+      }
+    });
     section(out, 10, (body) => {
-      body.unsigned(this.#functions.length);
-      for (const { builder } of this.#functions) {
-        const bytes = builder.body();
+      body.unsigned(bodies.length);
+      for (const { bytes } of bodies) {
         body.unsigned(bytes.length);
         body.bytes(bytes);
       }
