@@ -257,10 +257,7 @@ function perform(operation: Operation, world: World, model: Model): [unknown, un
       image.setUint32(4, operation.value.high, true);
       const bytes = new Uint8Array(image.buffer, operation.start % 8, Math.min(operation.length, 16 - operation.start));
       const address = (addressOf(511, 5, 6, 7) + offset) as GuestVirtual;
-      return [
-        paging.emulateStore(address, world.space.frameOf(mfn), bytes),
-        model.emulateStore(mfn, offset, [...bytes]),
-      ];
+      return [paging.emulateStore(address, mfn, bytes), model.emulateStore(mfn, offset, [...bytes])];
     }
     case 'gdt': {
       const frames = operation.frames.map(frame);

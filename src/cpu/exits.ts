@@ -19,6 +19,11 @@ export const enum Exit {
    */
   system = 6,
   /**
+   * An access met a page that the host has to bring in, or to make writable, first: `exitDetail` is its number in the
+   * paging's own numbering, `exitError` 1 for a write. RIP is at the instruction, which is to be executed again.
+   */
+  hostFault = 7,
+  /**
    * A data access met a device's page. RIP is at the instruction; `Processor.stepWithDevices` executes it, so that
    * devices see time and interrupts as they are at that instruction.
    */

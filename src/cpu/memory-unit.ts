@@ -1,5 +1,6 @@
 import type { FramePool } from '../memory/frame-pool.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
+import { PageAbsent } from '../memory/page-absent.ts';
 import {
   type Frame,
   type GuestVirtual,
@@ -10,7 +11,7 @@ import {
   lowWord,
   PAGE_SIZE,
 } from '../x86/brand.ts';
-import { Vector } from '../x86/registers.ts';
+import { PageFaultError, Vector } from '../x86/registers.ts';
 import type { CodeCache } from './code-cache.ts';
 import { Access, Exit } from './exits.ts';
 import { FrameMark, type FrameMarks } from './frame-marks.ts';
@@ -55,6 +56,8 @@ export class MemoryUnit implements GuestMemory {
   /** Whether accesses reach devices; otherwise they leave generated code first. */
   devicesOpen = false;
   #metNotCanonical = false;
+  /** Whether the last fetch met a page that the host must bring in. */
+  fetchMetHostFault = false;
   readonly controls: WalkControls = { cr0: 0, cr4: 0, efer: 0 };
   #translation: Translation = { format: 'none', frames: new Int32Array(0) };
   #kernelRoot = -1;
@@ -161,14 +164,23 @@ export class MemoryUnit implements GuestMemory {
     return (address + (low & 0xfff)) as HostAddress;
   }
 
-  /** Leaves the exception in the state block. */
+  /** Leaves the exception, or the page that the host must bring in, in the state block. */
   #pageFault(low: number, high: number): Exit {
     const { u32 } = this.#parts.memory;
+    const { absent } = this.#walker.result;
+    if (absent >= 0) return this.#hostFault(absent, (this.#walker.result.error & PageFaultError.write) !== 0);
     u32[this.#word + State.exitDetail / 4] = Vector.pageFault;
     u32[this.#word + State.exitError / 4] = this.#walker.result.error;
     u32[this.#word + State.cr2 / 4] = low;
     u32[this.#word + State.cr2 / 4 + 1] = high;
     return Exit.exception;
+  }
+
+  #hostFault(page: number, write: boolean): Exit {
+    const { u32 } = this.#parts.memory;
+    u32[this.#word + State.exitDetail / 4] = page;
+    u32[this.#word + State.exitError / 4] = write ? 1 : 0;
+    return Exit.hostFault;
   }
 
   #notCanonical(): Exit {
@@ -296,7 +308,13 @@ export class MemoryUnit implements GuestMemory {
     if (user || target < 0 || !this.#translation.emulateStore) return false;
     const { error } = this.#walker.result;
     const value = this.#parts.memory.u8.slice(source, source + bytes);
-    if (this.#translation.emulateStore(joinSigned(low, high) as GuestVirtual, target, value)) return true;
+    try {
+      if (this.#translation.emulateStore(joinSigned(low, high) as GuestVirtual, target, value)) return true;
+    } catch (absent) {
+      // Generated code is left by a result, never by an exception.
+      if (!(absent instanceof PageAbsent)) throw absent;
+      this.#walker.result.absent = absent.page;
+    }
     this.#walker.result.error = error;
     return false;
   }
@@ -369,12 +387,13 @@ export class MemoryUnit implements GuestMemory {
 
   /** Translates for a code fetch with the current privilege; −1 with the exception left in the state block. */
   fetch(low: number, high: number): HostAddress {
+    this.fetchMetHostFault = false;
     if (!isCanonical(high)) {
       this.#raise(Vector.generalProtection);
       return -1 as HostAddress;
     }
     const address = this.tryFetch(low, high);
-    if (address < 0) this.#pageFault(low, high);
+    this.fetchMetHostFault = address < 0 && this.#pageFault(low, high) === Exit.hostFault;
     return address;
   }
 
@@ -388,22 +407,32 @@ export class MemoryUnit implements GuestMemory {
     const low = lowWord(address);
     const cached = (userAccess ? this.userTlb : this.kernelTlb).find(low, high, access);
     if (cached >= 0) return cached;
-    return isCanonical(high) ? this.#translate(low, high, access, userAccess) : (-1 as HostAddress);
+    if (!isCanonical(high)) return -1 as HostAddress;
+    const walked = this.#translate(low, high, access, userAccess);
+    const { absent } = this.#walker.result;
+    if (walked < 0 && absent >= 0) throw new PageAbsent(absent, access === Access.write);
+    return walked;
   }
 
   /**
    * A load as the guest's own, with its privilege: `missValue` holds it, or the exception stands in the state block.
-   * An address that is not canonical raises `notCanonical`.
+   * An address that is not canonical raises `notCanonical`. @throws PageAbsent
    */
   loadAt(address: GuestVirtual, bytes: number, notCanonical = Vector.generalProtection): boolean {
     this.#setMissAddress(address);
-    return this.#withDevices(() => this.loadMiss(bytes)) === 0 || this.#failAs(notCanonical);
+    return this.#succeeded(
+      this.#withDevices(() => this.loadMiss(bytes)),
+      notCanonical,
+    );
   }
 
-  /** A store of `missValue` as the guest's own. */
+  /** A store of `missValue` as the guest's own. @throws PageAbsent */
   storeAt(address: GuestVirtual, bytes: number, notCanonical = Vector.generalProtection): boolean {
     this.#setMissAddress(address);
-    return this.#withDevices(() => this.storeMiss(bytes)) === 0 || this.#failAs(notCanonical);
+    return this.#succeeded(
+      this.#withDevices(() => this.storeMiss(bytes)),
+      notCanonical,
+    );
   }
 
   /** For accesses that the host makes in carrying out an instruction: generated code has been left already. */
@@ -415,7 +444,15 @@ export class MemoryUnit implements GuestMemory {
     return result;
   }
 
-  #failAs(notCanonical: Vector): false {
+  #succeeded(exit: number, notCanonical: Vector): boolean {
+    if (exit === 0) return true;
+    if (exit === Exit.hostFault) {
+      const { u32 } = this.#parts.memory;
+      throw new PageAbsent(
+        u32[this.#word + State.exitDetail / 4] as number,
+        u32[this.#word + State.exitError / 4] !== 0,
+      );
+    }
     if (this.takeNotCanonical()) this.#raise(notCanonical);
     return false;
   }

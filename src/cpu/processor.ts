@@ -747,7 +747,7 @@ export class Processor implements ProcessorApi {
   }
 
   #failLookup(): number {
-    this.#set(State.exitKind, Exit.exception);
+    this.#set(State.exitKind, this.memory.fetchMetHostFault ? Exit.hostFault : Exit.exception);
     return 0;
   }
 

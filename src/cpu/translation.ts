@@ -10,15 +10,21 @@ export type TableFormat = 'none' | 'two-level' | 'pae' | 'four-level';
  */
 export interface Translation {
   readonly format: TableFormat;
-  /** Pool frame of each number that an entry can hold, −1 for none; read on every fill. */
+  /**
+   * Pool frame of each number that an entry can hold, −1 for none, −2 for a page that the host must bring in first;
+   * read on every fill. The tables themselves are always there.
+   */
   readonly frames: Int32Array;
+  /** By number: 1 when the host lets nobody write the page; a write leaves with `Exit.hostFault`. */
+  readonly writeProtected?: Uint8Array;
   /** Addresses that the host itself answers (Xen's read-only M2P). `undefined`: not the host's; `null`: not present. */
   hostWindow?(address: GuestVirtual, userAccess: boolean): HostWindow | null | undefined;
   /**
    * A store met a present, read-only entry in supervisor mode (direct paging: maybe a live level-1 table).
-   * `bytes` is what would be written. Commits and returns true, or returns false to let the page fault happen.
+   * `target` is the number that the entry holds, `bytes` what would be written. Commits and returns true, or returns
+   * false to let the page fault happen. @throws PageAbsent when a page must be brought in first
    */
-  emulateStore?(address: GuestVirtual, target: Frame, bytes: Uint8Array): boolean;
+  emulateStore?(address: GuestVirtual, target: number, bytes: Uint8Array): boolean;
   /**
    * By table number: grows when a present entry of the table changes and when the frame stops being a table; never
    * shrinks. With it, processors keep translations across changes of the root and across flushes, as long as a walk
@@ -53,7 +59,8 @@ export interface HostWindow {
  */
 export interface GuestMemory {
   /**
-   * Host address of one byte, or −1 when the access would fault; no access of the result may cross the page.
+   * Host address of one byte, or −1 when the access would fault; no access of the result may cross the page. This and
+   * all below throw PageAbsent when the host must bring the page in first.
    * `userAccess` defaults to false: the host acts for the guest's kernel.
    */
   translate(address: GuestVirtual, access: Access, userAccess?: boolean): HostAddress;

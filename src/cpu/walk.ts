@@ -1,4 +1,4 @@
-import type { FramePool } from '../memory/frame-pool.ts';
+import { ABSENT_FRAME, type FramePool } from '../memory/frame-pool.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
 import { type Frame, type HostAddress, joinSigned } from '../x86/brand.ts';
 import { Cr0, Cr4, Efer, PageFaultError, Pte } from '../x86/registers.ts';
@@ -18,8 +18,10 @@ export interface WalkResult {
   /** The tables allow a write (with the access's privilege) and the dirty bit is set. */
   writable: boolean;
   executable: boolean;
-  /** A protection fault met this page on a write to a present, readable page; −1 otherwise. */
-  refused: Frame;
+  /** Number of the page when a write to a present, readable page met a protection fault; −1 otherwise. */
+  refused: number;
+  /** Number of the page when the tables allow the access, but the host must bring the page in first; −1 otherwise. */
+  absent: number;
   /** What the TLB must know of the page, of `PageKind`. */
   kind: number;
   /** The tables allow the access, but this number has no frame, and the translation has devices; −1 otherwise. */
@@ -42,7 +44,8 @@ export class PageWalker {
     error: 0,
     writable: false,
     executable: false,
-    refused: -1 as Frame,
+    refused: -1,
+    absent: -1,
     kind: 0,
     device: -1,
   };
@@ -79,7 +82,8 @@ export class PageWalker {
     controls: WalkControls,
   ): boolean {
     const { result } = this;
-    result.refused = -1 as Frame;
+    result.refused = -1;
+    result.absent = -1;
     result.kind = 0;
     result.device = -1;
     this.#reportsFetch = translation.format !== 'two-level' && (controls.efer & Efer.noExecute) !== 0;
@@ -130,7 +134,8 @@ export class PageWalker {
   /** An allowed access met a number without a frame. */
   #noFrame(translation: Translation, number: number, access: Access, user: boolean): boolean {
     this.#fault(true, access, user, translation.format !== 'none');
-    if (translation.devices) this.result.device = number;
+    if (translation.frames[number] === ABSENT_FRAME) this.result.absent = number;
+    else if (translation.devices) this.result.device = number;
     return false;
   }
 
@@ -233,11 +238,16 @@ export class PageWalker {
     if (user && (rights & Pte.user) === 0) return this.#fault(true, access, user);
     if (access === Access.write && !writable) {
       this.#fault(true, access, user);
-      if (frame !== undefined && frame >= 0) result.refused = frame as Frame;
+      if (frame !== undefined && frame >= 0) result.refused = page;
       return false;
     }
     if (access === Access.fetch && noExecute) return this.#fault(true, access, user);
     if (frame === undefined || frame < 0) return this.#noFrame(translation, page, access, user);
+    const hostProtected = translation.writeProtected?.[page] === 1;
+    if (hostProtected && access === Access.write) {
+      result.absent = page;
+      return this.#fault(true, access, user);
+    }
     const u32 = this.#u32;
     for (let above = levels; above >= level; above--) {
       const word = this.#path[above - 1] as number;
@@ -248,7 +258,7 @@ export class PageWalker {
     }
     const leaf = u32[this.#path[level - 1] as number] as number;
     result.frame = frame as Frame;
-    result.writable = writable && (leaf & Pte.dirty) !== 0;
+    result.writable = writable && !hostProtected && (leaf & Pte.dirty) !== 0;
     result.executable = !noExecute;
     const isGlobal = (leaf & Pte.global) !== 0 && (controls.cr4 & Cr4.globalPages) !== 0;
     result.kind = (isGlobal ? PageKind.global : 0) | (level > 1 ? PageKind.large : 0);

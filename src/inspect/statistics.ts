@@ -70,6 +70,7 @@ export const exitNames: Readonly<Record<Exit, string>> = {
   [Exit.sysenter]: 'sysenter',
   [Exit.system]: 'system',
   [Exit.device]: 'device',
+  [Exit.hostFault]: 'hostFault',
 };
 
 const EXIT_KINDS = Math.max(...Object.keys(exitNames).map(Number)) + 1;

@@ -2,6 +2,8 @@ import { type Frame, type HostAddress, PAGE_SHIFT, PAGE_SIZE } from '../x86/bran
 import type { HostMemory } from './host-memory.ts';
 
 export const NO_FRAME = -1 as Frame;
+/** In place of a frame: there is a page, but the host must bring it in before it has one. */
+export const ABSENT_FRAME = -2 as Frame;
 
 /** The pool has no free frame left. */
 export class OutOfFrames extends Error {

@@ -45,10 +45,14 @@ export class DescriptorPages {
     if (entries > GDT_ENTRIES_LIMIT || frames.length !== Math.ceil(entries / DESCRIPTORS_PER_PAGE)) {
       return PagingError.invalid;
     }
-    for (const [position, mfn] of frames.entries()) {
-      if (this.#take(mfn)) continue;
-      for (const taken of frames.slice(0, position)) types.dropDescriptors(taken);
-      return PagingError.invalid;
+    let taken = 0;
+    try {
+      for (const mfn of frames) {
+        if (!this.#take(mfn)) return PagingError.invalid;
+        taken++;
+      }
+    } finally {
+      if (taken < frames.length) for (const mfn of frames.slice(0, taken)) types.dropDescriptors(mfn);
     }
     for (const mfn of this.gdtFrames(processor)) types.dropDescriptors(mfn);
     this.#gdtFrames[processor] = [...frames];
@@ -105,12 +109,15 @@ export class DescriptorPages {
     if (!types.isDomains(mfn)) return false;
     const type = types.type[mfn];
     if (type === FrameType.none) {
-      // Nothing may write the page once it has been looked at.
+      // Nothing may write the page once it has been looked at, and it stays where it is, since loads of segments do not wait.
+      space.pin(mfn);
       invalidator.invalidateWritable(space.frameOf(mfn));
       const { words } = entries;
       const first = entries.wordOf(mfn) + 1;
       for (let index = 0; index < DESCRIPTORS_PER_PAGE; index++) {
-        if (judgeDescriptor(words[first + index * 2]!, kernelPrivilege) < 0) return false; // in the page
+        if (judgeDescriptor(words[first + index * 2]!, kernelPrivilege) >= 0) continue; // in the page
+        space.unpin(mfn);
+        return false;
       }
       for (let index = 0; index < DESCRIPTORS_PER_PAGE; index++) {
         const high = words[first + index * 2]!;

@@ -86,8 +86,6 @@ export class DirectPaging implements Translation {
   readonly #geometry: TableGeometry;
   readonly #validator: TableValidator;
   readonly #workPerCall: number;
-  /** Machine frame number of each frame of the pool, −1 for none. */
-  readonly #numberOfFrame: Int32Array;
   /** Kernel and user root of each virtual processor, −1 for none. */
   readonly #roots: Int32Array;
   readonly #unusedNumbers: Mfn[] = [];
@@ -101,7 +99,10 @@ export class DirectPaging implements Translation {
     this.#space = space;
     this.#invalidator = invalidator;
     this.#geometry = TABLE_GEOMETRY[this.format];
-    this.types = new FrameTypes(space.limit, (mfn) => this.descriptors.forgetLdtFrame(mfn as Mfn));
+    this.types = new FrameTypes(space.limit, {
+      ldtFrameReleased: (mfn) => this.descriptors.forgetLdtFrame(mfn as Mfn),
+      leavesUse: (mfn) => space.unpin(mfn as Mfn),
+    });
     this.entries = new TableEntries(this.types, space, invalidator, this.#geometry);
     this.#events = options.events ?? {};
     this.#validator = new TableValidator(this.types, this.entries, space, invalidator, this.#geometry, (mfn, level) =>
@@ -117,7 +118,6 @@ export class DirectPaging implements Translation {
       kernelPrivilege: this.format === 'pae' ? 1 : 3,
       finish: () => this.#validator.finish(),
     });
-    this.#numberOfFrame = new Int32Array(space.pool.total).fill(-1);
     this.#roots = new Int32Array(virtualProcessors * 2).fill(-1);
     this.machineToPhysical = new MachineToPhysical(space.pool, space.limit);
   }
@@ -127,7 +127,6 @@ export class DirectPaging implements Translation {
   /** Gives the domain a frame under a number that is not in use. @throws RangeError when it is */
   addFrame(mfn: Mfn, frame: Frame, owner: FrameOwner): void {
     this.#space.attach(mfn, frame);
-    this.#numberOfFrame[frame] = mfn;
     this.types.adopt(mfn, owner);
   }
 
@@ -138,10 +137,13 @@ export class DirectPaging implements Translation {
 
   /** Gives a fresh zeroed frame to the domain as a pseudo-physical page; its machine frame number, or `noMemory`. */
   populatePhysmap(pfn: Pfn): Mfn | PagingError.noMemory {
-    if (this.#space.pool.available === 0) return PagingError.noMemory;
     const mfn = this.#unusedNumbers.pop();
     if (mfn === undefined) return PagingError.noMemory;
-    this.addFrame(mfn, this.#space.pool.allocate(), FrameOwner.domain);
+    if (!this.#space.populate(mfn)) {
+      this.#unusedNumbers.push(mfn);
+      return PagingError.noMemory;
+    }
+    this.types.adopt(mfn, FrameOwner.domain);
     this.machineToPhysical.set(mfn, pfn, 0);
     return mfn;
   }
@@ -168,17 +170,12 @@ export class DirectPaging implements Translation {
     }
   }
 
-  /** The domain's number of a frame of the pool, or −1. */
-  numberOf(frame: Frame): Mfn {
-    return (this.#numberOfFrame[frame] ?? NO_NUMBER) as Mfn;
-  }
-
   /** Keeps a page writable for the host (a ring, vcpu_info, a granted page): it cannot become a table. */
   holdWritable(mfn: Mfn): number {
     this.#validator.finish();
-    if ((this.types.owner[mfn] ?? FrameOwner.none) === FrameOwner.none || !this.types.takeWritable(mfn)) {
-      return PagingError.invalid;
-    }
+    if (!this.types.isPlain(mfn)) return PagingError.invalid;
+    this.#space.pin(mfn);
+    this.types.takeWritable(mfn);
     this.types.references[mfn]!++; // an owned number is below the limit
     this.types.hostHolds[mfn]!++;
     return 0;
@@ -190,6 +187,7 @@ export class DirectPaging implements Translation {
     this.types.hostHolds[mfn]!--;
     this.types.references[mfn]!--;
     this.types.dropWritable(mfn);
+    this.#space.unpin(mfn);
   }
 
   // ─── Entries ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -242,13 +240,13 @@ export class DirectPaging implements Translation {
    * A store of the guest's kernel met a read-only page. When the page is a live level-1 table and the store is naturally
    * aligned within one entry, it is carried out as mmu_update would. False lets the page fault happen.
    */
-  emulateStore(address: GuestVirtual, target: Frame, bytes: Uint8Array): boolean {
+  emulateStore(address: GuestVirtual, target: number, bytes: Uint8Array): boolean {
     const { length } = bytes;
     const offset = lowWord(address) & (PAGE_SIZE - 1);
     if (length > 8 || (length & (length - 1)) !== 0 || length === 0 || (offset & (length - 1)) !== 0) return false;
     this.#validator.finish();
-    const mfn = this.numberOf(target);
-    const type = mfn < 0 ? FrameType.none : (this.types.type[mfn] as FrameType);
+    const mfn = target as Mfn;
+    const type = this.types.type[mfn] as FrameType;
     const index = offset >>> 3;
     if (type !== FrameType.level1) {
       if (type > FrameType.level1 && type <= FrameType.level4) this.#events.storeRefused?.(mfn, index);
@@ -353,6 +351,7 @@ export class DirectPaging implements Translation {
   clearPage(mfn: Mfn): number {
     this.#validator.finish();
     if (!this.types.isPlain(mfn)) return PagingError.invalid;
+    this.#space.requireWritable(mfn);
     const word = this.entries.wordOf(mfn);
     this.entries.words.fill(0, word, word + PAGE_SIZE / 4);
     this.#invalidator.frameWritten(this.#space.frameOf(mfn), 0, PAGE_SIZE);
@@ -363,6 +362,7 @@ export class DirectPaging implements Translation {
   copyPage(target: Mfn, source: Mfn): number {
     this.#validator.finish();
     if (!this.types.isDomains(source) || !this.types.isPlain(target)) return PagingError.invalid;
+    this.#space.requireWritable(target);
     const from = this.entries.wordOf(source);
     this.entries.words.copyWithin(this.entries.wordOf(target), from, from + PAGE_SIZE / 4);
     this.#invalidator.frameWritten(this.#space.frameOf(target), 0, PAGE_SIZE);
@@ -478,13 +478,14 @@ export class DirectPaging implements Translation {
   }
 
   #release(mfn: Mfn): void {
-    this.#invalidator.invalidateFrame(this.#space.frameOf(mfn));
-    // Whoever gets the frame next finds other bytes in it: code that was decoded from these must not be found again.
-    this.#invalidator.frameWritten(this.#space.frameOf(mfn), 0, PAGE_SIZE);
-    const frame = this.#space.detach(mfn);
-    this.#numberOfFrame[frame] = -1;
+    const frame = this.#space.frames[mfn] as Frame; // the number is owned
+    if (frame >= 0) {
+      this.#invalidator.invalidateFrame(frame);
+      // Whoever gets the frame next finds other bytes in it: code that was decoded from these must not be found again.
+      this.#invalidator.frameWritten(frame, 0, PAGE_SIZE);
+    }
     this.machineToPhysical.clear(mfn);
     this.types.disown(mfn);
-    this.#space.pool.release(frame);
+    this.#space.release(mfn);
   }
 }

@@ -35,7 +35,7 @@ export class TableEntries {
     this.#geometry = geometry;
   }
 
-  /** Index in `words` of the first word of a frame. */
+  /** Index in `words` of the first word of a frame. @throws PageAbsent */
   wordOf(mfn: number): number {
     return this.#space.addressOf(mfn as Mfn) >>> 2;
   }
@@ -49,9 +49,9 @@ export class TableEntries {
     return true;
   }
 
-  /** The only place where the host writes an entry or a descriptor. */
+  /** The only place where the host writes an entry or a descriptor. @throws PageAbsent */
   store(mfn: number, index: number, low: number, high: number): void {
-    const word = this.wordOf(mfn) + index * 2;
+    const word = (this.#space.writableAddressOf(mfn as Mfn) >>> 2) + index * 2;
     this.words[word] = low;
     this.words[word + 1] = high;
     this.#invalidator.frameWritten(this.#space.frameOf(mfn as Mfn), index * 8, 8);

@@ -50,6 +50,19 @@ export const enum FrameFlag {
 /** Bits that no present level-1 entry may have: PWT, PCD and PAT. */
 const LEVEL1_REFUSED = Pte.writeThrough | Pte.cacheDisable | Pte.large;
 
+/** What frame types tell of. */
+export interface FrameTypeEvents {
+  /** An LDT page lost its hold. */
+  ldtFrameReleased(mfn: number): void;
+  /** A frame is no table and holds no descriptors any more. */
+  leavesUse(mfn: number): void;
+}
+
+/** Whether processors' walks or loads of segments depend on frames of a type. */
+function isInUse(type: number): boolean {
+  return type >= FrameType.level1 && type <= FrameType.segmentDescriptors;
+}
+
 /**
  * Types and counts of the frames of one domain, by machine frame number. Everything that uses a frame holds a
  * reference; what uses it as something holds a type count as well:
@@ -86,10 +99,9 @@ export class FrameTypes {
   readonly generation: Uint32Array;
   /** Owned frames by type. */
   readonly framesByType = new Uint32Array(FRAME_TYPE_NAMES.length);
-  readonly #ldtFrameReleased: (mfn: number) => void;
+  readonly #events: FrameTypeEvents;
 
-  /** @param ldtFrameReleased told when an LDT page lost its hold */
-  constructor(limit: number, ldtFrameReleased: (mfn: number) => void) {
+  constructor(limit: number, events: FrameTypeEvents) {
     this.limit = limit;
     this.owner = new Uint8Array(limit);
     this.type = new Uint8Array(limit);
@@ -100,7 +112,7 @@ export class FrameTypes {
     this.linear = new Int32Array(limit);
     this.hostHolds = new Uint32Array(limit);
     this.generation = new Uint32Array(limit);
-    this.#ldtFrameReleased = ldtFrameReleased;
+    this.#events = events;
   }
 
   /** Brings a number into use. */
@@ -129,9 +141,11 @@ export class FrameTypes {
   }
 
   setType(mfn: number, type: FrameType): void {
-    this.framesByType[this.type[mfn]!]!--; // every stored type is an index
+    const old = this.type[mfn]!; // callers name owned numbers
+    this.framesByType[old]!--; // every stored type is an index
     this.framesByType[type]!++;
     this.type[mfn] = type;
+    if (isInUse(old)) this.#events.leavesUse(mfn);
   }
 
   /** Takes one count of the writable type, without a reference. */
@@ -179,7 +193,7 @@ export class FrameTypes {
   releaseLdtFrame(mfn: number): void {
     this.flags[mfn]! &= ~FrameFlag.localDescriptors;
     this.dropDescriptors(mfn);
-    this.#ldtFrameReleased(mfn);
+    this.#events.ldtFrameReleased(mfn);
   }
 
   dropDescriptors(mfn: number): void {

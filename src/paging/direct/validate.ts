@@ -175,6 +175,8 @@ export class TableValidator {
   /** Gives a frame its type and first count, and puts it at the end of the chain. */
   #begin(mfn: number, level: number): void {
     const types = this.#types;
+    // A table stays where it is, since walks do not wait.
+    this.#space.pin(mfn as Mfn);
     this.#invalidator.invalidateWritable(this.#space.frameOf(mfn as Mfn));
     this.#becomesTable(mfn, level);
     types.setType(mfn, level as FrameType);
@@ -244,6 +246,8 @@ export class TableValidator {
       this.#spend(1);
       const low = words[base + index * 2]!; // inside the table's page
       if ((low & Pte.present) === 0 || isHostSlot(level, index)) continue;
+      // A lower table that must be brought in first is met here again.
+      types.held[table] = index;
       const high = words[base + index * 2 + 1]!;
       result = (low & UPPER_REFUSED) !== 0 ? PagingError.invalid : this.#reference(table, level, low, high);
       if (result < 0) break;
