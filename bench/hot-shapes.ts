@@ -13,6 +13,7 @@ import { SYSTEM_OPERATIONS } from '../src/cpu/semantics/control.ts';
 import { HostClock } from '../src/domain/clock.ts';
 import { XenDomain } from '../src/interfaces/xen/domain.ts';
 import { overheadFrames } from '../src/interfaces/xen/domain-frames.ts';
+import { planDomain } from '../src/interfaces/xen/domain-plan.ts';
 import { FramePool } from '../src/memory/frame-pool.ts';
 import { HostMemory } from '../src/memory/host-memory.ts';
 
@@ -41,10 +42,12 @@ const domain = new XenDomain({
   id: 1,
   name: 'profile',
   uuid: new Uint8Array(16),
-  kernel: loadKernel(readFileSync(await kernel('cloud-amd64'))),
-  initrd: await initramfs(),
-  commandLine: `console=hvc0 ring1.run="${SESSION}"`,
-  pages,
+  plan: planDomain({
+    kernel: loadKernel(readFileSync(await kernel('cloud-amd64'))),
+    initrd: await initramfs(),
+    commandLine: `console=hvc0 ring1.run="${SESSION}"`,
+    pages,
+  }),
   vcpus: 1,
   group,
   clock: new HostClock(() => performance.now()),

@@ -35,8 +35,8 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   domain: DOMAIN,
   microvm: MICROVM,
   interfaces: INTERFACES,
-  // A disk that a user brings is a back end.
-  'api.ts': ['api.ts', 'devices'],
+  // Disks and swap stores that a user brings are back ends.
+  'api.ts': ['api.ts', 'devices', 'mm'],
   'host.ts': HOST,
   'index.ts': CORE,
   node: [...CORE, 'node'],

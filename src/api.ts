@@ -1,4 +1,5 @@
 import type { BlockStore } from './devices/block/store.ts';
+import type { SwapStore } from './mm/swap.ts';
 
 /**
  * The library's public types. `src/index.ts` implements them; the command, the page and users' programs see no more.
@@ -8,7 +9,7 @@ import type { BlockStore } from './devices/block/store.ts';
 export interface HostOptions {
   /**
    * Memory for guests, in bytes: the frame pool that all domains of this host share. What the host itself needs (TLBs,
-   * decoded code, page-table bookkeeping) comes on top.
+   * decoded code, page-table bookkeeping) comes on top. Guests may have more memory in sum, if there is a swap store.
    */
   readonly memory: number;
   /** When guests' code is compiled, and how. None of it changes what a guest sees. */
@@ -18,6 +19,10 @@ export interface HostOptions {
     /** Pieces that become one WebAssembly module; 1 on engines where modules are cheap. */
     readonly regionsPerModule?: number;
   };
+  /** Where pages of guests go that have no room in memory. The host closes it when it is closed itself. */
+  readonly swap?: SwapStore;
+  /** Checks the rules that the host's memory and the page tables of guests keep between them, at a cost. */
+  readonly check?: boolean;
 }
 
 export interface Host {

@@ -1,7 +1,7 @@
 import type { BootOptions, Host, HostOptions, VirtualMachine } from './api.ts';
 import { InputError } from './boot/input-error.ts';
 import { createSymbolizer } from './boot/kallsyms.ts';
-import { type KernelImage, loadKernel } from './boot/kernel.ts';
+import type { KernelImage } from './boot/kernel.ts';
 import { refuseHopelessMemory, requireMemory, requireXenNotes } from './boot/requirements.ts';
 import { ProcessorGroup } from './cpu/processor.ts';
 import { BlockDevice } from './devices/virtio/block.ts';
@@ -12,15 +12,21 @@ import type { Domain } from './domain/domain.ts';
 import { Machine } from './domain/machine.ts';
 import { OutputQueue } from './domain/output-queue.ts';
 import { Scheduler } from './domain/scheduler.ts';
+import { type SharedFile, SharedFiles } from './domain/shared-files.ts';
 import type { Symbolizer } from './inspect/text.ts';
 import { createKvmInterface } from './interfaces/kvm/kvm-interface.ts';
 import { createNativeInterface } from './interfaces/native/native-interface.ts';
 import { XenDomain } from './interfaces/xen/domain.ts';
 import { overheadFrames } from './interfaces/xen/domain-frames.ts';
+import { type DomainPlan, planDomain } from './interfaces/xen/domain-plan.ts';
+import { createPagedMemory, type PagedMemory } from './interfaces/xen/paged-memory.ts';
 import { FramePool, OutOfFrames } from './memory/frame-pool.ts';
 import { HostMemory } from './memory/host-memory.ts';
 import { MicrovmDomain, type MicrovmOptions } from './microvm/domain.ts';
 import { MOST_VIRTIO_DEVICES } from './microvm/virtio-slots.ts';
+import { MemoryManager, overheadOf } from './mm/memory-manager.ts';
+import { bytesFile } from './mm/page-cache.ts';
+import type { SwapStore } from './mm/swap.ts';
 import { createLinearPaging } from './paging/native/linear-paging.ts';
 import { createResidentPaging } from './paging/nested/nested-paging.ts';
 import { PAGE_SIZE } from './x86/brand.ts';
@@ -34,6 +40,12 @@ const DETERMINISTIC_EPOCH = 1_700_000_000;
 /** The entropy device takes a place as well. */
 const MOST_DISKS = MOST_VIRTIO_DEVICES - 1;
 
+/** The files of one guest. */
+interface GuestFiles {
+  readonly kernel: SharedFile;
+  readonly initrd: SharedFile;
+}
+
 /** What all kinds of domains are made of. */
 type CommonOptions = Omit<MicrovmOptions, 'paging' | 'createInterface' | 'devices'>;
 
@@ -42,14 +54,24 @@ export class RingHost implements Host {
   readonly #group: ProcessorGroup;
   readonly #scheduler = new Scheduler();
   readonly #machines = new Set<Machine>();
+  readonly #memory: MemoryManager;
+  readonly #files: SharedFiles;
+  readonly #swap: SwapStore | undefined;
+  /** Domains whose memory is being freed. */
+  readonly #ending = new Set<Promise<void>>();
   #nextDomain = 1;
   #closed = false;
 
   constructor(options: HostOptions) {
     const guestPages = Math.ceil(options.memory / PAGE_SIZE);
-    const frames = guestPages + overheadFrames(guestPages);
+    const frames = guestPages + overheadFrames(guestPages) + overheadOf(guestPages);
     const memory = new HostMemory(frames * PAGE_SIZE + CONTROL_BYTES);
-    this.#group = new ProcessorGroup(memory, new FramePool(memory, frames), { jit: options.jit ?? {} });
+    const pool = new FramePool(memory, frames);
+    this.#group = new ProcessorGroup(memory, pool, { jit: options.jit ?? {} });
+    this.#swap = options.swap;
+    const store = options.swap ? { store: options.swap } : {};
+    this.#memory = new MemoryManager({ pool, checked: options.check ?? false, ...store });
+    this.#files = new SharedFiles(this.#memory);
   }
 
   async boot(options: BootOptions): Promise<VirtualMachine> {
@@ -67,7 +89,19 @@ export class RingHost implements Host {
     }
     if (disks.length > MOST_DISKS) throw new InputError(`a guest has at most ${MOST_DISKS} disks, not ${disks.length}`);
     refuseHopelessMemory(file, initrd.length, memory);
-    const kernel = loadKernel(file);
+    const files = { kernel: this.#files.acquire(file), initrd: this.#files.acquire(initrd) };
+    try {
+      return await this.#bootFrom(files, options, cell);
+    } catch (error) {
+      this.#release(files);
+      throw error;
+    }
+  }
+
+  async #bootFrom(files: GuestFiles, options: BootOptions, cell: Cell): Promise<VirtualMachine> {
+    const { memory } = options;
+    const { kernel } = files.kernel;
+    const initrd = files.initrd.bytes;
     if (cell.interface === 'xen') requireXenNotes(kernel);
     requireMemory(kernel, initrd.length, memory);
     const deterministic = options.deterministic ?? false;
@@ -94,22 +128,47 @@ export class RingHost implements Host {
       ...(options.trace ? { trace: options.trace } : {}),
     };
     try {
-      domain = cell.interface === 'xen' ? this.#xenDomain(common, options) : this.#microvm(common, options, cell);
+      domain =
+        cell.interface === 'xen' ? await this.#xenDomain(common, options, files) : this.#microvm(common, options, cell);
     } catch (error) {
       if (!(error instanceof OutOfFrames)) throw error;
-      throw new InputError(`the host has no memory left for a guest of ${memory >> 20}M; raise --host-memory`);
+      throw noMemory(memory);
     }
-    const machine = new Machine(domain, output, () => this.#end(machine));
+    const machine = new Machine(domain, output, () => this.#end(machine, files));
     this.#machines.add(machine);
     this.#scheduler.add(domain, machine);
     return machine;
   }
 
-  #xenDomain(common: CommonOptions, { memory, check = false }: BootOptions): XenDomain {
+  async #xenDomain(common: CommonOptions, options: BootOptions, files: GuestFiles): Promise<XenDomain> {
+    const { memory, check = false } = options;
+    const { kernel, initrd, commandLine } = common;
+    const plan = planDomain({ kernel, initrd, commandLine, pages: Math.floor(memory / PAGE_SIZE) });
     const words = new Uint32Array(4);
     for (let half = 0; half < 2; half++) common.random(words.subarray(half * 2, half * 2 + 2));
     const uuid = new Uint8Array(words.buffer);
-    return new XenDomain({ ...common, name: `guest${common.id}`, uuid, pages: Math.floor(memory / PAGE_SIZE), check });
+    const paged = await this.#createMemory(plan, files, common.id);
+    try {
+      return new XenDomain({ ...common, name: `guest${common.id}`, uuid, plan, paged, check });
+    } catch (error) {
+      await paged.pager.end();
+      throw error;
+    }
+  }
+
+  async #createMemory(plan: DomainPlan, files: GuestFiles, order: number): Promise<PagedMemory> {
+    // Guests that have just ended make room.
+    await Promise.all(this.#ending);
+    const paged = await createPagedMemory({
+      manager: this.#memory,
+      group: this.#group,
+      plan,
+      kernel: files.kernel.pagesOf(plan.kernelPages),
+      initrd: files.initrd.pagesOf(bytesFile('the initrd', plan.initrd)),
+      order,
+    });
+    if ('kind' in paged) throw noMemory(plan.pages * PAGE_SIZE, paged.message);
+    return paged;
   }
 
   #microvm(common: CommonOptions, { memory, disks = [] }: BootOptions, cell: Cell): MicrovmDomain {
@@ -126,17 +185,26 @@ export class RingHost implements Host {
     }
   }
 
-  #end(machine: Machine): void {
+  #end(machine: Machine, files: GuestFiles): void {
     this.#scheduler.remove(machine.domain);
     this.#machines.delete(machine);
-    machine.domain.destroy();
+    const ending = Promise.resolve(machine.domain.destroy()).then(() => {
+      this.#ending.delete(ending);
+      this.#release(files);
+    });
+    this.#ending.add(ending);
+  }
+
+  #release(files: GuestFiles): void {
+    this.#files.release(files.kernel);
+    this.#files.release(files.initrd);
   }
 
   statistics(): object {
     const { jit } = this.#group;
-    const { pool, code } = this.#group.parts;
+    const { code } = this.#group.parts;
     return {
-      frames: { total: pool.total, available: pool.available },
+      ...this.#memory.statistics(),
       decodedInstructions: code.decodedInstructions,
       droppedBlocks: code.droppedBlocks,
       coldHandlers: this.#group.interpreter.coldHandlers,
@@ -151,7 +219,13 @@ export class RingHost implements Host {
     this.#closed = true;
     for (const machine of [...this.#machines]) machine.stop();
     this.#scheduler.close();
+    void Promise.all(this.#ending).then(() => this.#swap?.close());
   }
+}
+
+function noMemory(bytes: number, reason?: string): InputError {
+  const why = reason === undefined ? '' : ` (${reason})`;
+  return new InputError(`the host has no memory left for a guest of ${bytes >> 20}M${why}; raise --host-memory`);
 }
 
 /** A small generator (xorshift) for guests that must run the same way each time; not for secrets. */

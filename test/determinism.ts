@@ -7,6 +7,7 @@ import { State } from '../src/cpu/state.ts';
 import { VirtualClock } from '../src/domain/clock.ts';
 import { XenDomain } from '../src/interfaces/xen/domain.ts';
 import { overheadFrames } from '../src/interfaces/xen/domain-frames.ts';
+import { planDomain } from '../src/interfaces/xen/domain-plan.ts';
 import type { XenVcpu } from '../src/interfaces/xen/vcpu.ts';
 import { FramePool } from '../src/memory/frame-pool.ts';
 import { HostMemory } from '../src/memory/host-memory.ts';
@@ -60,10 +61,12 @@ export async function runDeterministically(options: RunOptions = {}): Promise<Tr
     id: 1,
     name: 'guest',
     uuid: new Uint8Array(16),
-    kernel: loadKernel(await debianKernel('cloud-amd64')),
-    initrd: await initramfs(),
-    commandLine: `console=hvc0${command}`,
-    pages,
+    plan: planDomain({
+      kernel: loadKernel(await debianKernel('cloud-amd64')),
+      initrd: await initramfs(),
+      commandLine: `console=hvc0${command}`,
+      pages,
+    }),
     vcpus: options.vcpus ?? 1,
     group,
     clock,

@@ -261,9 +261,9 @@ describe('runstates', () => {
   it('account the time in each state', () => {
     const memory = new OnePage();
     const states = new Runstates(2, RUNSTATE_64);
-    states.change(0, RunState.running, 10, memory);
-    states.change(0, RunState.blocked, 110, memory);
-    states.change(0, RunState.runnable, 150, memory);
+    if (states.change(0, RunState.running, 10)) states.publish(0, memory);
+    if (states.change(0, RunState.blocked, 110)) states.publish(0, memory);
+    if (states.change(0, RunState.runnable, 150)) states.publish(0, memory);
     const bytes = states.info(0, 155);
     expect(bytes.length).toBe(48);
     expect(bytes[0]).toBe(RunState.runnable);
@@ -275,7 +275,7 @@ describe('runstates', () => {
 
   it('have the packed layout of a 32-bit guest', () => {
     const states = new Runstates(1, RUNSTATE_32);
-    states.change(0, RunState.running, 7, new OnePage());
+    if (states.change(0, RunState.running, 7)) states.publish(0, new OnePage());
     const bytes = states.info(0, 9);
     expect(bytes.length).toBe(44);
     expect(long(bytes, 4)).toBe(7n);
@@ -288,11 +288,11 @@ describe('runstates', () => {
     const states = new Runstates(1, RUNSTATE_64);
     expect(states.register(0, area, memory)).toBe(0);
     expect(memory.bytes[0x100]).toBe(RunState.runnable);
-    states.change(0, RunState.running, 5, memory);
+    if (states.change(0, RunState.running, 5)) states.publish(0, memory);
     expect(memory.bytes[0x100]).toBe(RunState.running);
     expect(long(memory.bytes, 0x108)).toBe(5n);
     expect(states.register(0, 0 as GuestVirtual, memory)).toBe(0);
-    states.change(0, RunState.blocked, 6, memory);
+    if (states.change(0, RunState.blocked, 6)) states.publish(0, memory);
     expect(memory.bytes[0x100]).toBe(RunState.running);
   });
 
@@ -302,7 +302,7 @@ describe('runstates', () => {
     states.register(0, area, memory);
     states.updateFlag = true;
     memory.writes.length = 0;
-    states.change(0, RunState.running, 2 ** 40, memory);
+    if (states.change(0, RunState.running, 2 ** 40)) states.publish(0, memory);
     const entries = memory.writes.map(({ at, bytes }) => long(bytes, 0x108 - at));
     expect(entries).toEqual([(1n << 63n) | (1n << 40n), (1n << 63n) | (1n << 40n), 1n << 40n]);
     expect(long(memory.bytes, 0x108)).toBe(1n << 40n);
@@ -316,7 +316,7 @@ describe('runstates', () => {
     memory.mapped = false;
     for (const flag of [false, true]) {
       states.updateFlag = flag;
-      states.change(0, flag ? RunState.blocked : RunState.running, 1, memory);
+      if (states.change(0, flag ? RunState.blocked : RunState.running, 1)) states.publish(0, memory);
     }
     expect(memory.bytes[0x100]).toBe(RunState.runnable);
   });

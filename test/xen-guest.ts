@@ -3,6 +3,7 @@ import { ProcessorGroup } from '../src/cpu/processor.ts';
 import { VirtualClock } from '../src/domain/clock.ts';
 import { XenDomain, type XenDomainOptions } from '../src/interfaces/xen/domain.ts';
 import { overheadFrames } from '../src/interfaces/xen/domain-frames.ts';
+import { planDomain } from '../src/interfaces/xen/domain-plan.ts';
 import { FramePool } from '../src/memory/frame-pool.ts';
 import { HostMemory } from '../src/memory/host-memory.ts';
 import type { GuestVirtual, Mfn } from '../src/x86/brand.ts';
@@ -93,10 +94,7 @@ export class SmallGuest {
       id: 1,
       name: 'small',
       uuid: new Uint8Array(16),
-      kernel,
-      initrd: new Uint8Array(0),
-      commandLine: '',
-      pages: PAGES,
+      plan: planDomain({ kernel, initrd: new Uint8Array(0), commandLine: '', pages: PAGES }),
       vcpus,
       group: sharedGroup(),
       clock: new VirtualClock(() => this.domain?.instructions ?? 0),

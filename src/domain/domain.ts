@@ -24,6 +24,6 @@ export interface Domain {
   figures(wallSeconds: number): object;
   /** Registers and stack of the virtual processor that crashed, several lines. */
   crashReport(): string;
-  /** Gives everything back. Called once, last. */
-  destroy(): void;
+  /** Gives everything back. Called once, last; settles when its memory is free. */
+  destroy(): void | Promise<void>;
 }

@@ -11,7 +11,7 @@ export interface PageSource {
   /** Ends what one successful `pin` began. */
   unpin(mfn: Mfn): void;
   /** The domain gives the page back; the number has no page until `populate`. */
-  release(mfn: Mfn): void;
+  giveBack(mfn: Mfn): void;
   /** Gives a number that has none a zeroed page. False when it cannot have one. */
   populate(mfn: Mfn): boolean;
 }
@@ -94,7 +94,7 @@ export class MachineSpace {
   /** Takes the number out of use, and its page back. Nothing refers to the frame any more. */
   release(mfn: Mfn): void {
     if (this.source?.has(mfn)) {
-      this.source.release(mfn);
+      this.source.giveBack(mfn);
       return;
     }
     this.pool.release(this.detach(mfn));

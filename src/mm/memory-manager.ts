@@ -46,6 +46,14 @@ export interface MemoryManagerOptions {
 
 /** Room for the tables and rings of some guests: 2 MiB. */
 const DEFAULT_RESERVE = 512;
+/** Pages that one level-1 table maps, and tables above it that a guest needs besides. */
+const PAGES_PER_TABLE = 512;
+const UPPER_TABLES = 8;
+
+/** Frames that a host needs beyond those of its guests, so that it does not begin to reclaim before they are used up. */
+export function overheadOf(pages: number): number {
+  return Math.ceil(pages / PAGES_PER_TABLE) + UPPER_TABLES + 4 * DEFAULT_RESERVE;
+}
 
 export class MemoryManager {
   readonly #allocator: PageAllocator;

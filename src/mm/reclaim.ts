@@ -25,6 +25,8 @@ export class Reclaimer {
   readonly #pause: Pause;
   #hand = 0;
   #pass: Promise<MemoryError | undefined> | undefined;
+  /** Frames that were free after a pass that freed none: another one is begun only when there are fewer. */
+  #fruitlessAt: number | undefined;
   /** What a pass threw that nobody waited for. */
   #defect: unknown;
 
@@ -34,6 +36,8 @@ export class Reclaimer {
   }
 
   begins(): void {
+    const { available } = this.#allocator().pool;
+    if (this.#fruitlessAt !== undefined && available > this.#fruitlessAt - BATCH) return;
     this.relieve().catch((error: unknown) => {
       this.#defect = error;
     });
@@ -70,6 +74,7 @@ export class Reclaimer {
       else if (result) freed++;
     }
     freed += (await Promise.all(writes)).filter((written) => written).length;
+    this.#fruitlessAt = freed > 0 ? undefined : pool.available;
     if (freed > 0) return undefined;
     if (locked !== undefined) {
       // Somebody reads that page in; then there is one more to choose from.
@@ -98,7 +103,8 @@ export class Reclaimer {
   #reclaim(frame: Frame): boolean | Promise<boolean> {
     const allocator = this.#allocator();
     const { pages, swap } = allocator;
-    if (this.#takeChance(frame)) {
+    const mayGo = pages.kind[frame] === PageKind.file || swap.store !== undefined;
+    if (!mayGo || this.#takeChance(frame)) {
       pages.unlock(frame);
       return false;
     }

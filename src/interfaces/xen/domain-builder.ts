@@ -1,22 +1,14 @@
 import { InputError } from '../../boot/input-error.ts';
-import type { KernelImage } from '../../boot/kernel.ts';
 import type { HostMemory } from '../../memory/host-memory.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
-import { type GuestVirtual, highWord, lowWord, type Mfn, PAGE_SHIFT, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
+import { type GuestVirtual, highWord, lowWord, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
 import { Pte } from '../../x86/registers.ts';
 import { StartInfoFlag } from './abi.ts';
+import type { DomainPlan } from './domain-plan.ts';
 
-/**
- * Builds the memory of a 64-bit PV guest as Xen's tools do (start_info in public/xen.h tells the order):
- *
- *   VIRT_BASE + …  kernel · start_info · XenStore ring · console ring · page tables · boot stack · padding to 4 MiB
- *   not mapped     initrd · frame list (p2m) · the tables that map it at INIT_P2M
- */
+/** What a domain is built with, besides its plan. */
 export interface BuildOptions {
-  readonly kernel: KernelImage;
-  readonly initrd: Uint8Array;
-  readonly commandLine: string;
-  readonly pages: number;
+  readonly plan: DomainPlan;
   /** Machine frame number of each pseudo-physical frame; all attached. */
   readonly p2m: Uint32Array;
   readonly space: MachineSpace;
@@ -40,9 +32,6 @@ export interface BuiltDomain {
 const ENTRIES = 512;
 const LEAF = Pte.present | Pte.writable | Pte.accessed;
 const TABLE = Pte.present | Pte.writable | Pte.user | Pte.accessed | Pte.dirty;
-const PADDING = 512 << 10;
-const MAPPING_ALIGNMENT = 4 << 20;
-const COMMAND_LINE_LIMIT = 1024;
 
 /** Offsets in start_info of a 64-bit guest. */
 const enum StartInfo {
@@ -64,78 +53,21 @@ const enum StartInfo {
   p2mFrames = 0x488,
 }
 
-function required(value: bigint | undefined, name: string): number {
-  if (value === undefined)
-    throw new InputError(`the kernel's Xen notes have no ${name}: it cannot start as a PV guest`);
-  return Number(BigInt.asIntN(64, value));
-}
-
-function roundUp(value: number, to: number): number {
-  return Math.ceil(value / to) * to;
-}
-
-/** @throws InputError when the kernel is no 64-bit PV guest or does not fit. */
-export function buildDomain(options: BuildOptions): BuiltDomain {
-  const { kernel, initrd, pages, p2m, space, commandLine } = options;
-  const notes = kernel.xenNotes;
-  if (!notes) throw new InputError('the kernel has no Xen notes: it cannot run with --interface xen');
-  if (kernel.bits !== 64) throw new InputError('the kernel is a 32-bit one; this interface runs 64-bit PV kernels');
-  const entry = required(notes.entry, 'ENTRY');
-  const virtualBase = required(notes.virtBase, 'VIRT_BASE');
-  const paddrOffset = Number(notes.paddrOffset ?? 0n);
-  const listBase = notes.initP2m === undefined ? undefined : Number(BigInt.asIntN(64, notes.initP2m));
-  if (listBase === undefined || listBase % PAGE_SIZE !== 0) {
-    throw new InputError('the kernel has no INIT_P2M note; only kernels since Linux 3.19 are built for');
-  }
-  if (!notes.modStartPfn && initrd.length > 0) {
-    throw new InputError('the kernel has no MOD_START_PFN note; it cannot take an initrd here');
-  }
-  if (new TextEncoder().encode(commandLine).length >= COMMAND_LINE_LIMIT) {
-    throw new InputError(`the kernel command line is longer than ${COMMAND_LINE_LIMIT - 1} bytes`);
-  }
-
-  const loadable = kernel.segments.filter((segment) => segment.memsz > 0);
-  let kernelEnd = 0;
-  for (const segment of loadable) {
-    kernelEnd = Math.max(kernelEnd, segment.paddr + segment.memsz - paddrOffset);
-  }
-  let nextPfn = Math.ceil(kernelEnd / PAGE_SIZE);
-  const startInfoPfn = nextPfn++;
-  const storePfn = nextPfn++;
-  const consolePfn = nextPfn++;
-  const tablesPfn = nextPfn;
-  // Tables, stack and padding must themselves be mapped by the tables.
-  let tables = 0;
-  let mappedPages = 0;
-  for (let guess = 4; ; guess++) {
-    const end = (tablesPfn + guess + 1) * PAGE_SIZE + PADDING;
-    mappedPages = roundUp(end, MAPPING_ALIGNMENT) >>> PAGE_SHIFT;
-    const level1 = Math.ceil(mappedPages / ENTRIES);
-    const level2 = Math.ceil(level1 / ENTRIES);
-    tables = level1 + level2 + 2;
-    if (tables <= guess) break;
-  }
-  const stackPfn = tablesPfn + tables;
-  const initrdPfn = mappedPages;
-  const initrdPages = Math.ceil(initrd.length / PAGE_SIZE);
-  const listPfn = initrdPfn + initrdPages;
-  const listPages = Math.ceil((pages * 8) / PAGE_SIZE);
-  const listLevel1 = Math.ceil(listPages / ENTRIES);
-  const listLevel2 = Math.ceil(listLevel1 / ENTRIES);
-  const listTables = 1 + listLevel2 + listLevel1;
-  const needed = listPfn + listPages + listTables;
-  if (needed > pages) {
-    const megabytes = (count: number) => `${Math.ceil((count * PAGE_SIZE) / (1 << 20))}M`;
-    throw new InputError(
-      `the kernel and an initrd of ${megabytes(initrdPages)} need at least ${megabytes(needed)} of memory, but the guest has ${megabytes(pages)}; raise --memory`,
-    );
-  }
-
+/** Loads kernel and initrd into the pages of a domain that has them all. */
+export function loadImages(plan: DomainPlan, space: MachineSpace, p2m: Uint32Array): void {
   const image = new GuestImage(space, p2m);
-  for (const segment of loadable) {
-    image.write(segment.paddr - paddrOffset, segment.data);
-  }
-  image.write(initrdPfn * PAGE_SIZE, initrd);
+  for (const { physical, data } of plan.kernelPages.segments) image.write(physical, data);
+  image.write(plan.initrdPfn * PAGE_SIZE, plan.initrd);
+}
+
+/** Writes page tables, frame list and start_info. Kernel and initrd are there already. */
+export function buildDomain(options: BuildOptions): BuiltDomain {
+  const { plan, p2m, space } = options;
+  const { initrd, pages, commandLine, entry, virtualBase, listBase } = plan;
+  const { startInfoPfn, storePfn, consolePfn, tablesPfn, tables, stackPfn, mappedPages, initrdPfn } = plan;
+  const { listPfn, listPages, listLevel1, listLevel2, hypercallPfn } = plan;
+  const listTables = 1 + listLevel2 + listLevel1;
+  const image = new GuestImage(space, p2m);
 
   const addressOfPfn = (pfn: number) => (virtualBase + pfn * PAGE_SIZE) as GuestVirtual;
   const isTable = (pfn: number) =>
@@ -193,7 +125,6 @@ export function buildDomain(options: BuildOptions): BuiltDomain {
   image.long(info + StartInfo.firstP2mPfn, listPfn);
   image.long(info + StartInfo.p2mFrames, listPages + listTables);
 
-  const hypercall = notes.hypercallPage === undefined ? undefined : Number(BigInt.asIntN(64, notes.hypercallPage));
   return {
     entry: entry as GuestVirtual,
     startInfo: addressOfPfn(startInfoPfn),
@@ -201,7 +132,7 @@ export function buildDomain(options: BuildOptions): BuiltDomain {
     root: image.mfn(root),
     store: image.mfn(storePfn),
     console: image.mfn(consolePfn),
-    hypercallPage: hypercall === undefined ? undefined : image.mfn((hypercall - virtualBase) / PAGE_SIZE),
+    hypercallPage: hypercallPfn === undefined ? undefined : image.mfn(hypercallPfn),
   };
 }
 

@@ -1,4 +1,4 @@
-import type { FramePool } from '../../memory/frame-pool.ts';
+import { type FramePool, NO_FRAME, OutOfFrames } from '../../memory/frame-pool.ts';
 import { MachineSpace } from '../../memory/machine-space.ts';
 import type { DirectPaging } from '../../paging/direct/direct-paging.ts';
 import { FrameOwner } from '../../paging/direct/frame-types.ts';
@@ -43,22 +43,32 @@ export interface DomainFrames {
   readonly addGrantFrame: (index: number) => Mfn;
 }
 
+/** Numbers of a domain's pages: of the pseudo-physical ones in order, then of those that a balloon can bring. */
+export function pageNumbers(pages: number, permutation: (pfn: number) => number = (pfn) => pfn): Int32Array {
+  const firstSpare = sharedInfoNumber(pages) + 1 + GRANT_FRAMES;
+  return Int32Array.from({ length: pages + SPARE_NUMBERS }, (_none, page) =>
+    page < pages ? FIRST_MFN + permutation(page) : firstSpare + page - pages,
+  );
+}
+
 /**
- * Gives a domain its memory.
+ * Gives a domain its memory. Pages that a pager has put into the machine space already are not made.
  * @param permutation number, counted from the first, of each pseudo-physical frame; in order without one
  * @throws OutOfFrames
  */
 export function addDomainFrames(
   paging: DirectPaging,
-  pool: FramePool,
+  space: MachineSpace,
   pages: number,
   permutation: (pfn: number) => number = (pfn) => pfn,
 ): DomainFrames {
+  const { pool } = space;
   const p2m = new Uint32Array(pages);
   for (let pfn = 0; pfn < pages; pfn++) {
     const mfn = (FIRST_MFN + permutation(pfn)) as Mfn;
     p2m[pfn] = mfn;
-    paging.addFrame(mfn, pool.allocate(), FrameOwner.domain);
+    if (space.frames[mfn] === NO_FRAME && !space.populate(mfn)) throw new OutOfFrames(pool.total);
+    paging.types.adopt(mfn, FrameOwner.domain);
     paging.machineToPhysical.set(mfn, pfn, 0);
   }
   const sharedInfo = sharedInfoNumber(pages);

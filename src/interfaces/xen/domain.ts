@@ -1,4 +1,3 @@
-import type { KernelImage } from '../../boot/kernel.ts';
 import type { ProcessorGroup } from '../../cpu/processor.ts';
 import type { SystemServices } from '../../cpu/system.ts';
 import { Xenstore } from '../../devices/xenstore.ts';
@@ -19,16 +18,19 @@ import { PagingError } from '../../paging/direct/errors.ts';
 import { type GuestVirtual, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
 import { Register } from '../../x86/registers.ts';
 import { ShutdownReason } from './abi.ts';
-import { buildDomain } from './domain-builder.ts';
+import { buildDomain, loadImages } from './domain-builder.ts';
 import { addDomainFrames, createMachineSpace, FIRST_MFN } from './domain-frames.ts';
+import type { DomainPlan } from './domain-plan.ts';
 import { DomainRings } from './domain-rings.ts';
 import { createStatistics } from './domain-statistics.ts';
 import { EventChannels } from './event-channels.ts';
 import { Execution } from './execution.ts';
 import { GrantTable } from './grant-table.ts';
+import { HostWaits } from './host-waits.ts';
 import { fillHypercallPage } from './hypercall-page.ts';
 import { checkContracts, type DomainWatcher, describeDiscrepancies, pagingEvents, writeTrace } from './inspection.ts';
 import { implementOperations, type XenOperations } from './operations.ts';
+import type { PagedMemory } from './paged-memory.ts';
 import { RUNSTATE_64, RunState, Runstates } from './runstate.ts';
 import { SHARED_INFO_64, SharedInfo, VcpuInfo } from './shared-info.ts';
 import { Timers } from './timers.ts';
@@ -39,12 +41,11 @@ export interface XenDomainOptions {
   readonly id: number;
   readonly name: string;
   readonly uuid: Uint8Array;
-  readonly kernel: KernelImage;
-  readonly initrd: Uint8Array;
-  readonly commandLine: string;
-  readonly pages: number;
+  readonly plan: DomainPlan;
   readonly vcpus: number;
   readonly group: ProcessorGroup;
+  /** Machine space and pager of a domain whose pages come and go; without them all its pages are frames from the start. */
+  readonly paged?: PagedMemory;
   readonly clock: Clock;
   /** Unix time, in nanoseconds since 1970 as seconds and rest, at system time 0. */
   readonly wallclock: { readonly seconds: number; readonly nanoseconds: number };
@@ -108,11 +109,15 @@ export class XenDomain implements Domain {
   readonly #sink: (bytes: Uint8Array) => void;
   readonly #random: (out: Uint32Array<ArrayBuffer>) => void;
   readonly #execution: Execution;
+  readonly #waiting: HostWaits;
+  /** A turn that ended in its midst, because with virtual time nothing may happen before the page is there. */
+  #suspended: { readonly position: number; readonly budget: number } | undefined;
   #nextVcpu = 0;
 
   /** @throws InputError when the kernel cannot be used, OutOfFrames when the pool is too small */
   constructor(options: XenDomainOptions) {
-    const { group, pages } = options;
+    const { group, plan, paged } = options;
+    const { pages } = plan;
     this.id = options.id;
     this.pages = pages;
     this.#group = group;
@@ -124,7 +129,8 @@ export class XenDomain implements Domain {
     this.#random = options.random;
     const { pool, memory } = group.parts;
     this.memory = memory;
-    this.space = createMachineSpace(pool, pages);
+    this.space = paged?.machine ?? createMachineSpace(pool, pages);
+    this.#waiting = new HostWaits(this, paged?.pager);
     this.paging = new DirectPaging({
       space: this.space,
       invalidator: group,
@@ -132,7 +138,7 @@ export class XenDomain implements Domain {
       events: pagingEvents(this, () => this.#checker),
     });
 
-    const frames = addDomainFrames(this.paging, pool, pages, options.permutation);
+    const frames = addDomainFrames(this.paging, this.space, pages, options.permutation);
     this.shared = new SharedInfo(this.space, frames.sharedInfo, SHARED_INFO_64, options.vcpus);
     this.events = new EventChannels(this.id, this.shared, this);
     this.timers = new Timers(this.events, this);
@@ -153,11 +159,9 @@ export class XenDomain implements Domain {
     this.rings = new DomainRings(this.events);
     const { storePort, consolePort } = this.rings;
 
+    if (!paged) loadImages(plan, this.space, frames.p2m);
     const built = buildDomain({
-      kernel: options.kernel,
-      initrd: options.initrd,
-      commandLine: options.commandLine,
-      pages,
+      plan,
       p2m: frames.p2m,
       space: this.space,
       sharedInfo: frames.sharedInfo,
@@ -176,7 +180,7 @@ export class XenDomain implements Domain {
       store: { port: storePort, mfn: built.store },
       console: { port: consolePort, mfn: built.console },
       kernel: 'kernel',
-      commandLine: options.commandLine,
+      commandLine: plan.commandLine,
       startTime: options.wallclock.seconds,
     });
     this.rings.open(this.space, built, this.store.introduce(this.id), this.#sink);
@@ -203,6 +207,7 @@ export class XenDomain implements Domain {
     });
     this.#execution = new Execution(this, this.#watchers, options.exactTurns ?? false);
     this.#start(this.running, built.root, built);
+    for (const mfn of paged?.pinned ?? []) this.space.unpin(mfn);
   }
 
   #start(vcpu: XenVcpu, root: Mfn, built: { entry: GuestVirtual; stack: GuestVirtual; startInfo: GuestVirtual }): void {
@@ -314,7 +319,23 @@ export class XenDomain implements Domain {
   }
 
   #changeRunstate(vcpu: XenVcpu, state: RunState): void {
-    this.runstates.change(vcpu.index, state, this.clock.now(), vcpu.processor.memory);
+    if (this.runstates.change(vcpu.index, state, this.clock.now())) this.#publishRunstate(vcpu);
+  }
+
+  /** The guest's copy of the runstate, when its page is there. */
+  #publishRunstate(vcpu: XenVcpu): void {
+    this.#waiting.attempt(
+      () => this.runstates.publish(vcpu.index, vcpu.processor.memory),
+      () => this.#publishRunstate(vcpu),
+    );
+  }
+
+  /**
+   * A virtual processor needs a page that the host must bring in. Whether it is there already; otherwise the processor
+   * executes no more until it is.
+   */
+  bringIn(vcpu: XenVcpu, page: number, write: boolean): boolean {
+    return this.#waiting.bringIn(vcpu, page as Mfn, write);
   }
 
   shutdown(reason: ShutdownReason): void {
@@ -344,13 +365,20 @@ export class XenDomain implements Domain {
     this.#crashed = vcpu;
   }
 
+  /** The host cannot give the domain the memory that it was promised. It ends between its turns. */
+  crashForMemory(vcpu: XenVcpu, reason: string): void {
+    this.crash(vcpu, reason);
+    this.#lastTurn();
+  }
+
   /** When something happens by itself; Infinity for never. System time in nanoseconds. */
   nextDeadline(): number {
     return Math.min(this.timers.nextDeadline(), ...this.watchdogs);
   }
 
   get idle(): boolean {
-    return !this.rings.hasWork && this.vcpus.every((vcpu) => vcpu.down || vcpu.blocked);
+    if (this.#suspended) return this.#waiting.any;
+    return !this.rings.hasWork && this.vcpus.every((vcpu) => vcpu.down || vcpu.blocked || vcpu.awaitsHost);
   }
 
   /** Milliseconds of host time until `nextDeadline`; 0 when it has passed. */
@@ -362,7 +390,11 @@ export class XenDomain implements Domain {
 
   /** Timers that are due fire; virtual time jumps to the next one when nothing can run. */
   catchUp(): void {
-    if (this.idle && this.clock instanceof VirtualClock) this.clock.advanceTo(this.nextDeadline());
+    if (this.clock instanceof VirtualClock) {
+      // Guests do not notice that they wait for the host.
+      if (this.#suspended) return;
+      if (this.idle) this.clock.advanceTo(this.nextDeadline());
+    }
     const now = this.clock.now();
     if (this.timers.nextDeadline() <= now) this.timers.expire(now);
     if (this.watchdogs.some((deadline) => deadline <= now)) this.shutdown(ShutdownReason.watchdog);
@@ -370,24 +402,35 @@ export class XenDomain implements Domain {
 
   /** Lets each runnable virtual processor have one turn. */
   turn(): void {
-    this.catchUp();
-    this.rings.serve();
+    const { position: first, budget } = this.#suspended ?? { position: 0, budget: TURN };
+    if (!this.#suspended) this.#beginTurn();
+    this.#suspended = undefined;
     const count = this.vcpus.length;
-    if (this.#checker && --this.#turnsToRecount === 0) this.#recount();
-    for (let position = 0; position < count && this.state.kind === 'running'; position++) {
+    for (let position = first; position < count && this.state.kind === 'running'; position++) {
       const vcpu = this.vcpus[(this.#nextVcpu + position) % count] as XenVcpu;
-      if (vcpu.down || vcpu.blocked) continue;
+      if (vcpu.down || vcpu.blocked || vcpu.awaitsHost) continue;
       this.#changeRunstate(vcpu, RunState.running);
+      let left = 0;
       try {
-        this.#execution.run(vcpu, TURN);
+        left = this.#execution.run(vcpu, position === first ? budget : TURN);
       } catch (error) {
         if (!(error instanceof DomainCrash)) throw error;
         this.crash(vcpu, error.message);
+      }
+      if (vcpu.awaitsHost && this.clock instanceof VirtualClock) {
+        this.#suspended = { position, budget: left };
+        return;
       }
       if (!vcpu.down && !vcpu.blocked && count > 1) this.#changeRunstate(vcpu, RunState.runnable);
     }
     this.#nextVcpu = (this.#nextVcpu + 1) % count;
     if (this.state.kind !== 'running') this.#lastTurn();
+  }
+
+  #beginTurn(): void {
+    this.catchUp();
+    this.rings.serve();
+    if (this.#checker && --this.#turnsToRecount === 0) this.#recount();
   }
 
   #lastTurn(): void {
@@ -431,13 +474,12 @@ export class XenDomain implements Domain {
   }
 
   /** Ends the domain: its frames go back to the pool, its processors to the group. */
-  destroy(): void {
+  destroy(): Promise<void> {
     this.#flushTrace();
-    for (const { index, processor } of this.vcpus) {
-      this.paging.releaseProcessor(index);
-      this.#group.release(processor);
-    }
+    const freed = this.#waiting.end();
+    for (const { processor } of this.vcpus) this.#group.release(processor);
     this.paging.destroy();
+    return freed;
   }
 
   crashReport(): string {

@@ -2,6 +2,7 @@ import { Exit } from '../../cpu/exits.ts';
 import { SystemResult } from '../../cpu/system.ts';
 import { DomainCrash } from '../../domain/crash.ts';
 import { hexadecimal } from '../../inspect/text.ts';
+import { PageAbsent } from '../../memory/page-absent.ts';
 import type { GuestVirtual } from '../../x86/brand.ts';
 import { Vector } from '../../x86/registers.ts';
 import type { XenDomain } from './domain.ts';
@@ -35,8 +36,11 @@ export class Execution {
     this.#yielded = true;
   }
 
-  /** Lets a virtual processor execute until its budget of instructions is used up, it waits, or the domain ends. */
-  run(vcpu: XenVcpu, budget: number): void {
+  /**
+   * Lets a virtual processor execute until its budget of instructions is used up, it waits, or the domain ends.
+   * @returns what is left of the budget
+   */
+  run(vcpu: XenVcpu, budget: number): number {
     const { processor } = vcpu;
     const domain = this.#domain;
     const { exits } = domain.statistics;
@@ -44,45 +48,77 @@ export class Execution {
     domain.running = vcpu;
     this.#yielded = false;
     while (domain.state.kind === 'running' && !vcpu.blocked && !vcpu.down && !this.#yielded) {
-      vcpu.deliverEvent();
+      try {
+        if (vcpu.exceptionWaits) this.#exception(vcpu);
+        vcpu.deliverEvent();
+      } catch (absent) {
+        if (!this.#bringIn(vcpu, absent)) break;
+        continue;
+      }
       const left = end - processor.instructions;
-      if (left <= 0) return;
+      if (left <= 0) return 0;
       const exit = this.#exact ? processor.runExactly(left) : processor.run(left);
       exits[exit]! += 1; // one for each kind of exit
       for (const watcher of this.#watchers) watcher.exit(vcpu, exit);
-      switch (exit) {
-        case Exit.budget:
-          break;
-        case Exit.exception:
-          this.#exception(vcpu);
-          break;
-        case Exit.syscall:
-          this.#syscall(vcpu);
-          break;
-        case Exit.system:
-          if (executeForGuest(domain, vcpu) === SystemResult.fault) this.#exception(vcpu);
-          break;
-        case Exit.softwareInterrupt:
-          this.#softwareInterrupt(vcpu);
-          break;
-        case Exit.sysenter:
-          if (vcpu.kernelMode || !vcpu.deliverSysenter()) {
-            processor.raise(Vector.generalProtection);
-            this.#exception(vcpu);
-          }
-          break;
-        default:
-          throw new Error(`unexpected exit ${exit}`);
+      if (exit === Exit.hostFault) {
+        if (!domain.bringIn(vcpu, processor.exitDetail, processor.exitError !== 0)) break;
+      } else if (exit !== Exit.budget) {
+        const { rip, instructions } = processor;
+        try {
+          this.#handle(vcpu, exit);
+        } catch (absent) {
+          // Everything is as it was at the exit, or says what is left to do: the instruction is executed again.
+          processor.rip = rip;
+          processor.instructions = instructions;
+          if (!this.#bringIn(vcpu, absent)) break;
+        }
       }
       domain.rings.serve();
     }
+    return Math.max(0, end - processor.instructions);
   }
 
+  /** Brings in the page that something met: whether it is there at once. @throws what was no PageAbsent */
+  #bringIn(vcpu: XenVcpu, absent: unknown): boolean {
+    if (!(absent instanceof PageAbsent)) throw absent;
+    return this.#domain.bringIn(vcpu, absent.page, absent.write);
+  }
+
+  #handle(vcpu: XenVcpu, exit: Exit): void {
+    switch (exit) {
+      case Exit.exception:
+        this.#exception(vcpu);
+        break;
+      case Exit.syscall:
+        this.#syscall(vcpu);
+        break;
+      case Exit.system:
+        if (executeForGuest(this.#domain, vcpu) === SystemResult.fault) this.#exception(vcpu);
+        break;
+      case Exit.softwareInterrupt:
+        this.#softwareInterrupt(vcpu);
+        break;
+      case Exit.sysenter:
+        if (vcpu.kernelMode || !vcpu.deliverSysenter()) {
+          vcpu.processor.raise(Vector.generalProtection);
+          this.#exception(vcpu);
+        }
+        break;
+      default:
+        throw new Error(`unexpected exit ${exit}`);
+    }
+  }
+
+  /** The exception stands in the mailbox. It stays there, and the processor executes nothing, until it is delivered. */
   #exception(vcpu: XenVcpu): void {
     const { processor } = vcpu;
+    vcpu.exceptionWaits = true;
     const vector = processor.exitDetail;
     const error = processor.exitError;
-    if (vector === Vector.invalidOpcode && this.#forcedCpuid(vcpu)) return;
+    if (vector === Vector.invalidOpcode && this.#forcedCpuid(vcpu)) {
+      vcpu.exceptionWaits = false;
+      return;
+    }
     if (vector === Vector.pageFault) vcpu.publishCr2();
     if (vector === Vector.debug) vcpu.noteDebugConditions(error);
     if (vcpu.traps[vector]?.address === 0) {
@@ -92,6 +128,7 @@ export class Execution {
       );
     }
     vcpu.deliverTrap(vector, VECTORS_WITH_ERROR.has(vector) ? error : null);
+    vcpu.exceptionWaits = false;
   }
 
   /** A PV kernel's way to ask the host and not the machine. */

@@ -164,19 +164,17 @@ export class GrantTable {
     if (source.offset + length > PAGE_BYTES || target.offset + length > PAGE_BYTES) return GrantStatus.badCopyArgument;
     const from = this.#beginCopyEnd(source, false);
     if (typeof from === 'number') return from;
-    const to = this.#beginCopyEnd(target, true);
-    if (typeof to === 'number') {
+    try {
+      const to = this.#beginCopyEnd(target, true);
+      if (typeof to === 'number') return to;
+      const start = this.#space.addressOf(from.mfn) + source.offset;
+      this.#space.pool.memory.u8.copyWithin(this.#space.addressOf(to.mfn) + target.offset, start, start + length);
+      this.#pages.written(to.mfn, target.offset, length);
+      this.#endCopyEnd(target, to);
+      return GrantStatus.okay;
+    } finally {
       this.#endCopyEnd(source, from);
-      return to;
     }
-    const fromPage = this.#space.addressOf(from.mfn);
-    const toPage = this.#space.addressOf(to.mfn);
-    const start = fromPage + source.offset;
-    this.#space.pool.memory.u8.copyWithin(toPage + target.offset, start, start + length);
-    this.#pages.written(to.mfn, target.offset, length);
-    this.#endCopyEnd(target, to);
-    this.#endCopyEnd(source, from);
-    return GrantStatus.okay;
   }
 
   // The back ends' side

@@ -23,6 +23,9 @@ const enum IretFrame {
 }
 const IN_SYSCALL = 0x100;
 
+/** Of a selector: it names a descriptor of the LDT. */
+const IN_LDT = 4;
+
 const descriptorScratch: Descriptor = { low: 0, high: 0 };
 const frameScratch = new Uint32Array(IRET_FRAME_BYTES / 4);
 
@@ -37,6 +40,7 @@ export function returnByFrame(vcpu: XenVcpu): void {
   const cs = (frame[IretFrame.cs] as number) & 0xffff;
   const ss = (frame[IretFrame.ss] as number) & 0xffff;
   const rflags = frame[IretFrame.rflags] as number;
+  touchDescriptors(vcpu, cs | 3, ss | 3);
   const inSyscall = ((frame[IretFrame.flags] as number) & IN_SYSCALL) !== 0;
   if ((cs & 3) === 3) vcpu.enterUser();
   loadReturnSegments(vcpu, cs | 3, ss | 3);
@@ -52,9 +56,15 @@ export function returnByFrame(vcpu: XenVcpu): void {
   vcpu.inNmi = false;
 }
 
+/** Brings LDT pages into use, before anything changes. @throws PageAbsent */
+function touchDescriptors(vcpu: XenVcpu, ...selectors: readonly number[]): void {
+  for (const selector of selectors) if ((selector & IN_LDT) !== 0) vcpu.read(selector, descriptorScratch);
+}
+
 /** CS and SS of a return. A selector that cannot be used crashes the domain: the guest's kernel chose it. */
 export function loadReturnSegments(vcpu: XenVcpu, cs: number, ss: number): void {
   const { processor } = vcpu;
+  touchDescriptors(vcpu, cs, ss);
   if (processor.selector(SegmentRegister.cs) !== cs) {
     const readable = vcpu.read(cs, descriptorScratch);
     const isCode = readable && (descriptorScratch.high & 0x9800) === 0x9800;

@@ -54,14 +54,14 @@ export class Runstates {
     this.areas = new Float64Array(vcpus);
   }
 
-  /** `memory` is the virtual processor's own, as its current tables map it. An area that is not mapped is left alone. */
-  change(vcpu: number, state: RunState, now: number, memory: GuestMemory): void {
+  /** Whether the guest has an area that must be told. */
+  change(vcpu: number, state: RunState, now: number): boolean {
     const old = this.states[vcpu]!;
-    if (old === state) return;
+    if (old === state) return false;
     this.times[vcpu * STATES + old]! += Math.max(0, now - this.entryTimes[vcpu]!);
     this.states[vcpu] = state;
     this.entryTimes[vcpu] = now;
-    if (this.areas[vcpu] !== 0) this.#updateArea(vcpu, memory);
+    return this.areas[vcpu] !== 0;
   }
 
   /** VCPUOP_get_runstate_info: the time in the current state counts up to `now`. */
@@ -96,7 +96,11 @@ export class Runstates {
     return bytes;
   }
 
-  #updateArea(vcpu: number, memory: GuestMemory): void {
+  /**
+   * Copies the state into the guest's area. `memory` is the virtual processor's own, as its current tables map it; an
+   * area that is not mapped is left alone. @throws PageAbsent
+   */
+  publish(vcpu: number, memory: GuestMemory): void {
     const area = this.areas[vcpu]! as GuestVirtual;
     const bytes = this.#encode(vcpu);
     if (!this.updateFlag) {

@@ -35,6 +35,9 @@ export interface Callback {
 const VECTORS = 256;
 const NOWHERE = 0 as GuestVirtual;
 
+/** Bytes of a frame without an error code: five longs, RCX and R11 (§5.2). */
+const FRAME_BYTES = 56;
+
 /** RFLAGS bits that a guest can give itself. */
 const SETTABLE_FLAGS =
   Flag.carry |
@@ -61,6 +64,10 @@ export class XenVcpu implements DescriptorSource {
   /** Stopped by VCPUOP_down, or never started. */
   down = true;
   blocked = false;
+  /** Waits for a page that the host brings in. */
+  awaitsHost = false;
+  /** An exception stands in the processor's mailbox, because the page for its frame was absent. */
+  exceptionWaits = false;
   kernelMode = true;
   kernelStackSegment = FlatSelector.data as number;
   kernelStack = NOWHERE;
@@ -235,6 +242,7 @@ export class XenVcpu implements DescriptorSource {
    */
   bounce(handler: GuestVirtual, masks: boolean, error: number | null, what: string): void {
     if (handler === 0) throw new DomainCrash(`${what}, but the guest has no handler for it`);
+    this.#prepareFrame(error === null ? FRAME_BYTES : FRAME_BYTES + 8);
     const { processor } = this;
     const fromKernel = this.kernelMode;
     const oldStack = processor.value(Register.rsp);
@@ -243,9 +251,8 @@ export class XenVcpu implements DescriptorSource {
     const oldRip = processor.rip;
     const masked = this.eventsMasked;
     const flags = (processor.flags & ~(Flag.iopl | Flag.interrupt)) | (masked ? 0 : Flag.interrupt) | Flag.reserved;
+    let stack = this.#frameTop();
     this.#enterKernel();
-    let stack = (fromKernel ? oldStack : this.kernelStack) as number;
-    stack -= ((stack % 16) + 16) % 16;
     const code = (fromKernel ? oldCode & 0xfffc : oldCode & 0xffff) >>> 0;
     const { memory } = processor;
     let written = true;
@@ -273,6 +280,20 @@ export class XenVcpu implements DescriptorSource {
     processor.rip = handler;
   }
 
+  /** Where a frame is pushed. */
+  #frameTop(): number {
+    const stack = (this.kernelMode ? this.processor.value(Register.rsp) : this.kernelStack) as number;
+    return stack - (((stack % 16) + 16) % 16);
+  }
+
+  /** Makes sure that the pages for a frame are there, before anything changes. @throws PageAbsent */
+  #prepareFrame(bytes: number): void {
+    const { memory } = this.processor;
+    const top = this.#frameTop();
+    memory.translate((top - bytes) as GuestVirtual, Access.write);
+    memory.translate((top - 1) as GuestVirtual, Access.write);
+  }
+
   /** Delivers an exception or a permitted software interrupt. RIP is what the frame shall hold. */
   deliverTrap(vector: number, error: number | null): void {
     const gate = this.traps[vector];
@@ -286,6 +307,7 @@ export class XenVcpu implements DescriptorSource {
       const nmi = this.callbacks[CallbackType.nmi];
       const address = nmi && nmi.address !== 0 ? nmi.address : (this.traps[2]?.address ?? NOWHERE);
       if (address !== 0) {
+        this.#prepareFrame(FRAME_BYTES);
         this.nmiPending = false;
         this.inNmi = true;
         this.bounce(address, false, null, 'an NMI');
@@ -303,6 +325,7 @@ export class XenVcpu implements DescriptorSource {
     const compatibility = this.processor.codeSize !== 64;
     const callback = this.callbacks[compatibility ? CallbackType.syscall32 : CallbackType.syscall];
     if (!callback || callback.address === 0) return false;
+    this.#prepareFrame(FRAME_BYTES);
     const { processor } = this;
     const { flags } = processor;
     processor.setValue(Register.rcx, next);
@@ -320,6 +343,7 @@ export class XenVcpu implements DescriptorSource {
   deliverSysenter(): boolean {
     const callback = this.callbacks[CallbackType.sysenter];
     if (!callback || callback.address === 0) return false;
+    this.#prepareFrame(FRAME_BYTES);
     const { processor } = this;
     this.loadFlat(SegmentRegister.ss, FlatSelector.data);
     this.loadFlat(SegmentRegister.cs, FlatSelector.code64);

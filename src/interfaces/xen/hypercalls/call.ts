@@ -1,3 +1,4 @@
+import { Access } from '../../../cpu/exits.ts';
 import { type GuestVirtual, joinSigned } from '../../../x86/brand.ts';
 import { Register } from '../../../x86/registers.ts';
 import type { XenDomain } from '../domain.ts';
@@ -15,7 +16,13 @@ export const enum Special {
 const ARGUMENTS = 6;
 const ARGUMENT_REGISTERS = [Register.rdi, Register.rsi, Register.rdx, Register.r10, Register.r8] as const;
 
-/** One hypercall: who makes it, and its arguments, which a preempted handler may change. */
+/**
+ * One hypercall: who makes it, and its arguments, which a preempted handler may change.
+ *
+ * A page that a handler needs may be absent; then PageAbsent passes through the handler, and the call is made again
+ * when the page is there. So a handler meets absent pages before it changes anything, or after it has put what is left
+ * into the arguments.
+ */
 export class Call {
   readonly domain: XenDomain;
   vcpu: XenVcpu;
@@ -70,6 +77,15 @@ export class Call {
   view(address: number, bytes: number): DataView | null {
     const target = this.read(address, bytes);
     return target ? new DataView(target.buffer) : null;
+  }
+
+  /**
+   * Makes sure that what is to be written when the work is done will not have to wait then. Says nothing about whether
+   * the guest may write there. @throws PageAbsent
+   */
+  prepareWrite(address: number, bytes: number): void {
+    const { memory } = this.vcpu.processor;
+    for (const at of [address, address + bytes - 1]) memory.translate(at as GuestVirtual, Access.write);
   }
 
   write(address: number, bytes: Uint8Array): boolean {

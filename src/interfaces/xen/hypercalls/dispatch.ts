@@ -1,4 +1,5 @@
 import { hexadecimal64 } from '../../../inspect/text.ts';
+import { PageAbsent } from '../../../memory/page-absent.ts';
 import { Flag, Register } from '../../../x86/registers.ts';
 import { HYPERCALL_ARGUMENTS, HYPERCALL_NAMES } from '../abi.ts';
 import type { XenDomain } from '../domain.ts';
@@ -45,7 +46,7 @@ export class HypercallDispatcher {
     processor.setValue(Register.rcx, processor.rip);
     processor.set(Register.r11, flags & ~Flag.resume, 0);
     for (let attempt = 0; ; attempt++) {
-      const result = this.#hypercall(call, number);
+      const result = this.#restartably(call, number);
       if (result === Special.noResult) return;
       if (result !== Special.preempted) {
         processor.setValue(Register.rax, result);
@@ -58,6 +59,16 @@ export class HypercallDispatcher {
         this.#domain.yield();
         return;
       }
+    }
+  }
+
+  /** When a page must be brought in first, the registers say what is left, as after a preemption. @throws PageAbsent */
+  #restartably(call: Call, number: number): number {
+    try {
+      return this.#hypercall(call, number);
+    } catch (absent) {
+      if (absent instanceof PageAbsent) call.storeToRegisters();
+      throw absent;
     }
   }
 
@@ -93,12 +104,11 @@ export class HypercallDispatcher {
     call.nested = true;
     for (let index = 0; index < count; index++) {
       const address = list + index * MULTICALL_BYTES;
-      const suspend = () => {
-        outer.setValue(0, address);
-        outer.setValue(1, count - index);
-        return Special.preempted;
-      };
-      if (index === MULTICALL_LIMIT) return suspend();
+      // What is left, if this entry cannot be ended now.
+      outer.setValue(0, address);
+      outer.setValue(1, count - index);
+      if (index === MULTICALL_LIMIT) return Special.preempted;
+      outer.prepareWrite(address, MULTICALL_BYTES);
       const view = outer.view(address, MULTICALL_BYTES);
       if (!view) return FAULT;
       for (let argument = 0; argument < 6; argument++) {
@@ -106,15 +116,22 @@ export class HypercallDispatcher {
         call.high[argument] = view.getUint32(20 + argument * 8, true);
       }
       const number = view.getUint32(0, true);
-      const result = this.#hypercall(call, number);
-      if (result === Special.noResult) return Special.noResult;
-      if (result === Special.preempted) {
+      const putBack = () => {
         for (let argument = 0; argument < 6; argument++) {
           view.setUint32(16 + argument * 8, call.low[argument] as number, true);
           view.setUint32(20 + argument * 8, call.high[argument] as number, true);
         }
-        return outer.writeView(address, view) ? suspend() : FAULT;
+        return outer.writeView(address, view);
+      };
+      let result: number;
+      try {
+        result = this.#hypercall(call, number);
+      } catch (absent) {
+        if (absent instanceof PageAbsent) putBack();
+        throw absent;
       }
+      if (result === Special.noResult) return Special.noResult;
+      if (result === Special.preempted) return putBack() ? Special.preempted : FAULT;
       if (!outer.writeLong(address + 8, result)) return FAULT;
       if (this.#domain.state.kind !== 'running') return 0;
     }

@@ -5,6 +5,9 @@ import { type Call, FAULT, type Handler, INVALID, longAt, NOT_IMPLEMENTED } from
 /** Bytes of each event_channel_op structure, by command. */
 const EVENT_BYTES = [12, 12, 12, 4, 4, 24, 8, 8, 8, 4, 2, 24, 8, 8] as const;
 
+/** Commands that answer in the structure. */
+const ANSWERING: ReadonlySet<number> = new Set([0, 1, 5, 6, 7]);
+
 /** Writes a port number that an operation gave back, or passes its error on. */
 function givePort(call: Call, view: DataView, offset: number, port: number): number {
   if (port < 0) return port;
@@ -18,6 +21,7 @@ const eventChannelOperation: Handler = (call) => {
   const bytes = EVENT_BYTES[command];
   if (bytes === undefined) return NOT_IMPLEMENTED;
   if (command >= 11) return command === 11 ? events.initControl() : NOT_IMPLEMENTED;
+  if (ANSWERING.has(command)) call.prepareWrite(call.value(1), bytes);
   const view = call.view(call.value(1), bytes);
   if (!view) return FAULT;
   const word = (offset: number) => view.getUint32(offset, true);
@@ -147,6 +151,10 @@ const grantTableOperation: Handler = (call) => {
   if (count > GRANT_BATCH) return INVALID;
   for (let index = 0; index < count; index++) {
     const address = list + index * operation.bytes;
+    // What is left, if this one must wait for a page.
+    call.setValue(1, address);
+    call.setValue(2, count - index);
+    call.prepareWrite(address, operation.bytes);
     const view = call.view(address, operation.bytes);
     if (!view || !operation.run(call, view) || !call.writeView(address, view)) return FAULT;
   }

@@ -111,12 +111,12 @@ function changeReservation(call: Call, populate: boolean): number {
   const start = Math.floor(call.value(0) / (1 << START_SHIFT));
   if (!reservation.self) return start;
   if (reservation.order !== 0) return start;
+  const command = (call.low[0] as number) & COMMAND_MASK;
   let done = start;
   for (; done < reservation.count; done++) {
-    if (done - start === EXTENT_LIMIT) {
-      call.setValue(0, done * (1 << START_SHIFT) + ((call.low[0] as number) & COMMAND_MASK));
-      return Special.preempted;
-    }
+    call.setValue(0, done * (1 << START_SHIFT) + command);
+    if (done - start === EXTENT_LIMIT) return Special.preempted;
+    if (populate) call.prepareWrite(reservation.list + done * 8, 8);
     const number = call.readLong(reservation.list + done * 8);
     if (number === undefined || number < 0) return done;
     if (populate) {

@@ -33,6 +33,7 @@ interface Batch {
 function batchOf(call: Call): Batch | null {
   const count = call.low[1] as number;
   const doneAddress = call.value(2);
+  if (doneAddress !== 0) call.prepareWrite(doneAddress, 4);
   let before = 0;
   if ((count & CONTINUED) !== 0 && doneAddress !== 0) {
     const word = call.vcpu.processor.memory.readWord(doneAddress as GuestVirtual);
@@ -40,6 +41,25 @@ function batchOf(call: Call): Batch | null {
     before = word;
   }
   return { address: call.value(0), count: (count & ~CONTINUED) >>> 0, doneAddress, before };
+}
+
+/** Carries out requests until one ends the batch: `perform` answers 0 to go on. */
+function runBatch(call: Call, bytes: number, perform: (address: GuestVirtual) => number): number {
+  const foreign = call.low[3] as number;
+  if (!self(call, foreign & 0xffff)) return -Errno.ESRCH;
+  const batch = batchOf(call);
+  if (!batch) return FAULT;
+  let result = 0;
+  let done = 0;
+  try {
+    for (; done < batch.count && result === 0; done += result === 0 ? 1 : 0) {
+      result = done === BATCH_LIMIT ? Special.preempted : perform((batch.address + done * bytes) as GuestVirtual);
+    }
+  } catch (absent) {
+    endBatch(call, batch, done, bytes, Special.preempted);
+    throw absent;
+  }
+  return endBatch(call, batch, done, bytes, result);
 }
 
 /** Ends a batch or one part of it. */
@@ -56,27 +76,13 @@ const requestScratch = new Uint32Array(REQUEST_BYTES / 4);
 const entryScratch = new Uint32Array(2);
 
 const mmuUpdate: Handler = (call) => {
-  const foreign = call.low[3] as number;
-  if (!self(call, foreign & 0xffff) || foreign >>> 16 !== 0) return -Errno.ESRCH;
-  const batch = batchOf(call);
-  if (!batch) return FAULT;
+  if ((call.low[3] as number) >>> 16 !== 0) return -Errno.ESRCH;
   const request = requestScratch;
-  let result = 0;
-  let done = 0;
-  for (; done < batch.count; done++) {
-    if (done === BATCH_LIMIT) {
-      result = Special.preempted;
-      break;
-    }
-    if (!call.vcpu.readWords((batch.address + done * REQUEST_BYTES) as GuestVirtual, request)) {
-      result = FAULT;
-      break;
-    }
+  return runBatch(call, REQUEST_BYTES, (address) => {
+    if (!call.vcpu.readWords(address, request)) return FAULT;
     // four words
-    result = update(call, request[0]!, request[1]!, request[2]!, request[3]!);
-    if (result !== 0) break;
-  }
-  return endBatch(call, batch, done, REQUEST_BYTES, preemption(result));
+    return preemption(update(call, request[0]!, request[1]!, request[2]!, request[3]!));
+  });
 };
 
 /** One request: the operation that sets an entry of the table's level; what is no table's entry is the paging's to judge. */
@@ -140,26 +146,22 @@ const updateVaMapping: Handler = (call) => {
   const index = tableIndex(TABLE_GEOMETRY['four-level'], 1, call.low[0] as number, call.high[0] as number);
   const low = call.low[1] as number;
   const high = call.high[1] as number;
+  const flags = call.value(2);
+  const kind = (flags & VaFlush.mask) as VaFlush;
+  const vcpus = kind === VaFlush.none ? 0 : vcpusOfFlush(call, flags - kind);
   const result = domain.operations.mmu.setPteAt(vcpu.index, root, address, table, index, low, high);
   if (result === PagingError.preempted) return Special.preempted;
   domain.flushIfAsked();
   if (result !== 0) return result;
-  return flushVaMapping(call, address, call.value(2));
+  if (vcpus === null) return FAULT;
+  if (vcpus !== 0) flush(call, vcpus, address, kind === VaFlush.all);
+  return 0;
 };
 
-function flushVaMapping(call: Call, address: GuestVirtual, flags: number): number {
-  const kind = (flags & VaFlush.mask) as VaFlush;
-  if (kind === VaFlush.none) return 0;
-  const scope = flags - (flags & VaFlush.mask);
-  let vcpus = 1 << call.vcpu.index;
-  if (scope === VaFlush.everyVcpu) vcpus = everyVcpu(call);
-  else if (scope !== 0) {
-    const named = vcpusIn(call, scope);
-    if (named === null) return FAULT;
-    vcpus = named;
-  }
-  flush(call, vcpus, address, kind === VaFlush.all);
-  return 0;
+/** The vCPUs whose translations a flush is about; null when the guest's bitmap cannot be read. */
+function vcpusOfFlush(call: Call, scope: number): number | null {
+  if (scope === 0) return 1 << call.vcpu.index;
+  return scope === VaFlush.everyVcpu ? everyVcpu(call) : vcpusIn(call, scope);
 }
 
 /** A flush is the caller's own, that of the others, or both. */
@@ -289,31 +291,15 @@ function unpin(call: Call, mfn: Mfn): number {
 
 const extendedScratch = new Uint32Array(EXTENDED_BYTES / 4);
 
-const mmuExtendedOperation: Handler = (call) => {
-  const foreign = call.low[3] as number;
-  if (!self(call, foreign & 0xffff)) return -Errno.ESRCH;
-  const batch = batchOf(call);
-  if (!batch) return FAULT;
-  let result = 0;
-  let done = 0;
-  for (; done < batch.count; done++) {
-    if (done === BATCH_LIMIT) {
-      result = Special.preempted;
-      break;
-    }
+const mmuExtendedOperation: Handler = (call) =>
+  runBatch(call, EXTENDED_BYTES, (address) => {
     const words = extendedScratch;
-    if (!call.vcpu.readWords((batch.address + done * EXTENDED_BYTES) as GuestVirtual, words)) {
-      result = FAULT;
-      break;
-    }
+    if (!call.vcpu.readWords(address, words)) return FAULT;
     const first = joinSigned(words[2]!, words[3]!); // six words
     const second = joinSigned(words[4]!, words[5]!);
     const mfn = (words[3] === 0 ? words[2] : 0xffff_ffff) as Mfn;
-    result = preemption(extendedOperation(call, words[0]!, first, second, mfn));
-    if (result !== 0) break;
-  }
-  return endBatch(call, batch, done, EXTENDED_BYTES, result);
-};
+    return preemption(extendedOperation(call, words[0]!, first, second, mfn));
+  });
 
 export const MMU_HYPERCALLS: readonly (readonly [number, Handler])[] = [
   [1, mmuUpdate],

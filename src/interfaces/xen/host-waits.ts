@@ -1,0 +1,69 @@
+import { PageAbsent } from '../../memory/page-absent.ts';
+import type { MemoryError } from '../../mm/errors.ts';
+import type { DirectPager } from '../../paging/direct/direct-pager.ts';
+import type { Mfn } from '../../x86/brand.ts';
+import type { XenDomain } from './domain.ts';
+import type { XenVcpu } from './vcpu.ts';
+
+/** Pages of a domain that are being brought in, and what waits for them. */
+export class HostWaits {
+  readonly #domain: XenDomain;
+  readonly #pager: DirectPager | undefined;
+  #waits = 0;
+
+  constructor(domain: XenDomain, pager: DirectPager | undefined) {
+    this.#domain = domain;
+    this.#pager = pager;
+  }
+
+  /** Whether a virtual processor waits. */
+  get any(): boolean {
+    return this.#waits > 0;
+  }
+
+  /** Whether the page is there at once; otherwise the virtual processor waits. */
+  bringIn(vcpu: XenVcpu, mfn: Mfn, write: boolean): boolean {
+    const outcome = this.#pager?.bringIn(mfn, write);
+    if (!(outcome instanceof Promise)) {
+      if (outcome) this.#domain.crash(vcpu, outcome.message);
+      return !outcome;
+    }
+    vcpu.awaitsHost = true;
+    this.#waits++;
+    outcome.then((error) => {
+      vcpu.awaitsHost = false;
+      this.#waits--;
+      this.#fail(vcpu, error);
+      this.#domain.onWork();
+    });
+    return false;
+  }
+
+  /** Does something of the host's own; when a page for it is absent, does `again` as soon as it is there. */
+  attempt(action: () => void, again: () => void): void {
+    try {
+      action();
+    } catch (absent) {
+      if (!(absent instanceof PageAbsent)) throw absent;
+      const outcome = this.#pager?.bringIn(absent.page as Mfn, absent.write);
+      if (!(outcome instanceof Promise)) {
+        if (outcome) this.#fail(this.#domain.running, outcome);
+        else again();
+        return;
+      }
+      outcome.then((error) => {
+        if (error) this.#fail(this.#domain.running, error);
+        else if (this.#domain.state.kind === 'running') again();
+      });
+    }
+  }
+
+  #fail(vcpu: XenVcpu, error: MemoryError | undefined): void {
+    if (error && this.#domain.state.kind === 'running') this.#domain.crashForMemory(vcpu, error.message);
+  }
+
+  /** The domain ends, and its memory with it: settles when the pages are freed. */
+  async end(): Promise<void> {
+    await this.#pager?.end();
+  }
+}

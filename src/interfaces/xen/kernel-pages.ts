@@ -1,0 +1,44 @@
+import type { KernelImage } from '../../boot/kernel.ts';
+import { PAGE_SIZE } from '../../x86/brand.ts';
+
+interface PlacedSegment {
+  /** Pseudo-physical address of its first byte. */
+  readonly physical: number;
+  readonly data: Uint8Array;
+}
+
+/**
+ * A kernel laid out as its segments ask, as a file of whole pages: what is behind the end of the last segment's bytes is
+ * not in the file, since it is zero. All guests with the same kernel can share its pages.
+ */
+export class KernelPages {
+  readonly name = 'the kernel';
+  readonly segments: readonly PlacedSegment[];
+  /** Pseudo-physical page of the file's first. */
+  readonly startPfn: number;
+  /** First page behind the kernel, its zeroes included. */
+  readonly endPfn: number;
+  /** Bytes of the file. */
+  readonly size: number;
+
+  constructor(kernel: KernelImage, physicalOffset: number) {
+    const loadable = kernel.segments.filter((segment) => segment.memsz > 0);
+    this.segments = loadable.map(({ paddr, data }) => ({ physical: paddr - physicalOffset, data }));
+    const lowest = Math.min(...this.segments.map(({ physical }) => physical));
+    this.startPfn = Math.floor(lowest / PAGE_SIZE);
+    const dataEnd = Math.max(...this.segments.map(({ physical, data }) => physical + data.length));
+    this.size = dataEnd - this.startPfn * PAGE_SIZE;
+    this.endPfn = Math.ceil(
+      Math.max(...loadable.map(({ paddr, memsz }) => paddr + memsz - physicalOffset)) / PAGE_SIZE,
+    );
+  }
+
+  async read(offset: number, target: Uint8Array): Promise<void> {
+    const start = this.startPfn * PAGE_SIZE + offset;
+    for (const { physical, data } of this.segments) {
+      const from = Math.max(start, physical);
+      const to = Math.min(start + target.length, physical + data.length);
+      if (from < to) target.set(data.subarray(from - physical, to - physical), from - start);
+    }
+  }
+}

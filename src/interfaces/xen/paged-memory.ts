@@ -1,0 +1,91 @@
+import type { ProcessorGroup } from '../../cpu/processor.ts';
+import type { MachineSpace } from '../../memory/machine-space.ts';
+import { AddressSpace } from '../../mm/address-space.ts';
+import type { MemoryError } from '../../mm/errors.ts';
+import type { MemoryManager } from '../../mm/memory-manager.ts';
+import type { CachedFile } from '../../mm/page-cache.ts';
+import type { FileBacking } from '../../mm/vma.ts';
+import { DirectPager } from '../../paging/direct/direct-pager.ts';
+import { type HostVirtual, type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
+import { createMachineSpace, pageNumbers } from './domain-frames.ts';
+import { builtPages, type DomainPlan } from './domain-plan.ts';
+
+/**
+ * The memory of a domain whose pages come and go. In its address space a page has its pseudo-physical address; behind
+ * the last of them stand the pages that a balloon can bring.
+ */
+export interface PagedMemory {
+  readonly machine: MachineSpace;
+  readonly pager: DirectPager;
+  /** Pages that are kept in place while the domain is built. */
+  readonly pinned: readonly Mfn[];
+}
+
+export interface PagedMemoryOptions {
+  readonly manager: MemoryManager;
+  readonly group: ProcessorGroup;
+  readonly plan: DomainPlan;
+  /** The pages of `plan.kernelPages`. */
+  readonly kernel: CachedFile;
+  /** The pages of the initrd; not used when there is none. */
+  readonly initrd: CachedFile;
+  /** Place in the order of all external tables of the host. */
+  readonly order: number;
+  readonly permutation?: (pfn: number) => number;
+}
+
+function addressOf(page: number): HostVirtual {
+  return (page * PAGE_SIZE) as HostVirtual;
+}
+
+/** Gives a domain that is to be built its memory; what the builder writes is there, and stays until it is unpinned. */
+export async function createPagedMemory(options: PagedMemoryOptions): Promise<PagedMemory | MemoryError> {
+  const { manager, group, plan } = options;
+  const { pool, marks } = group.parts;
+  const memory = await manager.createSpace();
+  if (!(memory instanceof AddressSpace)) return memory;
+  const numbers = pageNumbers(plan.pages, options.permutation);
+  await mapAreas(memory, options, numbers.length);
+  const machine = createMachineSpace(pool, plan.pages);
+  const pager = new DirectPager({
+    machine,
+    memory,
+    invalidator: group,
+    marks,
+    numbers,
+    populated: plan.pages,
+    order: options.order,
+  });
+  await pager.start();
+  const pinned: Mfn[] = [];
+  for (const pfn of builtPages(plan)) {
+    const mfn = numbers[pfn] as Mfn; // the plan fits into the domain's pages
+    let failed: MemoryError | undefined;
+    do failed = await pager.bringIn(mfn, true);
+    while (!failed && !pager.pin(mfn));
+    if (failed) {
+      for (const kept of pinned) pager.unpin(kept);
+      await pager.end();
+      return failed;
+    }
+    pinned.push(mfn);
+  }
+  return { machine, pager, pinned };
+}
+
+/** Kernel and initrd are pages of their files, everything else is anonymous. */
+async function mapAreas(memory: AddressSpace, options: PagedMemoryOptions, pages: number): Promise<void> {
+  const { plan, kernel, initrd } = options;
+  const { startPfn } = plan.kernelPages;
+  const map = async (start: number, end: number, file?: CachedFile) => {
+    const backing: FileBacking | undefined = file && { file, index: 0 };
+    if (start < end) await memory.map(addressOf(start), addressOf(end), backing);
+  };
+  const kernelEnd = startPfn + kernel.pages;
+  const initrdEnd = plan.initrdPfn + plan.initrdPages;
+  await map(0, startPfn);
+  await map(startPfn, kernelEnd, kernel);
+  await map(kernelEnd, plan.initrdPfn);
+  await map(plan.initrdPfn, initrdEnd, initrd);
+  await map(initrdEnd, pages);
+}

@@ -1,0 +1,216 @@
+import { FrameMark, type FrameMarks } from '../../cpu/frame-marks.ts';
+import type { FrameInvalidator } from '../../cpu/translation.ts';
+import { ABSENT_FRAME, NO_FRAME } from '../../memory/frame-pool.ts';
+import type { MachineSpace, PageSource } from '../../memory/machine-space.ts';
+import type { AddressSpace } from '../../mm/address-space.ts';
+import type { MemoryError } from '../../mm/errors.ts';
+import type { Soon } from '../../mm/fault.ts';
+import type { PteNotifier } from '../../mm/notifier.ts';
+import type { Vma } from '../../mm/vma.ts';
+import { type Frame, type HostVirtual, type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
+
+export interface DirectPagerOptions {
+  readonly machine: MachineSpace;
+  /** Has the domain's pages, from address 0. */
+  readonly memory: AddressSpace;
+  readonly invalidator: FrameInvalidator;
+  readonly marks: FrameMarks;
+  /** Machine frame number of each page of `memory`. */
+  readonly numbers: Int32Array;
+  /** Pages, from the first, that the domain begins with. */
+  readonly populated: number;
+  /** Place in the order of all external tables of the host. */
+  readonly order: number;
+}
+
+/**
+ * The machine space of a direct guest as an external page table: the frame behind each machine frame number is the one
+ * that the host's page table has, and goes when that goes. What a processor has cached of it, TLB entries and decoded
+ * code, goes first; a processor that runs has nothing else, so it never has to be stopped for longer than that.
+ */
+export class DirectPager implements PteNotifier, PageSource {
+  readonly order: number;
+  readonly #machine: MachineSpace;
+  readonly #memory: AddressSpace;
+  readonly #invalidator: FrameInvalidator;
+  readonly #marks: FrameMarks;
+  readonly #numbers: Int32Array;
+  /** Page of each machine frame number, −1 for numbers of other frames. */
+  readonly #pages: Int32Array;
+  readonly #pins: Uint32Array;
+  /** Numbers behind which a frame is, by frame. */
+  readonly #uses: Uint16Array;
+  #ended = false;
+
+  constructor(options: DirectPagerOptions) {
+    const { machine, numbers } = options;
+    this.order = options.order;
+    this.#machine = machine;
+    this.#memory = options.memory;
+    this.#invalidator = options.invalidator;
+    this.#marks = options.marks;
+    this.#numbers = numbers;
+    this.#pages = new Int32Array(machine.limit).fill(-1);
+    for (const [page, mfn] of numbers.entries()) this.#pages[mfn] = page;
+    this.#pins = new Uint32Array(machine.limit);
+    this.#uses = new Uint16Array(machine.pool.total);
+    for (const mfn of numbers.subarray(0, options.populated)) machine.frames[mfn] = ABSENT_FRAME;
+    machine.source = this;
+  }
+
+  /** Begins to follow the host's page table. */
+  async start(): Promise<void> {
+    await this.#memory.attach(this);
+    await this.#memory.register(this, 0 as HostVirtual, (this.#numbers.length * PAGE_SIZE) as HostVirtual);
+  }
+
+  /** Ends the memory. The caller gives all numbers back in the same step; the pages are freed when it settles. */
+  end(): Promise<void> {
+    this.#ended = true;
+    return this.#memory.exit();
+  }
+
+  /**
+   * Brings in a page and puts it behind its number. At once when nothing is in the way; nothing is done for a number
+   * that has no page any more.
+   */
+  bringIn(mfn: Mfn, write: boolean): Soon<MemoryError | undefined> {
+    if (!this.#isPopulated(mfn)) return undefined;
+    const outcome = this.#memory.fault(this.#addressOf(mfn), write);
+    if (outcome instanceof Promise) return this.#bringInAfter(outcome, mfn, write);
+    if (outcome) return outcome;
+    return this.#install(mfn, write) ? undefined : this.#bringInAfter(Promise.resolve(undefined), mfn, write);
+  }
+
+  async #bringInAfter(
+    first: Promise<MemoryError | undefined>,
+    mfn: Mfn,
+    write: boolean,
+  ): Promise<MemoryError | undefined> {
+    let outcome = await first;
+    while (!outcome && this.#isPopulated(mfn) && !this.#install(mfn, write)) {
+      outcome = await this.#memory.fault(this.#addressOf(mfn), write);
+    }
+    return this.#ended ? undefined : outcome;
+  }
+
+  #isPopulated(mfn: Mfn): boolean {
+    return this.has(mfn) && !this.#ended && this.#machine.frames[mfn] !== NO_FRAME;
+  }
+
+  #addressOf(mfn: Mfn): HostVirtual {
+    return ((this.#pages[mfn] as number) * PAGE_SIZE) as HostVirtual;
+  }
+
+  #numberAt(address: HostVirtual): Mfn {
+    return this.#numbers[address / PAGE_SIZE] as Mfn;
+  }
+
+  /** Takes over the host's entry; false when it is not there, or may not be used at present. */
+  #install(mfn: Mfn, write: boolean): boolean {
+    const address = this.#addressOf(mfn);
+    const frame = this.#memory.lookup(address, write);
+    if (frame === undefined) return false;
+    const writable = this.#memory.mayWrite(address);
+    if (this.#machine.frames[mfn] !== frame) this.#uses[frame] = (this.#uses[frame] as number) + 1;
+    this.#machine.frames[mfn] = frame;
+    this.#machine.writeProtected[mfn] = writable ? 0 : 1;
+    if (this.#memory.checked) this.#memory.checkExternalEntry(this, address, frame, writable);
+    return true;
+  }
+
+  #remove(mfn: Mfn): void {
+    const frame = this.#machine.frames[mfn] as Frame;
+    if (frame < 0) return;
+    this.#invalidator.invalidateFrame(frame);
+    this.#invalidator.frameWritten(frame, 0, PAGE_SIZE);
+    this.#machine.frames[mfn] = ABSENT_FRAME;
+    this.#machine.writeProtected[mfn] = 0;
+    this.#uses[frame] = (this.#uses[frame] as number) - 1;
+  }
+
+  // The machine space's source of pages
+
+  has(mfn: Mfn): boolean {
+    return (this.#pages[mfn] ?? -1) >= 0;
+  }
+
+  populate(mfn: Mfn): boolean {
+    if (this.#machine.frames[mfn] !== NO_FRAME) return false;
+    this.#machine.frames[mfn] = ABSENT_FRAME;
+    return true;
+  }
+
+  pin(mfn: Mfn): boolean {
+    if ((this.#machine.frames[mfn] as number) < 0) return false;
+    if (this.#memory.pin(this.#addressOf(mfn)) === undefined) return false;
+    this.#pins[mfn] = (this.#pins[mfn] as number) + 1;
+    return true;
+  }
+
+  unpin(mfn: Mfn): void {
+    this.#pins[mfn] = (this.#pins[mfn] as number) - 1;
+    this.#memory.unpin(this.#machine.frames[mfn] as Frame);
+  }
+
+  giveBack(mfn: Mfn): void {
+    while ((this.#pins[mfn] as number) > 0) this.unpin(mfn);
+    this.#remove(mfn);
+    this.#machine.frames[mfn] = NO_FRAME;
+    if (this.#ended) return;
+    const address = this.#addressOf(mfn);
+    this.#memory.discard(address, (address + PAGE_SIZE) as HostVirtual).catch((error: unknown) => {
+      if (!this.#ended) throw error;
+    });
+  }
+
+  // What the host's memory tells
+
+  clear(_vma: Vma, address: HostVirtual): void {
+    this.#remove(this.#numberAt(address));
+  }
+
+  writeProtect(_vma: Vma, address: HostVirtual): void {
+    const mfn = this.#numberAt(address);
+    const frame = this.#machine.frames[mfn] as Frame;
+    if (frame < 0) return;
+    this.#machine.writeProtected[mfn] = 1;
+    this.#invalidator.invalidateWritable(frame);
+  }
+
+  change(_vma: Vma, address: HostVirtual, frame: Frame, writable: boolean): void {
+    const mfn = this.#numberAt(address);
+    if (this.#machine.frames[mfn] === frame) this.#machine.writeProtected[mfn] = writable ? 0 : 1;
+    else this.#remove(mfn);
+  }
+
+  testYoung(_vma: Vma, address: HostVirtual): boolean {
+    const frame = this.#machine.frames[this.#numberAt(address)] as Frame;
+    return frame >= 0 && this.#marks.has(frame, FrameMark.cached);
+  }
+
+  /** A page is young while a processor has a translation of it; without one, the next use is a walk. */
+  testAndClearYoung(vma: Vma, address: HostVirtual): boolean {
+    if (!this.testYoung(vma, address)) return false;
+    this.#invalidator.invalidateFrame(this.#machine.frames[this.#numberAt(address)] as Frame);
+    return true;
+  }
+
+  close(): void {
+    // Areas of a domain end with the domain.
+  }
+
+  // Entries are only made in the step that looks the host's up, and the look fails while they may not be made.
+  lock(): void {}
+  unlock(): void {}
+  rangeStart(): void {}
+  rangeEnd(): void {}
+
+  release(): void {
+    for (const mfn of this.#numbers) this.#remove(mfn as Mfn);
+  }
+
+  refersTo(frame: Frame): boolean {
+    return this.#uses[frame] !== 0;
+  }
+}
