@@ -1,13 +1,14 @@
 import { type Frame, type HostVirtual, PAGE_SIZE } from '../x86/brand.ts';
 import { shareEntries } from './clone.ts';
 import { type MemoryError, RuleViolation } from './errors.ts';
-import type { FaultHandler, Soon } from './fault.ts';
+import type { FaultHandler } from './fault.ts';
 import { type LockMode, SharedLock } from './lock.ts';
 import { insertInOrder, type PteNotifier } from './notifier.ts';
 import type { PageAllocator } from './page-allocator.ts';
 import type { PageTables, PtePointer } from './page-tables.ts';
 import { PageKind } from './pages.ts';
 import { frameOf, isPresent, isWritable, isYoung, type PteValue } from './pte.ts';
+import type { Soon } from './soon.ts';
 import { zapPte } from './unmap.ts';
 import { type FileBacking, partOf, type Vma, VmaList } from './vma.ts';
 

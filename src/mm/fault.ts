@@ -6,11 +6,9 @@ import type { CachedFile } from './page-cache.ts';
 import type { PtePointer } from './page-tables.ts';
 import { PageKind } from './pages.ts';
 import { asYoung, frameOf, isPresent, isSwapped, isWritable, presentPte, slotOf } from './pte.ts';
+import type { Soon } from './soon.ts';
 import { NO_SLOT } from './swap.ts';
 import { fileIndexAt, type Vma } from './vma.ts';
-
-/** At once, or after what it settles with. */
-export type Soon<Value> = Value | Promise<Value>;
 
 /** Nothing: the page is there. A promise: something was in the way; when it settles well, the attempt is made again. */
 type Attempt = Soon<MemoryError | undefined>;
@@ -71,7 +69,10 @@ export class FaultHandler {
   ): Attempt {
     const { pages } = this.#allocator;
     const cached = file.find(index);
-    if (cached === undefined) return this.#readFilePage(file, index);
+    if (cached === undefined) {
+      const read = this.#readFilePage(file, index);
+      return read === 'there' ? this.#mapFile(space, address, pte, write, file, index) : read;
+    }
     if (pages.isLocked(cached)) return pages.whenUnlocked(cached).then(() => undefined);
     if (!write) {
       this.#install(space, address, pte, cached, false);
@@ -84,24 +85,27 @@ export class FaultHandler {
     return undefined;
   }
 
-  #readFilePage(file: CachedFile, index: number): Attempt {
+  #readFilePage(file: CachedFile, index: number): Promise<MemoryError | undefined> | 'there' {
     const allocator = this.#allocator;
     const frame = allocator.take(PageKind.file);
     if (frame === undefined) return allocator.relieve();
     allocator.enterFile(file, index, frame);
-    return file.readPage(index, allocator.bytes(frame)).then(
-      () => {
-        allocator.pages.referenced[frame] = 1;
-        allocator.pages.unlock(frame);
-        return undefined;
-      },
-      (error: unknown) => {
-        allocator.pages.unlock(frame);
-        allocator.dropFromFile(frame);
-        const place = `page ${index} of ${file.file.name}`;
-        return { kind: 'file-read', message: `cannot read ${place}: ${messageOf(error)}` };
-      },
-    );
+    const finish = () => {
+      allocator.pages.referenced[frame] = 1;
+      allocator.pages.unlock(frame);
+      return undefined;
+    };
+    const read = file.readPage(index, allocator.bytes(frame));
+    if (!(read instanceof Promise)) {
+      finish();
+      return 'there';
+    }
+    return read.then(finish, (error: unknown) => {
+      allocator.pages.unlock(frame);
+      allocator.dropFromFile(frame);
+      const place = `page ${index} of ${file.file.name}`;
+      return { kind: 'file-read', message: `cannot read ${place}: ${messageOf(error)}` };
+    });
   }
 
   #swapIn(space: AddressSpace, address: HostVirtual, pte: PtePointer, write: boolean): Attempt {

@@ -1,4 +1,5 @@
 import { type Frame, PAGE_SIZE } from '../x86/brand.ts';
+import type { Soon } from './soon.ts';
 
 /** A file whose pages address spaces map: a kernel's image, an initrd. It does not change. */
 export interface BackingFile {
@@ -6,8 +7,8 @@ export interface BackingFile {
   readonly name: string;
   /** Bytes; the rest of the last page reads as zero. */
   readonly size: number;
-  /** Rejects when the bytes cannot be read. The range lies within the file. */
-  read(offset: number, target: Uint8Array): Promise<void>;
+  /** Fails when the bytes cannot be read; at once if they are at hand. The range lies within the file. */
+  read(offset: number, target: Uint8Array): Soon<void>;
 }
 
 /** The pages of one file that are in memory. All address spaces that map the file share them. */
@@ -36,10 +37,9 @@ export class CachedFile {
   }
 
   /** Fills one zeroed page. */
-  async readPage(index: number, target: Uint8Array): Promise<void> {
+  readPage(index: number, target: Uint8Array): Soon<void> {
     const offset = index * PAGE_SIZE;
-    const bytes = Math.min(PAGE_SIZE, this.file.size - offset);
-    if (bytes > 0) await this.file.read(offset, target.subarray(0, bytes));
+    return this.file.read(offset, target.subarray(0, Math.min(PAGE_SIZE, this.file.size - offset)));
   }
 
   frames(): Frame[] {
@@ -52,7 +52,7 @@ export function bytesFile(name: string, bytes: Uint8Array): BackingFile {
   return {
     name,
     size: bytes.length,
-    read: async (offset, target) => {
+    read: (offset, target) => {
       target.set(bytes.subarray(offset, offset + target.length));
     },
   };

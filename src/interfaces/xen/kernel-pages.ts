@@ -33,7 +33,7 @@ export class KernelPages {
     );
   }
 
-  async read(offset: number, target: Uint8Array): Promise<void> {
+  read(offset: number, target: Uint8Array): void {
     const start = this.startPfn * PAGE_SIZE + offset;
     for (const { physical, data } of this.segments) {
       const from = Math.max(start, physical);

@@ -4,8 +4,8 @@ import { ABSENT_FRAME, NO_FRAME } from '../../memory/frame-pool.ts';
 import type { MachineSpace, PageSource } from '../../memory/machine-space.ts';
 import type { AddressSpace } from '../../mm/address-space.ts';
 import type { MemoryError } from '../../mm/errors.ts';
-import type { Soon } from '../../mm/fault.ts';
 import type { PteNotifier } from '../../mm/notifier.ts';
+import type { Soon } from '../../mm/soon.ts';
 import type { Vma } from '../../mm/vma.ts';
 import { type Frame, type HostVirtual, type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
 

@@ -1,0 +1,2 @@
+/** At once, or after what it settles with. */
+export type Soon<Value> = Value | Promise<Value>;
