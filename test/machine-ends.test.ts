@@ -1,10 +1,21 @@
 import { describe, expect, it } from 'vitest';
-import { assemble, runKernel } from './kernel/program.ts';
+import { createHost } from '../src/index.ts';
+import { assemble, MEMORY, runKernel } from './kernel/program.ts';
 
 describe.each(['native', 'kvm'] as const)('a machine on %s', (name) => {
   it('is off when no processor can ever run again', async () => {
     const { outcome } = await runKernel(assemble('halt.S'), name, 2);
     expect(outcome).toEqual({ kind: 'poweroff' });
+  });
+
+  it('leaves its host time while it faults for ever', async () => {
+    const host = await createHost({ memory: MEMORY });
+    const kernel = assemble('fault-loop.S');
+    const machine = await host.boot({ kernel, commandLine: '', memory: MEMORY, vcpus: 1, interface: name });
+    await new Promise((resolve) => setTimeout(resolve, 100));
+    machine.stop();
+    expect(await machine.done).toEqual({ kind: 'stopped' });
+    host.close();
   });
 
   it('restarts when its reset register is written', async () => {

@@ -21,6 +21,12 @@ export interface ExitWatcher {
 /** Traps that programs raise by instructions of their own; the gate must be for their ring. */
 const BY_PROGRAM: ReadonlySet<number> = new Set([Vector.breakpoint, Vector.overflow]);
 
+/**
+ * Exits of one turn, many times what any kernel has: a guest can fault for ever, or repeat an access to a port, without
+ * completing an instruction.
+ */
+const MOST_EXITS = 20_000;
+
 /** The loop of one virtual processor: executes it and does what it leaves its code for. */
 export class Execution {
   readonly #domain: MicrovmDomain;
@@ -49,7 +55,7 @@ export class Execution {
     domain.running = vcpu;
     this.#yielded = false;
     domain.interface.resume(vcpu);
-    while (domain.state.kind === 'running' && !this.#yielded) {
+    for (let count = 0; count < MOST_EXITS && domain.state.kind === 'running' && !this.#yielded; count++) {
       domain.interface.refresh(vcpu);
       const left = end - processor.instructions;
       if (left <= 0 || vcpu.isIdle) break;

@@ -9,7 +9,8 @@ import { createHost } from '../../src/index.ts';
 /** Where the kernels of this folder begin, and where the pages begin that their programs of ring 3 may use. */
 const TEXT = '0x100000';
 const USER = '0x180000';
-const MEMORY = 32 << 20;
+/** Of each guest, in bytes. */
+export const MEMORY = 32 << 20;
 
 export interface Printed {
   readonly lines: readonly string[];
