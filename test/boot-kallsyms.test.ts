@@ -35,6 +35,13 @@ describe.each(layoutNames)('the symbol tables of Linux %s', (layout) => {
     expect(symbols?.lookup((symbols.addressOf('_end') ?? 0n) + 1n)).toBeUndefined();
   });
 
+  it('do not need the image any more', () => {
+    const image = data.slice();
+    const own = createSymbolizer({ bits, segments: [{ data: image }] });
+    image.fill(0);
+    expect(own?.lookup(base + 0x45n)).toEqual(symbols?.lookup(base + 0x45n));
+  });
+
   it('are found in guest memory with pages missing', () => {
     const start = base + 0x123_4560n;
     const fromMemory = createSymbolizerFromMemory(bits, start, data.length + 9000, (address, length) => {

@@ -68,7 +68,7 @@ export function createSymbolizer(source: SymbolSource): Symbolizer | undefined {
     for (let at = findDigits(data, 0); at >= 0 && attempts < MAXIMUM_ATTEMPTS; at = findDigits(data, at + 1)) {
       attempts++;
       const tables = readTables(reader, at, source.bits);
-      if (tables !== undefined) return new KallsymsSymbolizer(tables);
+      if (tables !== undefined) return new KallsymsSymbolizer(withOwnNames(tables));
     }
   }
   return undefined;
@@ -104,6 +104,17 @@ interface Tables {
   /** Where in `bytes` each symbol's name begins, in the same order. */
   readonly names: Uint32Array;
   readonly tokens: readonly string[];
+}
+
+/** With a copy of the names alone, so that the image need not be kept. */
+function withOwnNames(tables: Tables): Tables {
+  const { bytes, names } = tables;
+  const start = names.reduce((least, at) => Math.min(least, at), bytes.length);
+  const end = names.reduce((most, at) => {
+    const extent = nameExtent(bytes, at);
+    return Math.max(most, extent.start + extent.length);
+  }, 0);
+  return { ...tables, bytes: bytes.slice(start, end), names: names.map((at) => at - start) };
 }
 
 class KallsymsSymbolizer implements Symbolizer {

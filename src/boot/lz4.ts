@@ -18,7 +18,8 @@ function damaged(what: string): InputError {
 /** @param expected the unpacked size if known, a hint. */
 export function decompressLz4(bytes: Uint8Array, expected: number): Uint8Array {
   const reader = new ByteReader(bytes, 'the LZ4 data');
-  const output = new OutputBuffer(expected);
+  // Room for a whole block is asked for before each, the last one too.
+  const output = new OutputBuffer(expected + MAXIMUM_BLOCK);
   let at = 0;
   while (at < bytes.length) {
     const size = reader.u32(at);

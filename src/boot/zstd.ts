@@ -106,7 +106,8 @@ const enum TableMode {
 /** @param expected the unpacked size if known, a hint. */
 export function decompressZstd(bytes: Uint8Array, expected: number): Uint8Array {
   const reader = new ByteReader(bytes, 'the zstd data');
-  const output = new OutputBuffer(expected);
+  // Room for a whole block is asked for before each, the last one too.
+  const output = new OutputBuffer(expected + LARGEST_BLOCK);
   let at = 0;
   while (at < bytes.length) {
     const magic = reader.u32(at);
