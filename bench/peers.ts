@@ -6,69 +6,87 @@
  *
  *     npm run build && npx tsx bench/peers.ts [--runs 3] [--only sha256,fork] [--node PATH]
  *
- *   --runs N      boots of each peer; the medians are printed
- *   --only LIST   these items alone, in the order of bench/peers/items.ts; the boot is always measured
- *   --peers LIST  peers whose names contain one of these words; ring1 xen is always measured
- *   --flavour F   Debian's kernel: cloud-amd64 (default) or amd64
- *   --node PATH   the Node.js that runs ring1
- *   --clock cpu   processor time of each peer's process instead of the time that passes: for a busy machine (Linux)
+ *   --runs N          boots of each peer; the medians are printed
+ *   --only LIST       these items alone, in the order of bench/peers/items.ts; the boot is always measured
+ *   --cold            instead of the items: how a program comes up to speed that was never executed before
+ *   --peers LIST      peers whose names contain one of these words; ring1 is always measured
+ *   --interface NAME  how the guest asks ring1 (default xen)
+ *   --flavour F       Debian's kernel: cloud-amd64 (default) or amd64
+ *   --node PATH       the Node.js that runs ring1
+ *   --clock cpu       processor time of each peer's process instead of the time that passes: for a busy machine (Linux)
+ *   --v86 DIRECTORY   measure v86 as well, with Debian's kernel for 32-bit x86
+ *   --json FILE       write all figures there
  *
  * A ratio is ring1's speed over the peer's: above 1, ring1 is faster. QEMU is measured when `qemu-system-x86_64` is
- * installed.
+ * installed. v86 (BSD licence) is no dependency because of its 18 MB; get it where you like:
+ *
+ *     npm install --prefix /tmp/v86 v86 && npx tsx bench/peers.ts --v86 /tmp/v86/node_modules/v86
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { initramfs, type KernelFlavour, kernel } from '../guests/recipes.ts';
-import { BOOT, commandLineFor, ITEMS, itemEntries } from './peers/items.ts';
+import { initramfs, kernel, seabios } from '../guests/recipes.ts';
+import { coldTable, curveOf } from './peers/cold.ts';
+import { BOOT, COLD, commandLineFor, ITEMS, itemEntries } from './peers/items.ts';
 import { compare, comparisonTable, differingResults } from './peers/report.ts';
-import { type ClockName, measure, type Session } from './peers/session.ts';
-import { qemu, ring1 } from './peers/systems.ts';
+import { measure, type Peer, type Session } from './peers/session.ts';
+import { qemu, ring1, v86 } from './peers/systems.ts';
 
 const { values } = parseArgs({
   options: {
     runs: { type: 'string', default: '3' },
     only: { type: 'string' },
+    cold: { type: 'boolean', default: false },
     peers: { type: 'string' },
-    node: { type: 'string', default: process.execPath },
+    interface: { type: 'string', default: 'xen' },
     flavour: { type: 'string', default: 'cloud-amd64' },
+    node: { type: 'string', default: process.execPath },
     clock: { type: 'string', default: 'wall' },
+    v86: { type: 'string' },
+    json: { type: 'string' },
   },
 });
 
-/** @throws Error for a name that is not an item's */
 function chooseItems(list: string | undefined): string[] {
   const known = [BOOT, ...ITEMS.map(({ name }) => name)];
-  const wanted = list?.split(',') ?? known;
-  const unknown = wanted.find((name) => !known.includes(name));
-  if (unknown !== undefined) throw new Error(`${unknown} is not an item; give some of ${known.join(', ')}`);
+  const wanted = (list?.split(',') ?? known).map((name) => oneOf(known, name));
   return known.filter((name) => name !== BOOT && wanted.includes(name));
 }
 
-function chooseFlavour(name: string): KernelFlavour {
-  if (name !== 'cloud-amd64' && name !== 'amd64') throw new Error(`${name} is no kernel; give cloud-amd64 or amd64`);
+/** @throws Error when the name is none of those */
+function oneOf<Name extends string>(names: readonly Name[], given: string): Name {
+  const name = names.find((candidate) => candidate === given);
+  if (name === undefined) throw new Error(`there is no ${given}; give ${names.join(', ')}`);
   return name;
 }
 
-function chooseClock(name: string): ClockName {
-  if (name !== 'wall' && name !== 'cpu') throw new Error(`${name} is not a clock; give wall or cpu`);
-  return name;
+async function preparePeers(directory: string): Promise<Peer[]> {
+  const initrd = join(directory, 'initrd');
+  writeFileSync(initrd, await initramfs({ extra: itemEntries() }));
+  const files = { kernel: await kernel(oneOf(['cloud-amd64', 'amd64'], values.flavour)), initrd };
+  const others = qemu(files);
+  if (values.v86 !== undefined) {
+    const initrd32 = join(directory, 'initrd-i386');
+    writeFileSync(initrd32, await initramfs({ architecture: 'i386', extra: itemEntries() }));
+    const files32 = { kernel: await kernel('686-pae'), initrd: initrd32, ...(await seabios()) };
+    others.push(v86(resolve(values.v86), directory, files32));
+  }
+  const words = values.peers?.split(',') ?? [''];
+  const chosen = others.filter(({ name }) => words.some((word) => name.includes(word)));
+  return [ring1(values.node, values.interface, files), ...chosen];
 }
 
-const clock = chooseClock(values.clock);
-const items = chooseItems(values.only);
+const runs = Number(values.runs);
+if (!Number.isInteger(runs) || runs < 1) throw new Error(`--runs ${values.runs} is not a number from 1 on`);
+const clock = oneOf(['wall', 'cpu'], values.clock);
+const items = values.cold ? [COLD.name] : chooseItems(values.only);
 const directory = mkdtempSync(join(tmpdir(), 'ring1-peers-'));
 process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
+const peers = await preparePeers(directory);
 
-const files = { kernel: await kernel(chooseFlavour(values.flavour)), initrd: join(directory, 'initrd') };
-writeFileSync(files.initrd, await initramfs({ extra: itemEntries() }));
-
-const own = ring1(values.node, files);
-const words = values.peers?.split(',') ?? [''];
-const peers = [own, ...qemu(files).filter(({ name }) => words.some((word) => name.includes(word)))];
 const measurements = new Map(peers.map(({ name }): [string, Session[]] => [name, []]));
-for (let run = 1; run <= Number(values.runs); run++) {
+for (let run = 1; run <= runs; run++) {
   for (const peer of peers) {
     const session = await measure(peer, items, commandLineFor(items), clock);
     measurements.get(peer.name)?.push(session);
@@ -78,7 +96,21 @@ for (let run = 1; run <= Number(values.runs); run++) {
 }
 
 const names = peers.map(({ name }) => name);
-process.stdout.write(comparisonTable(names, compare(measurements, [BOOT, ...items])));
+const comparisons = compare(measurements, [BOOT, ...items]);
+process.stdout.write(values.cold ? coldTable(measurements) : comparisonTable(names, comparisons));
+if (values.json !== undefined) {
+  const sessions = names.map((name) => ({
+    name,
+    runs: (measurements.get(name) ?? []).map(({ seconds, results, steps }) => ({
+      seconds: Object.fromEntries(seconds),
+      results: Object.fromEntries(results),
+      steps,
+    })),
+    ...(values.cold ? { curve: curveOf((measurements.get(name) ?? []).map(({ steps }) => steps)) } : {}),
+  }));
+  const figures = { clock, peers: sessions, comparisons };
+  writeFileSync(values.json, `${JSON.stringify(figures, undefined, 2)}\n`);
+}
 const differing = differingResults(measurements, items);
 if (differing.length > 0) {
   process.stdout.write(`not the same output everywhere: ${differing.join(', ')}\n`);

@@ -20,12 +20,16 @@ export function cacheDirectory(): string {
   return join(XDG_CACHE_HOME || join(homedir(), '.cache'), 'ring1');
 }
 
+/** Debian's names: x86-64, and 32-bit x86 from the Pentium Pro on. */
+export type Architecture = 'amd64' | 'i386';
+
 export interface PackageFile {
   /** Name of the directory in the cache. */
   readonly name: string;
   /** A package, or one whose first dependency that `dependency` matches is meant (a metapackage). */
   readonly packageName: string;
   readonly dependency?: RegExp;
+  readonly architecture: Architecture;
   readonly files: readonly KeptFile[];
 }
 
@@ -95,17 +99,21 @@ async function download(
   directory: string,
   progress: Progress,
 ): Promise<{ packageName: string; file: string }> {
-  const ownLists = await ownAptOptions(cache);
+  const ownLists = await ownAptOptions(cache, wanted.architecture);
   for (const options of [[], ownLists]) {
     const found = await downloadWith(options, wanted, directory, progress).catch(() => undefined);
     if (found !== undefined) return found;
   }
+  progress("fetching the archive's package lists");
+  const failure = await run('apt-get', [...ownLists, 'update'], directory).then(
+    () => undefined,
+    (error: unknown) => error,
+  );
   try {
-    progress("fetching the archive's package lists");
-    await run('apt-get', [...ownLists, 'update'], directory);
+    // One source of several that cannot be reached need not matter.
     return await downloadWith(ownLists, wanted, directory, progress);
   } catch (error) {
-    throw unobtainable(wanted, firstErrorLine(error));
+    throw unobtainable(wanted, firstErrorLine(failure ?? error));
   }
 }
 
@@ -119,19 +127,23 @@ async function downloadWith(
   progress(`downloading ${packageName}`);
   // Started as root, apt would drop to a user who cannot write to our directory, and warn about it.
   const sandbox = process.getuid?.() === 0 ? ['-o', 'APT::Sandbox::User=root'] : [];
-  await run('apt-get', [...options, ...sandbox, 'download', `${packageName}:amd64`], directory);
+  await run('apt-get', [...options, ...sandbox, 'download', `${packageName}:${wanted.architecture}`], directory);
   const file = (await readdir(directory)).find((name) => name.endsWith('.deb'));
   if (file === undefined) throw new Error('apt-get downloaded nothing');
   return { packageName, file: join(directory, file) };
 }
 
 async function resolvePackage(options: readonly string[], wanted: PackageFile, directory: string): Promise<string> {
-  const { dependency, packageName } = wanted;
+  const { dependency, packageName, architecture } = wanted;
   if (dependency === undefined) {
-    await run('apt-cache', [...options, 'show', `${packageName}:amd64`], directory);
+    await run('apt-cache', [...options, 'show', `${packageName}:${architecture}`], directory);
     return packageName;
   }
-  const output = await run('apt-cache', [...options, 'depends', '--important', `${packageName}:amd64`], directory);
+  const output = await run(
+    'apt-cache',
+    [...options, 'depends', '--important', `${packageName}:${architecture}`],
+    directory,
+  );
   const names = [...output.matchAll(/^\s*\|?Depends: ([^\s:]+)/gm)].map((match) => match[1] as string);
   const found = names.find((name) => dependency.test(name));
   if (found === undefined) throw new Error(`the package lists name no package ${packageName}`);
@@ -139,8 +151,8 @@ async function resolvePackage(options: readonly string[], wanted: PackageFile, d
 }
 
 /** Package lists and downloads of our own; sources and keys are the system's. */
-async function ownAptOptions(cache: string): Promise<string[]> {
-  const root = join(cache, 'apt');
+async function ownAptOptions(cache: string, architecture: Architecture): Promise<string[]> {
+  const root = join(cache, `apt-${architecture}`);
   await mkdir(join(root, 'lists', 'partial'), { recursive: true });
   await mkdir(join(root, 'archives', 'partial'), { recursive: true });
   const settings = {
@@ -149,8 +161,8 @@ async function ownAptOptions(cache: string): Promise<string[]> {
     'Dir::State::status': '/dev/null',
     'Dir::Cache': root,
     'Dir::Cache::archives': join(root, 'archives'),
-    'APT::Architecture': 'amd64',
-    'APT::Architectures': 'amd64',
+    'APT::Architecture': architecture,
+    'APT::Architectures': architecture,
     'Acquire::Languages': 'none',
     'APT::Update::Error-Mode': 'any',
     'Acquire::Retries': '1',

@@ -1,13 +1,16 @@
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { decompress } from '../src/boot/decompress.ts';
-import { obtain, type Progress, progressOnStderr } from './archive.ts';
+import { type Architecture, obtain, type Progress, progressOnStderr } from './archive.ts';
 import { buildInitramfs, type InitramfsOptions, type KernelModules } from './initramfs.ts';
 
 /** What ring1 boots when it is given no files: Debian's own kernels and a busybox userland. */
 
-/** Debian's kernels by flavour: `cloud-amd64` has drivers for virtual machines only, `amd64` is the general one. */
-export type KernelFlavour = 'cloud-amd64' | 'amd64';
+/**
+ * Debian's kernels by flavour: `cloud-amd64` has drivers for virtual machines only, `amd64` is the general one, `686-pae` the
+ * general one for 32-bit x86.
+ */
+export type KernelFlavour = 'cloud-amd64' | 'amd64' | '686-pae';
 
 /**
  * Drivers of what ring1 offers, in the order in which they can be loaded. Those that a kernel has built in are not in
@@ -30,6 +33,12 @@ const MODULES = [
   'ext4',
 ];
 
+const ARCHITECTURES: Readonly<Record<KernelFlavour, Architecture>> = {
+  'cloud-amd64': 'amd64',
+  amd64: 'amd64',
+  '686-pae': 'i386',
+};
+
 /** Kernel and modules come out of one package, because a kernel loads only modules that were built with it. */
 function linux(flavour: KernelFlavour, progress: Progress): Promise<string> {
   const modules = MODULES.map((name) => ({
@@ -42,6 +51,7 @@ function linux(flavour: KernelFlavour, progress: Progress): Promise<string> {
       name: `linux-${flavour}`,
       packageName: `linux-image-${flavour}`,
       dependency: /^linux-image-\d/,
+      architecture: ARCHITECTURES[flavour],
       files: [{ path: /^boot\/vmlinuz-.*/, as: 'vmlinuz' }, ...modules],
     },
     progress,
@@ -72,12 +82,16 @@ export async function kernelModules(
   return { release, files };
 }
 
-/** @returns the path of a statically linked busybox for x86-64. */
-export async function busybox(progress: Progress = progressOnStderr): Promise<string> {
+/** @returns the path of a statically linked busybox. */
+export async function busybox(
+  architecture: Architecture = 'amd64',
+  progress: Progress = progressOnStderr,
+): Promise<string> {
   const directory = await obtain(
     {
-      name: 'busybox-static',
+      name: architecture === 'amd64' ? 'busybox-static' : `busybox-static-${architecture}`,
       packageName: 'busybox-static',
+      architecture,
       files: [{ path: /^(usr\/)?bin\/busybox$/, as: 'busybox' }],
     },
     progress,
@@ -85,10 +99,29 @@ export async function busybox(progress: Progress = progressOnStderr): Promise<st
   return join(directory, 'busybox');
 }
 
+/** @returns the paths of a PC's BIOS and of its graphics adapter's, which other emulators need. */
+export async function seabios(
+  progress: Progress = progressOnStderr,
+): Promise<{ readonly bios: string; readonly vgaBios: string }> {
+  const directory = await obtain(
+    {
+      name: 'seabios',
+      packageName: 'seabios',
+      architecture: 'i386',
+      files: [
+        { path: /^usr\/share\/seabios\/bios\.bin$/, as: 'bios.bin' },
+        { path: /^usr\/share\/seabios\/vgabios-stdvga\.bin$/, as: 'vgabios.bin' },
+      ],
+    },
+    progress,
+  );
+  return { bios: join(directory, 'bios.bin'), vgaBios: join(directory, 'vgabios.bin') };
+}
+
 /** @returns an initramfs (cpio, gzip) that ends in a shell; see initramfs.ts for what it understands. */
 export async function initramfs(
-  options: InitramfsOptions = {},
+  options: InitramfsOptions & { readonly architecture?: Architecture } = {},
   progress: Progress = progressOnStderr,
 ): Promise<Uint8Array> {
-  return buildInitramfs(await readFile(await busybox(progress)), options);
+  return buildInitramfs(await readFile(await busybox(options.architecture, progress)), options);
 }

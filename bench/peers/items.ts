@@ -61,17 +61,25 @@ export const ITEMS: readonly Item[] = [
   },
 ];
 
+/** One process that begins cold and does the same short work over and over, with a line after each time. */
+export const COLD = {
+  name: 'cold',
+  commands: `awk '
+    function f(x) { return x % 7 == 3 ? length(x "") : x * 0.5 }
+    BEGIN { for (n = 0; n < 300; n++) { for (i = 0; i < 1000; i++) s += f(i); print "peers: step " n; fflush() } }'`,
+} as const;
+
 /** What a line of the console says; everything else there is not ours. */
 export type Mark =
   | { readonly kind: 'ready' }
-  | { readonly kind: 'begin' | 'end'; readonly name: string; readonly result: string };
+  | { readonly kind: 'begin' | 'step' | 'end'; readonly name: string; readonly result: string };
 
-const MARKS = /^(?:(READY)|peers: (begin|end) (\S+) ?(.*?))\r?$/;
+const MARKS = /^(?:(READY)|peers: (begin|step|end) (\S+) ?(.*?))\r?$/;
 
 export function parseMark(line: string): Mark | undefined {
   const [match, ready, kind, name = '', result = ''] = MARKS.exec(line) ?? [];
   if (match === undefined) return undefined;
-  return ready ? { kind: 'ready' } : { kind: kind as 'begin' | 'end', name, result };
+  return ready ? { kind: 'ready' } : { kind: kind as 'begin' | 'step' | 'end', name, result };
 }
 
 const PROGRAM = 'bin/peers';
@@ -91,6 +99,7 @@ for item in "$@"; do
   result=
   case $item in
 ${cases.join('\n')}
+${COLD.name}) ${COLD.commands} ;;
   esac
   echo "peers: end $item" $result
 done

@@ -20,6 +20,8 @@ export interface Session {
   readonly seconds: Map<string, number>;
   /** What each item printed. */
   readonly results: Map<string, string>;
+  /** What each step of the cold program took, in order. */
+  readonly steps: number[];
 }
 
 /** A peer that takes longer for all of a run hangs. */
@@ -37,19 +39,23 @@ export function measure(
 ): Promise<Session> {
   const { program, args } = peer.command(commandLine);
   return new Promise((resolve, reject) => {
-    const session: Session = { seconds: new Map(), results: new Map() };
+    const session: Session = { seconds: new Map(), results: new Map(), steps: [] };
     const start = performance.now();
     const child = spawn(program, args, { stdio: ['ignore', 'pipe', 'pipe'] });
     const clock = startClock(clockName, start, child.pid ?? 0);
     let begin = 0;
+    let latest = 0;
     let console = '';
     let rest = '';
     const hang = setTimeout(() => child.kill('SIGKILL'), LONGEST);
     const isDone = (): boolean => [BOOT, ...names].every((name) => session.seconds.has(name));
     const note = (mark: Mark, now: number): void => {
       if (mark.kind === 'ready') session.seconds.set(BOOT, now);
-      else if (mark.kind === 'begin') begin = now;
-      else {
+      else if (mark.kind === 'begin') begin = latest = now;
+      else if (mark.kind === 'step') {
+        session.steps.push(now - latest);
+        latest = now;
+      } else {
         session.seconds.set(mark.name, now - begin);
         session.results.set(mark.name, mark.result);
       }

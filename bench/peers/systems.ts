@@ -1,5 +1,7 @@
 import { spawnSync } from 'node:child_process';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { buildSync } from 'esbuild';
 import type { Peer } from './session.ts';
 
 export interface GuestFiles {
@@ -10,14 +12,27 @@ export interface GuestFiles {
 const MEGABYTES = 256;
 const RING1 = fileURLToPath(new URL('../../bin/ring1', import.meta.url));
 
-/** @param node the Node.js that runs it */
-export function ring1(node: string, { kernel, initrd }: GuestFiles): Peer {
+/**
+ * @param node the Node.js that runs it
+ * @param interfaceName as `ring1 run --interface` takes it
+ */
+export function ring1(node: string, interfaceName: string, { kernel, initrd }: GuestFiles): Peer {
   const files = ['--kernel', kernel, '--initrd', initrd];
   return {
-    name: 'ring1 xen',
+    name: `ring1 ${interfaceName}`,
     command: (commandLine) => ({
       program: node,
-      args: [RING1, 'run', ...files, '--memory', `${MEGABYTES}M`, '--append', commandLine],
+      args: [
+        RING1,
+        'run',
+        '--interface',
+        interfaceName,
+        ...files,
+        '--memory',
+        `${MEGABYTES}M`,
+        '--append',
+        commandLine,
+      ],
     }),
   };
 }
@@ -46,4 +61,32 @@ export function qemu({ kernel, initrd }: GuestFiles): Peer[] {
       ],
     }),
   }));
+}
+
+export interface V86Files extends GuestFiles {
+  /** Images of a BIOS and of a graphics adapter's. */
+  readonly bios: string;
+  readonly vgaBios: string;
+}
+
+/**
+ * v86 in the same Node.js as this. It knows 32-bit code only, so kernel and programs are others than on the other peers.
+ * @param v86 directory of the package
+ * @param directory where its program may be put
+ */
+export function v86(v86: string, directory: string, { kernel, initrd, bios, vgaBios }: V86Files): Peer {
+  const program = join(directory, 'v86-machine.mjs');
+  buildSync({
+    entryPoints: [fileURLToPath(new URL('v86-machine.ts', import.meta.url))],
+    outfile: program,
+    platform: 'node',
+    format: 'esm',
+  });
+  return {
+    name: 'v86 686-pae',
+    command: (commandLine) => ({
+      program: process.execPath,
+      args: [program, v86, kernel, initrd, bios, vgaBios, String(MEGABYTES), `console=ttyS0 ${commandLine}`],
+    }),
+  };
 }
