@@ -1,7 +1,7 @@
 import { InputError } from '../../boot/input-error.ts';
 import type { KernelImage } from '../../boot/kernel.ts';
+import { KernelPages } from '../../domain/kernel-pages.ts';
 import { PAGE_SHIFT, PAGE_SIZE } from '../../x86/brand.ts';
-import { KernelPages } from './kernel-pages.ts';
 
 /**
  * Where everything stands in the memory of a 64-bit PV guest, as Xen's tools have it (abi/xen-pv.md §2, golden/xen417-domain-builder.txt):

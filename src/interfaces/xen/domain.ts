@@ -5,6 +5,7 @@ import { createDomainTree, createHostTree } from '../../devices/xenstore-domain.
 import { type Clock, VirtualClock } from '../../domain/clock.ts';
 import { DomainCrash } from '../../domain/crash.ts';
 import type { Domain, DomainState } from '../../domain/domain.ts';
+import { HostWaits } from '../../domain/host-waits.ts';
 import { encodeVcpuTime, publishVcpuTime } from '../../domain/pvclock.ts';
 import type { ContractChecker } from '../../inspect/contracts.ts';
 import { crashReport } from '../../inspect/crash-report.ts';
@@ -26,7 +27,6 @@ import { createStatistics } from './domain-statistics.ts';
 import { EventChannels } from './event-channels.ts';
 import { Execution } from './execution.ts';
 import { GrantTable } from './grant-table.ts';
-import { HostWaits } from './host-waits.ts';
 import { fillHypercallPage } from './hypercall-page.ts';
 import { checkContracts, type DomainWatcher, describeDiscrepancies, pagingEvents, writeTrace } from './inspection.ts';
 import { implementOperations, type XenOperations } from './operations.ts';
@@ -109,7 +109,7 @@ export class XenDomain implements Domain {
   readonly #sink: (bytes: Uint8Array) => void;
   readonly #random: (out: Uint32Array<ArrayBuffer>) => void;
   readonly #execution: Execution;
-  readonly #waiting: HostWaits;
+  readonly #waiting: HostWaits<XenVcpu>;
   /** A turn that ended in its midst, because with virtual time nothing may happen before the page is there. */
   #suspended: { readonly position: number; readonly budget: number } | undefined;
   #nextVcpu = 0;

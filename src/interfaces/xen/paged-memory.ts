@@ -5,7 +5,7 @@ import type { MemoryError } from '../../mm/errors.ts';
 import type { MemoryManager } from '../../mm/memory-manager.ts';
 import type { CachedFile } from '../../mm/page-cache.ts';
 import type { FileBacking } from '../../mm/vma.ts';
-import { DirectPager } from '../../paging/direct/direct-pager.ts';
+import { Pager } from '../../paging/pager.ts';
 import { type HostVirtual, type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
 import { createMachineSpace, pageNumbers } from './domain-frames.ts';
 import { builtPages, type DomainPlan } from './domain-plan.ts';
@@ -16,7 +16,7 @@ import { builtPages, type DomainPlan } from './domain-plan.ts';
  */
 export interface PagedMemory {
   readonly machine: MachineSpace;
-  readonly pager: DirectPager;
+  readonly pager: Pager;
   /** Pages that are kept in place while the domain is built. */
   readonly pinned: readonly Mfn[];
 }
@@ -47,7 +47,7 @@ export async function createPagedMemory(options: PagedMemoryOptions): Promise<Pa
   const numbers = pageNumbers(plan.pages, options.permutation);
   await mapAreas(memory, options, numbers.length);
   const machine = createMachineSpace(pool, plan.pages);
-  const pager = new DirectPager({
+  const pager = new Pager({
     machine,
     memory,
     invalidator: group,

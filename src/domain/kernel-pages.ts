@@ -1,5 +1,5 @@
-import type { KernelImage } from '../../boot/kernel.ts';
-import { PAGE_SIZE } from '../../x86/brand.ts';
+import type { KernelImage } from '../boot/kernel.ts';
+import { PAGE_SIZE } from '../x86/brand.ts';
 
 interface PlacedSegment {
   /** Pseudo-physical address of its first byte. */

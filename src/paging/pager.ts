@@ -1,15 +1,15 @@
-import { FrameMark, type FrameMarks } from '../../cpu/frame-marks.ts';
-import type { FrameInvalidator } from '../../cpu/translation.ts';
-import { ABSENT_FRAME, NO_FRAME } from '../../memory/frame-pool.ts';
-import type { MachineSpace, PageSource } from '../../memory/machine-space.ts';
-import type { AddressSpace } from '../../mm/address-space.ts';
-import type { MemoryError } from '../../mm/errors.ts';
-import type { PteNotifier } from '../../mm/notifier.ts';
-import type { Soon } from '../../mm/soon.ts';
-import type { Vma } from '../../mm/vma.ts';
-import { type Frame, type HostVirtual, type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
+import { FrameMark, type FrameMarks } from '../cpu/frame-marks.ts';
+import type { FrameInvalidator } from '../cpu/translation.ts';
+import { ABSENT_FRAME, NO_FRAME } from '../memory/frame-pool.ts';
+import type { MachineSpace, PageSource } from '../memory/machine-space.ts';
+import type { AddressSpace } from '../mm/address-space.ts';
+import type { MemoryError } from '../mm/errors.ts';
+import type { PteNotifier } from '../mm/notifier.ts';
+import type { Soon } from '../mm/soon.ts';
+import type { Vma } from '../mm/vma.ts';
+import { type Frame, type HostVirtual, type Mfn, PAGE_SIZE } from '../x86/brand.ts';
 
-export interface DirectPagerOptions {
+export interface PagerOptions {
   readonly machine: MachineSpace;
   /** Has the domain's pages, from address 0. */
   readonly memory: AddressSpace;
@@ -24,11 +24,11 @@ export interface DirectPagerOptions {
 }
 
 /**
- * The machine space of a direct guest as an external page table: the frame behind each machine frame number is the one
- * that the host's page table has, and goes when that goes. What a processor has cached of it, TLB entries and decoded
+ * The machine space of a guest as an external page table (of a direct guest, or a nested table): the frame behind each
+ * number is the one that the host's page table has, and goes when that goes. What a processor has cached of it, TLB entries and decoded
  * code, goes first; a processor that runs has nothing else, so it never has to be stopped for longer than that.
  */
-export class DirectPager implements PteNotifier, PageSource {
+export class Pager implements PteNotifier, PageSource {
   readonly order: number;
   readonly #machine: MachineSpace;
   readonly #memory: AddressSpace;
@@ -42,7 +42,7 @@ export class DirectPager implements PteNotifier, PageSource {
   readonly #uses: Uint16Array;
   #ended = false;
 
-  constructor(options: DirectPagerOptions) {
+  constructor(options: PagerOptions) {
     const { machine, numbers } = options;
     this.order = options.order;
     this.#machine = machine;

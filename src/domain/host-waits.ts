@@ -1,17 +1,33 @@
-import { PageAbsent } from '../../memory/page-absent.ts';
-import type { MemoryError } from '../../mm/errors.ts';
-import type { DirectPager } from '../../paging/direct/direct-pager.ts';
-import type { Mfn } from '../../x86/brand.ts';
-import type { XenDomain } from './domain.ts';
-import type { XenVcpu } from './vcpu.ts';
+import { PageAbsent } from '../memory/page-absent.ts';
+import type { MemoryError } from '../mm/errors.ts';
+import type { Pager } from '../paging/pager.ts';
+import type { Mfn } from '../x86/brand.ts';
+import type { DomainState } from './domain.ts';
+
+/** A virtual processor that may have to wait for a page. */
+export interface Waiter {
+  /** It executes nothing until the page is there. */
+  awaitsHost: boolean;
+}
+
+/** A domain whose pages may have to be brought in. */
+export interface PagedDomain<Vcpu extends Waiter> {
+  readonly state: DomainState;
+  /** The virtual processor that executes, or did last. */
+  readonly running: Vcpu;
+  readonly onWork: () => void;
+  crash(vcpu: Vcpu, reason: string): void;
+  /** The same between turns. */
+  crashForMemory(vcpu: Vcpu, reason: string): void;
+}
 
 /** Pages of a domain that are being brought in, and what waits for them. */
-export class HostWaits {
-  readonly #domain: XenDomain;
-  readonly #pager: DirectPager | undefined;
+export class HostWaits<Vcpu extends Waiter> {
+  readonly #domain: PagedDomain<Vcpu>;
+  readonly #pager: Pager | undefined;
   #waits = 0;
 
-  constructor(domain: XenDomain, pager: DirectPager | undefined) {
+  constructor(domain: PagedDomain<Vcpu>, pager: Pager | undefined) {
     this.#domain = domain;
     this.#pager = pager;
   }
@@ -22,7 +38,7 @@ export class HostWaits {
   }
 
   /** Whether the page is there at once; otherwise the virtual processor waits. */
-  bringIn(vcpu: XenVcpu, mfn: Mfn, write: boolean): boolean {
+  bringIn(vcpu: Vcpu, mfn: Mfn, write: boolean): boolean {
     const outcome = this.#pager?.bringIn(mfn, write);
     if (!(outcome instanceof Promise)) {
       if (outcome) this.#domain.crash(vcpu, outcome.message);
@@ -58,7 +74,7 @@ export class HostWaits {
     }
   }
 
-  #fail(vcpu: XenVcpu, error: MemoryError | undefined): void {
+  #fail(vcpu: Vcpu, error: MemoryError | undefined): void {
     if (error && this.#domain.state.kind === 'running') this.#domain.crashForMemory(vcpu, error.message);
   }
 
