@@ -154,8 +154,8 @@ export interface EmulatorOptions {
 export class ProcessorEmulator implements Emulator {
   /** Instructions that the last case completed; each step of a repeated one counts. */
   instructions = 0;
-  /** Those of them that were executed in regions. */
-  regionInstructions = 0;
+  /** Instructions of all cases, and those of them that were executed in regions. */
+  readonly executed = { instructions: 0, inRegions: 0 };
   readonly #advance: (processor: Processor, left: number) => Exit;
   readonly #memory: HostMemory;
   readonly #pool: FramePool;
@@ -238,7 +238,8 @@ export class ProcessorEmulator implements Emulator {
     const before = this.#countInRegions();
     const result = this.#execute(nativeCase);
     this.instructions = this.#processor.instructions - instructions;
-    this.regionInstructions = this.#countInRegions() - before;
+    this.executed.instructions += this.instructions;
+    this.executed.inRegions += this.#countInRegions() - before;
     this.#end(nativeCase);
     return result;
   }
@@ -427,6 +428,6 @@ function visibleSelector(selector: number): number {
   return (selector & ~3) === 0 ? 0 : selector;
 }
 
-export function createEmulator(): Emulator {
+export function createEmulator(): ProcessorEmulator {
   return new ProcessorEmulator();
 }

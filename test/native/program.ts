@@ -9,9 +9,10 @@
 import { Flag } from '../../src/x86/registers.ts';
 import { CaseBuilder } from './case-builder.ts';
 import type { GeneratedCase } from './generate.ts';
-import { CODE_BASE, CODE_BYTES, type Mode, PAGE, WINDOW_BASE } from './oracle.ts';
+import { CODE_BASE, CODE_BYTES, type Mode, PAGE, STATE_BYTES, WINDOW_BASE } from './oracle.ts';
 import { PROGRAM_ITEMS } from './program-items.ts';
 import { Random } from './random.ts';
+import { floatingPointState } from './states.ts';
 
 /** One or a few instructions that control only passes through. */
 export interface ItemPlan {
@@ -40,9 +41,9 @@ export interface ProgramPlan {
   readonly blocks: readonly BlockPlan[];
 }
 
-/** Registers that addresses are formed from, and those that operands name. */
+/** Registers that addresses are formed from, and those that operands name: never 7, which is BH where it is a byte. */
 const ADDRESS_REGISTERS = { 64: [3, 12, 13, 14], 32: [3] } as const;
-const OPERAND_REGISTERS = { 64: [0, 1, 2, 6, 7, 8, 9, 10, 11, 15], 32: [0, 1, 2, 6, 7] } as const;
+const OPERAND_REGISTERS = { 64: [0, 1, 2, 6, 8, 9, 10, 11, 15], 32: [0, 1, 2, 6] } as const;
 const RSP = 4;
 const RBP = 5;
 
@@ -52,6 +53,27 @@ const TABLE_ENTRIES = 4;
 const STACK_TOPS = [2 * PAGE + 0x800, 2 * PAGE + 0x804, 2 * PAGE + 0x10, 2 * PAGE + 3];
 /** Entries above the top of the stack that lead into the program, for returns that no call matches. */
 const RETURNS = 4;
+
+/** Percent of programs whose vectors are ordinary numbers, in the usual modes. */
+const ORDINARY = 60;
+/** All exceptions masked, and an inexact result met before: then nothing needs to be exact but the result. */
+const MXCSR_IN_USE = 0x1fa0;
+/** Offsets in an FXSAVE image. */
+const MXCSR = 24;
+const XMM = 160;
+
+/** Random states have every special value; most code meets none of them. */
+function ordinaryState(random: Random, bytes: 4 | 8): Uint8Array {
+  const state = floatingPointState(random, 'integer').slice();
+  const view = new DataView(state.buffer);
+  view.setUint32(MXCSR, MXCSR_IN_USE, true);
+  for (let at = XMM; at < STATE_BYTES; at += bytes) {
+    const value = random.between(-4096, 4096) / random.pick([1, 3, 16, 1000]);
+    if (bytes === 8) view.setFloat64(at, value, true);
+    else view.setFloat32(at, value, true);
+  }
+  return state;
+}
 
 /** A number in the code that is known when the program is complete. */
 interface Fixup {
@@ -84,6 +106,7 @@ export class ProgramBuilder {
     this.cases.edges = 10;
     this.cases.addressRegisters = ADDRESS_REGISTERS[mode];
     this.cases.operandRegisters = OPERAND_REGISTERS[mode];
+    if (random.chance(ORDINARY)) this.cases.state = ordinaryState(random, domain === 'xmm-f64' ? 8 : 4);
     this.cases.pin(RBP, plan.fuel);
     this.cases.pin(RSP, WINDOW_BASE + random.pick(STACK_TOPS));
   }

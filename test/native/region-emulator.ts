@@ -1,7 +1,6 @@
-import type { Emulator } from './compare.ts';
 import { ProcessorEmulator } from './emulator.ts';
 
 /** The project's processor with every block made into a region before it is executed first. */
-export function createEmulator(): Emulator {
+export function createEmulator(): ProcessorEmulator {
   return new ProcessorEmulator({ jit: { threshold: 1, regionsPerModule: 1 } });
 }
