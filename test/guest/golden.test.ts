@@ -73,8 +73,8 @@ const DIFFERENCES: readonly Difference[] = [
 /** Lines whose place depends on how long the work beside them takes (asynchronous initramfs, deferred clock source). */
 const MOVABLE: readonly RegExp[] = [/^clocksource: tsc: mask/, /^Freeing initrd memory/];
 
-/** Lines that only say that the host was busy with something else for a second: any Xen guest may print them. */
-const HOST_WAS_BUSY = /^clocksource: Long readout interval, skipping watchdog check/;
+/** Lines that only say that the host was busy with something else for a moment: any Xen guest may print them. */
+const HOST_WAS_BUSY = /^(clocksource: Long readout interval, skipping watchdog check|hrtimer: interrupt took)/;
 
 /** Without times, addresses and sizes. */
 function normalise(text: string): string[] {
