@@ -73,6 +73,7 @@ export interface DirectPagingOptions {
 export class DirectPaging implements Translation {
   readonly format: 'four-level' | 'pae';
   readonly frames: Int32Array;
+  readonly writeProtected: Uint8Array;
   readonly types: FrameTypes;
   readonly machineToPhysical: MachineToPhysical;
   readonly entries: TableEntries;
@@ -96,6 +97,7 @@ export class DirectPaging implements Translation {
     const { space, invalidator, virtualProcessors } = options;
     this.format = options.format ?? 'four-level';
     this.frames = space.frames;
+    this.writeProtected = space.writeProtected;
     this.#space = space;
     this.#invalidator = invalidator;
     this.#geometry = TABLE_GEOMETRY[this.format];
