@@ -37,13 +37,21 @@ mount -t devpts devpts /dev/pts
 mount -t tmpfs tmpfs /tmp
 hostname ring1
 
+read -r cmdline < /proc/cmdline
 # LNRO0005 is what ACPI calls a virtio device in memory.
 modules=/lib/modules/$(uname -r)
 if [ -f "$modules/order" ] && ls /sys/bus/acpi/devices 2>/dev/null | grep -q ^LNRO0005; then
   while read -r module; do insmod "$modules/$module"; done < "$modules/order"
 fi
+case \${cmdline##*console=} in
+  # The kernel could not give this console to /init: its driver has just been loaded.
+  hvc0*) [ -e /sys/bus/virtio ] && exec < /dev/hvc0 > /dev/hvc0 2>&1 ;;
+esac
+if [ -e /sys/class/net/eth0 ]; then
+  ip link set lo up
+  udhcpc -i eth0 -q -n -s /etc/udhcpc > /dev/null 2>&1 || echo 'no address by DHCP'
+fi
 
-read -r cmdline < /proc/cmdline
 case $cmdline in
   *ring1.size=*)
     size=\${cmdline#*ring1.size=}; size=\${size%% *}
@@ -71,6 +79,19 @@ fi
 poweroff -f
 `;
 
+/** What busybox's DHCP client calls for each change. */
+const UDHCPC = `#!/bin/sh
+case $1 in
+  deconfig) ip link set "$interface" up ;;
+  bound | renew)
+    ip addr flush dev "$interface"
+    ip addr add "$ip/$mask" dev "$interface"
+    ip route add default via "$router"
+    for server in $dns; do echo "nameserver $server"; done > /etc/resolv.conf
+    ;;
+esac
+`;
+
 /** @param busybox a static busybox for the guest's processor. */
 export function buildInitramfs(busybox: Uint8Array, options: InitramfsOptions = {}): Uint8Array {
   const entries: CpioEntry[] = [
@@ -81,6 +102,7 @@ export function buildInitramfs(busybox: Uint8Array, options: InitramfsOptions = 
     { type: 'symlink', path: 'bin/sh', target: 'busybox' },
     { type: 'file', path: 'etc/passwd', data: 'root::0:0:root:/root:/bin/sh\n' },
     { type: 'file', path: 'etc/group', data: 'root:x:0:\n' },
+    { type: 'file', path: 'etc/udhcpc', data: UDHCPC, mode: 0o755 },
     { type: 'file', path: 'init', data: INIT, mode: 0o755 },
     ...moduleEntries(options.modules),
     ...(options.extra ?? []),

@@ -1,4 +1,6 @@
 import type { BlockStore } from './devices/block/store.ts';
+import type { MacAddress } from './devices/network/ethernet.ts';
+import type { EthernetSwitch } from './devices/network/switch.ts';
 import type { SwapStore } from './mm/swap.ts';
 
 /**
@@ -50,6 +52,8 @@ export interface BootOptions {
   /** Memory of this guest, in bytes; a multiple of 4096. */
   readonly memory: number;
   readonly vcpus: number;
+  /** Network adapters, in the order in which the guest finds them. Not for xen yet. */
+  readonly adapters?: readonly NetworkAdapter[];
   /** Disks, in the order in which the guest finds them (/dev/vda, …). Not for xen yet. */
   readonly disks?: readonly Disk[];
   /** The default is 'xen'. */
@@ -70,6 +74,13 @@ export interface BootOptions {
 /** The contents of a disk, wherever they are kept. Its owner closes it, when the guests that had it have ended. */
 export type Disk = BlockStore;
 
+/** What connects a guest to a network; guests at the same one reach each other. */
+export interface NetworkAdapter {
+  readonly network: EthernetSwitch;
+  /** The default is another one for each guest and adapter. */
+  readonly mac?: MacAddress;
+}
+
 export interface VirtualMachine {
   readonly console: GuestConsole;
   /** Settles once, when the guest has ended. Console output written before that can still be read. */
@@ -85,6 +96,8 @@ export interface GuestConsole {
   readonly output: ReadableStream<Uint8Array>;
   /** Types at the guest's console. Never blocks; bytes wait until the guest takes them. */
   write(bytes: Uint8Array): void;
+  /** Tells the guest how large the terminal is, in characters, where its console can say so: that of virtio. */
+  resize(columns: number, rows: number): void;
 }
 
 export type Outcome =

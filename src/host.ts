@@ -4,8 +4,6 @@ import { createSymbolizer } from './boot/kallsyms.ts';
 import type { KernelImage } from './boot/kernel.ts';
 import { refuseHopelessMemory, requireMemory, requireXenNotes } from './boot/requirements.ts';
 import { ProcessorGroup } from './cpu/processor.ts';
-import { BlockDevice } from './devices/virtio/block.ts';
-import { EntropyDevice } from './devices/virtio/entropy.ts';
 import { type Cell, chooseCell } from './domain/cells.ts';
 import { HostClock, VirtualClock } from './domain/clock.ts';
 import type { Domain } from './domain/domain.ts';
@@ -13,7 +11,6 @@ import { Machine } from './domain/machine.ts';
 import { OutputQueue } from './domain/output-queue.ts';
 import { Scheduler } from './domain/scheduler.ts';
 import { type SharedFile, SharedFiles } from './domain/shared-files.ts';
-import { type CodeStatistics, codeStatistics } from './inspect/code-statistics.ts';
 import type { Symbolizer } from './inspect/text.ts';
 import { createKvmInterface } from './interfaces/kvm/kvm-interface.ts';
 import { createNativeInterface } from './interfaces/native/native-interface.ts';
@@ -24,8 +21,8 @@ import { createPagedMemory, type PagedMemory } from './interfaces/xen/paged-memo
 import { FramePool, OutOfFrames } from './memory/frame-pool.ts';
 import { HostMemory } from './memory/host-memory.ts';
 import { MicrovmDomain, type MicrovmOptions } from './microvm/domain.ts';
-import { MOST_VIRTIO_DEVICES } from './microvm/virtio-slots.ts';
-import { MemoryManager, type MemoryStatistics, overheadOf } from './mm/memory-manager.ts';
+import { createGuestDevices } from './microvm/guest-devices.ts';
+import { MemoryManager, overheadOf } from './mm/memory-manager.ts';
 import { bytesFile } from './mm/page-cache.ts';
 import type { SwapStore } from './mm/swap.ts';
 import { createLinearPaging } from './paging/native/linear-paging.ts';
@@ -38,9 +35,6 @@ const CONTROL_BYTES = 64 << 20;
 /** Wall clock, uuid and entropy of a deterministic guest: any fixed values would do. */
 const DETERMINISTIC_EPOCH = 1_700_000_000;
 
-/** The entropy device takes a place as well. */
-const MOST_DISKS = MOST_VIRTIO_DEVICES - 1;
-
 /** The files of one guest. */
 interface GuestFiles {
   readonly kernel: SharedFile;
@@ -48,7 +42,7 @@ interface GuestFiles {
 }
 
 /** What all kinds of domains are made of. */
-type CommonOptions = Omit<MicrovmOptions, 'paging' | 'createInterface' | 'devices'>;
+type CommonOptions = Omit<MicrovmOptions, 'paging' | 'createInterface' | 'devices' | 'console'>;
 
 /** Domains, their shared memory, and the loop that lets them take turns. */
 export class RingHost implements Host {
@@ -84,11 +78,7 @@ export class RingHost implements Host {
         `contracts are checked for the interface xen only, not for ${cell.interface}; leave out the check`,
       );
     }
-    const disks = options.disks ?? [];
-    if (disks.length > 0 && cell.interface === 'xen') {
-      throw new InputError('the interface xen has no disks yet; give kvm or native, or put files into the initrd');
-    }
-    if (disks.length > MOST_DISKS) throw new InputError(`a guest has at most ${MOST_DISKS} disks, not ${disks.length}`);
+    refuseDevices(options, cell);
     refuseHopelessMemory(file, initrd.length, memory);
     const files = { kernel: this.#files.acquire(file), initrd: this.#files.acquire(initrd) };
     try {
@@ -172,14 +162,14 @@ export class RingHost implements Host {
     return paged;
   }
 
-  #microvm(common: CommonOptions, { memory, disks = [] }: BootOptions, cell: Cell): MicrovmDomain {
+  #microvm(common: CommonOptions, options: BootOptions, cell: Cell): MicrovmDomain {
     const group = this.#group;
     const create = cell.paging === 'native' ? createLinearPaging : createResidentPaging;
-    const paging = create(group.parts.pool, group, Math.floor(memory / PAGE_SIZE));
+    const paging = create(group.parts.pool, group, Math.floor(options.memory / PAGE_SIZE));
     try {
       const createInterface = cell.interface === 'kvm' ? createKvmInterface : createNativeInterface;
-      const devices = [...disks.map((disk) => new BlockDevice(disk)), new EntropyDevice(common.random)];
-      return new MicrovmDomain({ ...common, paging, devices, createInterface });
+      const { devices, console } = createGuestDevices(options, common.id, common.random, common.consoleSink);
+      return new MicrovmDomain({ ...common, paging, devices, console, createInterface });
     } catch (error) {
       paging.destroy();
       throw error;
@@ -201,8 +191,18 @@ export class RingHost implements Host {
     this.#files.release(files.initrd);
   }
 
-  statistics(): MemoryStatistics & CodeStatistics {
-    return { ...this.#memory.statistics(), ...codeStatistics(this.#group) };
+  statistics(): object {
+    const { jit } = this.#group;
+    const { code } = this.#group.parts;
+    return {
+      ...this.#memory.statistics(),
+      decodedInstructions: code.decodedInstructions,
+      droppedBlocks: code.droppedBlocks,
+      coldHandlers: this.#group.interpreter.coldHandlers,
+      jit: jit
+        ? { ...jit.counters, regions: jit.regions, liveModules: jit.liveModules, liveBytes: jit.liveBytes }
+        : null,
+    };
   }
 
   close(): void {
@@ -217,6 +217,15 @@ export class RingHost implements Host {
 function noMemory(bytes: number, reason?: string): InputError {
   const why = reason === undefined ? '' : ` (${reason})`;
   return new InputError(`the host has no memory left for a guest of ${bytes >> 20}M${why}; raise --host-memory`);
+}
+
+function refuseDevices({ disks = [], adapters = [], deterministic }: BootOptions, cell: Cell): void {
+  if (disks.length + adapters.length > 0 && cell.interface === 'xen') {
+    throw new InputError('the interface xen has neither disks nor network adapters yet; give kvm or native');
+  }
+  if (adapters.length > 0 && deterministic) {
+    throw new InputError('what comes over a network knows no virtual time; leave out either of the two');
+  }
 }
 
 /** A small generator (xorshift) for guests that must run the same way each time; not for secrets. */

@@ -15,6 +15,7 @@ export type {
   Host,
   HostOptions,
   InterfaceName,
+  NetworkAdapter,
   Outcome,
   PagingName,
   VirtualMachine,
@@ -22,5 +23,7 @@ export type {
 export { InputError } from './boot/input-error.ts';
 export { MemoryStore } from './devices/block/memory-store.ts';
 export { OverlayStore } from './devices/block/overlay-store.ts';
+export { Gateway } from './devices/network/gateway.ts';
+export { EthernetSwitch } from './devices/network/switch.ts';
 
 export const createHost: CreateHost = async (options) => new RingHost(options);

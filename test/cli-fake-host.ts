@@ -68,6 +68,7 @@ class FakeMachine implements VirtualMachine {
         this.print(text);
         if (text.includes('off')) this.end({ kind: 'poweroff' });
       },
+      resize: (columns, rows) => note(`terminal of ${columns}x${rows}`),
     };
   }
 

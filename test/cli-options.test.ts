@@ -22,6 +22,7 @@ describe('the options of ring1 run', () => {
       paging: 'direct',
       hostMemory: 256 * MIB,
       disks: [],
+      network: false,
       timeoutSeconds: undefined,
       stats: undefined,
       trace: undefined,

@@ -41,7 +41,7 @@ export class RegionMachine extends TestMachine {
   }
 
   get instructionsInRegions(): number {
-    return this.processor.regionInstructions;
+    return Number(this.memory.view.getBigUint64(this.processor.state + State.regionInstructions, true));
   }
 
   /** Back to the program's first instruction, with these registers and all others zero. */

@@ -22,6 +22,8 @@ export interface RunOptions {
   readonly paging: PagingName;
   readonly hostMemory: number;
   readonly disks: readonly DiskOption[];
+  /** An adapter in a network that leads to the world. */
+  readonly network: boolean;
   readonly timeoutSeconds: number | undefined;
   readonly stats: string | undefined;
   readonly trace: string | undefined;
@@ -54,6 +56,7 @@ const PARSE = {
   paging: { type: 'string' },
   'host-memory': { type: 'string' },
   disk: { type: 'string', multiple: true },
+  network: { type: 'boolean' },
   timeout: { type: 'string' },
   stats: { type: 'string' },
   trace: { type: 'string' },
@@ -89,6 +92,7 @@ export function parseRunOptions(args: readonly string[]): RunOptions | 'help' {
     ),
     hostMemory,
     disks: (values.disk ?? []).map(parseDisk),
+    network: values.network ?? false,
     timeoutSeconds: values.timeout === undefined ? undefined : parseTimeout(values.timeout),
     stats: values.stats,
     trace: values.trace,

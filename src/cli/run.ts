@@ -1,12 +1,16 @@
 import { once } from 'node:events';
 import { closeSync, openSync, writeFileSync } from 'node:fs';
 import { initramfs, kernelModules, kernel as kernelRecipe } from '../../guests/recipes.ts';
-import type { BootOptions, CreateHost, Disk, Outcome, VirtualMachine } from '../api.ts';
+import type { BootOptions, CreateHost, Disk, NetworkAdapter, Outcome, VirtualMachine } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
 import { OverlayStore } from '../devices/block/overlay-store.ts';
+import { guestMac } from '../devices/network/ethernet.ts';
+import { Gateway } from '../devices/network/gateway.ts';
+import { EthernetSwitch } from '../devices/network/switch.ts';
 import { regionsPerModule } from '../node/engine.ts';
 import { FileStore } from '../node/file-store.ts';
 import { fileErrorReason, readInputFile, requireWritable, writeFileAtomically } from '../node/files.ts';
+import { NodeSockets } from '../node/sockets.ts';
 import { Terminal } from '../node/terminal.ts';
 import type { DiskOption, RunOptions } from './options.ts';
 
@@ -35,7 +39,8 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
   const started = performance.now();
   if (options.stats !== undefined) await requireWritable(options.stats, 'statistics');
   const disks = await openDisks(options.disks);
-  const bootOptions = { ...(await prepareBoot(options)), disks };
+  const network = options.network ? openNetwork() : undefined;
+  const bootOptions = { ...(await prepareBoot(options)), disks, adapters: network?.adapters ?? [] };
   const trace = options.trace === undefined ? undefined : openTrace(options.trace);
   const { jitThreshold } = options;
   const host = await createHost({
@@ -53,6 +58,8 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
     input: (bytes) => machine?.console.write(bytes),
     leave: () => interrupt({ kind: 'left' }),
   });
+  const onResize = (): void => tellSize(machine);
+  process.stdout.on('resize', onResize);
   const removeSignalHandlers = onSignals((number) => interrupt({ kind: 'signal', number }));
   // A guest that waits for nothing but input, on a stdin that has ended, gives Node nothing to wait for.
   const keepAlive = setInterval(() => {}, LONGEST_INTERVAL);
@@ -67,6 +74,7 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
     do {
       machine = await host.boot(trace === undefined ? bootOptions : { ...bootOptions, trace: trace.write });
       if (boots++ === 0) terminal.open();
+      tellSize(machine);
       // A signal may have come while the domain was built.
       if (interruption !== undefined) machine.stop();
       [outcome] = await Promise.all([machine.done, printConsole(machine, () => interrupt({ kind: 'left' }))]);
@@ -75,6 +83,7 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
     clearTimeout(timer);
     clearInterval(keepAlive);
     terminal.restore();
+    process.stdout.off('resize', onResize);
     removeSignalHandlers();
     if (options.stats !== undefined && machine !== undefined) {
       const figures = {
@@ -88,6 +97,7 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
       await writeStatistics(options.stats, figures);
     }
     host.close();
+    network?.gateway.close();
     for (const disk of disks) await disk.close();
     trace?.close();
   }
@@ -101,6 +111,12 @@ async function openDisks(wanted: readonly DiskOption[]): Promise<Disk[]> {
     disks.push(isSnapshot ? new OverlayStore(file) : file);
   }
   return disks;
+}
+
+/** One adapter, which keeps its address when the guest is booted again. */
+function openNetwork(): { readonly gateway: Gateway; readonly adapters: readonly NetworkAdapter[] } {
+  const network = new EthernetSwitch();
+  return { gateway: new Gateway(network, new NodeSockets()), adapters: [{ network, mac: guestMac(1) }] };
 }
 
 async function prepareBoot(options: RunOptions): Promise<BootOptions> {
@@ -139,6 +155,11 @@ function commandLine(options: RunOptions): string {
     words.push(`ring1.size=${columns}x${rows}`);
   }
   return words.filter((word) => word !== '').join(' ');
+}
+
+function tellSize(machine: VirtualMachine | undefined): void {
+  const { columns, rows, isTTY } = process.stdout;
+  if (isTTY && columns > 0 && rows > 0) machine?.console.resize(columns, rows);
 }
 
 /** Copies the guest's output to stdout until it ends. @param closed called when nobody reads stdout any more. */

@@ -26,6 +26,7 @@ from the Debian archive and kept in ~/.cache/ring1 (or RING1_CACHE); without --i
   --host-memory SIZE  memory for all guests (default: what the guest needs)
   --disk FILE         a disk with the raw contents of a file (kvm, native); repeatable; the first is /dev/vda;
                       FILE,readonly cannot be written, FILE,snapshot keeps what is written in memory only
+  --network           a network adapter (kvm, native): addresses by DHCP, and the world as far as this host reaches it
   --timeout SECONDS   stop after that time
   --stats FILE        write figures as JSON at the end
   --trace FILE        write one line for each operation that crosses from guest to host

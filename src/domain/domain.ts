@@ -20,6 +20,8 @@ export interface Domain {
   millisecondsToDeadline(): number;
   /** Bytes typed at the console. */
   type(bytes: Uint8Array): void;
+  /** Takes the size of the terminal, where the console can tell it to the guest. */
+  resize?(columns: number, rows: number): void;
   /** Figures as plain data. */
   figures(wallSeconds: number): object;
   /** Registers and stack of the virtual processor that crashed, several lines. */

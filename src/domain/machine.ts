@@ -19,7 +19,11 @@ export class Machine implements VirtualMachine {
     this.domain = domain;
     this.#output = output;
     this.#released = released;
-    this.console = { output: output.stream, write: (bytes) => domain.type(bytes) };
+    this.console = {
+      output: output.stream,
+      write: (bytes) => domain.type(bytes),
+      resize: (columns, rows) => domain.resize?.(columns, rows),
+    };
     this.done = new Promise((resolve) => {
       this.#settle = resolve;
     });

@@ -8,12 +8,13 @@ import { IoApic } from '../devices/pc/io-apic.ts';
 import { PowerRegister, PowerRegisters } from '../devices/pc/power.ts';
 import { RealTimeClock } from '../devices/pc/real-time-clock.ts';
 import { SerialPort } from '../devices/pc/serial-port.ts';
+import type { ConsoleDevice } from '../devices/virtio/console.ts';
 import type { VirtioDevice } from '../devices/virtio/device.ts';
 import { type Clock, VirtualClock } from '../domain/clock.ts';
 import { DomainCrash } from '../domain/crash.ts';
 import type { Domain, DomainState } from '../domain/domain.ts';
 import { crashReport } from '../inspect/crash-report.ts';
-import { countInstructions, Statistics, sumTlbCounters } from '../inspect/statistics.ts';
+import { Statistics, sumTlbCounters } from '../inspect/statistics.ts';
 import type { Symbolizer } from '../inspect/text.ts';
 import { createOperations } from '../ops/dispatch.ts';
 import type { NestedPaging } from '../paging/nested/nested-paging.ts';
@@ -45,6 +46,8 @@ export interface MicrovmOptions {
   readonly consoleSink: (bytes: Uint8Array) => void;
   /** In the order in which the guest finds them. */
   readonly devices: readonly VirtioDevice[];
+  /** Which of them the user types at; the serial port where there is none. */
+  readonly console: ConsoleDevice | undefined;
   /** Takes the trace of operations and exits: whole lines, several at a time. */
   readonly trace?: (text: string) => void;
   /** Turns end after an exact count of instructions, so that virtual time does not depend on how code is executed. */
@@ -77,6 +80,7 @@ export class MicrovmDomain implements Domain {
   onWork: () => void = () => {};
   readonly #serial: SerialPort;
   readonly #virtio: VirtioSlots;
+  readonly #console: ConsoleDevice | undefined;
   readonly #execution: Execution;
   readonly #services: SystemServices[] = [];
   readonly #random: (out: Uint32Array<ArrayBuffer>) => void;
@@ -96,6 +100,7 @@ export class MicrovmDomain implements Domain {
     this.wallclock = options.wallclock;
     this.#random = options.random;
     this.#symbolize = options.symbolize;
+    this.#console = options.console;
 
     const apicBus = new ApicBus();
     const ioApic = new IoApic(apicBus, options.vcpus);
@@ -138,9 +143,10 @@ export class MicrovmDomain implements Domain {
       {
         wallSeconds: () => this.#wallSeconds,
         guestSeconds: () => clock.now() / 1e9,
-        instructions: () => countInstructions(this.vcpus),
+        instructions: () => this.instructions,
         tlb: () => sumTlbCounters(this.vcpus),
         framesByType: () => ({ ram: paging.frames.reduce((count, frame) => count + (frame < 0 ? 0 : 1), 0) }),
+        regionsCompiled: () => 0,
         memoryInUse: () => paging.frames.length * PAGE_SIZE,
       },
       [],
@@ -206,8 +212,12 @@ export class MicrovmDomain implements Domain {
   // Console
 
   type(bytes: Uint8Array): void {
-    this.#serial.type(bytes);
+    (this.#console ?? this.#serial).type(bytes);
     this.onWork();
+  }
+
+  resize(columns: number, rows: number): void {
+    this.#console?.resize(columns, rows);
   }
 
   // Time and turns
@@ -298,6 +308,7 @@ export class MicrovmDomain implements Domain {
 
   destroy(): void {
     this.#flushTrace();
+    this.#virtio.destroy();
     for (const { processor } of this.vcpus) this.group.release(processor);
     this.paging.destroy();
   }

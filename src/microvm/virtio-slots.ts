@@ -26,6 +26,7 @@ export interface VirtioSlotsOptions {
 
 /** The virtio devices of a microVM, each with a page of registers and a pin, all with one DMA table. */
 export class VirtioSlots {
+  readonly #devices: readonly VirtioDevice[];
   readonly #transports: readonly VirtioMmio[];
   #isWoken = false;
 
@@ -34,6 +35,7 @@ export class VirtioSlots {
     if (devices.length > MOST_VIRTIO_DEVICES) {
       throw new RangeError(`a microVM has at most ${MOST_VIRTIO_DEVICES} virtio devices, not ${devices.length}`);
     }
+    this.#devices = devices;
     const memory = new DmaTable(pool, new ResidentMemory(frames, invalidator));
     const wake = (): void => {
       this.#isWoken = true;
@@ -69,6 +71,10 @@ export class VirtioSlots {
     if (!this.#isWoken) return;
     this.#isWoken = false;
     for (const transport of this.#transports) transport.poll();
+  }
+
+  destroy(): void {
+    for (const device of this.#devices) device.close?.();
   }
 }
 

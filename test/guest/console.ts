@@ -97,7 +97,7 @@ export class GuestConsole {
   }
 
   async waitForShell(): Promise<void> {
-    await this.waitFor(/\nREADY\n/, BOOT);
+    await this.waitFor(/^READY\n/m, BOOT);
     await this.waitFor(PROMPT);
     // Longer lines than any in the tests, so that the echo of what is typed is not broken.
     await this.command('stty cols 500');

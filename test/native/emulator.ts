@@ -245,7 +245,7 @@ export class ProcessorEmulator implements Emulator {
   }
 
   #countInRegions(): number {
-    return this.#processor.regionInstructions;
+    return Number(this.#memory.view.getBigUint64(this.#processor.state + State.regionInstructions, true));
   }
 
   #begin(nativeCase: NativeCase): void {

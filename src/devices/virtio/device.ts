@@ -41,6 +41,8 @@ export interface VirtioDevice {
   process(): void;
   /** Forgets the driver and all that was under way. */
   reset(): void;
+  /** Lets its back end go: called last, when the guest has ended. */
+  close?(): void;
   /** Waits for a back end: with virtual time, the guest must wait as well. */
   readonly isBusy: boolean;
 }

@@ -94,6 +94,10 @@ export class NetworkDevice implements VirtioDevice, EthernetPort {
     state.transmitting = undefined;
   }
 
+  close(): void {
+    this.#network.disconnect(this);
+  }
+
   #transmit(transport: Transport): void {
     const { state } = this;
     for (let sent = 0; sent < TURN; sent++) {

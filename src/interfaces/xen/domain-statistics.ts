@@ -1,4 +1,4 @@
-import { countInstructions, Statistics, sumTlbCounters } from '../../inspect/statistics.ts';
+import { Statistics, sumTlbCounters } from '../../inspect/statistics.ts';
 import { PAGE_SIZE } from '../../x86/brand.ts';
 import { HYPERCALL_NAMES } from './abi.ts';
 import type { XenDomain } from './domain.ts';
@@ -10,9 +10,10 @@ export function createStatistics(domain: XenDomain, wallSeconds: () => number): 
     {
       wallSeconds,
       guestSeconds: () => clock.now() / 1e9,
-      instructions: () => countInstructions(domain.vcpus),
+      instructions: () => domain.instructions,
       tlb: () => sumTlbCounters(domain.vcpus),
       framesByType: () => paging.statistics(),
+      regionsCompiled: () => 0,
       memoryInUse: () => (paging.frameCount + paging.machineToPhysical.windows.length) * PAGE_SIZE,
     },
     HYPERCALL_NAMES,
