@@ -1,5 +1,5 @@
 /**
- * Guest instructions a second in a shell loop, from two runs with --stats: one that only boots, one that boots and
+ * Guest instructions a second that the interpreter alone executes in a shell loop, from two runs with --stats: one that only boots, one that boots and
  * counts to 200,000.
  *
  *     npm run build && npx tsx bench/shell-loop.ts [--runs 3]
@@ -18,9 +18,13 @@ interface Figures {
 
 function figuresOf(script: string): Figures['domain'] {
   const stats = join(tmpdir(), `ring1-shell-loop-${process.pid}.json`);
-  const result = spawnSync('bin/ring1', ['run', '--append', `ring1.run="${script}"`, '--stats', stats], {
-    stdio: ['ignore', 'ignore', 'inherit'],
-  });
+  const result = spawnSync(
+    'bin/ring1',
+    ['run', '--jit-threshold', '0', '--append', `ring1.run="${script}"`, '--stats', stats],
+    {
+      stdio: ['ignore', 'ignore', 'inherit'],
+    },
+  );
   if (result.status !== 0) throw new Error(`ring1 ended with status ${result.status}`);
   const { domain } = JSON.parse(readFileSync(stats, 'utf8')) as Figures;
   rmSync(stats);

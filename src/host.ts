@@ -30,7 +30,7 @@ import { createResidentPaging } from './paging/nested/nested-paging.ts';
 import { PAGE_SIZE } from './x86/brand.ts';
 
 /** Room for what is not a frame: decoded code (32 MiB), its table, TLBs, state blocks. */
-const CONTROL_BYTES = 64 << 20;
+const CONTROL_BYTES = 128 << 20;
 
 /** Wall clock, uuid and entropy of a deterministic guest: any fixed values would do. */
 const DETERMINISTIC_EPOCH = 1_700_000_000;

@@ -32,7 +32,7 @@ from the Debian archive and kept in ~/.cache/ring1 (or RING1_CACHE); without --i
   --trace FILE        write one line for each operation that crosses from guest to host
   --check             check the contracts of operations on page tables; the guest crashes where it breaks one
   --deterministic     virtual time: equal input gives equal runs
-  --jit-threshold N   executions of a piece of code before it is compiled; 0 leaves all to the interpreter (default 200)
+  --jit-threshold N   executions of a piece of code before it is compiled; 0 leaves all to the interpreter (default 1500)
   --help              this text
 
 exit status: 0 the guest powered off or you left, 1 wrong usage or input, 2 the guest crashed, 3 timeout,

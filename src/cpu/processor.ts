@@ -76,10 +76,10 @@ export class ProcessorGroup implements FrameInvalidator {
   readonly #profile: HostAddress | undefined;
 
   constructor(memory: HostMemory, pool: FramePool, options: ProcessorGroupOptions = {}) {
-    const tlbEntries = options.tlbEntries ?? 1024;
+    const tlbEntries = options.tlbEntries ?? 16384;
     const marks = new FrameMarks(pool.total);
     const code = new CodeCache(memory, pool, marks, options.codeBytes ?? 32 << 20);
-    this.parts = { memory, pool, marks, code, tlbEntries, tlbRoots: options.tlbRoots ?? 16 };
+    this.parts = { memory, pool, marks, code, tlbEntries, tlbRoots: options.tlbRoots ?? 12 };
     code.onFirstCode = (frame) => this.invalidateWritable(frame);
     const at = (state: number): Processor => {
       const processor = this.#byState.get(state);

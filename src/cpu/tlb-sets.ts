@@ -8,7 +8,7 @@ import type { Translation } from './translation.ts';
 const TOP_ENTRIES = 512;
 
 /** Bytes of host memory that TLBs for further roots leave to further processors. */
-const LEFT_FOR_PROCESSORS = 8 << 20;
+const LEFT_FOR_PROCESSORS = 40 << 20;
 
 /** What the TLBs of a processor did; TLBs of both privileges are counted together. */
 export interface TlbCounters {

@@ -3,7 +3,7 @@ import { Exit } from '../exits.ts';
 import { HOST_FUNCTIONS, type HostFunction, type Semantics, type Shape } from '../semantics/context.ts';
 import { parseShapeKey, shapeKey } from '../semantics/shape-key.ts';
 import { State } from '../state.ts';
-import { CODE_HASH_SHIFT, CODE_SLOTS_SHIFT, CodeSlot, TlbEntry } from '../tlb-layout.ts';
+import { TlbEntry } from '../tlb-layout.ts';
 import {
   add,
   and,
@@ -24,19 +24,17 @@ import {
   load32,
   load64,
   loadInteger,
-  or,
   select,
   shl,
-  shrU,
   store32,
   store64,
   sub,
-  wrap,
-  xor,
 } from '../wasm/expression.ts';
 import { callIndirectOf, callOf, type FunctionBuilder, ModuleBuilder } from '../wasm/module.ts';
 import { emitCarry, emitFlags, type Functions, RecordContext, tlbEntry, type Ways } from './context.ts';
+import { emitFindCode } from './find-code.ts';
 import { Link, PseudoHandler, RecordField } from './record.ts';
+import { emitRegionLoop } from './region-loop.ts';
 
 /** What a cold handler answers, besides 0 (go on) and a positive Exit (leave at the instruction). */
 const enum Answer {
@@ -222,9 +220,12 @@ function buildMain(options: InterpreterOptions, hot: readonly string[]): Uint8Ar
   emitCarry(carry.builder);
   carry.builder.unreachable();
   for (const name of ['x87', 'sse', 'helper'] as const) emitForward(module, host, name);
-  const functions: Functions = { host, flags: flags.index, carry: carry.index };
+  const regions = module.function(COLD_HANDLER);
+  emitRegionLoop(regions.builder, options, { table: REGION_TABLE, region: module.type(STATE_TO_INTEGER) });
+  regions.builder.unreachable();
+  const functions = { host, flags: flags.index, carry: carry.index, regions: regions.index };
   const { builder: fn } = module.function(STATE_TO_INTEGER, 'run');
-  emitRun(fn, options, functions, hot, { cold: module.type(COLD_HANDLER), region: module.type(STATE_TO_INTEGER) });
+  emitRun(fn, options, functions, hot, module.type(COLD_HANDLER));
   return module.build();
 }
 
@@ -246,9 +247,9 @@ function emitMeaning(context: RecordContext, semantics: Semantics): void {
 function emitRun(
   fn: FunctionBuilder,
   options: InterpreterOptions,
-  functions: Functions,
+  functions: Functions & { readonly regions: number },
   hot: readonly string[],
-  types: { readonly cold: number; readonly region: number },
+  coldType: number,
 ): void {
   const state = fn.parameter(0, 'i32');
   const record = fn.local('i32');
@@ -363,14 +364,10 @@ function emitRun(
     ways.next();
   };
   pseudo[PseudoHandler.region] = () => {
-    const before = fn.let(budget);
-    fn.if(geS(before, link), () => {
-      const slot = load32(record, RecordField.displacement);
-      const exit = fn.letAside(callIndirectOf('i32', REGION_TABLE, types.region, slot, state), state);
-      const done = extendU(sub(before, budget));
-      fn.store(store64(state, add(load64(state, State.regionInstructions), done), State.regionInstructions));
-      fn.if(gtS(exit, i32(0)), () => fn.return(exit));
-      fn.set(interpreting, exit);
+    fn.if(geS(budget, link), () => {
+      const answer = fn.letAside(callOf('i32', functions.regions, state, record), state);
+      fn.if(gtS(answer, i32(0)), () => fn.return(answer));
+      fn.set(interpreting, answer);
       fn.set(target, load64(state, State.rip));
       fn.branch(jump);
     });
@@ -392,7 +389,7 @@ function emitRun(
         const counter = fn.let(add(i32(options.profile), shl(slot, i32(3))));
         fn.store(store64(counter, add(load64(counter), i64(1))));
       }
-      const answer = fn.letAside(callIndirectOf('i32', COLD_TABLE, types.cold, slot, state, record), state);
+      const answer = fn.letAside(callIndirectOf('i32', COLD_TABLE, coldType, slot, state, record), state);
       fn.if(eqz(answer), ways.next);
       fn.if(gtS(answer, i32(0)), () => ways.leave(answer));
       fn.if(eq(answer, i32(Answer.jump)), () => ways.jump(load64(state, State.rip)));
@@ -435,20 +432,12 @@ function emitRun(
     setRip(target);
     fn.return(i32(Exit.budget));
   });
-  const entry = fn.let(tlbEntry(state, target, options.tlbEntries));
-  const page = fn.let(and(target, i64(-4096)));
-  fn.if(eq(load64(entry, TlbEntry.executeTag), page), () => {
-    const place = fn.let(add(load32(entry, TlbEntry.frame), and(wrap(target), i32(4095))));
-    const hash = and(xor(place, shrU(place, i32(CODE_HASH_SHIFT))), i32((1 << CODE_SLOTS_SHIFT) - 1));
-    const slot = fn.let(add(i32(options.codeSlots), shl(hash, i32(CodeSlot.sizeShift))));
-    const key = or(extendU(place), shl(extendU(load32(state, State.codeSize)), i64(32)));
-    fn.if(eq(load64(slot, CodeSlot.key), key), () => {
-      fn.set(record, load32(slot, CodeSlot.record));
-      fn.store(store64(state, page, State.pageBase));
-      fn.branchIf(eqz(interpreting), again);
-      skipHead();
-      fn.branch(again);
-    });
+  emitFindCode(fn, options, state, target, (found, page) => {
+    fn.set(record, found);
+    fn.store(store64(state, page, State.pageBase));
+    fn.branchIf(eqz(interpreting), again);
+    skipHead();
+    fn.branch(again);
   });
   setRip(target);
   fn.set(record, fn.letAside(callOf('i32', functions.host.lookup, state, i32(0)), state));

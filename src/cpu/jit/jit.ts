@@ -36,7 +36,7 @@ export interface JitOptions {
 }
 
 export const DEFAULT_JIT: JitOptions = {
-  threshold: 200,
+  threshold: 1500,
   regionsPerModule: 8,
   maximumModules: 2000,
   regionSlots: 8192,

@@ -593,7 +593,7 @@ export class RegionContext implements Context {
 
   #leaveIf(condition: I32): void {
     this.#mayLeave = true;
-    this.fn.branchIf(condition, this.leaveLabel);
+    this.fn.branchIfSeldom(condition, this.leaveLabel);
   }
 
   #leave(kind: I32): void {

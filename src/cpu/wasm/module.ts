@@ -208,6 +208,14 @@ export class FunctionBuilder {
     this.code.unsigned(this.#depth - label.depth);
   }
 
+  /** A branch that is seldom taken; see `ifSeldom`. */
+  branchIfSeldom(condition: I32, label: Label): void {
+    condition.emit(this.code);
+    this.#seldom.push({ code: this.code, offset: this.code.length });
+    this.code.byte(0x0d);
+    this.code.unsigned(this.#depth - label.depth);
+  }
+
   branchTable(index: I32, labels: readonly Label[], otherwise: Label): void {
     index.emit(this.code);
     this.code.byte(0x0e);
