@@ -11,6 +11,7 @@ import { Machine } from './domain/machine.ts';
 import { OutputQueue } from './domain/output-queue.ts';
 import { Scheduler } from './domain/scheduler.ts';
 import { type SharedFile, SharedFiles } from './domain/shared-files.ts';
+import { type CodeStatistics, codeStatistics } from './inspect/code-statistics.ts';
 import type { Symbolizer } from './inspect/text.ts';
 import { createKvmInterface } from './interfaces/kvm/kvm-interface.ts';
 import { createNativeInterface } from './interfaces/native/native-interface.ts';
@@ -22,7 +23,7 @@ import { FramePool, OutOfFrames } from './memory/frame-pool.ts';
 import { HostMemory } from './memory/host-memory.ts';
 import { MicrovmDomain, type MicrovmOptions } from './microvm/domain.ts';
 import { createGuestDevices } from './microvm/guest-devices.ts';
-import { MemoryManager, overheadOf } from './mm/memory-manager.ts';
+import { MemoryManager, type MemoryStatistics, overheadOf } from './mm/memory-manager.ts';
 import { bytesFile } from './mm/page-cache.ts';
 import type { SwapStore } from './mm/swap.ts';
 import { createLinearPaging } from './paging/native/linear-paging.ts';
@@ -191,18 +192,8 @@ export class RingHost implements Host {
     this.#files.release(files.initrd);
   }
 
-  statistics(): object {
-    const { jit } = this.#group;
-    const { code } = this.#group.parts;
-    return {
-      ...this.#memory.statistics(),
-      decodedInstructions: code.decodedInstructions,
-      droppedBlocks: code.droppedBlocks,
-      coldHandlers: this.#group.interpreter.coldHandlers,
-      jit: jit
-        ? { ...jit.counters, regions: jit.regions, liveModules: jit.liveModules, liveBytes: jit.liveBytes }
-        : null,
-    };
+  statistics(): MemoryStatistics & CodeStatistics {
+    return { ...this.#memory.statistics(), ...codeStatistics(this.#group) };
   }
 
   close(): void {

@@ -6,10 +6,9 @@ import { createOperations } from '../src/ops/dispatch.ts';
 const source: StatisticsSource = {
   wallSeconds: () => 2.5,
   guestSeconds: () => 2,
-  instructions: () => 1_000_000,
-  tlb: () => ({ fills: 10, flushes: 2, switches: 9, returns: 8, pageFlushes: 3 }),
+  instructions: () => ({ total: 1_000_000, interpreter: 400_000, regions: 600_000 }),
+  tlb: () => ({ misses: 12, fills: 10, flushes: 2, switches: 9, returns: 8, pageFlushes: 3 }),
   framesByType: () => ({ none: 5, level1: 2 }),
-  regionsCompiled: () => 0,
   memoryInUse: () => 1 << 20,
 };
 
@@ -25,12 +24,12 @@ test('a report holds every figure, and names for those that are counted', () => 
     wallSeconds: 2.5,
     guestSeconds: 2,
     instructions: 1_000_000,
+    instructionsByTier: { interpreter: 400_000, regions: 600_000 },
     exits: { syscall: 3 },
     hypercalls: { mmu_update: 2, 'unknown 40': 1 },
     operations: { 'irq.safeHalt': 1 },
-    tlb: { fills: 10, flushes: 2, switches: 9, returns: 8, pageFlushes: 3 },
+    tlb: { misses: 12, fills: 10, flushes: 2, switches: 9, returns: 8, pageFlushes: 3 },
     frames: { none: 5, level1: 2 },
-    regionsCompiled: 0,
     memoryInUse: 1 << 20,
   });
 });

@@ -41,7 +41,7 @@ export class RegionMachine extends TestMachine {
   }
 
   get instructionsInRegions(): number {
-    return Number(this.memory.view.getBigUint64(this.processor.state + State.regionInstructions, true));
+    return this.processor.regionInstructions;
   }
 
   /** Back to the program's first instruction, with these registers and all others zero. */

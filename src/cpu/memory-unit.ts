@@ -46,7 +46,7 @@ export class MemoryUnit implements GuestMemory {
   readonly #walker: PageWalker;
   readonly #kernelSets: TlbSets;
   readonly #userSets: TlbSets;
-  readonly tlbCounters: TlbCounters = { fills: 0, flushes: 0, pageFlushes: 0, switches: 0, returns: 0 };
+  readonly tlbCounters: TlbCounters = { misses: 0, fills: 0, flushes: 0, pageFlushes: 0, switches: 0, returns: 0 };
   /** Never filled: in its place all accesses come here, for checks that hits would not make. */
   readonly emptyTlb: Tlb;
   /** Whether accesses that are not aligned to their size fault. */
@@ -208,6 +208,7 @@ export class MemoryUnit implements GuestMemory {
 
   /** A load that missed: `missAddress` → `missValue`. 0 or an exit. */
   loadMiss(bytes: number): number {
+    this.tlbCounters.misses++;
     const { u32, u8 } = this.#parts.memory;
     const low = u32[this.#word + State.missAddress / 4] as number;
     const high = u32[this.#word + State.missAddress / 4 + 1] as number;
@@ -239,6 +240,7 @@ export class MemoryUnit implements GuestMemory {
 
   /** A store that missed: `missValue` → `missAddress`. 0 or an exit. */
   storeMiss(bytes: number): number {
+    this.tlbCounters.misses++;
     const { u32 } = this.#parts.memory;
     const low = u32[this.#word + State.missAddress / 4] as number;
     const high = u32[this.#word + State.missAddress / 4 + 1] as number;
@@ -324,6 +326,7 @@ export class MemoryUnit implements GuestMemory {
    * plainly writable in one page they are copied to the gather area, and `missPending` says how many to commit.
    */
   updateMiss(bytes: number): number {
+    this.tlbCounters.misses++;
     const { memory, marks, pool } = this.#parts;
     const { u32 } = memory;
     const low = u32[this.#word + State.missAddress / 4] as number;

@@ -269,6 +269,11 @@ export class Processor implements ProcessorApi {
     );
   }
 
+  /** Those of `instructions` that regions of generated code executed. */
+  get regionInstructions(): number {
+    return this.#getLong(State.regionInstructions);
+  }
+
   get rip(): GuestVirtual {
     const linear = this.#getLong(State.rip);
     return (this.codeSize === 64 ? linear : (linear - this.segmentBase(SegmentRegister.cs)) >>> 0) as GuestVirtual;

@@ -12,6 +12,8 @@ const LEFT_FOR_PROCESSORS = 40 << 20;
 
 /** What the TLBs of a processor did; TLBs of both privileges are counted together. */
 export interface TlbCounters {
+  /** Loads and stores that were not carried out in generated code. */
+  misses: number;
   /** Entries filled by walks. */
   fills: number;
   /** Flushes that the guest, or a change of its tables, asked for. */

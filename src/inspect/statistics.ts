@@ -8,17 +8,29 @@ export interface StatisticsSource {
   wallSeconds(): number;
   /** The guest's own time. */
   guestSeconds(): number;
-  /** Completed instructions of all vCPUs. */
-  instructions(): number;
+  instructions(): InstructionCounts;
   tlb(): TlbStatistics;
   /** Pages of the domain by what they are used for. */
   framesByType(): Readonly<Record<string, number>>;
-  regionsCompiled(): number;
   /** Bytes of host memory that the domain takes, the guest's own included. */
   memoryInUse(): number;
 }
 
+/** Completed instructions of a domain's virtual processors, together and by what executed them. */
+export interface InstructionCounts {
+  readonly total: number;
+  /** The interpreter, and the host where it carries out an instruction for the guest. */
+  readonly interpreter: number;
+  /** Regions of generated code. */
+  readonly regions: number;
+}
+
 export interface TlbStatistics {
+  /**
+   * Loads and stores that no entry answered, or that are never answered by one: walks, pages with code or a device,
+   * accesses across two pages.
+   */
+  readonly misses: number;
   readonly fills: number;
   /** Flushes of everything, asked for by the guest or by changes of its tables. */
   readonly flushes: number;
@@ -30,11 +42,23 @@ export interface TlbStatistics {
   readonly returns: number;
 }
 
+export function countInstructions(
+  vcpus: readonly { readonly processor: { readonly instructions: number; readonly regionInstructions: number } }[],
+): InstructionCounts {
+  let total = 0;
+  let regions = 0;
+  for (const { processor } of vcpus) {
+    total += processor.instructions;
+    regions += processor.regionInstructions;
+  }
+  return { total, interpreter: total - regions, regions };
+}
+
 /** What the TLBs of a domain's processors did, together. */
 export function sumTlbCounters(
   vcpus: readonly { readonly processor: { readonly memory: { readonly tlbCounters: TlbStatistics } } }[],
 ): TlbStatistics {
-  const sum = { fills: 0, flushes: 0, pageFlushes: 0, switches: 0, returns: 0 };
+  const sum = { misses: 0, fills: 0, flushes: 0, pageFlushes: 0, switches: 0, returns: 0 };
   for (const { processor } of vcpus) {
     const { tlbCounters } = processor.memory;
     for (const name of Object.keys(sum) as (keyof typeof sum)[]) sum[name] += tlbCounters[name];
@@ -47,12 +71,13 @@ export interface StatisticsReport {
   readonly wallSeconds: number;
   readonly guestSeconds: number;
   readonly instructions: number;
+  readonly instructionsByTier: { readonly interpreter: number; readonly regions: number };
+  /** Returns from generated code to the host, by kind. */
   readonly exits: Readonly<Record<string, number>>;
   readonly hypercalls: Readonly<Record<string, number>>;
   readonly operations: Readonly<Partial<Record<FullName, number>>>;
   readonly tlb: TlbStatistics;
   readonly frames: Readonly<Record<string, number>>;
-  readonly regionsCompiled: number;
   /**
    * Bytes. Counted is what the domain has reserved: its frames, whether or not it ever touched them, those that the host
    * keeps for it (machine-to-physical table, grant table, shared pages). Not counted is what belongs to the host and
@@ -104,16 +129,17 @@ export class Statistics {
   /** Names and counts, without those that are 0. */
   report(): StatisticsReport {
     const source = this.#source;
+    const { total, interpreter, regions } = source.instructions();
     return {
       wallSeconds: source.wallSeconds(),
       guestSeconds: source.guestSeconds(),
-      instructions: source.instructions(),
+      instructions: total,
+      instructionsByTier: { interpreter, regions },
       exits: named(this.exits, (kind) => exitNames[kind as Exit] ?? `unknown ${kind}`),
       hypercalls: named(this.hypercalls, (number) => this.#hypercallNames[number] ?? `unknown ${number}`),
       operations: named(this.operations, (id) => operations[id]?.fullName ?? `unknown ${id}`),
       tlb: source.tlb(),
       frames: source.framesByType(),
-      regionsCompiled: source.regionsCompiled(),
       memoryInUse: source.memoryInUse(),
     };
   }

@@ -14,7 +14,7 @@ import { type Clock, VirtualClock } from '../domain/clock.ts';
 import { DomainCrash } from '../domain/crash.ts';
 import type { Domain, DomainState } from '../domain/domain.ts';
 import { crashReport } from '../inspect/crash-report.ts';
-import { Statistics, sumTlbCounters } from '../inspect/statistics.ts';
+import { countInstructions, Statistics, sumTlbCounters } from '../inspect/statistics.ts';
 import type { Symbolizer } from '../inspect/text.ts';
 import { createOperations } from '../ops/dispatch.ts';
 import type { NestedPaging } from '../paging/nested/nested-paging.ts';
@@ -143,10 +143,9 @@ export class MicrovmDomain implements Domain {
       {
         wallSeconds: () => this.#wallSeconds,
         guestSeconds: () => clock.now() / 1e9,
-        instructions: () => this.instructions,
+        instructions: () => countInstructions(this.vcpus),
         tlb: () => sumTlbCounters(this.vcpus),
         framesByType: () => ({ ram: paging.frames.reduce((count, frame) => count + (frame < 0 ? 0 : 1), 0) }),
-        regionsCompiled: () => 0,
         memoryInUse: () => paging.frames.length * PAGE_SIZE,
       },
       [],

@@ -245,7 +245,7 @@ export class ProcessorEmulator implements Emulator {
   }
 
   #countInRegions(): number {
-    return Number(this.#memory.view.getBigUint64(this.#processor.state + State.regionInstructions, true));
+    return this.#processor.regionInstructions;
   }
 
   #begin(nativeCase: NativeCase): void {

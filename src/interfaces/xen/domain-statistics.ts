@@ -1,4 +1,4 @@
-import { Statistics, sumTlbCounters } from '../../inspect/statistics.ts';
+import { countInstructions, Statistics, sumTlbCounters } from '../../inspect/statistics.ts';
 import { PAGE_SIZE } from '../../x86/brand.ts';
 import { HYPERCALL_NAMES } from './abi.ts';
 import type { XenDomain } from './domain.ts';
@@ -10,10 +10,9 @@ export function createStatistics(domain: XenDomain, wallSeconds: () => number): 
     {
       wallSeconds,
       guestSeconds: () => clock.now() / 1e9,
-      instructions: () => domain.instructions,
+      instructions: () => countInstructions(domain.vcpus),
       tlb: () => sumTlbCounters(domain.vcpus),
       framesByType: () => paging.statistics(),
-      regionsCompiled: () => 0,
       memoryInUse: () => (paging.frameCount + paging.machineToPhysical.windows.length) * PAGE_SIZE,
     },
     HYPERCALL_NAMES,
