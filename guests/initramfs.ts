@@ -9,12 +9,31 @@ import { type CpioEntry, writeCpio } from '../src/boot/cpio.ts';
  *   ring1.size=COLSxROWS   size of the terminal, which a console cannot tell by itself
  */
 
-/** Modules of one kernel, in the order in which they can be loaded. */
+/** Modules of one kernel. */
 export interface KernelModules {
   /** What `uname -r` says under that kernel. */
   readonly release: string;
+  /** Named as in `MODULES`. */
   readonly files: readonly { readonly name: string; readonly data: Uint8Array }[];
 }
+
+/** What finds virtio devices, in the order in which it can be loaded. */
+const BUS_MODULES = ['virtio_ring', 'virtio', 'virtio_mmio'];
+
+/** What each kind of virtio device wants, by its number as sysfs writes it. Disks want a file system as well. */
+const DRIVERS: Readonly<Record<string, readonly string[]>> = {
+  '0x0001': ['failover', 'net_failover', 'virtio_net'],
+  '0x0002': ['virtio_blk', 'crc32c_generic', 'crc16', 'mbcache', 'jbd2', 'ext4'],
+  '0x0003': ['virtio_console'],
+  '0x0004': ['virtio-rng'],
+};
+
+/** All modules that may be loaded. A kernel has some of them built in. */
+export const MODULES = [...BUS_MODULES, ...Object.values(DRIVERS).flat()];
+
+const DRIVER_CASES = Object.entries(DRIVERS)
+  .map(([kind, modules]) => `      ${kind}) load ${modules.join(' ')} ;;`)
+  .join('\n');
 
 export interface InitramfsOptions {
   /** Loaded where the kernel is theirs and the machine has virtio devices. */
@@ -40,8 +59,18 @@ hostname ring1
 read -r cmdline < /proc/cmdline
 # LNRO0005 is what ACPI calls a virtio device in memory.
 modules=/lib/modules/$(uname -r)
-if [ -f "$modules/order" ] && ls /sys/bus/acpi/devices 2>/dev/null | grep -q ^LNRO0005; then
-  while read -r module; do insmod "$modules/$module"; done < "$modules/order"
+load() {
+  for module; do
+    if [ -f "$modules/$module.ko" ]; then insmod "$modules/$module.ko"; fi
+  done
+}
+if [ -d "$modules" ] && ls /sys/bus/acpi/devices 2>/dev/null | grep -q ^LNRO0005; then
+  load ${BUS_MODULES.join(' ')}
+  for kind in $(sort -u /sys/bus/virtio/devices/*/device); do
+    case $kind in
+${DRIVER_CASES}
+    esac
+  done
 fi
 case \${cmdline##*console=} in
   # The kernel could not give this console to /init: its driver has just been loaded.
@@ -114,10 +143,8 @@ export function buildInitramfs(busybox: Uint8Array, options: InitramfsOptions = 
 function moduleEntries(modules: KernelModules | undefined): CpioEntry[] {
   if (modules === undefined) return [];
   const directory = `lib/modules/${modules.release}`;
-  const order = modules.files.map(({ name }) => `${name}\n`).join('');
   return [
     ...['lib', 'lib/modules', directory].map((path): CpioEntry => ({ type: 'directory', path })),
-    { type: 'file', path: `${directory}/order`, data: order },
-    ...modules.files.map(({ name, data }): CpioEntry => ({ type: 'file', path: `${directory}/${name}`, data })),
+    ...modules.files.map(({ name, data }): CpioEntry => ({ type: 'file', path: `${directory}/${name}.ko`, data })),
   ];
 }

@@ -2,7 +2,7 @@ import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { decompress } from '../src/boot/decompress.ts';
 import { type Architecture, obtain, type Progress, progressOnStderr } from './archive.ts';
-import { buildInitramfs, type InitramfsOptions, type KernelModules } from './initramfs.ts';
+import { buildInitramfs, type InitramfsOptions, type KernelModules, MODULES } from './initramfs.ts';
 
 /** What ring1 boots when it is given no files: Debian's own kernels and a busybox userland. */
 
@@ -11,27 +11,6 @@ import { buildInitramfs, type InitramfsOptions, type KernelModules } from './ini
  * general one for 32-bit x86.
  */
 export type KernelFlavour = 'cloud-amd64' | 'amd64' | '686-pae';
-
-/**
- * Drivers of what ring1 offers, in the order in which they can be loaded. Those that a kernel has built in are not in
- * its package.
- */
-const MODULES = [
-  'virtio_ring',
-  'virtio',
-  'virtio_mmio',
-  'virtio_blk',
-  'virtio-rng',
-  'virtio_console',
-  'failover',
-  'net_failover',
-  'virtio_net',
-  'crc32c_generic',
-  'crc16',
-  'mbcache',
-  'jbd2',
-  'ext4',
-];
 
 const ARCHITECTURES: Readonly<Record<KernelFlavour, Architecture>> = {
   'cloud-amd64': 'amd64',
@@ -74,9 +53,9 @@ export async function kernelModules(
   const files: KernelModules['files'][number][] = [];
   for (const module of MODULES) {
     const [plain, packed] = [`${module}.ko`, `${module}.ko.xz`];
-    if (present.has(plain)) files.push({ name: plain, data: await readFile(join(root, release, plain)) });
+    if (present.has(plain)) files.push({ name: module, data: await readFile(join(root, release, plain)) });
     else if (present.has(packed)) {
-      files.push({ name: plain, data: decompress(await readFile(join(root, release, packed)), 'xz') });
+      files.push({ name: module, data: decompress(await readFile(join(root, release, packed)), 'xz') });
     }
   }
   return { release, files };
