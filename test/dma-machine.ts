@@ -30,6 +30,10 @@ export class SwappedMemory implements DmaMemory {
     this.table = new DmaTable(this.pool, this);
   }
 
+  get isWaiting(): boolean {
+    return this.wanted.size > 0;
+  }
+
   map(gfn: Gfn, write: boolean): Frame | DmaMiss {
     this.onMap(gfn);
     if (write && this.readOnly.has(gfn)) return DmaMiss.refused;

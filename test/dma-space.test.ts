@@ -107,6 +107,16 @@ describe('the DMA table of paged memory', () => {
     expect(setting.world.memory.statistics().swap.swappedIn).toBeGreaterThan(0);
   });
 
+  it('says that it waits for a page until that is there', async () => {
+    const setting = await Setting.create(40);
+    await setting.write(0, new Uint8Array(PAGES * PAGE_SIZE).fill(1));
+    expect(setting.memory.isWaiting).toBe(false);
+    const read = setting.read(0, PAGES * PAGE_SIZE);
+    expect(setting.memory.isWaiting).toBe(true);
+    await read;
+    expect(setting.memory.isWaiting).toBe(false);
+  });
+
   it('tells its owner when a page cannot be had', async () => {
     const store = new MemoryStore(512);
     const setting = await Setting.create(40, store);

@@ -28,6 +28,7 @@ export interface VirtioSlotsOptions {
 export class VirtioSlots {
   readonly #devices: readonly VirtioDevice[];
   readonly #transports: readonly VirtioMmio[];
+  readonly #memory: DmaTable;
   #isWoken = false;
 
   constructor(options: VirtioSlotsOptions) {
@@ -41,6 +42,7 @@ export class VirtioSlots {
       this.#isWoken = true;
       options.onWork();
     };
+    this.#memory = memory;
     this.#transports = devices.map(
       (device, index) => new VirtioMmio({ device, memory, line: ioApic.line(Pin.virtio + index), wake }),
     );
@@ -61,9 +63,9 @@ export class VirtioSlots {
     for (const [index, transport] of this.#transports.entries()) bus.add(addressOf(index), REGISTER_WINDOW, transport);
   }
 
-  /** Whether some back end has yet to answer: with virtual time, the guest must wait for it. */
+  /** Whether a back end or a page has yet to come: with virtual time, the guest must wait for it. */
   get isBusy(): boolean {
-    return this.#transports.some((transport) => transport.isBusy);
+    return this.#memory.memory.isWaiting || this.#transports.some((transport) => transport.isBusy);
   }
 
   /** Lets devices go on that back ends or arrived pages have woken. */

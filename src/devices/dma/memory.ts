@@ -15,6 +15,8 @@ export const enum DmaMiss {
 export interface DmaMemory {
   /** One more than the highest page that can be RAM. */
   readonly pages: number;
+  /** Whether some page is on its way: with virtual time, the guest must wait as well. */
+  readonly isWaiting: boolean;
   /**
    * The frame behind a page, without waiting. For writing, the frame is the guest's own (copy-on-write is broken) and
    * counts as changed until the table's entry is invalidated or protected.

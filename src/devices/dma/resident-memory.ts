@@ -4,6 +4,7 @@ import { type DmaMemory, DmaMiss } from './memory.ts';
 
 /** Guest memory that never leaves the host's: a fixed frame for each page of RAM. */
 export class ResidentMemory implements DmaMemory {
+  readonly isWaiting = false;
   readonly #frames: Int32Array;
   readonly #invalidator: Pick<FrameInvalidator, 'frameWritten'>;
 

@@ -62,6 +62,10 @@ export class SpaceMemory implements DmaMemory, PteNotifier {
 
   // The table's side
 
+  get isWaiting(): boolean {
+    return this.#arriving.size > 0;
+  }
+
   map(gfn: Gfn, write: boolean): Frame | DmaMiss {
     if (this.#defect !== undefined) throw this.#defect;
     const frame = this.#lookup(gfn, write);
