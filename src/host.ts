@@ -23,11 +23,12 @@ import { FramePool, OutOfFrames } from './memory/frame-pool.ts';
 import { HostMemory } from './memory/host-memory.ts';
 import { MicrovmDomain, type MicrovmOptions } from './microvm/domain.ts';
 import { createGuestDevices } from './microvm/guest-devices.ts';
+import { layOutKernel } from './microvm/loader.ts';
+import { createPagedMachine } from './microvm/paged-memory.ts';
 import { MemoryManager, type MemoryStatistics, overheadOf } from './mm/memory-manager.ts';
 import { bytesFile } from './mm/page-cache.ts';
 import type { SwapStore } from './mm/swap.ts';
 import { createLinearPaging } from './paging/native/linear-paging.ts';
-import { createResidentPaging } from './paging/nested/nested-paging.ts';
 import { PAGE_SIZE } from './x86/brand.ts';
 
 /** Room for what is not a frame: decoded code (32 MiB), its table, TLBs, state blocks. */
@@ -43,7 +44,7 @@ interface GuestFiles {
 }
 
 /** What all kinds of domains are made of. */
-type CommonOptions = Omit<MicrovmOptions, 'paging' | 'createInterface' | 'devices' | 'console'>;
+type CommonOptions = Omit<MicrovmOptions, 'paging' | 'paged' | 'createInterface' | 'devices' | 'console'>;
 
 /** Domains, their shared memory, and the loop that lets them take turns. */
 export class RingHost implements Host {
@@ -121,7 +122,9 @@ export class RingHost implements Host {
     };
     try {
       domain =
-        cell.interface === 'xen' ? await this.#xenDomain(common, options, files) : this.#microvm(common, options, cell);
+        cell.interface === 'xen'
+          ? await this.#xenDomain(common, options, files)
+          : await this.#microvm(common, options, cell, files);
     } catch (error) {
       if (!(error instanceof OutOfFrames)) throw error;
       throw noMemory(memory);
@@ -163,18 +166,41 @@ export class RingHost implements Host {
     return paged;
   }
 
-  #microvm(common: CommonOptions, options: BootOptions, cell: Cell): MicrovmDomain {
-    const group = this.#group;
-    const create = cell.paging === 'native' ? createLinearPaging : createResidentPaging;
-    const paging = create(group.parts.pool, group, Math.floor(options.memory / PAGE_SIZE));
+  async #microvm(common: CommonOptions, options: BootOptions, cell: Cell, files: GuestFiles): Promise<MicrovmDomain> {
+    const memory = await this.#createMachineMemory(common, options, cell, files);
     try {
       const createInterface = cell.interface === 'kvm' ? createKvmInterface : createNativeInterface;
       const { devices, console } = createGuestDevices(options, common.id, common.random, common.consoleSink);
-      return new MicrovmDomain({ ...common, paging, devices, console, createInterface });
+      return new MicrovmDomain({ ...common, ...memory, devices, console, createInterface });
     } catch (error) {
-      paging.destroy();
+      await memory.paging.destroy();
       throw error;
     }
+  }
+
+  async #createMachineMemory(
+    { id, kernel, initrd }: CommonOptions,
+    { memory }: BootOptions,
+    { paging }: Cell,
+    files: GuestFiles,
+  ): Promise<Pick<MicrovmOptions, 'paging' | 'paged'>> {
+    // Guests that have just ended make room.
+    await Promise.all(this.#ending);
+    const group = this.#group;
+    const pages = Math.floor(memory / PAGE_SIZE);
+    const layout = layOutKernel(kernel, initrd.length, pages);
+    if (paging === 'native') return { paging: createLinearPaging(group.parts.pool, group, pages) };
+    const paged = await createPagedMachine({
+      manager: this.#memory,
+      group,
+      pages,
+      layout,
+      kernel: files.kernel.pagesOf(layout),
+      initrd: files.initrd.pagesOf(bytesFile('the initrd', initrd)),
+      order: id,
+    });
+    if ('kind' in paged) throw noMemory(memory, paged.message);
+    return { paging: paged.paging, paged };
   }
 
   #end(machine: Machine, files: GuestFiles): void {

@@ -1,9 +1,11 @@
 import { describe, expect, it } from 'vitest';
-import { FramePool, OutOfFrames } from '../src/memory/frame-pool.ts';
+import { ABSENT_FRAME, FramePool, OutOfFrames } from '../src/memory/frame-pool.ts';
 import { HostMemory } from '../src/memory/host-memory.ts';
+import { MachineSpace } from '../src/memory/machine-space.ts';
+import { PageAbsent } from '../src/memory/page-absent.ts';
 import { createLinearPaging } from '../src/paging/native/linear-paging.ts';
-import { createResidentPaging, NestedPaging } from '../src/paging/nested/nested-paging.ts';
-import type { Frame, Gfn, GuestPhysical } from '../src/x86/brand.ts';
+import { NestedPaging } from '../src/paging/nested/nested-paging.ts';
+import type { Frame, GuestPhysical, Mfn } from '../src/x86/brand.ts';
 
 const FRAMES = 16;
 
@@ -23,46 +25,35 @@ function world(): { pool: FramePool; recorder: Recorder } {
 }
 
 describe('nested paging', () => {
-  it('finds bytes by their guest-physical addresses', () => {
+  function paged(): { space: MachineSpace; paging: NestedPaging; recorder: Recorder } {
     const { pool, recorder } = world();
-    const paging = new NestedPaging(pool, recorder, 4);
-    pool.allocate();
-    const frame = pool.allocate();
-    paging.map(2 as Gfn, frame);
-    expect(paging.addressOf(0x2345 as GuestPhysical)).toBe(pool.addressOf(frame) + 0x345);
+    const space = new MachineSpace(pool, 4);
+    return { space, paging: new NestedPaging(space, recorder), recorder };
+  }
+
+  it('finds bytes by their guest-physical addresses', () => {
+    const { space, paging } = paged();
+    space.pool.allocate();
+    const frame = space.pool.allocate();
+    space.attach(2 as Mfn, frame);
+    expect(paging.addressOf(0x2345 as GuestPhysical)).toBe(space.pool.addressOf(frame) + 0x345);
     expect(paging.addressOf(0x1345 as GuestPhysical)).toBe(-1);
     expect(paging.addressOf(0x7000_0000 as GuestPhysical)).toBe(-1);
   });
 
-  it('takes translations and code of a frame away before its entry goes', () => {
-    const { pool, recorder } = world();
-    const paging = new NestedPaging(pool, recorder, 4);
-    const frame = pool.allocate();
-    paging.map(1 as Gfn, frame);
-    expect(paging.unmap(1 as Gfn)).toBe(frame);
+  it('says which page must be brought in', () => {
+    const { space, paging } = paged();
+    space.frames[1] = ABSENT_FRAME;
+    expect(() => paging.addressOf(0x1000 as GuestPhysical)).toThrow(new PageAbsent(1, true));
+  });
+
+  it('takes translations and code of its frames away before it gives them back', async () => {
+    const { space, paging, recorder } = paged();
+    const frame = space.pool.allocate();
+    space.attach(1 as Mfn, frame);
+    await paging.destroy();
     expect(recorder.events).toEqual([`invalidate ${frame}`, `written ${frame} 0 4096`]);
-    expect(paging.frames[1]).toBe(-1);
-  });
-
-  it('refuses to map a page twice', () => {
-    const { pool, recorder } = world();
-    const paging = new NestedPaging(pool, recorder, 4);
-    paging.map(1 as Gfn, pool.allocate());
-    expect(() => paging.map(1 as Gfn, pool.allocate())).toThrow(RangeError);
-  });
-
-  it('gives every frame back at its end', () => {
-    const { pool, recorder } = world();
-    const paging = createResidentPaging(pool, recorder, 10);
-    expect(pool.available).toBe(FRAMES - 10);
-    paging.destroy();
-    expect(pool.available).toBe(FRAMES);
-  });
-
-  it('takes no frame when there are too few', () => {
-    const { pool, recorder } = world();
-    expect(() => createResidentPaging(pool, recorder, FRAMES + 1)).toThrow(OutOfFrames);
-    expect(pool.available).toBe(FRAMES);
+    expect(space.pool.available).toBe(FRAMES);
   });
 });
 
@@ -72,9 +63,9 @@ describe('linear paging', () => {
     const frames = Array.from({ length: 12 }, () => pool.allocate());
     for (const frame of [...frames].reverse()) if (frame !== 3) pool.release(frame);
     const paging = createLinearPaging(pool, recorder, 10);
-    const base = paging.frames[0] as number;
+    const base = paging.space.frames[0] as number;
     expect(base).toBe(4);
-    expect([...paging.frames]).toEqual(Array.from({ length: 10 }, (_, gfn) => base + gfn));
+    expect([...paging.space.frames]).toEqual(Array.from({ length: 10 }, (_, gfn) => base + gfn));
     expect(pool.available).toBe(FRAMES - 11);
   });
 

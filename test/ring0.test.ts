@@ -77,7 +77,7 @@ const EXCEPTIONS: readonly (readonly [string, Seen])[] = [
   ['INT n from ring 3', fromUser({ vector: 0x61, place: 'user_64_call', flags: FLAG_INTERRUPT })],
   ['a privileged instruction in ring 3', fromUser({ vector: 13, error: 0, place: 'user_64_call' })],
   ["INT n to a gate of the kernel's", fromUser({ vector: 13, error: 0x62 * 8 + 2, place: 'user_kernel_gate' })],
-  ["a page of the kernel's", fromUser({ vector: 14, error: 5, place: 'user_kernel_page_access', cr2: 0x10_8000 })],
+  ["a page of the kernel's", fromUser({ vector: 14, error: 5, place: 'user_kernel_page_access', cr2: 0x11_8000 })],
   [
     'INT n behind a read of a port that its task may use',
     fromUser({ vector: 0x61, place: 'user_port_done', flags: FLAG_INTERRUPT }),

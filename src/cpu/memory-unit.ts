@@ -11,7 +11,7 @@ import {
   lowWord,
   PAGE_SIZE,
 } from '../x86/brand.ts';
-import { PageFaultError, Vector } from '../x86/registers.ts';
+import { Vector } from '../x86/registers.ts';
 import type { CodeCache } from './code-cache.ts';
 import { Access, Exit } from './exits.ts';
 import { FrameMark, type FrameMarks } from './frame-marks.ts';
@@ -168,7 +168,7 @@ export class MemoryUnit implements GuestMemory {
   #pageFault(low: number, high: number): Exit {
     const { u32 } = this.#parts.memory;
     const { absent } = this.#walker.result;
-    if (absent >= 0) return this.#hostFault(absent, (this.#walker.result.error & PageFaultError.write) !== 0);
+    if (absent >= 0) return this.#hostFault(absent, this.#walker.result.absentForWrite);
     u32[this.#word + State.exitDetail / 4] = Vector.pageFault;
     u32[this.#word + State.exitError / 4] = this.#walker.result.error;
     u32[this.#word + State.cr2 / 4] = low;
@@ -316,6 +316,7 @@ export class MemoryUnit implements GuestMemory {
       // Generated code is left by a result, never by an exception.
       if (!(absent instanceof PageAbsent)) throw absent;
       this.#walker.result.absent = absent.page;
+      this.#walker.result.absentForWrite = absent.write;
     }
     this.#walker.result.error = error;
     return false;
@@ -413,7 +414,7 @@ export class MemoryUnit implements GuestMemory {
     if (!isCanonical(high)) return -1 as HostAddress;
     const walked = this.#translate(low, high, access, userAccess);
     const { absent } = this.#walker.result;
-    if (walked < 0 && absent >= 0) throw new PageAbsent(absent, access === Access.write);
+    if (walked < 0 && absent >= 0) throw new PageAbsent(absent, this.#walker.result.absentForWrite);
     return walked;
   }
 

@@ -12,7 +12,7 @@ export interface Translation {
   readonly format: TableFormat;
   /**
    * Pool frame of each number that an entry can hold, −1 for none, −2 for a page that the host must bring in first;
-   * read on every fill. The tables themselves are always there.
+   * read on every fill, and for each table of a walk.
    */
   readonly frames: Int32Array;
   /** By number: 1 when the host lets nobody write the page; a write leaves with `Exit.hostFault`. */

@@ -20,8 +20,10 @@ export interface WalkResult {
   executable: boolean;
   /** Number of the page when a write to a present, readable page met a protection fault; −1 otherwise. */
   refused: number;
-  /** Number of the page when the tables allow the access, but the host must bring the page in first; −1 otherwise. */
+  /** Number of a page, or of a table on the way, that the host must bring in or make writable first; −1 otherwise. */
   absent: number;
+  /** Whether it must be writable then. */
+  absentForWrite: boolean;
   /** What the TLB must know of the page, of `PageKind`. */
   kind: number;
   /** The tables allow the access, but this number has no frame, and the translation has devices; −1 otherwise. */
@@ -46,6 +48,7 @@ export class PageWalker {
     executable: false,
     refused: -1,
     absent: -1,
+    absentForWrite: false,
     kind: 0,
     device: -1,
   };
@@ -57,6 +60,8 @@ export class PageWalker {
   #reportsFetch = false;
   /** Addresses of the entries met, as word indices, for the accessed bits. */
   readonly #path = new Int32Array(4);
+  /** Numbers of the tables that these entries stand in. */
+  readonly #pathTables = new Float64Array(4);
 
   constructor(memory: HostMemory, pool: FramePool) {
     this.#u32 = memory.u32;
@@ -134,9 +139,21 @@ export class PageWalker {
   /** An allowed access met a number without a frame. */
   #noFrame(translation: Translation, number: number, access: Access, user: boolean): boolean {
     this.#fault(true, access, user, translation.format !== 'none');
-    if (translation.frames[number] === ABSENT_FRAME) this.result.absent = number;
+    if (translation.frames[number] === ABSENT_FRAME) this.#bringIn(number, access === Access.write);
     else if (translation.devices) this.result.device = number;
     return false;
+  }
+
+  /** A walk met a table without a frame. */
+  #noTable(translation: Translation, number: number, access: Access, user: boolean): boolean {
+    this.#fault(false, access, user, true);
+    if (translation.frames[number] === ABSENT_FRAME) this.#bringIn(number, false);
+    return false;
+  }
+
+  #bringIn(number: number, write: boolean): void {
+    this.result.absent = number;
+    this.result.absentForWrite = write;
   }
 
   /** Tables of 8-byte entries: four levels, or the three of PAE (whose top has four entries without rights). */
@@ -152,11 +169,13 @@ export class PageWalker {
   ): boolean {
     const u32 = this.#u32;
     const noExecuteEnabled = (controls.efer & Efer.noExecute) !== 0;
+    let tableNumber = root;
     let table = this.#tableAt(translation, root);
+    this.#pathTables[levels - 1] = root;
     let rights = Pte.writable | Pte.user;
     let noExecute = false;
     for (let level: number = levels; level >= 1; level--) {
-      if (table < 0) return this.#fault(false, access, user, true);
+      if (table < 0) return this.#noTable(translation, tableNumber, access, user);
       const index =
         level === 4
           ? (high >>> 7) & 0x1ff
@@ -188,6 +207,8 @@ export class PageWalker {
       }
       // A large page ends the path early: what stands below is the table it was found in.
       if (level >= 2) this.tables.fill(number, 0, level - 1);
+      this.#pathTables[level - 2] = number;
+      tableNumber = number;
       table = this.#tableAt(translation, number);
     }
     return false;
@@ -203,7 +224,8 @@ export class PageWalker {
   ): boolean {
     const u32 = this.#u32;
     const directory = this.#tableAt(translation, root);
-    if (directory < 0) return this.#fault(false, access, user, true);
+    if (directory < 0) return this.#noTable(translation, root, access, user);
+    this.#pathTables[1] = root;
     const upper = (directory >>> 2) + (low >>> 22);
     const upperEntry = u32[upper] as number;
     if ((upperEntry & Pte.present) === 0) return this.#fault(false, access, user);
@@ -213,7 +235,8 @@ export class PageWalker {
       return this.#leaf(translation, page, upperEntry, false, 2, 2, access, user, controls);
     }
     const table = this.#tableAt(translation, upperEntry >>> 12);
-    if (table < 0) return this.#fault(false, access, user, true);
+    if (table < 0) return this.#noTable(translation, upperEntry >>> 12, access, user);
+    this.#pathTables[0] = upperEntry >>> 12;
     const word = (table >>> 2) + ((low >>> 12) & 0x3ff);
     const entry = u32[word] as number;
     if ((entry & Pte.present) === 0) return this.#fault(false, access, user);
@@ -245,7 +268,7 @@ export class PageWalker {
     if (frame === undefined || frame < 0) return this.#noFrame(translation, page, access, user);
     const hostProtected = translation.writeProtected?.[page] === 1;
     if (hostProtected && access === Access.write) {
-      result.absent = page;
+      this.#bringIn(page, true);
       return this.#fault(true, access, user);
     }
     const u32 = this.#u32;
@@ -254,7 +277,13 @@ export class PageWalker {
       if (word < 0) continue;
       const entry = u32[word] as number;
       const wanted = entry | Pte.accessed | (above === level && access === Access.write ? Pte.dirty : 0);
-      if (wanted !== entry) u32[word] = wanted;
+      if (wanted === entry) continue;
+      const table = this.#pathTables[above - 1] as number;
+      if (translation.writeProtected?.[table] === 1) {
+        this.#bringIn(table, true);
+        return this.#fault(true, access, user);
+      }
+      u32[word] = wanted;
     }
     const leaf = u32[this.#path[level - 1] as number] as number;
     result.frame = frame as Frame;

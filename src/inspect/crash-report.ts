@@ -1,5 +1,6 @@
 import { SegmentRegister } from '../cpu/decode/instruction.ts';
 import type { Processor } from '../cpu/processor.ts';
+import { PageAbsent } from '../memory/page-absent.ts';
 import type { Register } from '../x86/registers.ts';
 import { type CrashState, formatCrash } from './crash.ts';
 import type { Symbolizer } from './text.ts';
@@ -38,7 +39,15 @@ export function crashReport(
     },
     {
       symbolize,
-      readStack: (address, out) => processor.memory.readLong(address, out),
+      readStack: (address, out) => {
+        try {
+          return processor.memory.readLong(address, out);
+        } catch (absent) {
+          // A report does not wait for pages.
+          if (absent instanceof PageAbsent) return false;
+          throw absent;
+        }
+      },
     },
   );
 }

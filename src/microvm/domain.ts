@@ -2,6 +2,8 @@ import type { KernelImage } from '../boot/kernel.ts';
 import type { ProcessorGroup } from '../cpu/processor.ts';
 import type { SystemServices } from '../cpu/system.ts';
 import { Bus } from '../devices/bus.ts';
+import { ResidentMemory } from '../devices/dma/resident-memory.ts';
+import { DmaTable } from '../devices/dma/table.ts';
 import type { MmioDevice } from '../devices/mmio.ts';
 import { ApicBus } from '../devices/pc/apic-bus.ts';
 import { IoApic } from '../devices/pc/io-apic.ts';
@@ -13,18 +15,20 @@ import type { VirtioDevice } from '../devices/virtio/device.ts';
 import { type Clock, VirtualClock } from '../domain/clock.ts';
 import { DomainCrash } from '../domain/crash.ts';
 import type { Domain, DomainState } from '../domain/domain.ts';
+import { HostWaits } from '../domain/host-waits.ts';
 import { crashReport } from '../inspect/crash-report.ts';
 import { countInstructions, Statistics, sumTlbCounters } from '../inspect/statistics.ts';
 import type { Symbolizer } from '../inspect/text.ts';
 import { createOperations } from '../ops/dispatch.ts';
 import type { NestedPaging } from '../paging/nested/nested-paging.ts';
-import { PAGE_SIZE } from '../x86/brand.ts';
+import { type Mfn, PAGE_SIZE } from '../x86/brand.ts';
 import { Execution, type ExitWatcher } from './execution.ts';
 import { writeTrace } from './inspection.ts';
 import type { MicrovmInterface } from './interface.ts';
 import { Physical, Pin, PORT_COUNT, Port, WINDOW_BYTES } from './layout.ts';
 import { loadGuest } from './loader.ts';
 import { implementOperations, type MicrovmOperations } from './operations.ts';
+import { type DeviceMemoryEvents, type PagedMemory, unpinLoadedPages } from './paged-memory.ts';
 import { stackNames } from './panic.ts';
 import { MicrovmVcpu } from './vcpu.ts';
 import { VirtioSlots } from './virtio-slots.ts';
@@ -36,8 +40,9 @@ export interface MicrovmOptions {
   readonly commandLine: string;
   readonly vcpus: number;
   readonly group: ProcessorGroup;
-  /** Its memory, with a frame for each page that the loader touches. */
   readonly paging: NestedPaging;
+  /** Memory whose pages come and go, with that paging; otherwise all pages have frames from the start. */
+  readonly paged?: PagedMemory;
   readonly createInterface: (domain: MicrovmDomain) => MicrovmInterface;
   readonly clock: Clock;
   /** Unix time at system time 0. */
@@ -81,6 +86,9 @@ export class MicrovmDomain implements Domain {
   readonly #serial: SerialPort;
   readonly #virtio: VirtioSlots;
   readonly #console: ConsoleDevice | undefined;
+  readonly #waits: HostWaits<MicrovmVcpu>;
+  /** A turn that ended in its midst, because with virtual time nothing may happen before a page is there. */
+  #suspended: { readonly position: number; readonly budget: number } | undefined;
   readonly #execution: Execution;
   readonly #services: SystemServices[] = [];
   readonly #random: (out: Uint32Array<ArrayBuffer>) => void;
@@ -108,17 +116,17 @@ export class MicrovmDomain implements Domain {
     this.#addPorts();
     this.#virtio = new VirtioSlots({
       devices: options.devices,
-      pool: group.parts.pool,
-      invalidator: group,
-      frames: paging.frames,
+      memory:
+        options.paged?.devices.table ?? new DmaTable(group.parts.pool, new ResidentMemory(paging.space.frames, group)),
       ioApic,
       onWork: () => this.onWork(),
     });
+    this.#waits = new HostWaits(this, paging.pager);
+    if (options.paged) this.#followDeviceMemory(options.paged.events);
     const entry = loadGuest(paging, group.parts.memory, {
       kernel: options.kernel,
       initrd: options.initrd,
       commandLine: options.commandLine,
-      pages: paging.frames.length,
       processors: options.vcpus,
       devices: this.#virtio.descriptions,
     });
@@ -145,8 +153,8 @@ export class MicrovmDomain implements Domain {
         guestSeconds: () => clock.now() / 1e9,
         instructions: () => countInstructions(this.vcpus),
         tlb: () => sumTlbCounters(this.vcpus),
-        framesByType: () => ({ ram: paging.frames.reduce((count, frame) => count + (frame < 0 ? 0 : 1), 0) }),
-        memoryInUse: () => paging.frames.length * PAGE_SIZE,
+        framesByType: () => ({ ram: residentPages(paging) }),
+        memoryInUse: () => residentPages(paging) * PAGE_SIZE,
       },
       [],
     );
@@ -160,6 +168,12 @@ export class MicrovmDomain implements Domain {
     });
     this.#execution = new Execution(this, watchers, options.exactTurns);
     this.running.enter(entry);
+    if (options.paged) unpinLoadedPages(options.paged);
+  }
+
+  #followDeviceMemory(events: DeviceMemoryEvents): void {
+    events.onArrival = () => this.#virtio.wake();
+    events.onFailure = (error) => this.crashForMemory(this.running, error.message);
   }
 
   #addPorts(): void {
@@ -208,6 +222,21 @@ export class MicrovmDomain implements Domain {
     this.#crashed = vcpu;
   }
 
+  /** The host cannot give the domain the memory that it was promised. It ends between its turns. */
+  crashForMemory(vcpu: MicrovmVcpu, reason: string): void {
+    this.crash(vcpu, reason);
+    this.#lastTurn();
+    this.onWork();
+  }
+
+  /**
+   * A virtual processor needs a page that the host must bring in. Whether it is there already; otherwise the processor
+   * executes no more until it is.
+   */
+  bringIn(vcpu: MicrovmVcpu, page: number, write: boolean): boolean {
+    return this.#waits.bringIn(vcpu, page as Mfn, write);
+  }
+
   // Console
 
   type(bytes: Uint8Array): void {
@@ -229,7 +258,8 @@ export class MicrovmDomain implements Domain {
   }
 
   get idle(): boolean {
-    return this.#standsStill || this.vcpus.every((vcpu) => vcpu.isIdle);
+    if (this.#suspended) return this.#waits.any;
+    return this.#standsStill || this.vcpus.every((vcpu) => vcpu.isIdle || vcpu.awaitsHost);
   }
 
   /** Virtual time does not pass while a disk is at work, so that how long it takes makes no difference. */
@@ -245,6 +275,8 @@ export class MicrovmDomain implements Domain {
   }
 
   catchUp(): void {
+    // With virtual time guests do not notice that they wait for the host.
+    if (this.#suspended) return;
     if (!this.#standsStill) this.#virtio.poll();
     if (this.#standsStill) return;
     if (this.idle && this.clock instanceof VirtualClock) this.clock.advanceTo(this.nextDeadline());
@@ -255,21 +287,33 @@ export class MicrovmDomain implements Domain {
   turn(): void {
     this.catchUp();
     if (this.#standsStill) return;
+    const { position: first, budget } = this.#suspended ?? { position: 0, budget: TURN };
+    this.#suspended = undefined;
     const count = this.vcpus.length;
-    for (let position = 0; position < count && this.state.kind === 'running'; position++) {
+    for (let position = first; position < count && this.state.kind === 'running'; position++) {
       const vcpu = this.vcpus[(this.#nextVcpu + position) % count] as MicrovmVcpu;
-      if (vcpu.isIdle) continue;
+      if (vcpu.isIdle || vcpu.awaitsHost) continue;
+      let left = 0;
       try {
-        this.#execution.run(vcpu, TURN);
+        left = this.#execution.run(vcpu, position === first ? budget : TURN);
       } catch (error) {
         if (!(error instanceof DomainCrash)) throw error;
         this.crash(vcpu, error.message);
+      }
+      if (vcpu.awaitsHost && this.clock instanceof VirtualClock) {
+        this.#suspended = { position, budget: left };
+        return;
       }
     }
     this.#nextVcpu = (this.#nextVcpu + 1) % count;
     if (this.vcpus.every((vcpu) => vcpu.isStopped)) this.#end({ kind: 'poweroff' });
     this.#serial.flush();
-    if (this.state.kind !== 'running') this.#flushTrace();
+    if (this.state.kind !== 'running') this.#lastTurn();
+  }
+
+  #lastTurn(): void {
+    this.#serial.flush();
+    this.#flushTrace();
   }
 
   services(vcpu: MicrovmVcpu): SystemServices {
@@ -305,10 +349,15 @@ export class MicrovmDomain implements Domain {
     return crashReport(processor, crash, this.#symbolize);
   }
 
-  destroy(): void {
+  destroy(): Promise<void> {
     this.#flushTrace();
     this.#virtio.destroy();
     for (const { processor } of this.vcpus) this.group.release(processor);
-    this.paging.destroy();
+    return this.paging.destroy();
   }
+}
+
+/** Pages that are in memory at present. */
+function residentPages({ space }: NestedPaging): number {
+  return space.frames.reduce((count, frame) => count + (frame < 0 ? 0 : 1), 0);
 }

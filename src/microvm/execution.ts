@@ -8,6 +8,7 @@ import {
 import { systemCall, systemEnter } from '../cpu/protection/fast-calls.ts';
 import { SystemResult } from '../cpu/system.ts';
 import { DomainCrash } from '../domain/crash.ts';
+import { PageAbsent } from '../memory/page-absent.ts';
 import { Vector } from '../x86/registers.ts';
 import type { MicrovmDomain } from './domain.ts';
 import { executePrivileged } from './privileged.ts';
@@ -46,11 +47,13 @@ export class Execution {
     this.#yielded = true;
   }
 
-  /** Lets a virtual processor execute until its budget of instructions is used up, it waits, or the domain ends. */
-  run(vcpu: MicrovmVcpu, budget: number): void {
+  /**
+   * Lets a virtual processor execute until its budget of instructions is used up, it waits, or the domain ends.
+   * @returns what is left of the budget
+   */
+  run(vcpu: MicrovmVcpu, budget: number): number {
     const { processor } = vcpu;
     const domain = this.#domain;
-    const { exits } = domain.statistics;
     const end = processor.instructions + budget;
     domain.running = vcpu;
     this.#yielded = false;
@@ -58,79 +61,112 @@ export class Execution {
     for (let count = 0; count < MOST_EXITS && domain.state.kind === 'running' && !this.#yielded; count++) {
       domain.interface.refresh(vcpu);
       const left = end - processor.instructions;
-      if (left <= 0 || vcpu.isIdle) break;
-      const exit = this.#execute(vcpu, left);
-      exits[exit]! += 1; // one for each kind of exit
-      for (const watcher of this.#watchers) watcher.exit(vcpu, exit);
-      this.#handle(vcpu, exit);
+      if (left <= 0 || vcpu.isIdle || !this.#step(vcpu, left)) break;
     }
     domain.interface.suspend(vcpu);
+    return Math.max(0, end - processor.instructions);
   }
 
-  /** Delivers what is due and executes until the next exit. */
-  #execute(vcpu: MicrovmVcpu, budget: number): Exit {
+  /** Delivers what is due, executes until the next exit and does what it asks for. False when the processor must wait. */
+  #step(vcpu: MicrovmVcpu, budget: number): boolean {
     const { processor } = vcpu;
+    const domain = this.#domain;
     const shadowed = processor.inInterruptShadow;
-    if (!shadowed) this.#deliverPending(vcpu);
+    try {
+      if (vcpu.exceptionWaits) this.#exception(vcpu);
+      else if (!shadowed) this.#deliverPending(vcpu);
+    } catch (absent) {
+      return this.#bringIn(vcpu, absent);
+    }
+    const exit = this.#execute(vcpu, budget, shadowed);
+    domain.statistics.exits[exit]! += 1; // one for each kind of exit
+    for (const watcher of this.#watchers) watcher.exit(vcpu, exit);
+    const { rip, instructions } = processor;
+    try {
+      return this.#handle(vcpu, exit);
+    } catch (absent) {
+      // Everything is as it was at the exit, or the exception waits: the instruction is executed again.
+      processor.rip = rip;
+      processor.instructions = instructions;
+      return this.#bringIn(vcpu, absent);
+    }
+  }
+
+  /** Brings in the page that something met: whether it is there at once. @throws what was no PageAbsent */
+  #bringIn(vcpu: MicrovmVcpu, absent: unknown): boolean {
+    if (!(absent instanceof PageAbsent)) throw absent;
+    return this.#domain.bringIn(vcpu, absent.page, absent.write);
+  }
+
+  #execute(vcpu: MicrovmVcpu, budget: number, shadowed: boolean): Exit {
+    const { processor } = vcpu;
     const waiting = vcpu.apic.pending >= 0;
     processor.interruptWaiting = waiting;
     vcpu.halted = false;
     if (shadowed && (waiting || vcpu.nonMaskablePending)) {
-      processor.inInterruptShadow = false;
-      return processor.step();
+      const exit = processor.step();
+      // An instruction that waits for its page is still the one behind STI.
+      if (exit !== Exit.hostFault) processor.inInterruptShadow = false;
+      return exit;
     }
     return this.#exact ? processor.runExactly(budget) : processor.run(budget);
   }
 
   #deliverPending(vcpu: MicrovmVcpu): void {
+    const { apic, state } = vcpu;
     if (vcpu.nonMaskablePending && !vcpu.inNonMaskable) {
+      const delivered = deliverInterrupt(state, Vector.nonMaskable);
       vcpu.nonMaskablePending = false;
       vcpu.inNonMaskable = true;
-      if (!deliverInterrupt(vcpu.state, Vector.nonMaskable, EventSource.external)) this.#shutDown();
+      if (!delivered) this.#exception(vcpu);
       return;
     }
-    const { apic } = vcpu;
     const vector = apic.pending;
     if (vector < 0 || !vcpu.interruptsOn) return;
+    const delivered = deliverInterrupt(state, vector);
     apic.acknowledge(vector);
     this.#domain.interface.acknowledged(vcpu, vector);
-    if (!deliverInterrupt(vcpu.state, vector, EventSource.external)) this.#shutDown();
+    if (!delivered) this.#exception(vcpu);
   }
 
-  #handle(vcpu: MicrovmVcpu, exit: Exit): void {
+  /** False when the processor must wait for a page. @throws PageAbsent */
+  #handle(vcpu: MicrovmVcpu, exit: Exit): boolean {
     const { processor, state } = vcpu;
     switch (exit) {
       case Exit.budget:
-        break;
+        return true;
+      case Exit.hostFault:
+        return this.#domain.bringIn(vcpu, processor.exitDetail, processor.exitError !== 0);
       case Exit.exception:
         this.#exception(vcpu);
-        break;
+        return true;
       case Exit.softwareInterrupt:
-        if (!deliverSoftwareInterrupt(state, processor.exitDetail)) this.#shutDown();
-        break;
+        if (!deliverSoftwareInterrupt(state, processor.exitDetail)) this.#exception(vcpu);
+        return true;
       case Exit.syscall:
         if (systemCall(state) === SystemResult.fault) this.#exception(vcpu);
-        break;
+        return true;
       case Exit.sysenter:
         if (systemEnter(state) === SystemResult.fault) this.#exception(vcpu);
-        break;
+        return true;
       case Exit.system:
         if (executePrivileged(this.#domain, vcpu) === SystemResult.fault) this.#exception(vcpu);
-        break;
+        return true;
       case Exit.device:
-        this.#handle(vcpu, processor.stepWithDevices());
-        break;
+        return this.#handle(vcpu, processor.stepWithDevices());
       default:
         throw new Error(`unexpected exit ${exit}`);
     }
   }
 
-  #exception({ state, processor }: MicrovmVcpu): void {
+  /** The exception stands in the mailbox. It stays there, and the processor executes nothing, until it is delivered. */
+  #exception(vcpu: MicrovmVcpu): void {
+    const { state, processor } = vcpu;
+    vcpu.exceptionWaits = true;
     const source = BY_PROGRAM.has(processor.exitDetail) ? EventSource.software : EventSource.exception;
-    if (!deliverException(state, source)) this.#shutDown();
-  }
-
-  #shutDown(): never {
-    throw new DomainCrash('a fault came while a double fault was being delivered (triple fault)');
+    if (!deliverException(state, source)) {
+      throw new DomainCrash('a fault came while a double fault was being delivered (triple fault)');
+    }
+    vcpu.exceptionWaits = false;
   }
 }

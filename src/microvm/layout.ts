@@ -1,3 +1,5 @@
+import { PAGE_SIZE } from '../x86/brand.ts';
+
 /**
  * The microVM: what a guest of the kvm and native interfaces finds itself on. A PC without a PC's past: RAM, APICs, one
  * serial port, a clock with the date, virtio devices; no BIOS, PIC, PIT, PCI or VGA. This file is its map.
@@ -48,3 +50,8 @@ export const enum Pin {
 /** Bytes of a device's registers. */
 export const PORT_COUNT = { realTimeClock: 2, serial: 8 } as const;
 export const WINDOW_BYTES = 0x1000;
+
+/** The first page of an initrd at the end of RAM. */
+export function initrdPage(pages: number, bytes: number): number {
+  return pages - Math.ceil(bytes / PAGE_SIZE);
+}

@@ -3,11 +3,12 @@ import { encodeBootParameters, type MemoryRegion, RegionType } from '../boot/boo
 import { InputError } from '../boot/input-error.ts';
 import type { KernelImage } from '../boot/kernel.ts';
 import { PowerRegister, RESET_VALUE, SLEEP_TYPE_OFF } from '../devices/pc/power.ts';
+import { KernelPages } from '../domain/kernel-pages.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
 import type { NestedPaging } from '../paging/nested/nested-paging.ts';
 import { type GuestPhysical, type GuestVirtual, PAGE_SIZE } from '../x86/brand.ts';
 import { Pte } from '../x86/registers.ts';
-import { Physical, Pin, PORT_COUNT, Port } from './layout.ts';
+import { initrdPage, Physical, Pin, PORT_COUNT, Port } from './layout.ts';
 
 /**
  * Puts kernel, initrd, tables and parameters into the memory of a guest that does not run yet, as a boot loader does that
@@ -17,7 +18,6 @@ export interface LoadOptions {
   readonly kernel: KernelImage;
   readonly initrd: Uint8Array;
   readonly commandLine: string;
-  readonly pages: number;
   readonly processors: number;
   readonly devices: readonly AcpiDevice[];
 }
@@ -45,24 +45,32 @@ const ENTRIES = 512;
 const LARGE_PAGE = 2 << 20;
 const TABLE = Pte.present | Pte.writable;
 
-/** @throws InputError when the kernel is not for 64 bits or does not fit */
-export function loadGuest(paging: NestedPaging, host: HostMemory, options: LoadOptions): Entry {
-  const { kernel, initrd, pages } = options;
+/** How a kernel is laid out in guest-physical memory. @throws InputError when it is not for 64 bits or does not fit */
+export function layOutKernel(kernel: KernelImage, initrdBytes: number, pages: number): KernelPages {
   if (kernel.bits !== 64) {
     throw new InputError('the kernel is a 32-bit one; the interfaces kvm and native take 64-bit kernels');
   }
-  const image = new PhysicalImage(paging, host);
-  const end = pages * PAGE_SIZE;
-  let kernelEnd: number = Physical.highStart;
-  for (const segment of kernel.segments) {
-    if (segment.memsz === 0) continue;
-    image.write(segment.paddr, segment.data);
-    kernelEnd = Math.max(kernelEnd, segment.paddr + segment.memsz);
+  const layout = new KernelPages(kernel, 0);
+  if (layout.startPfn * PAGE_SIZE < Physical.highStart) {
+    throw new InputError('the kernel wants to be below 1M, where the parameters of its start are');
   }
-  const initrdAddress = Math.floor((end - initrd.length) / PAGE_SIZE) * PAGE_SIZE;
-  if (initrdAddress < kernelEnd)
+  if (layout.endPfn > initrdPage(pages, initrdBytes)) {
     throw new InputError('kernel and initrd do not fit into the memory of the guest; raise --memory');
-  image.write(initrdAddress, initrd);
+  }
+  return layout;
+}
+
+/** @throws InputError for a command line that is too long */
+export function loadGuest(paging: NestedPaging, host: HostMemory, options: LoadOptions): Entry {
+  const { kernel, initrd } = options;
+  const image = new PhysicalImage(paging, host);
+  const end = paging.pages * PAGE_SIZE;
+  const initrdAddress = initrdPage(paging.pages, initrd.length) * PAGE_SIZE;
+  // In memory that is paged, both are pages of their files.
+  if (!paging.pager) {
+    for (const segment of kernel.segments) image.write(segment.paddr, segment.data);
+    image.write(initrdAddress, initrd);
+  }
 
   const commandLine = new TextEncoder().encode(`${options.commandLine}\0`);
   if (commandLine.length > LONGEST_COMMAND_LINE + 1) {

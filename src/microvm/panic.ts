@@ -1,5 +1,6 @@
 import type { Processor } from '../cpu/processor.ts';
 import type { Symbolizer } from '../inspect/text.ts';
+import { PageAbsent } from '../memory/page-absent.ts';
 import { type GuestVirtual, joinSigned } from '../x86/brand.ts';
 import { Register } from '../x86/registers.ts';
 
@@ -12,10 +13,20 @@ export function stackNames(processor: Processor, symbolize: Symbolizer): string[
   const word = new Uint32Array(2);
   const top = processor.value(Register.rsp);
   for (let index = 0; index < STACK_WORDS; index++) {
-    if (!processor.memory.readLong((top + index * 8) as GuestVirtual, word)) break;
+    if (!readWord(processor, (top + index * 8) as GuestVirtual, word)) break;
     const value = joinSigned(word[0] as number, word[1] as number);
     const symbol = Number.isSafeInteger(value) ? symbolize(value) : undefined;
     if (symbol !== undefined && symbol.offset > 0) names.push(symbol.name);
   }
   return names;
+}
+
+/** A page that is not in memory ends the search: a kernel's stack was used a moment ago. */
+function readWord({ memory }: Processor, address: GuestVirtual, out: Uint32Array): boolean {
+  try {
+    return memory.readLong(address, out);
+  } catch (absent) {
+    if (absent instanceof PageAbsent) return false;
+    throw absent;
+  }
 }

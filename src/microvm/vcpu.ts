@@ -52,6 +52,10 @@ export class MicrovmVcpu implements ApicProcessor {
   /** After INIT, or from the start: a message tells where to begin. */
   waitsForStartUp = true;
   nonMaskablePending = false;
+  /** Waits for a page that the host brings in. */
+  awaitsHost = false;
+  /** An exception stands in the processor's mailbox, because a page for its delivery was absent. */
+  exceptionWaits = false;
   /** From the delivery of an NMI to the next IRET. */
   inNonMaskable = false;
   readonly #onReset: (vcpu: MicrovmVcpu) => void;
@@ -92,6 +96,7 @@ export class MicrovmVcpu implements ApicProcessor {
   reset(): void {
     this.#resetRegisters();
     this.halted = false;
+    this.exceptionWaits = false;
     this.waitsForStartUp = true;
     this.nonMaskablePending = false;
     this.inNonMaskable = false;

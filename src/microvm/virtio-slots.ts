@@ -1,13 +1,10 @@
 import type { AcpiDevice } from '../boot/acpi.ts';
-import type { FrameInvalidator } from '../cpu/translation.ts';
 import type { Bus } from '../devices/bus.ts';
-import { ResidentMemory } from '../devices/dma/resident-memory.ts';
-import { DmaTable } from '../devices/dma/table.ts';
+import type { DmaTable } from '../devices/dma/table.ts';
 import { IO_APIC_PINS, type IoApic } from '../devices/pc/io-apic.ts';
 import type { VirtioDevice } from '../devices/virtio/device.ts';
 import { VirtioMmio } from '../devices/virtio/mmio-transport.ts';
 import { REGISTER_WINDOW } from '../devices/virtio/registers.ts';
-import type { FramePool } from '../memory/frame-pool.ts';
 import { Physical, Pin, WINDOW_BYTES } from './layout.ts';
 
 /** As many as there are pins of the I/O APIC for them. */
@@ -15,10 +12,8 @@ export const MOST_VIRTIO_DEVICES = IO_APIC_PINS - Pin.virtio;
 
 export interface VirtioSlotsOptions {
   readonly devices: readonly VirtioDevice[];
-  readonly pool: FramePool;
-  readonly invalidator: FrameInvalidator;
-  /** Frame of each guest-physical page. */
-  readonly frames: Int32Array;
+  /** Through which all devices reach the guest's memory. */
+  readonly memory: DmaTable;
   readonly ioApic: IoApic;
   /** Called when `poll` has something to do. */
   readonly onWork: () => void;
@@ -29,20 +24,18 @@ export class VirtioSlots {
   readonly #devices: readonly VirtioDevice[];
   readonly #transports: readonly VirtioMmio[];
   readonly #memory: DmaTable;
+  readonly #onWork: () => void;
   #isWoken = false;
 
   constructor(options: VirtioSlotsOptions) {
-    const { devices, pool, invalidator, frames, ioApic } = options;
+    const { devices, memory, ioApic } = options;
     if (devices.length > MOST_VIRTIO_DEVICES) {
       throw new RangeError(`a microVM has at most ${MOST_VIRTIO_DEVICES} virtio devices, not ${devices.length}`);
     }
     this.#devices = devices;
-    const memory = new DmaTable(pool, new ResidentMemory(frames, invalidator));
-    const wake = (): void => {
-      this.#isWoken = true;
-      options.onWork();
-    };
     this.#memory = memory;
+    this.#onWork = options.onWork;
+    const wake = (): void => this.wake();
     this.#transports = devices.map(
       (device, index) => new VirtioMmio({ device, memory, line: ioApic.line(Pin.virtio + index), wake }),
     );
@@ -66,6 +59,12 @@ export class VirtioSlots {
   /** Whether a back end or a page has yet to come: with virtual time, the guest must wait for it. */
   get isBusy(): boolean {
     return this.#memory.memory.isWaiting || this.#transports.some((transport) => transport.isBusy);
+  }
+
+  /** Asks for a call of `poll`. */
+  wake(): void {
+    this.#isWoken = true;
+    this.#onWork();
   }
 
   /** Lets devices go on that back ends or arrived pages have woken. */

@@ -7,7 +7,7 @@ import type { InterfaceName, Outcome } from '../../src/api.ts';
 import { createHost } from '../../src/index.ts';
 
 /** Where the kernels of this folder begin, and where the pages begin that their programs of ring 3 may use. */
-const TEXT = '0x100000';
+const TEXT = '0x110000';
 const USER = '0x180000';
 /** Of each guest, in bytes. */
 export const MEMORY = 32 << 20;

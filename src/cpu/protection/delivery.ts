@@ -49,6 +49,7 @@ const target: Descriptor = { low: 0, high: 0 };
 /**
  * Delivers an exception that stands in the processor, and those that come of the attempt.
  * @returns false when the processor shuts down: a fault while a double fault was being delivered
+ * @throws PageAbsent with the exception that is to be delivered still in the processor
  */
 export function deliverException(state: SystemState, source = EventSource.exception): boolean {
   const { processor } = state;
@@ -59,6 +60,8 @@ export function deliverException(state: SystemState, source = EventSource.except
     error = 0;
   }
   for (let from = source; ; from = EventSource.exception) {
+    // Where it can be found again if a page must be brought in first.
+    processor.raise(vector, error);
     if (deliver(state, vector, WITH_ERROR.has(vector) && from !== EventSource.software ? error : null, from))
       return true;
     if (vector === Vector.doubleFault) return false;
@@ -73,25 +76,19 @@ export function deliverException(state: SystemState, source = EventSource.except
   }
 }
 
-/**
- * Delivers an interrupt, and the exceptions that come of the attempt.
- * @returns false when the processor shuts down
- */
-export function deliverInterrupt(state: SystemState, vector: number, source: EventSource): boolean {
-  return deliver(state, vector, null, source) || deliverException(state);
+/** Delivers an interrupt or an NMI. @returns false with an exception in the processor. @throws PageAbsent */
+export function deliverInterrupt(state: SystemState, vector: number): boolean {
+  return deliver(state, vector, null, EventSource.external);
 }
 
-/**
- * INT n, which stands at RIP.
- * @returns false when the processor shuts down
- */
+/** INT n, which stands at RIP. @returns false with an exception in the processor. @throws PageAbsent */
 export function deliverSoftwareInterrupt(state: SystemState, vector: number): boolean {
   const { processor } = state;
   const { rip } = processor;
   processor.completeInstruction();
   if (deliver(state, vector, null, EventSource.software)) return true;
   processor.rip = rip;
-  return deliverException(state);
+  return false;
 }
 
 function isDouble(first: number, second: number): boolean {
@@ -107,12 +104,7 @@ function deliver(state: SystemState, vector: number, error: number | null, sourc
     processor.raise(Vector.generalProtection, vector * 8 + 2);
     return false;
   }
-  const wasUser = processor.userMode;
-  if (wasUser) processor.userMode = false;
-  const delivered = enter(state, vector, error, source);
-  const isUser = processor.privilege === 3;
-  if (wasUser && isUser) processor.userMode = true;
-  return delivered;
+  return state.asSupervisor(() => enter(state, vector, error, source));
 }
 
 function enter(state: SystemState, vector: number, error: number | null, source: EventSource): boolean {

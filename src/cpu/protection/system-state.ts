@@ -1,3 +1,4 @@
+import { PageAbsent } from '../../memory/page-absent.ts';
 import { type GuestVirtual, joinSigned, PAGE_SIZE } from '../../x86/brand.ts';
 import { Cr0, Cr4, Efer, Vector } from '../../x86/registers.ts';
 import type { Processor } from '../processor.ts';
@@ -125,9 +126,11 @@ export class SystemState implements DescriptorSource {
     const { processor } = this;
     if (!processor.userMode) return step();
     processor.userMode = false;
-    const succeeded = step();
-    processor.userMode = processor.privilege === 3;
-    return succeeded;
+    try {
+      return step();
+    } finally {
+      processor.userMode = processor.privilege === 3;
+    }
   }
 
   // Descriptors
@@ -167,11 +170,20 @@ export class SystemState implements DescriptorSource {
     return { base: joinSigned(base, upper) as GuestVirtual, limit };
   }
 
-  /** Sets bits in the upper word of a descriptor: accessed, or busy. */
+  /**
+   * Sets bits in the upper word of a descriptor: accessed, or busy. Kernels set them beforehand; where the page would
+   * have to be brought in for it they stay as they are, since what was loaded is loaded.
+   */
   markDescriptor(selector: number, bits: number): void {
     const address = this.#descriptorAddress(selector, 8);
-    if (address === undefined || !this.processor.memory.readLong(address, pair)) return;
-    const marked = ((pair[1] as number) | bits) >>> 0;
-    if (marked !== pair[1]) this.processor.memory.writeLong(address, pair[0] as number, marked);
+    if (address === undefined) return;
+    const { memory } = this.processor;
+    try {
+      if (!memory.readLong(address, pair)) return;
+      const marked = ((pair[1] as number) | bits) >>> 0;
+      if (marked !== pair[1]) memory.writeLong(address, pair[0] as number, marked);
+    } catch (absent) {
+      if (!(absent instanceof PageAbsent)) throw absent;
+    }
   }
 }

@@ -1,7 +1,7 @@
 import type { ProcessorGroup } from '../../cpu/processor.ts';
 import type { HostMemory } from '../../memory/host-memory.ts';
 import type { NestedPaging } from '../../paging/nested/nested-paging.ts';
-import { type GuestPhysical, type HostAddress, PAGE_SIZE } from '../../x86/brand.ts';
+import { type Gfn, type GuestPhysical, type HostAddress, PAGE_SIZE } from '../../x86/brand.ts';
 
 /** What areas need of their domain. */
 export interface AreaOwner {
@@ -10,8 +10,8 @@ export interface AreaOwner {
 }
 
 /**
- * A part of a guest's page that guest and host share. Nothing is held: the address is translated at each use, and where
- * the page has no frame nothing is written.
+ * A part of a guest's page that guest and host share. Its page stays where it is for as long as the guest has named it:
+ * the host writes it between turns, when it cannot wait for pages.
  */
 export class GuestArea {
   readonly #owner: AreaOwner;
@@ -31,20 +31,23 @@ export class GuestArea {
     return this.#physical >= 0;
   }
 
-  /** @returns false for an address that is not aligned, leaves its page or is no RAM */
+  /** @returns false for an address that is not aligned, leaves its page or is no RAM. @throws PageAbsent */
   name(physical: number): boolean {
+    const { paging } = this.#owner;
     const inPage = (physical % PAGE_SIZE) + this.#bytes <= PAGE_SIZE;
-    const isRam = physical < this.#owner.paging.frames.length * PAGE_SIZE;
-    if (physical % this.#alignment !== 0 || !inPage || !isRam) return false;
+    if (physical % this.#alignment !== 0 || !inPage || physical >= paging.pages * PAGE_SIZE) return false;
+    paging.pin(pageOf(physical));
+    this.forget();
     this.#physical = physical;
     return true;
   }
 
   forget(): void {
+    if (this.#physical >= 0) this.#owner.paging.unpin(pageOf(this.#physical));
     this.#physical = -1;
   }
 
-  /** Where the area stands in the host's memory, good until control leaves the caller; −1 when it does not. */
+  /** Where the area stands in the host's memory; −1 when the guest has named none. */
   get address(): HostAddress {
     if (this.#physical < 0) return -1 as HostAddress;
     return this.#owner.paging.addressOf(this.#physical as GuestPhysical);
@@ -60,4 +63,8 @@ export class GuestArea {
     const frame = this.#owner.group.parts.pool.frameAt(address);
     this.#owner.group.frameWritten(frame, address % PAGE_SIZE, this.#bytes);
   }
+}
+
+function pageOf(physical: number): Gfn {
+  return Math.floor(physical / PAGE_SIZE) as Gfn;
 }

@@ -1,6 +1,7 @@
 import type { FrameInvalidator } from '../../cpu/translation.ts';
 import type { FramePool } from '../../memory/frame-pool.ts';
-import type { Frame, Gfn } from '../../x86/brand.ts';
+import { MachineSpace } from '../../memory/machine-space.ts';
+import type { Frame, Mfn } from '../../x86/brand.ts';
 import { NestedPaging } from '../nested/nested-paging.ts';
 
 /**
@@ -10,7 +11,7 @@ import { NestedPaging } from '../nested/nested-paging.ts';
  */
 export function createLinearPaging(pool: FramePool, invalidator: FrameInvalidator, pages: number): NestedPaging {
   const base = pool.allocateRun(pages);
-  const paging = new NestedPaging(pool, invalidator, pages);
-  for (let gfn = 0; gfn < pages; gfn++) paging.map(gfn as Gfn, (base + gfn) as Frame);
-  return paging;
+  const space = new MachineSpace(pool, pages);
+  for (let number = 0; number < pages; number++) space.attach(number as Mfn, (base + number) as Frame);
+  return new NestedPaging(space, invalidator);
 }

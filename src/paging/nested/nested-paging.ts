@@ -1,73 +1,77 @@
 import type { FrameInvalidator, PhysicalDevices, TableFormat, Translation } from '../../cpu/translation.ts';
-import { type FramePool, OutOfFrames } from '../../memory/frame-pool.ts';
-import type { Frame, Gfn, GuestPhysical, HostAddress } from '../../x86/brand.ts';
-import { PAGE_SIZE } from '../../x86/brand.ts';
+import type { MachineSpace } from '../../memory/machine-space.ts';
+import { type Gfn, type GuestPhysical, type HostAddress, type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
+import type { Pager } from '../pager.ts';
 
 /**
- * Nested paging: the guest's tables hold guest-physical frame numbers and are the guest's own affair; a second table leads
+ * Nested paging: the guest's tables hold guest-physical page numbers and are the guest's own affair; a second table leads
  * from these numbers to frames of the host's pool. It is consulted when a TLB entry is filled, and for each table that a
  * walk goes through.
  *
- * The second table may lose and gain entries while the guest runs. TLBs know frames only, so an entry that goes takes
- * every cached translation of its frame along.
+ * The second table is a machine space whose numbers are guest-physical pages. With a pager it follows the host's page
+ * table: entries come when they are needed and go at any time, with every translation that a processor has cached.
  */
 export class NestedPaging {
-  /** Frame of each guest-physical page below the end of RAM, −1 where there is none at present. */
-  readonly frames: Int32Array;
-  readonly #pool: FramePool;
+  readonly space: MachineSpace;
+  readonly pager: Pager | undefined;
   readonly #invalidator: FrameInvalidator;
 
-  /** @param pages one more than the highest page that can be RAM */
-  constructor(pool: FramePool, invalidator: FrameInvalidator, pages: number) {
-    this.#pool = pool;
+  /** @param space has a number for each page that can be RAM */
+  constructor(space: MachineSpace, invalidator: FrameInvalidator, pager?: Pager) {
+    this.space = space;
+    this.pager = pager;
     this.#invalidator = invalidator;
-    this.frames = new Int32Array(pages).fill(-1);
+  }
+
+  /** Pages of RAM. */
+  get pages(): number {
+    return this.space.limit;
   }
 
   /** What the walks of one processor go through, by format. @param devices all that is not RAM, as this processor sees it */
   translations(devices: PhysicalDevices): Readonly<Record<TableFormat, Translation>> {
-    const { frames } = this;
+    const { frames, writeProtected } = this.space;
+    const second = this.pager ? { frames, writeProtected, devices } : { frames, devices };
     return {
-      none: { format: 'none', frames, devices },
-      'two-level': { format: 'two-level', frames, devices },
-      pae: { format: 'pae', frames, devices },
-      'four-level': { format: 'four-level', frames, devices },
+      none: { format: 'none', ...second },
+      'two-level': { format: 'two-level', ...second },
+      pae: { format: 'pae', ...second },
+      'four-level': { format: 'four-level', ...second },
     };
   }
 
-  map(gfn: Gfn, frame: Frame): void {
-    if (this.frames[gfn] !== -1) throw new RangeError(`guest-physical page ${gfn} cannot be mapped`);
-    this.frames[gfn] = frame;
-  }
-
-  /** Takes the entry away and returns its frame, of which no processor has translations or decoded code then. */
-  unmap(gfn: Gfn): Frame {
-    const frame = this.frames[gfn] as Frame;
-    this.#invalidator.invalidateFrame(frame);
-    this.#invalidator.frameWritten(frame, 0, PAGE_SIZE);
-    this.frames[gfn] = -1;
-    return frame;
-  }
-
-  /** Host address of a byte of RAM, good within its page; −1 where there is no frame. */
+  /**
+   * Host address of a byte of RAM, to be written, good within its page until control leaves the caller; −1 where there is
+   * no RAM. @throws PageAbsent
+   */
   addressOf(physical: GuestPhysical): HostAddress {
-    const frame = this.frames[Math.floor(physical / PAGE_SIZE)] ?? -1;
-    if (frame < 0) return -1 as HostAddress;
-    return (this.#pool.addressOf(frame as Frame) + (physical % PAGE_SIZE)) as HostAddress;
+    const page = this.space.writableAddressOf(Math.floor(physical / PAGE_SIZE) as Mfn);
+    return page < 0 ? page : ((page + (physical % PAGE_SIZE)) as HostAddress);
   }
 
-  /** Gives every frame back to the pool. */
-  destroy(): void {
-    for (let gfn = 0; gfn < this.frames.length; gfn++) {
-      if (this.frames[gfn] !== -1) this.#pool.release(this.unmap(gfn as Gfn));
+  /** Keeps a page that the host writes at any time where it is, until `unpin`. @throws PageAbsent */
+  pin(gfn: Gfn): void {
+    this.space.pin(gfn as number as Mfn);
+  }
+
+  unpin(gfn: Gfn): void {
+    this.space.unpin(gfn as number as Mfn);
+  }
+
+  /** Gives every frame back; settles when that is done. No processor uses the memory any more. */
+  async destroy(): Promise<void> {
+    const { pool, frames } = this.space;
+    if (this.pager) {
+      const freed = this.pager.end();
+      for (const number of frames.keys()) this.space.release(number as Mfn);
+      return freed;
+    }
+    for (const [number, frame] of frames.entries()) {
+      if (frame < 0) continue;
+      const released = this.space.detach(number as Mfn);
+      this.#invalidator.invalidateFrame(released);
+      this.#invalidator.frameWritten(released, 0, PAGE_SIZE);
+      pool.release(released);
     }
   }
-}
-
-/** Memory whose pages all have a frame of their own from the start. @throws OutOfFrames */
-export function createResidentPaging(pool: FramePool, invalidator: FrameInvalidator, pages: number): NestedPaging {
-  if (pool.available < pages) throw new OutOfFrames(pool.total);
-  const paging = new NestedPaging(pool, invalidator, pages);
-  for (let gfn = 0; gfn < pages; gfn++) paging.map(gfn as Gfn, pool.allocate());
-  return paging;
 }

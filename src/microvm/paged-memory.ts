@@ -1,0 +1,115 @@
+import type { ProcessorGroup } from '../cpu/processor.ts';
+import { SpaceMemory } from '../devices/dma/space-memory.ts';
+import type { KernelPages } from '../domain/kernel-pages.ts';
+import { MachineSpace } from '../memory/machine-space.ts';
+import { AddressSpace } from '../mm/address-space.ts';
+import type { MemoryError } from '../mm/errors.ts';
+import type { MemoryManager } from '../mm/memory-manager.ts';
+import type { CachedFile } from '../mm/page-cache.ts';
+import { NestedPaging } from '../paging/nested/nested-paging.ts';
+import { Pager } from '../paging/pager.ts';
+import { type HostVirtual, type Mfn, PAGE_SIZE } from '../x86/brand.ts';
+import { initrdPage, Physical } from './layout.ts';
+
+/**
+ * The memory of a microVM whose pages come and go: an address space of the host in which each page has its
+ * guest-physical address. Two external tables follow it, the nested one for processors and the one for devices.
+ */
+export interface PagedMemory {
+  readonly paging: NestedPaging;
+  readonly devices: SpaceMemory;
+  /** What devices tell; set by the domain. */
+  readonly events: DeviceMemoryEvents;
+}
+
+export interface DeviceMemoryEvents {
+  /** Pages have come that devices wait for. */
+  onArrival: () => void;
+  onFailure: (error: MemoryError) => void;
+}
+
+export interface PagedMemoryOptions {
+  readonly manager: MemoryManager;
+  readonly group: ProcessorGroup;
+  readonly pages: number;
+  readonly layout: KernelPages;
+  /** The pages of `layout`. */
+  readonly kernel: CachedFile;
+  /** The pages of the initrd; without any when there is none. */
+  readonly initrd: CachedFile;
+  /** Unique among the guests of the host. */
+  readonly order: number;
+}
+
+/** The pages that the loader writes: all below 1 MiB. */
+const LOADED_PAGES = Physical.highStart / PAGE_SIZE;
+
+function addressOf(page: number): HostVirtual {
+  return (page * PAGE_SIZE) as HostVirtual;
+}
+
+/** Makes the memory of a guest that is to be built; the pages that its loader writes are there, and pinned. */
+export async function createPagedMachine(options: PagedMemoryOptions): Promise<PagedMemory | MemoryError> {
+  const { manager, group, pages, order } = options;
+  const { pool, marks } = group.parts;
+  const memory = await manager.createSpace();
+  if (!(memory instanceof AddressSpace)) return memory;
+  await mapAreas(memory, options);
+  const space = new MachineSpace(pool, pages);
+  const pager = new Pager({
+    machine: space,
+    memory,
+    invalidator: group,
+    marks,
+    numbers: Int32Array.from({ length: pages }, (_, number) => number),
+    populated: pages,
+    order: order * 2,
+  });
+  await pager.start();
+  const events: DeviceMemoryEvents = { onArrival: () => {}, onFailure: () => {} };
+  const devices = await SpaceMemory.follow({
+    space: memory,
+    pool,
+    invalidator: group,
+    pages,
+    order: order * 2 + 1,
+    onArrival: () => events.onArrival(),
+    onFailure: (error) => events.onFailure(error),
+  });
+  for (let number = 0; number < LOADED_PAGES; number++) {
+    const failed = await bringIn(pager, number as Mfn);
+    if (failed) {
+      await pager.end();
+      return failed;
+    }
+  }
+  return { paging: new NestedPaging(space, group, pager), devices, events };
+}
+
+async function bringIn(pager: Pager, number: Mfn): Promise<MemoryError | undefined> {
+  let failed: MemoryError | undefined;
+  do failed = await pager.bringIn(number, true);
+  while (!failed && !pager.pin(number));
+  return failed;
+}
+
+/** Lets the pages go that the loader has written. */
+export function unpinLoadedPages({ paging }: PagedMemory): void {
+  for (let number = 0; number < LOADED_PAGES; number++) paging.space.unpin(number as Mfn);
+}
+
+/** Kernel and initrd are pages of their files, everything else is anonymous. */
+async function mapAreas(memory: AddressSpace, options: PagedMemoryOptions): Promise<void> {
+  const { pages, layout, kernel, initrd } = options;
+  const map = async (start: number, end: number, file?: CachedFile) => {
+    if (start < end) await memory.map(addressOf(start), addressOf(end), file && { file, index: 0 });
+  };
+  const kernelEnd = layout.startPfn + kernel.pages;
+  const initrdStart = initrdPage(pages, initrd.file.size);
+  const initrdEnd = initrdStart + initrd.pages;
+  await map(0, layout.startPfn);
+  await map(layout.startPfn, kernelEnd, kernel);
+  await map(kernelEnd, initrdStart);
+  await map(initrdStart, initrdEnd, initrd);
+  await map(initrdEnd, pages);
+}
