@@ -28,8 +28,14 @@ describe.skipIf(!hasPackageArchive)('a guest with virtual time', () => {
     }, LONG);
 
     test.each<[string, ProcessorGroupOptions]>([
-      ['a TLB of one entry', { tlbEntries: 1 }],
+      ['a TLB of one entry', { tlbEntries: 1, jit: { threshold: 20 } }],
       ['large TLBs and no inlined instructions', { tlbEntries: 4096, tlbRoots: 3, hotShapes: [] }],
+      ['that all its code is interpreted', { jit: { threshold: 0 } }],
+      ['that all its code is compiled at once', { jit: { threshold: 1 } }],
+      [
+        'that compiled code is evicted all the time',
+        { jit: { threshold: 5, maximumModules: 300, regionsPerModule: 1 } },
+      ],
     ])(
       'does not notice %s',
       async (_what, group) => {
@@ -50,10 +56,13 @@ describe.skipIf(!hasPackageArchive)('a guest with virtual time', () => {
       expect(expected.console).toContain('reboot: System halted');
     });
 
-    test(
-      'does not notice small TLBs that are flushed on every switch',
-      async () => {
-        expect(await trail({ command: COMMAND, group: { tlbEntries: 64, tlbRoots: 1 } })).toEqual(expected);
+    test.each<[string, ProcessorGroupOptions]>([
+      ['small TLBs that are flushed on every switch', { tlbEntries: 64, tlbRoots: 1, jit: { threshold: 20 } }],
+      ['that all its code is interpreted', { jit: { threshold: 0 } }],
+    ])(
+      'does not notice %s',
+      async (_what, group) => {
+        expect(await trail({ command: COMMAND, group })).toEqual(expected);
       },
       LONG,
     );
