@@ -2,6 +2,7 @@ import { writeSync } from 'node:fs';
 import type { BootOptions, CreateHost, Outcome, VirtualMachine } from '../src/api.ts';
 import { parseRunOptions } from '../src/cli/options.ts';
 import { run } from '../src/cli/run.ts';
+import { runGuests } from '../src/cli/run-guests.ts';
 
 /**
  * `ring1 run` with a host that boots nothing: node --import tsx test/cli-fake-host.ts GUEST OPTIONS…
@@ -112,4 +113,4 @@ const createHost: CreateHost = async () => ({
   statistics: () => ({ frames: 7 }),
   close: () => note('closed'),
 });
-process.exitCode = await run(options, createHost);
+process.exitCode = await (options.guestFiles.length > 0 ? runGuests : run)(options, createHost);

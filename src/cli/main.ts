@@ -3,7 +3,9 @@ import { InputError } from '../boot/input-error.ts';
 import { tuneEngine } from '../node/engine.ts';
 import { createHost } from './core.ts';
 import { parseRunOptions } from './options.ts';
-import { ExitStatus, run } from './run.ts';
+import { run } from './run.ts';
+import { runGuests } from './run-guests.ts';
+import { ExitStatus } from './session.ts';
 import { RUN_USAGE, USAGE } from './usage.ts';
 
 /** The command. @param args without the program's name. @returns the exit status. */
@@ -23,7 +25,7 @@ async function dispatch([command, ...rest]: readonly string[]): Promise<number> 
       const options = parseRunOptions(rest);
       if (options === 'help') return print(RUN_USAGE);
       tuneEngine();
-      return run(options, createHost);
+      return options.guestFiles.length > 0 ? runGuests(options, createHost) : run(options, createHost);
     }
     case 'help':
     case '--help':

@@ -11,8 +11,8 @@ export interface DiskOption {
   readonly isSnapshot: boolean;
 }
 
-/** The options of `ring1 run`, checked. Sizes are bytes. */
-export interface RunOptions {
+/** What is said of one guest, checked. Sizes are bytes. */
+export interface GuestOptions {
   readonly kernel: string | undefined;
   readonly initrd: string | undefined;
   readonly append: string;
@@ -20,10 +20,19 @@ export interface RunOptions {
   readonly vcpus: number;
   readonly interface: InterfaceName;
   readonly paging: PagingName;
-  readonly hostMemory: number;
   readonly disks: readonly DiskOption[];
   /** An adapter in a network that leads to the world. */
   readonly network: boolean;
+}
+
+/** The options of `ring1 run`; what they say of a guest holds for all guests whose files say nothing else. */
+export interface RunOptions extends GuestOptions {
+  /** Files that describe guests; none for the one guest that the options describe. */
+  readonly guestFiles: readonly string[];
+  /** Memory for all guests; what they need without it. */
+  readonly hostMemory: number | undefined;
+  /** File for pages that have no room in memory. */
+  readonly swap: string | undefined;
   readonly timeoutSeconds: number | undefined;
   readonly stats: string | undefined;
   readonly trace: string | undefined;
@@ -33,14 +42,14 @@ export interface RunOptions {
   readonly jitThreshold: number | undefined;
 }
 
-const INTERFACES: readonly InterfaceName[] = ['xen', 'kvm', 'native', 'vmi', 'lguest'];
+export const INTERFACES: readonly InterfaceName[] = ['xen', 'kvm', 'native', 'vmi', 'lguest'];
 const PAGINGS: readonly PagingName[] = ['direct', 'shadow', 'nested', 'native'];
 
 const MIB = 1024 * 1024;
 /** A WebAssembly memory ends at 4 GiB, and the host keeps its own structures in the same one. */
 const LARGEST_MEMORY = 3584 * MIB;
 /** vcpu_info blocks in Xen's shared_info page. */
-const MOST_VCPUS = 32;
+export const MOST_VCPUS = 32;
 /** The counter of executions is a signed word. */
 const MOST_EXECUTIONS = 0x7fff_ffff;
 /** Longest delay of a timer in Node, 2^31 − 1 ms. */
@@ -55,6 +64,7 @@ const PARSE = {
   interface: { type: 'string' },
   paging: { type: 'string' },
   'host-memory': { type: 'string' },
+  swap: { type: 'string' },
   disk: { type: 'string', multiple: true },
   network: { type: 'boolean' },
   timeout: { type: 'string' },
@@ -68,31 +78,26 @@ const PARSE = {
 
 /** @returns 'help' if that is asked for. */
 export function parseRunOptions(args: readonly string[]): RunOptions | 'help' {
-  const values = parseValues(args);
+  const { values, positionals } = parseValues(args);
   if (values.help) return 'help';
   for (const [option, value] of Object.entries(values)) {
     if (value === '' && option !== 'append') throw new InputError(`--${option} is empty; see "ring1 help run"`);
-  }
-  const memory = parseSize('--memory', values.memory ?? '256M');
-  const hostMemory = values['host-memory'] === undefined ? memory : parseSize('--host-memory', values['host-memory']);
-  if (hostMemory < memory) {
-    throw new InputError(
-      `--host-memory ${values['host-memory']} is less than the guest's ${memory / MIB}M; give at least that`,
-    );
   }
   return {
     kernel: values.kernel,
     initrd: values.initrd,
     append: values.append ?? '',
-    memory,
+    memory: parseSize('--memory', values.memory ?? '256M'),
     vcpus: parseInteger('--vcpus', values.vcpus ?? '1', 1, MOST_VCPUS),
     ...chooseCell(
       values.interface === undefined ? undefined : parseName('--interface', values.interface, INTERFACES),
       values.paging === undefined ? undefined : parseName('--paging', values.paging, PAGINGS),
     ),
-    hostMemory,
     disks: (values.disk ?? []).map(parseDisk),
     network: values.network ?? false,
+    guestFiles: positionals,
+    hostMemory: values['host-memory'] === undefined ? undefined : parseSize('--host-memory', values['host-memory']),
+    swap: values.swap,
     timeoutSeconds: values.timeout === undefined ? undefined : parseTimeout(values.timeout),
     stats: values.stats,
     trace: values.trace,
@@ -107,7 +112,7 @@ export function parseRunOptions(args: readonly string[]): RunOptions | 'help' {
 
 function parseValues(args: readonly string[]) {
   try {
-    return parseArgs({ args: [...args], options: PARSE, strict: true, allowPositionals: false }).values;
+    return parseArgs({ args: [...args], options: PARSE, strict: true, allowPositionals: true });
   } catch (error) {
     // Node's messages are a sentence about the option, then advice about positional arguments.
     const [sentence = ''] = (error as Error).message.replace(/\.$/, '').split(/\. |\n/);
@@ -120,7 +125,7 @@ function parseValues(args: readonly string[]) {
 }
 
 /** "256M", "1G", "65536K"; a plain number is in MiB, as for qemu and xl. Multiples of 4 KiB. */
-function parseSize(option: string, text: string): number {
+export function parseSize(option: string, text: string): number {
   const match = /^(\d+)\s*(?:([kmg])(?:i?b)?)?$/i.exec(text);
   const unit = { k: 1024, m: MIB, g: 1024 * MIB }[match?.[2]?.toLowerCase() ?? 'm'];
   if (match === null || unit === undefined) {
@@ -135,13 +140,13 @@ function parseSize(option: string, text: string): number {
 }
 
 /** "FILE", "FILE,readonly", "FILE,snapshot": the words are QEMU's. Other commas belong to the name. */
-function parseDisk(text: string): DiskOption {
+export function parseDisk(text: string): DiskOption {
   const [, path = '', mode] = /^(.*?)(?:,(readonly|snapshot))?$/s.exec(text) ?? [];
   if (path === '') throw new InputError(`--disk ${text} names no file`);
   return { path, isReadOnly: mode === 'readonly', isSnapshot: mode === 'snapshot' };
 }
 
-function parseInteger(option: string, text: string, least: number, most: number): number {
+export function parseInteger(option: string, text: string, least: number, most: number): number {
   const value = /^\d+$/.test(text) ? Number(text) : Number.NaN;
   if (!(value >= least && value <= most)) {
     throw new InputError(`${option} ${text} is not a number from ${least} to ${most}`);
@@ -157,7 +162,7 @@ function parseTimeout(text: string): number {
   return value;
 }
 
-function parseName<Name extends string>(option: string, text: string, names: readonly Name[]): Name {
+export function parseName<Name extends string>(option: string, text: string, names: readonly Name[]): Name {
   const name = names.find((candidate) => candidate === text);
   if (name === undefined) throw new InputError(`${option} ${text} does not exist; give one of ${names.join(', ')}`);
   return name;

@@ -1,52 +1,30 @@
 import { once } from 'node:events';
 import { closeSync, openSync, writeFileSync } from 'node:fs';
-import { initramfs, kernelModules, kernel as kernelRecipe } from '../../guests/recipes.ts';
-import type { BootOptions, CreateHost, Disk, NetworkAdapter, Outcome, VirtualMachine } from '../api.ts';
+import type { CreateHost, Outcome, VirtualMachine } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
-import { OverlayStore } from '../devices/block/overlay-store.ts';
-import { guestMac } from '../devices/network/ethernet.ts';
-import { Gateway } from '../devices/network/gateway.ts';
-import { EthernetSwitch } from '../devices/network/switch.ts';
-import { regionsPerModule } from '../node/engine.ts';
-import { FileStore } from '../node/file-store.ts';
-import { fileErrorReason, readInputFile, requireWritable, writeFileAtomically } from '../node/files.ts';
-import { NodeSockets } from '../node/sockets.ts';
+import { fileErrorReason, requireWritable } from '../node/files.ts';
 import { Terminal } from '../node/terminal.ts';
-import type { DiskOption, RunOptions } from './options.ts';
-
-export const enum ExitStatus {
-  success = 0,
-  badInput = 1,
-  crash = 2,
-  timeout = 3,
-  /** Plus the signal's number, as shells have it. */
-  signal = 128,
-}
-
-/** Why a run ends before its guest does. */
-type Interruption =
-  | { readonly kind: 'left' }
-  | { readonly kind: 'timeout' }
-  | { readonly kind: 'signal'; readonly number: number };
-
-const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
-
-/** Node's longest, in milliseconds. */
-const LONGEST_INTERVAL = 2 ** 31 - 1;
+import { prepareGuest } from './guest-boot.ts';
+import { openNetwork } from './guest-network.ts';
+import type { RunOptions } from './options.ts';
+import {
+  ExitStatus,
+  type Interruption,
+  LONGEST_INTERVAL,
+  onSignals,
+  openHost,
+  warn,
+  writeStatistics,
+} from './session.ts';
 
 /** Boots the guest, again whenever it asks for a reboot, with its console on stdin and stdout. */
 export async function run(options: RunOptions, createHost: CreateHost): Promise<ExitStatus | number> {
   const started = performance.now();
   if (options.stats !== undefined) await requireWritable(options.stats, 'statistics');
-  const disks = await openDisks(options.disks);
   const network = options.network ? openNetwork() : undefined;
-  const bootOptions = { ...(await prepareBoot(options)), disks, adapters: network?.adapters ?? [] };
+  const bootOptions = { ...(await prepareGuest(options)), adapters: network ? [network.adapter(1)] : [] };
   const trace = options.trace === undefined ? undefined : openTrace(options.trace);
-  const { jitThreshold } = options;
-  const host = await createHost({
-    memory: options.hostMemory,
-    jit: { regionsPerModule: regionsPerModule(), ...(jitThreshold === undefined ? {} : { threshold: jitThreshold }) },
-  });
+  const host = await openHost(options, options.memory, createHost);
 
   let machine: VirtualMachine | undefined;
   let interruption: Interruption | undefined;
@@ -98,63 +76,10 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
     }
     host.close();
     network?.gateway.close();
-    for (const disk of disks) await disk.close();
+    for (const disk of bootOptions.disks) await disk.close();
     trace?.close();
   }
   return report(outcome, interruption, options);
-}
-
-async function openDisks(wanted: readonly DiskOption[]): Promise<Disk[]> {
-  const disks: Disk[] = [];
-  for (const { path, isReadOnly, isSnapshot } of wanted) {
-    const file = await FileStore.open(path, { isReadOnly: isReadOnly || isSnapshot, report: warn });
-    disks.push(isSnapshot ? new OverlayStore(file) : file);
-  }
-  return disks;
-}
-
-/** One adapter, which keeps its address when the guest is booted again. */
-function openNetwork(): { readonly gateway: Gateway; readonly adapters: readonly NetworkAdapter[] } {
-  const network = new EthernetSwitch();
-  return { gateway: new Gateway(network, new NodeSockets()), adapters: [{ network, mac: guestMac(1) }] };
-}
-
-async function prepareBoot(options: RunOptions): Promise<BootOptions> {
-  const kernel = await readInputFile(options.kernel ?? (await kernelRecipe('cloud-amd64')), 'kernel');
-  const initrd =
-    options.initrd === undefined ? await ownInitramfs(options) : await readInputFile(options.initrd, 'initrd');
-  return {
-    kernel,
-    initrd,
-    commandLine: commandLine(options),
-    memory: options.memory,
-    vcpus: options.vcpus,
-    interface: options.interface,
-    paging: options.paging,
-    check: options.check,
-    deterministic: options.deterministic,
-  };
-}
-
-/** Xen's guests have no devices of virtio. */
-async function ownInitramfs(options: RunOptions): Promise<Uint8Array> {
-  return options.interface === 'xen' ? initramfs() : initramfs({ modules: await kernelModules('cloud-amd64') });
-}
-
-function commandLine(options: RunOptions): string {
-  const words = [options.append];
-  const isXen = options.interface === 'xen';
-  // A machine has no way to report a panic but to restart at once; the domain looks where that came from. Without EFI a
-  // kernel would restart a machine of this kind by its BIOS, and leave its stack before.
-  if (!isXen && !/(^|\s)panic=/.test(options.append)) words.unshift('panic=-1');
-  if (!isXen && !/(^|\s)reboot=/.test(options.append)) words.unshift('reboot=acpi');
-  if (!/(^|\s)console=/.test(options.append)) words.unshift(isXen ? 'console=hvc0' : 'console=ttyS0');
-  // A guest's console cannot ask for the terminal's size; our own initramfs takes it from here.
-  const { columns, rows, isTTY } = process.stdout;
-  if (options.initrd === undefined && !options.deterministic && isTTY && columns > 0 && rows > 0) {
-    words.push(`ring1.size=${columns}x${rows}`);
-  }
-  return words.filter((word) => word !== '').join(' ');
 }
 
 function tellSize(machine: VirtualMachine | undefined): void {
@@ -182,14 +107,6 @@ async function printConsole(machine: VirtualMachine, closed: () => void): Promis
   } finally {
     process.stdout.off('error', onError);
   }
-}
-
-function onSignals(handle: (number: number) => void): () => void {
-  const handlers = Object.entries(SIGNALS).map(([name, number]) => [name, () => handle(number)] as const);
-  for (const [name, handler] of handlers) process.on(name, handler);
-  return () => {
-    for (const [name, handler] of handlers) process.off(name, handler);
-  };
 }
 
 interface Trace {
@@ -222,14 +139,6 @@ function openTrace(path: string): Trace {
   };
 }
 
-async function writeStatistics(path: string, figures: object): Promise<void> {
-  try {
-    await writeFileAtomically(path, `${JSON.stringify(figures, undefined, 2)}\n`);
-  } catch (error) {
-    warn(`cannot write the statistics ${path}: ${fileErrorReason(error)}`);
-  }
-}
-
 function report(outcome: Outcome, interruption: Interruption | undefined, options: RunOptions): number {
   if (outcome.kind === 'crash') {
     warn(`the guest crashed: ${outcome.reason}`);
@@ -245,8 +154,4 @@ function report(outcome: Outcome, interruption: Interruption | undefined, option
     default:
       return ExitStatus.success;
   }
-}
-
-function warn(line: string): void {
-  process.stderr.write(`ring1: ${line}\n`);
 }

@@ -11,7 +11,7 @@ options:
   --version     ring1's version
 `;
 
-export const RUN_USAGE = `usage: ring1 run [OPTIONS]
+export const RUN_USAGE = `usage: ring1 run [OPTIONS] [GUESTFILE…]
 
 Boots a kernel with its console on this terminal. Ctrl-] leaves. Without --kernel, Debian's cloud kernel is fetched
 from the Debian archive and kept in ~/.cache/ring1 (or RING1_CACHE); without --initrd, a busybox shell.
@@ -23,7 +23,8 @@ from the Debian archive and kept in ~/.cache/ring1 (or RING1_CACHE); without --i
   --vcpus N           the guest's processors, 1 to 32 (default 1)
   --interface NAME    how the guest asks: xen (default), kvm or native; vmi and lguest are not built yet
   --paging NAME       how page tables are carried out: direct (xen), nested (kvm, native) or native; shadow is not built yet
-  --host-memory SIZE  memory for all guests (default: what the guest needs)
+  --host-memory SIZE  memory for all guests (default: what they need); what does not fit goes to swap (xen only)
+  --swap FILE         file for swap, made and removed again (default: one in the directory for temporary files)
   --disk FILE         a disk with the raw contents of a file (kvm, native); repeatable; the first is /dev/vda;
                       FILE,readonly cannot be written, FILE,snapshot keeps what is written in memory only
   --network           a network adapter (kvm, native): addresses by DHCP, and the world as far as this host reaches it
@@ -37,6 +38,10 @@ from the Debian archive and kept in ~/.cache/ring1 (or RING1_CACHE); without --i
 
 exit status: 0 the guest powered off or you left, 1 wrong usage or input, 2 the guest crashed, 3 timeout,
 128 + N ended by signal N. A guest that reboots is booted again.
+
+With GUESTFILEs, runs a guest for each of them, all in one host. They have lines KEY = VALUE as for xl: name, kernel,
+ramdisk, extra, memory, vcpus, disk, and type or interface; the options hold for what a file does not say. A guest's
+lines come out as "NAME: line", and a line "NAME: text" on stdin is typed at its console.
 
 With the busybox shell, --append 'ring1.run="COMMANDS"' runs commands instead of a shell and powers off.
 `;

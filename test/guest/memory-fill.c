@@ -17,7 +17,7 @@ static uint64_t mix(uint64_t value) {
 
 int main(int count, char **arguments) {
   if (count != 4) return 2;
-  uint64_t pages = strtoull(arguments[1], NULL, 10) * 256, seed = strtoull(arguments[2], NULL, 10);
+  uint64_t pages = strtoull(arguments[1], NULL, 10) * 1000000 / PAGE, seed = strtoull(arguments[2], NULL, 10);
   int rounds = atoi(arguments[3]);
   uint64_t words = PAGE / sizeof(uint64_t), wrong = 0;
   uint64_t *memory = malloc(pages * PAGE);

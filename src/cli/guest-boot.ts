@@ -1,0 +1,62 @@
+import { initramfs, kernelModules, kernel as kernelRecipe } from '../../guests/recipes.ts';
+import type { BootOptions, Disk } from '../api.ts';
+import { OverlayStore } from '../devices/block/overlay-store.ts';
+import { FileStore } from '../node/file-store.ts';
+import { readInputFile } from '../node/files.ts';
+import type { DiskOption, GuestOptions, RunOptions } from './options.ts';
+import { warn } from './session.ts';
+
+/** What one guest is booted with; the disks are to be closed in the end. */
+export async function prepareGuest(
+  options: GuestOptions & Pick<RunOptions, 'check' | 'deterministic'>,
+): Promise<BootOptions & { readonly disks: readonly Disk[] }> {
+  const disks = await openDisks(options.disks);
+  return { ...(await prepareBoot(options)), disks };
+}
+
+async function openDisks(wanted: readonly DiskOption[]): Promise<Disk[]> {
+  const disks: Disk[] = [];
+  for (const { path, isReadOnly, isSnapshot } of wanted) {
+    const file = await FileStore.open(path, { isReadOnly: isReadOnly || isSnapshot, report: warn });
+    disks.push(isSnapshot ? new OverlayStore(file) : file);
+  }
+  return disks;
+}
+
+async function prepareBoot(options: GuestOptions & Pick<RunOptions, 'check' | 'deterministic'>): Promise<BootOptions> {
+  const kernel = await readInputFile(options.kernel ?? (await kernelRecipe('cloud-amd64')), 'kernel');
+  const initrd =
+    options.initrd === undefined ? await ownInitramfs(options) : await readInputFile(options.initrd, 'initrd');
+  return {
+    kernel,
+    initrd,
+    commandLine: commandLine(options),
+    memory: options.memory,
+    vcpus: options.vcpus,
+    interface: options.interface,
+    paging: options.paging,
+    check: options.check,
+    deterministic: options.deterministic,
+  };
+}
+
+/** Xen's guests have no devices of virtio. */
+async function ownInitramfs(options: GuestOptions): Promise<Uint8Array> {
+  return options.interface === 'xen' ? initramfs() : initramfs({ modules: await kernelModules('cloud-amd64') });
+}
+
+function commandLine(options: GuestOptions & Pick<RunOptions, 'deterministic'>): string {
+  const words = [options.append];
+  const isXen = options.interface === 'xen';
+  // A machine has no way to report a panic but to restart at once; the domain looks where that came from. Without EFI a
+  // kernel would restart a machine of this kind by its BIOS, and leave its stack before.
+  if (!isXen && !/(^|\s)panic=/.test(options.append)) words.unshift('panic=-1');
+  if (!isXen && !/(^|\s)reboot=/.test(options.append)) words.unshift('reboot=acpi');
+  if (!/(^|\s)console=/.test(options.append)) words.unshift(isXen ? 'console=hvc0' : 'console=ttyS0');
+  // A guest's console cannot ask for the terminal's size; our own initramfs takes it from here.
+  const { columns, rows, isTTY } = process.stdout;
+  if (options.initrd === undefined && !options.deterministic && isTTY && columns > 0 && rows > 0) {
+    words.push(`ring1.size=${columns}x${rows}`);
+  }
+  return words.filter((word) => word !== '').join(' ');
+}

@@ -1,0 +1,73 @@
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { CreateHost, Host } from '../api.ts';
+import { InputError } from '../boot/input-error.ts';
+import { regionsPerModule } from '../node/engine.ts';
+import { fileErrorReason, writeFileAtomically } from '../node/files.ts';
+import { createSwapFile } from '../node/swap-file.ts';
+import type { RunOptions } from './options.ts';
+
+/** What runs of one guest and of several have in common. */
+export const enum ExitStatus {
+  success = 0,
+  badInput = 1,
+  crash = 2,
+  timeout = 3,
+  /** Plus the signal's number, as shells have it. */
+  signal = 128,
+}
+
+/** Why a run ends before its guests do. */
+export type Interruption =
+  | { readonly kind: 'left' }
+  | { readonly kind: 'timeout' }
+  | { readonly kind: 'signal'; readonly number: number };
+
+const SIGNALS = { SIGHUP: 1, SIGINT: 2, SIGTERM: 15 } as const;
+
+/** Node's longest, in milliseconds. */
+export const LONGEST_INTERVAL = 2 ** 31 - 1;
+
+/** Slots beyond the guests' own pages, for what a balloon brings. */
+const SPARE_SWAP = 16 << 20;
+
+/** @param guestMemory bytes that all guests have together; what does not fit into the host's memory goes to swap */
+export async function openHost(options: RunOptions, guestMemory: number, createHost: CreateHost): Promise<Host> {
+  const { jitThreshold, check } = options;
+  const memory = options.hostMemory ?? guestMemory;
+  const swaps = options.swap !== undefined || memory < guestMemory;
+  return createHost({
+    memory,
+    jit: { regionsPerModule: regionsPerModule(), ...(jitThreshold === undefined ? {} : { threshold: jitThreshold }) },
+    check,
+    ...(swaps ? { swap: await openSwap(options.swap, guestMemory + SPARE_SWAP) } : {}),
+  });
+}
+
+async function openSwap(path = join(tmpdir(), `ring1-swap-${process.pid}`), bytes: number) {
+  try {
+    return await createSwapFile(path, bytes);
+  } catch (error) {
+    throw new InputError(`cannot make the swap file ${path}: ${fileErrorReason(error)}`);
+  }
+}
+
+export function onSignals(handle: (number: number) => void): () => void {
+  const handlers = Object.entries(SIGNALS).map(([name, number]) => [name, () => handle(number)] as const);
+  for (const [name, handler] of handlers) process.on(name, handler);
+  return () => {
+    for (const [name, handler] of handlers) process.off(name, handler);
+  };
+}
+
+export async function writeStatistics(path: string, figures: object): Promise<void> {
+  try {
+    await writeFileAtomically(path, `${JSON.stringify(figures, undefined, 2)}\n`);
+  } catch (error) {
+    warn(`cannot write the statistics ${path}: ${fileErrorReason(error)}`);
+  }
+}
+
+export function warn(line: string): void {
+  process.stderr.write(`ring1: ${line}\n`);
+}
