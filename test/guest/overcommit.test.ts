@@ -1,0 +1,124 @@
+import { execFileSync } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { afterAll, beforeAll, describe, expect, it } from 'vitest';
+import { initramfs } from '../../guests/recipes.ts';
+import { createHost, type VirtualMachine } from '../../src/index.ts';
+import { debianKernel, hasPackageArchive } from '../debian-kernel.ts';
+import { MemoryStore } from '../mm-world.ts';
+import { GuestConsole } from './console.ts';
+
+const MIB = 1 << 20;
+const TIME_LIMIT = 900_000;
+
+/** What makes a small guest's kernel leave 200 MB of 256M to a program. */
+const LEAN = 'quiet nr_cpus=1 cgroup_disable=memory,cpuset,io,pids audit=0 lsm= log_buf_len=16K';
+const LEAVE_LITTLE = 'echo 256 >/proc/sys/vm/min_free_kbytes';
+
+let directory = '';
+let initrd: Uint8Array = new Uint8Array(0);
+
+beforeAll(async () => {
+  if (!hasPackageArchive) return;
+  directory = mkdtempSync(join(tmpdir(), 'ring1-overcommit-'));
+  const program = join(directory, 'memory-fill');
+  execFileSync('gcc', ['-static', '-O1', '-o', program, fileURLToPath(new URL('memory-fill.c', import.meta.url))]);
+  const extra = [{ type: 'file', path: 'bin/memory-fill', data: readFileSync(program), mode: 0o755 }] as const;
+  initrd = await initramfs({ extra });
+  writeFileSync(join(directory, 'initrd'), initrd);
+});
+afterAll(() => rmSync(directory, { recursive: true, force: true }));
+
+describe.skipIf(!hasPackageArchive)('guests with more memory than their host', () => {
+  it(
+    'keep what they have written: four of 256M, each with 200 MB in use, on 400M',
+    async () => {
+      const names = ['one', 'two', 'three', 'four'];
+      const files = names.map((name, index) => {
+        const path = join(directory, `${name}.cfg`);
+        const command = `${LEAVE_LITTLE}; memory-fill 200 ${index * 1000} 1`;
+        writeFileSync(path, `name = "${name}"\nmemory = 256\nextra = '${LEAN} ring1.run="${command}"'\n`);
+        return path;
+      });
+      const stats = join(directory, 'stats.json');
+      const swap = join(directory, 'swap');
+      const run = await GuestConsole.start(
+        ...['--host-memory', '400M', '--swap', swap, '--initrd', join(directory, 'initrd'), '--stats', stats, ...files],
+      );
+      expect(await run.ended).toEqual({ status: 0, stderr: '' });
+      for (const name of names) expect(run.text).toContain(`${name}: filled 48828 pages, 0 words wrong`);
+      const { host, guests } = JSON.parse(readFileSync(stats, 'utf8'));
+      // 800 MB of data in 400M: at least half of them had to go, and most of that came back to be checked.
+      expect(host.swap.swappedOut).toBeGreaterThan(90_000);
+      expect(host.swap.swappedIn).toBeGreaterThan(90_000);
+      expect(guests.map(({ outcome }: { outcome: string }) => outcome)).toEqual(Array(4).fill('poweroff'));
+      expect(existsSync(swap)).toBe(false);
+    },
+    TIME_LIMIT,
+  );
+
+  it(
+    'have their contracts kept while pages come and go',
+    async () => {
+      const command = `${LEAVE_LITTLE}; memory-fill 60 7 2`;
+      const run = await GuestConsole.start(
+        ...['--memory', '128M', '--host-memory', '80M', '--initrd', join(directory, 'initrd'), '--check'],
+        ...['--append', `${LEAN} ring1.run="${command}"`],
+      );
+      expect(await run.ended).toEqual({ status: 0, stderr: '' });
+      expect(run.text).toContain('filled 14648 pages, 0 words wrong');
+    },
+    TIME_LIMIT,
+  );
+
+  it(
+    'end alone, with the reason, when the swap is full; others go on',
+    async () => {
+      const store = new MemoryStore(1 << 16);
+      const host = await createHost({ memory: 150 * MIB, swap: store });
+      const kernel = await debianKernel('cloud-amd64');
+      const boot = (commands: string) =>
+        host.boot({ kernel, initrd, memory: 128 * MIB, vcpus: 1, commandLine: `${LEAN} console=hvc0 ${commands}` });
+      const quiet = await boot('');
+      const quietText = collect(quiet);
+      await quietText.waitFor('# ');
+      const greedy = await boot(`ring1.run="${LEAVE_LITTLE}; memory-fill 90 1 1000"`);
+      const greedyText = collect(greedy);
+      await greedyText.waitFor('READY');
+      store.failure = new Error('no space left on device');
+      expect(await greedy.done).toMatchObject({
+        kind: 'crash',
+        reason: expect.stringContaining('swap cannot be written: no space left on device'),
+      });
+      quiet.console.write(new TextEncoder().encode('echo still $((40 + 2))\n'));
+      await quietText.waitFor('still 42');
+      host.close();
+    },
+    TIME_LIMIT,
+  );
+});
+
+/** What a guest prints. */
+function collect(machine: VirtualMachine) {
+  let text = '';
+  let changed = () => {};
+  const decoder = new TextDecoder();
+  void (async () => {
+    const reader = machine.console.output.getReader();
+    for (let read = await reader.read(); !read.done; read = await reader.read()) {
+      text += decoder.decode(read.value, { stream: true });
+      changed();
+    }
+  })();
+  return {
+    async waitFor(what: string): Promise<void> {
+      while (!text.includes(what)) {
+        await new Promise<void>((resolve) => {
+          changed = resolve;
+        });
+      }
+    },
+  };
+}
