@@ -3,6 +3,7 @@ import type { HostMemory } from '../memory/host-memory.ts';
 import type { Frame, HostAddress } from '../x86/brand.ts';
 import { FrameMark, type FrameMarks } from './frame-marks.ts';
 import { PseudoHandler, RecordField } from './interpreter/record.ts';
+import { PlaceMap } from './place-map.ts';
 import { CODE_HASH_SHIFT, CODE_SLOTS_SHIFT, CodeSlot } from './tlb-layout.ts';
 
 /** A run of decoded instructions that begins at one place. */
@@ -54,8 +55,8 @@ export class CodeCache {
   readonly #arena: HostAddress;
   readonly #arenaEnd: number;
   #next: number;
-  readonly #blocks = new Map<number, Block>();
-  readonly #regions = new Map<number, Region>();
+  readonly #blocks = new PlaceMap<Block>();
+  readonly #regions = new PlaceMap<Region>();
   readonly #frames = new Map<Frame, FrameCode>();
   /** Told of a frame that gets its first code: from here on no TLB may let stores to it pass unseen. */
   onFirstCode: (frame: Frame) => void = () => {};
@@ -81,12 +82,8 @@ export class CodeCache {
     return this.#blocks.size;
   }
 
-  #key(place: HostAddress, mode: number): number {
-    return place * 128 + mode;
-  }
-
   find(place: HostAddress, mode: number): Block | undefined {
-    return this.#blocks.get(this.#key(place, mode));
+    return this.#blocks.get(place, mode);
   }
 
   /** Room for the records of one block; may drop everything that was decoded before. */
@@ -100,25 +97,25 @@ export class CodeCache {
   add(block: Block): void {
     this.#next = block.record + block.records * RecordField.size;
     this.decodedInstructions += block.records;
-    this.#blocks.set(this.#key(block.place, block.mode), block);
+    this.#blocks.set(block.place, block.mode, block);
     this.#codeOf(this.#pool.frameAt(block.place)).blocks.push(block);
     if (block.crossing >= 0) this.#codeOf(block.crossing).blocks.push(block);
   }
 
   /** The region that begins at a place. */
   regionAt(place: HostAddress, mode: number): Region | undefined {
-    return this.#regions.get(this.#key(place, mode));
+    return this.#regions.get(place, mode);
   }
 
   /** Takes a region; the block that begins at its place is to be decoded again, so that it leads there. */
   addRegion(region: Region): void {
-    this.#regions.set(this.#key(region.place, region.mode), region);
+    this.#regions.set(region.place, region.mode, region);
     this.#codeOf(this.#pool.frameAt(region.place)).regions.push(region);
     this.#dropAt(region.place, region.mode);
   }
 
   dropRegion(region: Region): void {
-    this.#regions.delete(this.#key(region.place, region.mode));
+    this.#regions.delete(region.place, region.mode);
     const frame = this.#pool.frameAt(region.place);
     const code = this.#frames.get(frame);
     const position = code?.regions.indexOf(region) ?? -1;
@@ -193,7 +190,7 @@ export class CodeCache {
     for (let index = 0; index < block.records; index++) {
       this.#memory.u16[(block.record + index * RecordField.size) >> 1] = PseudoHandler.stale;
     }
-    this.#blocks.delete(this.#key(block.place, block.mode));
+    this.#blocks.delete(block.place, block.mode);
     const word = this.#slotOf(block.place) >> 2;
     if (this.#memory.u32[word + CodeSlot.record / 4] === block.record) this.#memory.u32.fill(0, word, word + 4);
     this.#uncover(this.#pool.frameAt(block.place), block);

@@ -25,6 +25,7 @@ export const enum CodeSlot {
   sizeShift = 4,
   size = 16,
 }
-export const CODE_SLOTS_SHIFT = 16;
+/** A kernel and its programs have some 100,000 blocks. */
+export const CODE_SLOTS_SHIFT = 18;
 /** The slot of a key: bits of the address, spread by its page. */
 export const CODE_HASH_SHIFT = 11;
