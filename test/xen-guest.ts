@@ -3,7 +3,7 @@ import { ProcessorGroup } from '../src/cpu/processor.ts';
 import { VirtualClock } from '../src/domain/clock.ts';
 import { XenDomain, type XenDomainOptions } from '../src/interfaces/xen/domain.ts';
 import { overheadFrames } from '../src/interfaces/xen/domain-frames.ts';
-import { planDomain } from '../src/interfaces/xen/domain-plan.ts';
+import { type DomainPlan, planDomain } from '../src/interfaces/xen/domain-plan.ts';
 import { FramePool } from '../src/memory/frame-pool.ts';
 import { HostMemory } from '../src/memory/host-memory.ts';
 import type { GuestVirtual, Mfn } from '../src/x86/brand.ts';
@@ -60,7 +60,7 @@ const ARGUMENTS = [Register.rdi, Register.rsi, Register.rdx, Register.r10, Regis
 let group: ProcessorGroup | undefined;
 
 /** One host for all guests of a test file: generating the interpreter takes longer than a test. */
-function sharedGroup(): ProcessorGroup {
+export function sharedGroup(): ProcessorGroup {
   if (!group) {
     const frames = 2 * (PAGES + overheadFrames(PAGES));
     const memory = new HostMemory(frames * PAGE_SIZE + (48 << 20));
@@ -76,25 +76,33 @@ export function destroyGuests(): void {
   for (const { domain } of guests.splice(0)) domain.destroy();
 }
 
+/** How a domain is built whose kernel executes a program. */
+export function smallPlan(program: readonly number[] = WAITING): DomainPlan {
+  const code = new Uint8Array(PAGE_SIZE);
+  code.set(program);
+  const data = concatenate(code, new Uint8Array(DATA_PAGES * PAGE_SIZE));
+  const kernel = loadKernel(buildElf({ notes: NOTES, segments: [{ paddr: 0x10_0000, vaddr: BigInt(CODE), data }] }));
+  return planDomain({ kernel, initrd: new Uint8Array(0), commandLine: '', pages: PAGES });
+}
+
+/** Waits for `hypercall`. */
+const WAITING = [...assemble.syscall, ...assemble.spin];
+
 /** A domain whose kernel is hand-made; without a program it only waits for `hypercall`. */
 export class SmallGuest {
   readonly domain: XenDomain;
   console = '';
 
   constructor(
-    options: Partial<Pick<XenDomainOptions, 'trace' | 'check' | 'vcpus' | 'permutation'>> = {},
-    program: readonly number[] = [...assemble.syscall, ...assemble.spin],
+    options: Partial<Pick<XenDomainOptions, 'trace' | 'check' | 'vcpus' | 'permutation' | 'paged'>> = {},
+    program: readonly number[] = WAITING,
   ) {
-    const code = new Uint8Array(PAGE_SIZE);
-    code.set(program);
-    const data = concatenate(code, new Uint8Array(DATA_PAGES * PAGE_SIZE));
-    const kernel = loadKernel(buildElf({ notes: NOTES, segments: [{ paddr: 0x10_0000, vaddr: BigInt(CODE), data }] }));
     const { vcpus = 1, ...rest } = options;
     this.domain = new XenDomain({
       id: 1,
       name: 'small',
       uuid: new Uint8Array(16),
-      plan: planDomain({ kernel, initrd: new Uint8Array(0), commandLine: '', pages: PAGES }),
+      plan: smallPlan(program),
       vcpus,
       group: sharedGroup(),
       clock: new VirtualClock(() => this.domain?.instructions ?? 0),
@@ -116,14 +124,31 @@ export class SmallGuest {
 
   /** Makes a hypercall from the kernel's SYSCALL instruction, and gives what it finds in RAX. */
   hypercall(number: number, ...values: readonly number[]): number {
+    this.#beginHypercall(number, values);
+    do this.domain.turn();
+    while (this.#inHypercall);
+    return this.#processor.value(Register.rax);
+  }
+
+  /** The same, when pages may have to be brought in for it. */
+  async pagedHypercall(number: number, ...values: readonly number[]): Promise<number> {
+    this.#beginHypercall(number, values);
+    do {
+      if (this.domain.idle) await new Promise(setImmediate);
+      else this.domain.turn();
+    } while (this.#inHypercall);
+    return this.#processor.value(Register.rax);
+  }
+
+  #beginHypercall(number: number, values: readonly number[]): void {
     const processor = this.#processor;
     processor.rip = CODE as GuestVirtual;
     processor.setValue(Register.rax, number);
     for (const [index, value] of values.entries()) processor.setValue(ARGUMENTS[index] as Register, value);
-    const done = CODE + assemble.syscall.length;
-    do this.domain.turn();
-    while (processor.rip !== done && this.domain.state.kind === 'running');
-    return processor.value(Register.rax);
+  }
+
+  get #inHypercall(): boolean {
+    return this.#processor.rip !== CODE + assemble.syscall.length && this.domain.state.kind === 'running';
   }
 
   /** Stores 64-bit numbers, by halves, at an address of the guest. */

@@ -14,7 +14,9 @@ const MIB = 1 << 20;
 const TIME_LIMIT = 900_000;
 
 /** What makes a small guest's kernel leave 200 MB of 256M to a program. */
-const LEAN = 'quiet nr_cpus=1 cgroup_disable=memory,cpuset,io,pids audit=0 lsm= log_buf_len=16K';
+const LEAN =
+  'quiet nr_cpus=1 cgroup_disable=memory,cpuset,io,pids audit=0 lsm= log_buf_len=16K ' +
+  'dhash_entries=1024 ihash_entries=1024 thash_entries=64 uhash_entries=256';
 const LEAVE_LITTLE = 'echo 256 >/proc/sys/vm/min_free_kbytes';
 
 let directory = '';
@@ -24,7 +26,14 @@ beforeAll(async () => {
   if (!hasPackageArchive) return;
   directory = mkdtempSync(join(tmpdir(), 'ring1-overcommit-'));
   const program = join(directory, 'memory-fill');
-  execFileSync('gcc', ['-static', '-O1', '-o', program, fileURLToPath(new URL('memory-fill.c', import.meta.url))]);
+  execFileSync('gcc', [
+    '-static',
+    '-s',
+    '-O1',
+    '-o',
+    program,
+    fileURLToPath(new URL('memory-fill.c', import.meta.url)),
+  ]);
   const extra = [{ type: 'file', path: 'bin/memory-fill', data: readFileSync(program), mode: 0o755 }] as const;
   initrd = await initramfs({ extra });
   writeFileSync(join(directory, 'initrd'), initrd);
@@ -77,17 +86,19 @@ describe.skipIf(!hasPackageArchive)('guests with more memory than their host', (
     'end alone, with the reason, when the swap is full; others go on',
     async () => {
       const store = new MemoryStore(1 << 16);
-      const host = await createHost({ memory: 150 * MIB, swap: store });
+      const host = await createHost({ memory: 130 * MIB, swap: store });
       const kernel = await debianKernel('cloud-amd64');
       const boot = (commands: string) =>
         host.boot({ kernel, initrd, memory: 128 * MIB, vcpus: 1, commandLine: `${LEAN} console=hvc0 ${commands}` });
       const quiet = await boot('');
       const quietText = collect(quiet);
       await quietText.waitFor('# ');
-      const greedy = await boot(`ring1.run="${LEAVE_LITTLE}; memory-fill 90 1 1000"`);
+      const greedy = await boot(`ring1.run="${LEAVE_LITTLE}; memory-fill 60 1 1000"`);
       const greedyText = collect(greedy);
       await greedyText.waitFor('READY');
-      store.failure = new Error('no space left on device');
+      store.write = async () => {
+        throw new Error('no space left on device');
+      };
       expect(await greedy.done).toMatchObject({
         kind: 'crash',
         reason: expect.stringContaining('swap cannot be written: no space left on device'),
