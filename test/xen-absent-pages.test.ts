@@ -87,10 +87,12 @@ const SCENARIOS: Record<string, Scenario> = {
 
   'a multicall whose entries and answers lie on many pages': async ({ guest, hypercall, reach }) => {
     const list = crossing(1, MULTICALL_ENTRY + 8);
+    // On the page of the second entry's answer: that page is there to be read, but not yet to be written.
+    const text = page(2) + 1024;
     await reach(() => {
-      guest.store(page(4), 0x6968, 0);
+      guest.store(text, 0x6968, 0);
       guest.store(list, Hypercall.xenVersion, 0, 1, page(5));
-      guest.store(list + MULTICALL_ENTRY, Hypercall.consoleIo, 0, 0, 2, page(4));
+      guest.store(list + MULTICALL_ENTRY, Hypercall.consoleIo, 0, 0, 2, text);
       guest.store(list + 2 * MULTICALL_ENTRY, Hypercall.xenVersion, 0, 5, page(6));
     });
     const result = await hypercall(Hypercall.multicall, list, 3);
