@@ -15,15 +15,13 @@ import { HANDLER_LIMIT, type HostFunctions, Interpreter } from './interpreter/in
 import { BLOCK_LIMIT, Link, PseudoHandler, RecordField } from './interpreter/record.ts';
 import {
   endsBlock,
-  fusedShape,
   fuseRecord,
-  isConditionalJump,
   mayFuse,
-  shapeOf,
   writePseudo,
   writeRecord,
   writeSegment,
 } from './interpreter/record-builder.ts';
+import { fusedShape, isConditionalJump, shapeOf } from './interpreter/shape-of.ts';
 import { Answer, DEFAULT_JIT, Jit, type JitOptions } from './jit/jit.ts';
 import { type HostParts, MemoryUnit } from './memory-unit.ts';
 import type { Descriptor, DescriptorSource, ProcessorApi } from './processor-api.ts';

@@ -101,6 +101,7 @@ export class Interpreter {
   /** What generated code of regions imports; WebAssembly all of it. */
   readonly regionImports: Readonly<Record<string, unknown>>;
   readonly #handlers = new Map<string, number>();
+  readonly #handlerOf = new Map<Shape, number>();
   readonly #firstCold: number;
   readonly #run: (state: number) => number;
   readonly #flags: (state: number) => number;
@@ -145,6 +146,14 @@ export class Interpreter {
 
   /** The handler of a shape, generated when it is met for the first time. An operation without a meaning raises #UD. */
   handlerFor(shape: Shape): number {
+    const known = this.#handlerOf.get(shape);
+    if (known !== undefined) return known;
+    const handler = this.#findOrGenerate(shape);
+    this.#handlerOf.set(shape, handler);
+    return handler;
+  }
+
+  #findOrGenerate(shape: Shape): number {
     const key = shapeKey(shape);
     const known = this.#handlers.get(key);
     if (known !== undefined) return known;

@@ -1,58 +1,8 @@
 import type { HostMemory } from '../../memory/host-memory.ts';
 import { AddressRegister, type Instruction, OperandKind, SegmentRegister } from '../decode/instruction.ts';
-import { CONDITIONS, type Condition, type MemoryForm, type OperandShape, type Shape } from '../semantics/context.ts';
+import type { MemoryForm, Shape } from '../semantics/context.ts';
 import { State } from '../state.ts';
 import { Link, RecordField } from './record.ts';
-
-/** Operations with operands that only the host can change. */
-function operationOf(instruction: Instruction): string {
-  const { operation, operands } = instruction;
-  if (operation === 'mov') {
-    for (let index = 0; index < instruction.operandCount; index++) {
-      const kind = operands[index]?.kind;
-      if (kind === OperandKind.control || kind === OperandKind.debug) return 'mov-system';
-    }
-    if (operands[0].kind === OperandKind.segment) return 'mov-system';
-  }
-  if (operation === 'pop' && operands[0].kind === OperandKind.segment) return 'pop-segment';
-  return operation;
-}
-
-function hasMemory(instruction: Instruction): boolean {
-  for (let index = 0; index < instruction.operandCount; index++) {
-    if (instruction.operands[index]?.kind === OperandKind.memory) return true;
-  }
-  return false;
-}
-
-function memoryForm(instruction: Instruction, long: boolean): MemoryForm {
-  if (!hasMemory(instruction)) return 'none';
-  if (!long) return 'legacy';
-  if (instruction.addressSize !== 8) return 'narrow';
-  const wide = instruction.displacement < 0 ? -1 : 0;
-  if (instruction.base === AddressRegister.none && instruction.displacementHigh !== wide) return 'absolute';
-  const segmented = instruction.segment >= SegmentRegister.fs;
-  if (instruction.index === AddressRegister.none && !segmented) return 'base';
-  return 'full';
-}
-
-/** Everything that the generated code of an instruction depends on. */
-export function shapeOf(instruction: Instruction, long: boolean): Shape {
-  const operands: OperandShape[] = [];
-  for (let index = 0; index < instruction.operandCount; index++) {
-    const operand = instruction.operands[index];
-    if (operand) operands.push({ kind: operand.kind, size: operand.size });
-  }
-  return {
-    operation: operationOf(instruction),
-    operandSize: instruction.operandSize,
-    addressSize: instruction.addressSize,
-    long,
-    memory: memoryForm(instruction, long),
-    operands,
-    repeat: instruction.repeatEqual ? 'equal' : instruction.repeatNotEqual ? 'notEqual' : 'none',
-  };
-}
 
 /** Offset in the state block of a register operand. */
 function operandField(kind: OperandKind, register: number): number {
@@ -167,19 +117,6 @@ const FUSES = new Set(['cmp', 'test', 'sub', 'add', 'and', 'or', 'xor', 'inc', '
 /** Whether a conditional jump behind the instruction could share its record. */
 export function mayFuse(shape: Shape): boolean {
   return shape.long && FUSES.has(shape.operation);
-}
-
-export function isConditionalJump(instruction: Instruction): boolean {
-  return instruction.operation in CONDITION_OF;
-}
-
-const CONDITION_OF: Readonly<Record<string, Condition>> = Object.fromEntries(
-  CONDITIONS.map((condition) => [`j${condition}`, condition]),
-);
-
-/** The shape of an instruction together with the conditional jump behind it. */
-export function fusedShape(shape: Shape, jump: Instruction): Shape {
-  return { ...shape, fused: CONDITION_OF[jump.operation] as Condition };
 }
 
 /** Turns the record of an instruction at `start` into one that takes the conditional jump behind it along. */

@@ -81,7 +81,9 @@ export class Jit {
   readonly options: JitOptions;
   readonly #parts: JitParts;
   readonly #generator: GeneratorOptions;
-  readonly #effects = new Map<string, Effects>();
+  readonly #effects = new Map<Shape, Effects>();
+  /** Of instructions whose immediate decides what they do, as shifts. */
+  readonly #effectsOfConstant = new Map<string, Effects>();
   readonly #queue = new Map<number, Candidate>();
   readonly #modules = new Set<LiveModule>();
   readonly #moduleOf = new Map<Region, LiveModule>();
@@ -153,12 +155,12 @@ export class Jit {
   }
 
   #effectsOf(instruction: Instruction, shape: Shape): Effects {
-    const key = shapeKey(shape);
     const { immediateLow } = instruction;
-    const known = this.#effects.get(key) ?? this.#effects.get(`${key} ${immediateLow}`);
+    const known = this.#effects.get(shape) ?? this.#effectsOfConstant.get(`${shapeKey(shape)} ${immediateLow}`);
     if (known) return known;
     const { effects, decidedByConstant } = observeEffects(this.#generator, instruction, shape);
-    this.#effects.set(decidedByConstant ? `${key} ${immediateLow}` : key, effects);
+    if (decidedByConstant) this.#effectsOfConstant.set(`${shapeKey(shape)} ${immediateLow}`, effects);
+    else this.#effects.set(shape, effects);
     return effects;
   }
 

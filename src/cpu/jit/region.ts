@@ -1,7 +1,8 @@
 import { PAGE_SIZE } from '../../x86/brand.ts';
 import { createInstruction, DecodeResult, decode } from '../decode/decoder.ts';
 import { type CodeSize, type Instruction, OperandKind } from '../decode/instruction.ts';
-import { endsBlock, shapeOf } from '../interpreter/record-builder.ts';
+import { endsBlock } from '../interpreter/record-builder.ts';
+import { shapeOf } from '../interpreter/shape-of.ts';
 import type { Shape } from '../semantics/context.ts';
 import { SYSTEM_OPERATIONS } from '../semantics/control.ts';
 import type { Effects } from './effects.ts';
