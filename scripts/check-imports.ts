@@ -35,8 +35,8 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   domain: DOMAIN,
   microvm: MICROVM,
   interfaces: INTERFACES,
-  // Disks and swap stores that a user brings are back ends.
-  'api.ts': ['api.ts', 'devices', 'mm'],
+  // Disks and swap stores that a user brings are back ends; a profile is what inspection found.
+  'api.ts': ['api.ts', 'devices', 'mm', 'inspect'],
   'host.ts': HOST,
   'index.ts': CORE,
   node: [...CORE, 'node'],

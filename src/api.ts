@@ -1,6 +1,7 @@
 import type { BlockStore } from './devices/block/store.ts';
 import type { MacAddress } from './devices/network/ethernet.ts';
 import type { EthernetSwitch } from './devices/network/switch.ts';
+import type { Profile } from './inspect/profile.ts';
 import type { SwapStore } from './mm/swap.ts';
 
 /**
@@ -67,6 +68,8 @@ export interface BootOptions {
   readonly trace?: (text: string) => void;
   /** Checks the contract of every operation; a violation crashes the domain. */
   readonly check?: boolean;
+  /** Finds out where the guest's time goes, at some cost; `VirtualMachine.profile` says it. */
+  readonly profile?: boolean;
   /** Virtual time: the guest's clock counts instructions, and equal input gives equal runs. */
   readonly deterministic?: boolean;
 }
@@ -87,6 +90,8 @@ export interface VirtualMachine {
   readonly done: Promise<Outcome>;
   /** Figures of this domain, as plain JSON data; also valid after the end. */
   statistics(): object;
+  /** Where the time went until now, if the guest was booted with `profile`; also valid after the end. */
+  profile(): Profile | undefined;
   /** Ends the guest at once; `done` gives `stopped` unless it had ended by itself. */
   stop(): void;
 }

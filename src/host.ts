@@ -12,12 +12,14 @@ import { OutputQueue } from './domain/output-queue.ts';
 import { Scheduler } from './domain/scheduler.ts';
 import { type SharedFile, SharedFiles } from './domain/shared-files.ts';
 import { type CodeStatistics, codeStatistics } from './inspect/code-statistics.ts';
+import { Profiler } from './inspect/profiler.ts';
 import type { Symbolizer } from './inspect/text.ts';
 import { createKvmInterface } from './interfaces/kvm/kvm-interface.ts';
 import { createNativeInterface } from './interfaces/native/native-interface.ts';
 import { XenDomain } from './interfaces/xen/domain.ts';
 import { overheadFrames } from './interfaces/xen/domain-frames.ts';
 import { type DomainPlan, planDomain } from './interfaces/xen/domain-plan.ts';
+import { syscallName } from './interfaces/xen/hypercalls/dispatch.ts';
 import { createPagedMemory, type PagedMemory } from './interfaces/xen/paged-memory.ts';
 import { FramePool, OutOfFrames } from './memory/frame-pool.ts';
 import { HostMemory } from './memory/host-memory.ts';
@@ -103,6 +105,8 @@ export class RingHost implements Host {
     const random = deterministic
       ? seededRandom(id)
       : (out: Uint32Array<ArrayBuffer>) => void crypto.getRandomValues(out);
+    const symbolize = symbolizer(kernel);
+    const profiler = options.profile ? createProfiler(symbolize, cell, this.#group) : undefined;
     const now = deterministic ? DETERMINISTIC_EPOCH * 1000 : Date.now();
     let domain: Domain & { readonly instructions: number };
     const common = {
@@ -117,7 +121,8 @@ export class RingHost implements Host {
       random,
       consoleSink: (bytes: Uint8Array) => output.push(bytes),
       exactTurns: deterministic,
-      symbolize: symbolizer(kernel),
+      symbolize,
+      profiler,
       ...(options.trace ? { trace: options.trace } : {}),
     };
     try {
@@ -129,7 +134,7 @@ export class RingHost implements Host {
       if (!(error instanceof OutOfFrames)) throw error;
       throw noMemory(memory);
     }
-    const machine = new Machine(domain, output, () => this.#end(machine, files));
+    const machine = new Machine(domain, output, () => this.#end(machine, files), profiler);
     this.#machines.add(machine);
     this.#scheduler.add(domain, machine);
     return machine;
@@ -243,6 +248,15 @@ function refuseDevices({ disks = [], adapters = [], deterministic }: BootOptions
   if (adapters.length > 0 && deterministic) {
     throw new InputError('what comes over a network knows no virtual time; leave out either of the two');
   }
+}
+
+function createProfiler(symbolize: Symbolizer, cell: Cell, { jit }: ProcessorGroup): Profiler {
+  return new Profiler({
+    symbolize,
+    now: () => performance.now() / 1000,
+    compileSeconds: () => (jit ? jit.counters.milliseconds / 1000 : 0),
+    ...(cell.interface === 'xen' ? { syscallName } : {}),
+  });
 }
 
 /** A small generator (xorshift) for guests that must run the same way each time; not for secrets. */

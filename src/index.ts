@@ -25,5 +25,6 @@ export { MemoryStore } from './devices/block/memory-store.ts';
 export { OverlayStore } from './devices/block/overlay-store.ts';
 export { Gateway } from './devices/network/gateway.ts';
 export { EthernetSwitch } from './devices/network/switch.ts';
+export type { HostWork, Profile, ProfiledPlace } from './inspect/profile.ts';
 
 export const createHost: CreateHost = async (options) => new RingHost(options);

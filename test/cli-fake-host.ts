@@ -1,8 +1,9 @@
 import { writeSync } from 'node:fs';
 import type { BootOptions, CreateHost, Outcome, VirtualMachine } from '../src/api.ts';
-import { parseRunOptions } from '../src/cli/options.ts';
+import { parseProfileOptions, parseRunOptions } from '../src/cli/options.ts';
 import { run } from '../src/cli/run.ts';
 import { runGuests } from '../src/cli/run-guests.ts';
+import type { Profile } from '../src/inspect/profile.ts';
 
 /**
  * `ring1 run` with a host that boots nothing: node --import tsx test/cli-fake-host.ts GUEST OPTIONS…
@@ -38,6 +39,8 @@ const GUESTS: Record<string, Guest> = {
     const timer = setInterval(() => machine.print(`${'x'.repeat(99_999)}\n`), 1);
     void machine.done.then(() => clearInterval(timer));
   },
+  /** Ends, by `ring1 profile`. */
+  profile: (machine) => machine.end({ kind: 'poweroff' }),
   trace: (machine) => {
     for (let line = 0; line < 3; line++) machine.options.trace?.(`operation ${line}\n`);
     machine.end({ kind: 'poweroff' });
@@ -88,6 +91,21 @@ class FakeMachine implements VirtualMachine {
     this.end({ kind: 'stopped' });
   }
 
+  profile(): Profile | undefined {
+    if (!this.options.profile) return undefined;
+    const place = { mode: 'kernel', name: 'schedule', samples: 3, seconds: 3 } as const;
+    const instructions = { instructions: 200, regionInstructions: 150 };
+    const hostWork = [{ name: 'exception 14', count: 7, seconds: 1 }];
+    return {
+      guestSeconds: 3,
+      hostSeconds: 1,
+      samples: 3,
+      ...instructions,
+      places: [{ ...place, ...instructions }],
+      hostWork,
+    };
+  }
+
   statistics(): object {
     return { instructions: 42 };
   }
@@ -99,7 +117,7 @@ function note(line: string): void {
 
 const [name = '', ...args] = process.argv.slice(2);
 const guest = GUESTS[name];
-const options = parseRunOptions(args);
+const options = (name === 'profile' ? parseProfileOptions : parseRunOptions)(args);
 if (guest === undefined || options === 'help') throw new Error(`no guest ${name}`);
 
 let boots = 0;

@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { InputError } from '../src/boot/input-error.ts';
-import { parseRunOptions, type RunOptions } from '../src/cli/options.ts';
+import { parseProfileOptions, parseRunOptions, type RunOptions } from '../src/cli/options.ts';
 
 const MIB = 1024 * 1024;
 
@@ -101,5 +101,34 @@ describe('the options of ring1 run', () => {
   it('ask for help', () => {
     expect(parseRunOptions(['--help'])).toBe('help');
     expect(parseRunOptions(['-h', '--memory', '1G'])).toBe('help');
+  });
+});
+
+describe('the options of ring1 profile', () => {
+  it('are those of ring1 run, and how the profile is shown', () => {
+    const options = parseProfileOptions(['--memory', '64M', '--top', '7', '--output', 'profile.txt']);
+    expect(options).toEqual({ ...parse('--memory', '64M'), profile: { top: 7, output: 'profile.txt' } });
+  });
+
+  it('have defaults', () => {
+    expect(parseProfileOptions([])).toMatchObject({ profile: { top: 25, output: undefined } });
+    expect(parse().profile).toBeUndefined();
+  });
+
+  it.each([
+    ['--top', '0'],
+    ['--top', 'many'],
+    ['--output', ''],
+  ])('refuse %s %j', (option, value) => {
+    expect(() => parseProfileOptions([`${option}=${value}`])).toThrow(InputError);
+  });
+
+  it('describe one guest', () => {
+    expect(() => parseProfileOptions(['web.guest'])).toThrow('a profile is of one guest');
+  });
+
+  it('are not taken by ring1 run', () => {
+    expect(() => parse('--top', '7')).toThrow('see "ring1 help run"');
+    expect(() => parseProfileOptions(['--tip', '7'])).toThrow('see "ring1 help profile"');
   });
 });

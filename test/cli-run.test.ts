@@ -157,6 +157,29 @@ describe('ring1 run', () => {
     expect(readdirSync(directory).filter((name) => name.endsWith('.tmp'))).toEqual([]);
   });
 
+  it('shows a profile on stderr at the end, and puts it into the statistics', async () => {
+    const path = join(directory, 'profiled.json');
+    const run = start('profile', '--stats', path);
+    expect(await run.ended).toBe(0);
+    expect(run.stdout).toBe('');
+    expect(run.stderr).toMatch(/^kernel 3\.00 s \(75\.0 %\).*75\.0 {2}kernel schedule\n.*exception 14\n/s);
+    expect(JSON.parse(readFileSync(path, 'utf8'))).toMatchObject({ profile: { samples: 3 } });
+  });
+
+  it('writes a profile to a file', async () => {
+    const path = join(directory, 'profile');
+    const run = start('profile', '--output', path);
+    await run.ended;
+    expect(run.stderr).toBe('fake: closed\n');
+    expect(readFileSync(path, 'utf8')).toContain('kernel schedule');
+  });
+
+  it('has no profile unless one is asked for', async () => {
+    const path = join(directory, 'unprofiled.json');
+    await start('poweroff', '--stats', path).ended;
+    expect(JSON.parse(readFileSync(path, 'utf8'))).not.toHaveProperty('profile');
+  });
+
   it('writes the trace line by line', async () => {
     const path = join(directory, 'trace');
     await start('trace', '--trace', path).ended;

@@ -41,6 +41,7 @@ describe('ring1', () => {
   it('explains itself on stdout', () => {
     expect(ring1(['--help'])).toMatchObject({ status: 0, stderr: '' });
     expect(ring1(['help', 'run']).stdout).toContain('--deterministic');
+    expect(ring1(['profile', '--help']).stdout).toContain('--top');
     expect(ring1(['run', '--help']).stdout).toBe(ring1(['help', 'run']).stdout);
   });
 

@@ -2,11 +2,11 @@ import packageJson from '../../package.json' with { type: 'json' };
 import { InputError } from '../boot/input-error.ts';
 import { tuneEngine } from '../node/engine.ts';
 import { createHost } from './core.ts';
-import { parseRunOptions } from './options.ts';
+import { parseProfileOptions, parseRunOptions, type RunOptions } from './options.ts';
 import { run } from './run.ts';
 import { runGuests } from './run-guests.ts';
 import { ExitStatus } from './session.ts';
-import { RUN_USAGE, USAGE } from './usage.ts';
+import { PROFILE_USAGE, RUN_USAGE, USAGE } from './usage.ts';
 
 /** The command. @param args without the program's name. @returns the exit status. */
 export async function main(args: readonly string[]): Promise<number> {
@@ -21,12 +21,10 @@ export async function main(args: readonly string[]): Promise<number> {
 
 async function dispatch([command, ...rest]: readonly string[]): Promise<number> {
   switch (command) {
-    case 'run': {
-      const options = parseRunOptions(rest);
-      if (options === 'help') return print(RUN_USAGE);
-      tuneEngine();
-      return options.guestFiles.length > 0 ? runGuests(options, createHost) : run(options, createHost);
-    }
+    case 'run':
+      return start(parseRunOptions(rest), RUN_USAGE);
+    case 'profile':
+      return start(parseProfileOptions(rest), PROFILE_USAGE);
     case 'help':
     case '--help':
     case '-h':
@@ -40,10 +38,17 @@ async function dispatch([command, ...rest]: readonly string[]): Promise<number> 
   }
 }
 
+function start(options: RunOptions | 'help', usage: string): Promise<number> | number {
+  if (options === 'help') return print(usage);
+  tuneEngine();
+  return options.guestFiles.length > 0 ? runGuests(options, createHost) : run(options, createHost);
+}
+
 const USAGES: ReadonlyMap<string | undefined, string> = new Map([
   [undefined, USAGE],
   ['help', USAGE],
   ['run', RUN_USAGE],
+  ['profile', PROFILE_USAGE],
 ]);
 
 function usageOf(command: string | undefined): string {

@@ -40,6 +40,16 @@ export interface RunOptions extends GuestOptions {
   readonly deterministic: boolean;
   /** Executions before code is compiled. */
   readonly jitThreshold: number | undefined;
+  /** Where the guest's time goes is found out. */
+  readonly profile: ProfileOptions | undefined;
+}
+
+/** What `ring1 profile` takes besides. */
+export interface ProfileOptions {
+  /** Lines of each list. */
+  readonly top: number;
+  /** File for the profile; stderr when there is none. */
+  readonly output: string | undefined;
 }
 
 export const INTERFACES: readonly InterfaceName[] = ['xen', 'kvm', 'native', 'vmi', 'lguest'];
@@ -50,6 +60,8 @@ const MIB = 1024 * 1024;
 const LARGEST_MEMORY = 3584 * MIB;
 /** vcpu_info blocks in Xen's shared_info page. */
 export const MOST_VCPUS = 32;
+/** More than a kernel has symbols. */
+const MOST_LINES = 1_000_000;
 /** The counter of executions is a signed word. */
 const MOST_EXECUTIONS = 0x7fff_ffff;
 /** Longest delay of a timer in Node, 2^31 − 1 ms. */
@@ -76,13 +88,36 @@ const PARSE = {
   help: { type: 'boolean', short: 'h' },
 } as const satisfies ParseArgsConfig['options'];
 
+const PARSE_PROFILE = {
+  ...PARSE,
+  top: { type: 'string' },
+  output: { type: 'string' },
+} as const satisfies ParseArgsConfig['options'];
+
 /** @returns 'help' if that is asked for. */
 export function parseRunOptions(args: readonly string[]): RunOptions | 'help' {
-  const { values, positionals } = parseValues(args);
+  const { values, positionals } = parseWords('run', PARSE, args);
+  return values.help ? 'help' : runOptions(values, positionals, undefined);
+}
+
+/** The options of `ring1 profile`: those of `ring1 run`, and how the profile is shown. */
+export function parseProfileOptions(args: readonly string[]): RunOptions | 'help' {
+  const { values, positionals } = parseWords('profile', PARSE_PROFILE, args);
   if (values.help) return 'help';
-  for (const [option, value] of Object.entries(values)) {
-    if (value === '' && option !== 'append') throw new InputError(`--${option} is empty; see "ring1 help run"`);
+  if (positionals.length > 0) {
+    throw new InputError(`a profile is of one guest; describe it with options and not by ${positionals.join(', ')}`);
   }
+  return runOptions(values, [], {
+    top: parseInteger('--top', values.top ?? '25', 1, MOST_LINES),
+    output: values.output,
+  });
+}
+
+function runOptions(
+  values: Words<typeof PARSE>['values'],
+  guestFiles: readonly string[],
+  profile: ProfileOptions | undefined,
+): RunOptions {
   return {
     kernel: values.kernel,
     initrd: values.initrd,
@@ -95,7 +130,7 @@ export function parseRunOptions(args: readonly string[]): RunOptions | 'help' {
     ),
     disks: (values.disk ?? []).map(parseDisk),
     network: values.network ?? false,
-    guestFiles: positionals,
+    guestFiles,
     hostMemory: values['host-memory'] === undefined ? undefined : parseSize('--host-memory', values['host-memory']),
     swap: values.swap,
     timeoutSeconds: values.timeout === undefined ? undefined : parseTimeout(values.timeout),
@@ -107,12 +142,35 @@ export function parseRunOptions(args: readonly string[]): RunOptions | 'help' {
       values['jit-threshold'] === undefined
         ? undefined
         : parseInteger('--jit-threshold', values['jit-threshold'], 0, MOST_EXECUTIONS),
+    profile,
   };
 }
 
-function parseValues(args: readonly string[]) {
+type OptionsConfig = NonNullable<ParseArgsConfig['options']>;
+type Words<Options extends OptionsConfig> = ReturnType<
+  typeof parseArgs<{ args: string[]; options: Options; strict: true; allowPositionals: true }>
+>;
+
+/** @param command whose help a message names */
+function parseWords<Options extends OptionsConfig>(
+  command: string,
+  options: Options,
+  args: readonly string[],
+): Words<Options> {
+  const words = parseStrictly(command, options, args);
+  for (const [option, value] of Object.entries(words.values)) {
+    if (value === '' && option !== 'append') throw new InputError(`--${option} is empty; see "ring1 help ${command}"`);
+  }
+  return words;
+}
+
+function parseStrictly<Options extends OptionsConfig>(
+  command: string,
+  options: Options,
+  args: readonly string[],
+): Words<Options> {
   try {
-    return parseArgs({ args: [...args], options: PARSE, strict: true, allowPositionals: true });
+    return parseArgs({ args: [...args], options, strict: true, allowPositionals: true });
   } catch (error) {
     // Node's messages are a sentence about the option, then advice about positional arguments.
     const [sentence = ''] = (error as Error).message.replace(/\.$/, '').split(/\. |\n/);
@@ -120,7 +178,7 @@ function parseValues(args: readonly string[]) {
     if (option !== undefined) {
       throw new InputError(`${option} has no value; one that begins with a dash is written ${option}=VALUE`);
     }
-    throw new InputError(`${sentence.charAt(0).toLowerCase()}${sentence.slice(1)}; see "ring1 help run"`);
+    throw new InputError(`${sentence.charAt(0).toLowerCase()}${sentence.slice(1)}; see "ring1 help ${command}"`);
   }
 }
 

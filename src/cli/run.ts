@@ -2,11 +2,13 @@ import { once } from 'node:events';
 import { closeSync, openSync, writeFileSync } from 'node:fs';
 import type { CreateHost, Outcome, VirtualMachine } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
+import type { Profile } from '../inspect/profile.ts';
 import { fileErrorReason, requireWritable } from '../node/files.ts';
 import { Terminal } from '../node/terminal.ts';
 import { prepareGuest } from './guest-boot.ts';
 import { openNetwork } from './guest-network.ts';
-import type { RunOptions } from './options.ts';
+import type { ProfileOptions, RunOptions } from './options.ts';
+import { profileText } from './profile-text.ts';
 import {
   ExitStatus,
   type Interruption,
@@ -14,6 +16,7 @@ import {
   onSignals,
   openHost,
   warn,
+  writeResult,
   writeStatistics,
 } from './session.ts';
 
@@ -21,8 +24,13 @@ import {
 export async function run(options: RunOptions, createHost: CreateHost): Promise<ExitStatus | number> {
   const started = performance.now();
   if (options.stats !== undefined) await requireWritable(options.stats, 'statistics');
+  if (options.profile?.output !== undefined) await requireWritable(options.profile.output, 'profile');
   const network = options.network ? openNetwork() : undefined;
-  const bootOptions = { ...(await prepareGuest(options)), adapters: network ? [network.adapter(1)] : [] };
+  const bootOptions = {
+    ...(await prepareGuest(options)),
+    adapters: network ? [network.adapter(1)] : [],
+    profile: options.profile !== undefined,
+  };
   const trace = options.trace === undefined ? undefined : openTrace(options.trace);
   const host = await openHost(options, options.memory, createHost);
 
@@ -63,6 +71,7 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
     terminal.restore();
     process.stdout.off('resize', onResize);
     removeSignalHandlers();
+    const profile = machine?.profile();
     if (options.stats !== undefined && machine !== undefined) {
       const figures = {
         outcome: interruption === undefined ? outcome.kind : interruption.kind,
@@ -71,9 +80,11 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
         boots,
         host: host.statistics(),
         domain: machine.statistics(),
+        ...(profile ? { profile } : {}),
       };
       await writeStatistics(options.stats, figures);
     }
+    if (profile && options.profile) await showProfile(profile, options.profile);
     host.close();
     network?.gateway.close();
     for (const disk of bootOptions.disks) await disk.close();
@@ -137,6 +148,12 @@ function openTrace(path: string): Trace {
       if (failure !== undefined) warn(`cannot write the trace ${path}: ${fileErrorReason(failure)}`);
     },
   };
+}
+
+async function showProfile(profile: Profile, { top, output }: ProfileOptions): Promise<void> {
+  const text = profileText(profile, top);
+  if (output === undefined) process.stderr.write(text);
+  else await writeResult(output, 'profile', text);
 }
 
 function report(outcome: Outcome, interruption: Interruption | undefined, options: RunOptions): number {

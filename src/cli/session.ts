@@ -60,11 +60,16 @@ export function onSignals(handle: (number: number) => void): () => void {
   };
 }
 
-export async function writeStatistics(path: string, figures: object): Promise<void> {
+export function writeStatistics(path: string, figures: object): Promise<void> {
+  return writeResult(path, 'statistics', `${JSON.stringify(figures, undefined, 2)}\n`);
+}
+
+/** What a run ends with must not be lost to a file that cannot be written. @param what for the warning */
+export async function writeResult(path: string, what: string, text: string): Promise<void> {
   try {
-    await writeFileAtomically(path, `${JSON.stringify(figures, undefined, 2)}\n`);
+    await writeFileAtomically(path, text);
   } catch (error) {
-    warn(`cannot write the statistics ${path}: ${fileErrorReason(error)}`);
+    warn(`cannot write the ${what} ${path}: ${fileErrorReason(error)}`);
   }
 }
 

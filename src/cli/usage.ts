@@ -4,6 +4,7 @@ ring1 boots unmodified Linux kernels in a processor of its own.
 
 commands:
   run           boot a kernel and connect this terminal to its console
+  profile       the same, and say where the guest's time went
   help COMMAND  explain a command
 
 options:
@@ -44,4 +45,18 @@ ramdisk, extra, memory, vcpus, disk, and type or interface; the options hold for
 lines come out as "NAME: line", and a line "NAME: text" on stdin is typed at its console.
 
 With the busybox shell, --append 'ring1.run="COMMANDS"' runs commands instead of a shell and powers off.
+`;
+
+export const PROFILE_USAGE = `usage: ring1 profile [OPTIONS]
+
+Boots a kernel as "ring1 run" does, with the same options (see "ring1 help run"), and prints at the end where the time
+went: in functions of the guest's kernel, in programs, by page of their code, and in the host, by what the guest had
+asked it for. Of the guest's instructions it says how many were compiled; the interpreter executed the others.
+
+  --top N             lines of each list (default 25)
+  --output FILE       write it there instead of to the terminal's standard error; --stats has it with all lines
+
+The guest is looked at every 100,000 instructions or so, which slows it down by a third. For one piece of work, let it do nothing else:
+
+  ring1 profile --append 'ring1.run="sha256sum /bin/busybox"'
 `;

@@ -1,24 +1,29 @@
 import type { GuestConsole, Outcome, VirtualMachine } from '../api.ts';
+import type { Profile } from '../inspect/profile.ts';
+import type { Profiler } from '../inspect/profiler.ts';
 import type { Domain } from './domain.ts';
 import type { OutputQueue } from './output-queue.ts';
+import type { DomainObserver } from './scheduler.ts';
 
 /** One guest, as its user holds it. */
-export class Machine implements VirtualMachine {
+export class Machine implements VirtualMachine, DomainObserver {
   readonly domain: Domain;
   readonly console: GuestConsole;
   readonly done: Promise<Outcome>;
   readonly #output: OutputQueue;
   readonly #released: () => void;
+  readonly #profiler: Profiler | undefined;
   readonly #started = performance.now();
   #settle: (outcome: Outcome) => void = () => {};
   #over = false;
   #finalStatistics: object | undefined;
 
   /** @param released called once, when nothing of the domain is needed any more */
-  constructor(domain: Domain, output: OutputQueue, released: () => void) {
+  constructor(domain: Domain, output: OutputQueue, released: () => void, profiler: Profiler | undefined) {
     this.domain = domain;
     this.#output = output;
     this.#released = released;
+    this.#profiler = profiler;
     this.console = {
       output: output.stream,
       write: (bytes) => domain.type(bytes),
@@ -27,6 +32,14 @@ export class Machine implements VirtualMachine {
     this.done = new Promise((resolve) => {
       this.#settle = resolve;
     });
+  }
+
+  turnBegins(): void {
+    this.#profiler?.enter();
+  }
+
+  turnEnds(): void {
+    this.#profiler?.leave();
   }
 
   /** The domain's state says how it ended. */
@@ -55,6 +68,10 @@ export class Machine implements VirtualMachine {
 
   statistics(): object {
     return this.#finalStatistics ?? this.#figures();
+  }
+
+  profile(): Profile | undefined {
+    return this.#profiler?.report();
   }
 
   #figures(): object {

@@ -5,8 +5,11 @@ const SLICE = 4;
 /** Longest sleep; browsers and Node take no more than 2^31 − 1 ms. */
 const LONGEST_SLEEP = 60_000;
 
-/** Told when a domain's state is no longer `running`. */
-export interface Ended {
+/** Told what becomes of a domain. */
+export interface DomainObserver {
+  turnBegins(): void;
+  turnEnds(): void;
+  /** The domain's state is no longer `running`. */
   ended(): void;
 }
 
@@ -15,7 +18,7 @@ export interface Ended {
  * sleep. An idle host uses no processor.
  */
 export class Scheduler {
-  readonly #domains = new Map<Domain, Ended>();
+  readonly #domains = new Map<Domain, DomainObserver>();
   /**
    * Each slice asks for the next by a message through the other port. Node hands a port up to a thousand messages before
    * it looks at anything else, and by one port a busy guest would keep its user's keys waiting for seconds.
@@ -35,8 +38,8 @@ export class Scheduler {
     this.#channel.port2.onmessage = receive;
   }
 
-  add(domain: Domain, ended: Ended): void {
-    this.#domains.set(domain, ended);
+  add(domain: Domain, observer: DomainObserver): void {
+    this.#domains.set(domain, observer);
     domain.onWork = () => this.#post();
     this.#post();
   }
@@ -65,13 +68,15 @@ export class Scheduler {
     const end = performance.now() + SLICE;
     do {
       let worked = false;
-      for (const [domain, watcher] of [...this.#domains]) {
+      for (const [domain, observer] of [...this.#domains]) {
+        observer.turnBegins();
         domain.catchUp();
         if (domain.state.kind === 'running' && !domain.idle) {
           domain.turn();
           worked = true;
         }
-        if (domain.state.kind !== 'running') watcher.ended();
+        observer.turnEnds();
+        if (domain.state.kind !== 'running') observer.ended();
       }
       if (!worked) {
         this.#sleep();

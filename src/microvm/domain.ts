@@ -17,6 +17,7 @@ import { DomainCrash } from '../domain/crash.ts';
 import type { Domain, DomainState } from '../domain/domain.ts';
 import { HostWaits } from '../domain/host-waits.ts';
 import { crashReport } from '../inspect/crash-report.ts';
+import { chooseExecution, type Profiler } from '../inspect/profiler.ts';
 import { countInstructions, Statistics, sumTlbCounters } from '../inspect/statistics.ts';
 import type { Symbolizer } from '../inspect/text.ts';
 import { createOperations } from '../ops/dispatch.ts';
@@ -57,6 +58,7 @@ export interface MicrovmOptions {
   readonly trace?: (text: string) => void;
   /** Turns end after an exact count of instructions, so that virtual time does not depend on how code is executed. */
   readonly exactTurns: boolean;
+  readonly profiler?: Profiler | undefined;
   /** Names for addresses in crash reports. */
   readonly symbolize: Symbolizer;
 }
@@ -166,7 +168,7 @@ export class MicrovmDomain implements Domain {
       counts: this.statistics.operations,
       observers: trace ? [trace.writer] : [],
     });
-    this.#execution = new Execution(this, watchers, options.exactTurns);
+    this.#execution = new Execution(this, watchers, chooseExecution(options.exactTurns, options.profiler));
     this.running.enter(entry);
     if (options.paged) unpinLoadedPages(options.paged);
   }

@@ -8,6 +8,7 @@ import {
 import { systemCall, systemEnter } from '../cpu/protection/fast-calls.ts';
 import { SystemResult } from '../cpu/system.ts';
 import { DomainCrash } from '../domain/crash.ts';
+import type { Execute } from '../inspect/profiler.ts';
 import { PageAbsent } from '../memory/page-absent.ts';
 import { Vector } from '../x86/registers.ts';
 import type { MicrovmDomain } from './domain.ts';
@@ -32,14 +33,14 @@ const MOST_EXITS = 20_000;
 export class Execution {
   readonly #domain: MicrovmDomain;
   readonly #watchers: readonly ExitWatcher[];
-  readonly #exact: boolean;
+  readonly #executeCode: Execute;
   #yielded = false;
 
-  /** @param exact whether turns end after an exact count of instructions */
-  constructor(domain: MicrovmDomain, watchers: readonly ExitWatcher[], exact: boolean) {
+  /** @param execute as `chooseExecution` gives it */
+  constructor(domain: MicrovmDomain, watchers: readonly ExitWatcher[], execute: Execute) {
     this.#domain = domain;
     this.#watchers = watchers;
-    this.#exact = exact;
+    this.#executeCode = execute;
   }
 
   /** Ends the turn of the virtual processor that executes. */
@@ -109,7 +110,7 @@ export class Execution {
       if (exit !== Exit.hostFault) processor.inInterruptShadow = false;
       return exit;
     }
-    return this.#exact ? processor.runExactly(budget) : processor.run(budget);
+    return this.#executeCode(processor, budget);
   }
 
   #deliverPending(vcpu: MicrovmVcpu): void {

@@ -9,6 +9,7 @@ import { HostWaits } from '../../domain/host-waits.ts';
 import { encodeVcpuTime, publishVcpuTime } from '../../domain/pvclock.ts';
 import type { ContractChecker } from '../../inspect/contracts.ts';
 import { crashReport } from '../../inspect/crash-report.ts';
+import { chooseExecution, type Profiler } from '../../inspect/profiler.ts';
 import type { Statistics } from '../../inspect/statistics.ts';
 import type { Symbolizer } from '../../inspect/text.ts';
 import type { HostMemory } from '../../memory/host-memory.ts';
@@ -60,6 +61,7 @@ export interface XenDomainOptions {
   readonly check?: boolean;
   /** Turns end after an exact count of instructions, so that virtual time does not depend on how code is executed. */
   readonly exactTurns?: boolean;
+  readonly profiler?: Profiler | undefined;
   /** Names for addresses in crash reports. */
   readonly symbolize?: Symbolizer;
 }
@@ -205,7 +207,8 @@ export class XenDomain implements Domain {
       counts: this.statistics.operations,
       observers: [...(this.#checker ? [this.#checker] : []), ...(trace ? [trace.writer] : [])],
     });
-    this.#execution = new Execution(this, this.#watchers, options.exactTurns ?? false);
+    const execute = chooseExecution(options.exactTurns ?? false, options.profiler);
+    this.#execution = new Execution(this, this.#watchers, execute);
     this.#start(this.running, built.root, built);
     for (const mfn of paged?.pinned ?? []) this.space.unpin(mfn);
   }

@@ -1,6 +1,7 @@
 import { Exit } from '../../cpu/exits.ts';
 import { SystemResult } from '../../cpu/system.ts';
 import { DomainCrash } from '../../domain/crash.ts';
+import type { Execute } from '../../inspect/profiler.ts';
 import { hexadecimal } from '../../inspect/text.ts';
 import { PageAbsent } from '../../memory/page-absent.ts';
 import type { GuestVirtual } from '../../x86/brand.ts';
@@ -19,15 +20,15 @@ const VECTORS_WITH_ERROR: ReadonlySet<number> = new Set([8, 10, 11, 12, 13, 14, 
 export class Execution {
   readonly #domain: XenDomain;
   readonly #watchers: readonly DomainWatcher[];
-  readonly #exact: boolean;
+  readonly #execute: Execute;
   readonly #hypercalls: HypercallDispatcher;
   #yielded = false;
 
-  /** @param exact whether turns end after an exact count of instructions */
-  constructor(domain: XenDomain, watchers: readonly DomainWatcher[], exact: boolean) {
+  /** @param execute as `chooseExecution` gives it */
+  constructor(domain: XenDomain, watchers: readonly DomainWatcher[], execute: Execute) {
     this.#domain = domain;
     this.#watchers = watchers;
-    this.#exact = exact;
+    this.#execute = execute;
     this.#hypercalls = new HypercallDispatcher(domain, watchers);
   }
 
@@ -57,7 +58,7 @@ export class Execution {
       }
       const left = end - processor.instructions;
       if (left <= 0) return 0;
-      const exit = this.#exact ? processor.runExactly(left) : processor.run(left);
+      const exit = this.#execute(processor, left);
       exits[exit]! += 1; // one for each kind of exit
       for (const watcher of this.#watchers) watcher.exit(vcpu, exit);
       if (exit === Exit.hostFault) {

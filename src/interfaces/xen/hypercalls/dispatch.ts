@@ -1,3 +1,4 @@
+import type { ProcessorApi } from '../../../cpu/processor-api.ts';
 import { hexadecimal64 } from '../../../inspect/text.ts';
 import { PageAbsent } from '../../../memory/page-absent.ts';
 import { Flag, Register } from '../../../x86/registers.ts';
@@ -22,6 +23,12 @@ const CONTINUATIONS = 64;
 const UNKNOWN_ARGUMENTS = 5;
 
 const SYSCALL_BYTES = 2;
+
+/** What a guest asks for that is about to execute SYSCALL. */
+export function syscallName(processor: ProcessorApi): string {
+  if (processor.userMode) return 'system call';
+  return `hypercall ${HYPERCALL_NAMES[processor.low(Register.rax)] ?? 'without a name'}`;
+}
 
 /** Takes hypercalls from the guest's registers to their handlers, and the results back. */
 export class HypercallDispatcher {
