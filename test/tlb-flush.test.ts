@@ -1,6 +1,8 @@
 import { describe, expect, it } from 'vitest';
-import { Access } from '../src/cpu/exits.ts';
+import { Access, Exit } from '../src/cpu/exits.ts';
 import type { PhysicalDevices } from '../src/cpu/translation.ts';
+import { ABSENT_FRAME } from '../src/memory/frame-pool.ts';
+import { PageAbsent } from '../src/memory/page-absent.ts';
 import type { GuestVirtual } from '../src/x86/brand.ts';
 import { Cr4, Pte, Register } from '../src/x86/registers.ts';
 import { ALL_RIGHTS, CODE, DATA, LARGE_NUMBER, TestMachine } from './system-machine.ts';
@@ -140,5 +142,62 @@ describe('a page without a frame', () => {
   it('holds no code', () => {
     const { machine } = machineWithDevice();
     expect(machine.run(DATA).vector).toBe(14);
+  });
+});
+
+describe('a page or a table that the host has taken', () => {
+  function pagedMachine(): { machine: TestMachine; frames: Int32Array; writeProtected: Uint8Array } {
+    const machine = kernelMachine();
+    const { frames } = machine.processor.translation;
+    const writeProtected = new Uint8Array(frames.length);
+    machine.processor.translation = { ...machine.processor.translation, writeProtected };
+    machine.processor.setRoots(machine.root, machine.root);
+    machine.map(DATA, machine.allocate(), ALL_RIGHTS);
+    machine.processor.setValue(Register.rbx, DATA);
+    return { machine, frames, writeProtected };
+  }
+
+  const tableOf = (machine: TestMachine, address: number): number =>
+    (machine.memory.u32[machine.entryWord(address, 2)] as number) >>> 12;
+
+  /** Where a run from the code's start leaves: the exit, its detail and its error. */
+  function leave({ processor }: TestMachine): number[] {
+    processor.rip = CODE as GuestVirtual;
+    return [processor.run(100), processor.exitDetail, processor.exitError];
+  }
+
+  it('is asked for when a walk needs the table', () => {
+    const { machine, frames } = pagedMachine();
+    machine.load(CODE, '8b03 f4'); // mov eax, [rbx]; hlt
+    const table = tableOf(machine, DATA);
+    frames[table] = ABSENT_FRAME;
+    expect(leave(machine)).toEqual([Exit.hostFault, table, 0]);
+  });
+
+  it('is asked for, to be written, when a walk has to mark an entry of a protected table', () => {
+    const { machine, writeProtected } = pagedMachine();
+    machine.load(CODE, '8b03 f4');
+    const table = tableOf(machine, DATA);
+    writeProtected[table] = 1;
+    expect(leave(machine)).toEqual([Exit.hostFault, table, 1]);
+    expect(machine.flagsAt(DATA) & Pte.accessed).toBe(0);
+  });
+
+  it('is not needed to see the instruction that has just left', () => {
+    const { machine, frames } = pagedMachine();
+    machine.load(CODE, '0fa2 f4'); // cpuid; hlt
+    expect(leave(machine)[0]).toBe(Exit.system);
+    frames[tableOf(machine, CODE)] = ABSENT_FRAME;
+    expect(machine.processor.currentInstruction().operation).toBe('cpuid');
+  });
+
+  it('is asked for when the host must see an instruction whose translation has gone', () => {
+    const { machine, frames } = pagedMachine();
+    machine.load(CODE, '0fa2 f4');
+    leave(machine);
+    const table = tableOf(machine, CODE);
+    frames[table] = ABSENT_FRAME;
+    machine.processor.flushTlb();
+    expect(() => machine.processor.currentInstruction()).toThrow(new PageAbsent(table, false));
   });
 });

@@ -6,7 +6,7 @@ import { addressedStack } from './address-fault.ts';
 import { type Block, CodeCache } from './code-cache.ts';
 import { createInstruction, DecodeResult, decode } from './decode/decoder.ts';
 import { AddressRegister, type CodeSize, type Instruction, SegmentRegister } from './decode/instruction.ts';
-import { Exit } from './exits.ts';
+import { Access, Exit } from './exits.ts';
 import { createSseUnit } from './float/sse.ts';
 import { createX87Unit, type X87Unit } from './float/x87.ts';
 import { FrameMark, FrameMarks } from './frame-marks.ts';
@@ -581,10 +581,22 @@ export class Processor implements ProcessorApi {
     const instruction = this.#instruction;
     const low = this.#get(State.rip);
     const high = this.#host.u32[this.#word + State.rip / 4 + 1] as number;
-    const place = this.memory.tryFetch(low, high);
-    if (place >= 0) this.#decodeAt(place, low, high);
-    else decode(this.#crossing, 0, 0, this.codeSize, instruction);
+    const place = this.#fetchedAgain(low, high);
+    if (place < 0) {
+      decode(this.#crossing, 0, 0, this.codeSize, instruction);
+      return instruction;
+    }
+    const { result, second } = this.#decodeAt(place, low, high);
+    if (result === DecodeResult.truncated && second < 0) this.#fetchedAgain(((low | 0xfff) + 1) >>> 0, high);
     return instruction;
+  }
+
+  /**
+   * Where code stands that was executed a moment ago. Its translation may still be cached while the tables that it came
+   * through have left the host's memory. @throws PageAbsent
+   */
+  #fetchedAgain(low: number, high: number): HostAddress {
+    return this.memory.translate(joinSigned(low, high) as GuestVirtual, Access.fetch, this.userMode);
   }
 
   operandAddress(): GuestVirtual {
