@@ -35,8 +35,8 @@ export interface Host {
   boot(options: BootOptions): Promise<VirtualMachine>;
   /** Figures over all domains, as plain JSON data. */
   statistics(): object;
-  /** Ends every domain. The host cannot be used afterwards. */
-  close(): void;
+  /** Ends every domain. The host cannot be used afterwards. Settles when all its memory is given back. */
+  close(): Promise<void>;
 }
 
 /** How the guest asks for privileged work. */

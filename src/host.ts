@@ -227,12 +227,13 @@ export class RingHost implements Host {
     return { ...this.#memory.statistics(), ...codeStatistics(this.#group) };
   }
 
-  close(): void {
+  async close(): Promise<void> {
     if (this.#closed) return;
     this.#closed = true;
     for (const machine of [...this.#machines]) machine.stop();
     this.#scheduler.close();
-    void Promise.all(this.#ending).then(() => this.#swap?.close());
+    await Promise.all(this.#ending);
+    await this.#swap?.close();
   }
 }
 

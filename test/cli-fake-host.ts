@@ -129,6 +129,6 @@ const createHost: CreateHost = async () => ({
     return machine;
   },
   statistics: () => ({ frames: 7 }),
-  close: () => note('closed'),
+  close: async () => note('closed'),
 });
 process.exitCode = await (options.guestFiles.length > 0 ? runGuests : run)(options, createHost);

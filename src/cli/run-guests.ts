@@ -79,7 +79,7 @@ export async function runGuests(options: RunOptions, createHost: CreateHost): Pr
         })),
       });
     }
-    host.close();
+    await host.close();
     network?.gateway.close();
   }
   return report(guests, interruption, options);

@@ -85,7 +85,7 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
       await writeStatistics(options.stats, figures);
     }
     if (profile && options.profile) await showProfile(profile, options.profile);
-    host.close();
+    await host.close();
     network?.gateway.close();
     for (const disk of bootOptions.disks) await disk.close();
     trace?.close();

@@ -83,6 +83,30 @@ describe.skipIf(!hasPackageArchive)('guests with more memory than their host', (
   );
 
   it(
+    'cannot tell: with virtual time, runs are equal however much memory the host has',
+    async () => {
+      const commands = 'dd if=/dev/zero of=/tmp/zeros bs=1M count=40; sha256sum /tmp/zeros; cat /proc/interrupts';
+      const runs: { console: string; instructions: number; swappedOut: number }[] = [];
+      for (const size of ['128M', '60M']) {
+        const stats = join(directory, `stats-${size}.json`);
+        const run = await GuestConsole.start(
+          ...['--deterministic', '--memory', '128M', '--host-memory', size, '--vcpus', '2', '--stats', stats],
+          ...['--append', `ring1.run="${commands}"`],
+        );
+        expect(await run.ended).toEqual({ status: 0, stderr: '' });
+        const { host, domain } = JSON.parse(readFileSync(stats, 'utf8'));
+        runs.push({ console: run.text, instructions: domain.instructions, swappedOut: host.swap.swappedOut });
+      }
+      const [ample, tight] = runs;
+      expect(tight?.console).toBe(ample?.console);
+      expect(tight?.instructions).toBe(ample?.instructions);
+      expect(ample?.swappedOut).toBe(0);
+      expect(tight?.swappedOut).toBeGreaterThan(1000);
+    },
+    TIME_LIMIT,
+  );
+
+  it(
     'end alone, with the reason, when the swap is full; others go on',
     async () => {
       const store = new MemoryStore(1 << 16);
@@ -105,7 +129,7 @@ describe.skipIf(!hasPackageArchive)('guests with more memory than their host', (
       });
       quiet.console.write(new TextEncoder().encode('echo still $((40 + 2))\n'));
       await quietText.waitFor('still 42');
-      host.close();
+      await host.close();
     },
     TIME_LIMIT,
   );
