@@ -87,6 +87,16 @@ describe('a DMA table', () => {
     ]);
   });
 
+  it('counts entries that come and go, and waits', () => {
+    table.prepare(physical(0x5000), 0x2000, true);
+    table.prepare(physical(0x5000), 1, false);
+    memory.evict(gfn(5));
+    memory.evict(gfn(9));
+    table.protect(gfn(6), 1);
+    table.prepare(physical(0x5000), 1, false);
+    expect(table.counters).toEqual({ made: 2, taken: 2, waits: 1 });
+  });
+
   it('refuses what is not RAM or not writable', () => {
     memory.readOnly.add(gfn(7));
     expect(table.prepare(physical(0x7000), 1, false)).toBe(DmaStatus.ready);

@@ -340,7 +340,7 @@ export class MicrovmDomain implements Domain {
 
   figures(wallSeconds: number): object {
     this.#wallSeconds = wallSeconds;
-    return this.statistics.report();
+    return { ...this.statistics.report(), dma: this.#virtio.counters };
   }
 
   crashReport(): string {

@@ -1,6 +1,6 @@
 import type { AcpiDevice } from '../boot/acpi.ts';
 import type { Bus } from '../devices/bus.ts';
-import type { DmaTable } from '../devices/dma/table.ts';
+import type { DmaCounters, DmaTable } from '../devices/dma/table.ts';
 import { IO_APIC_PINS, type IoApic } from '../devices/pc/io-apic.ts';
 import type { VirtioDevice } from '../devices/virtio/device.ts';
 import { VirtioMmio } from '../devices/virtio/mmio-transport.ts';
@@ -72,6 +72,11 @@ export class VirtioSlots {
     if (!this.#isWoken) return;
     this.#isWoken = false;
     for (const transport of this.#transports) transport.poll();
+  }
+
+  /** What the DMA table did so far. */
+  get counters(): DmaCounters {
+    return this.#memory.counters;
   }
 
   destroy(): void {

@@ -8,6 +8,7 @@ import { initramfs, kernelModules } from '../../guests/recipes.ts';
 import { createHost, EthernetSwitch, Gateway, type VirtualMachine } from '../../src/index.ts';
 import { debianKernel, hasPackageArchive } from '../debian-kernel.ts';
 import { GuestConsole } from './console.ts';
+import { outputOf } from './output.ts';
 
 const sha256 = (bytes: Uint8Array): string => createHash('sha256').update(bytes).digest('hex');
 
@@ -73,15 +74,6 @@ describe.skipIf(!hasPackageArchive || address === undefined)('the network of a g
   }, 240_000);
 });
 
-/** All that a guest prints until it ends. */
-async function output(machine: VirtualMachine): Promise<string> {
-  const reader = machine.console.output.getReader();
-  const decoder = new TextDecoder();
-  let text = '';
-  for (let next = await reader.read(); !next.done; next = await reader.read()) text += decoder.decode(next.value);
-  return text;
-}
-
 describe.skipIf(!hasPackageArchive)('two guests at one switch', () => {
   it('reach each other', async () => {
     const memory = 128 << 20;
@@ -96,7 +88,7 @@ describe.skipIf(!hasPackageArchive)('two guests at one switch', () => {
     };
     const server = await boot('ip addr show eth0; echo hello from the other side | nc -l -p 7');
     const client = await boot('for i in $(seq 100); do nc 10.0.2.15 7 && break; sleep 1; done; ip addr show eth0');
-    const texts = await Promise.all([output(server), output(client)]);
+    const texts = await Promise.all([outputOf(server), outputOf(client)]);
     host.close();
     gateway.close();
     const places = texts.map((text) => /inet (10\.0\.2\.\d+)/.exec(text)?.[1]);

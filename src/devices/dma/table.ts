@@ -12,6 +12,16 @@ export const enum DmaStatus {
   refused,
 }
 
+/** What a table did so far. */
+export interface DmaCounters {
+  /** Entries made. */
+  made: number;
+  /** Entries that the memory's owner took away, or made read-only, while they were there. */
+  taken: number;
+  /** Times that a device had to wait for a page. */
+  waits: number;
+}
+
 /** Passes over a range in which mapping one page may take away another, before the transfer has to wait its turn. */
 const PASSES = 3;
 
@@ -35,6 +45,7 @@ const FRAME_SHIFT = 2;
  */
 export class DmaTable {
   readonly memory: DmaMemory;
+  readonly counters: DmaCounters = { made: 0, taken: 0, waits: 0 };
   readonly #pool: FramePool;
   /** By guest-physical page, or −1. */
   readonly #entries: Int32Array;
@@ -64,7 +75,12 @@ export class DmaTable {
       }
       if (this.#invalidations === before) return DmaStatus.ready;
     }
-    this.memory.fetch(first as Gfn, write);
+    return this.#wait(first as Gfn, write);
+  }
+
+  #wait(gfn: Gfn, write: boolean): DmaStatus {
+    this.counters.waits++;
+    this.memory.fetch(gfn, write);
     return DmaStatus.absent;
   }
 
@@ -75,10 +91,8 @@ export class DmaTable {
     }
     const frame = this.memory.map(gfn, write);
     if (frame === DmaMiss.refused) return DmaStatus.refused;
-    if (frame === DmaMiss.absent) {
-      this.memory.fetch(gfn, write);
-      return DmaStatus.absent;
-    }
+    if (frame === DmaMiss.absent) return this.#wait(gfn, write);
+    this.counters.made++;
     this.#entries[gfn] = (frame << FRAME_SHIFT) | EntryBit.young | (write ? EntryBit.writable : 0);
     return DmaStatus.ready;
   }
@@ -87,15 +101,20 @@ export class DmaTable {
 
   /** Takes entries away: called before the frames can get another content or owner. */
   invalidate(first: Gfn, count: number): void {
-    this.#entries.fill(NO_ENTRY, first, first + count);
+    for (let gfn = first; gfn < first + count; gfn++) {
+      if (!this.maps(gfn)) continue;
+      this.counters.taken++;
+      this.#entries[gfn] = NO_ENTRY;
+    }
     this.#invalidations++;
   }
 
   /** Takes the right to write away, for copy-on-write or a log of changed pages. */
   protect(first: Gfn, count: number): void {
     for (let gfn = first; gfn < first + count; gfn++) {
-      const entry = this.#entries[gfn] as number;
-      if (entry >= 0) this.#entries[gfn] = entry & ~EntryBit.writable;
+      if (!this.maps(gfn, true)) continue;
+      this.counters.taken++;
+      this.#entries[gfn] = (this.#entries[gfn] as number) & ~EntryBit.writable;
     }
     this.#invalidations++;
   }
