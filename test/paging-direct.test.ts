@@ -332,9 +332,9 @@ describe('direct paging', () => {
   });
 
   it('replaces a present entry without its counts passing through zero', () => {
-    const generation = world.paging.types.generation[world.level1];
+    const generation = world.paging.types.generations.of(world.level1);
     expect(world.update(world.level2, 0, entry(world.level1, READ_ONLY | US))).toBe(0);
-    expect(world.paging.types.generation[world.level1]).toBe(generation);
+    expect(world.paging.types.generations.of(world.level1)).toBe(generation);
     expect(world.typeOf(world.level1)).toBe(FrameType.level1);
   });
 
@@ -480,35 +480,35 @@ describe('direct paging keeps cached translations sound:', () => {
   });
 
   it('a level-1 table’s generation changes when a present entry of it changes', () => {
-    const generation = () => world.paging.types.generation[world.level1];
+    const generation = () => world.paging.types.generations.of(world.level1);
     const first = generation();
     world.update(world.level1, 5, entry(world.spare, READ_ONLY));
     expect(generation()).toBe(first);
     world.update(world.level1, 5, entry(world.spare, READ_ONLY));
     expect(generation()).toBe(first);
     world.update(world.level1, 5, entry(world.spare, P));
-    expect(generation()).toBe(first! + 1);
+    expect(generation()).toBe(first + 1);
     world.paging.emulateStore((addressOf(511, 0, 0, 1) + 40) as GuestVirtual, world.level1, new Uint8Array(8));
-    expect(generation()).toBe(first! + 2);
+    expect(generation()).toBe(first + 2);
     expect(world.paging.takeFlush()).toBe(false);
   });
 
   it('a change of a present upper entry asks for a flush, and changes its table’s generation', () => {
-    const generation = world.paging.types.generation[world.level2]!;
+    const generation = world.paging.types.generations.of(world.level2);
     world.update(world.level2, 1, entry(world.spare, TABLE));
     expect(world.paging.takeFlush()).toBe(false);
     world.update(world.level2, 1, 0);
-    expect(world.paging.types.generation[world.level2]).toBe(generation + 1);
+    expect(world.paging.types.generations.of(world.level2)).toBe(generation + 1);
     expect([world.paging.takeFlush(), world.paging.takeFlush()]).toEqual([true, false]);
   });
 
   it('a table’s generation changes when it is unpinned and when it loses its type', () => {
     world.paging.pin(1, world.level1);
-    const generation = world.paging.types.generation[world.level1]!;
+    const generation = world.paging.types.generations.of(world.level1);
     world.paging.unpin(world.level1);
-    expect(world.paging.types.generation[world.level1]).toBe(generation + 1);
+    expect(world.paging.types.generations.of(world.level1)).toBe(generation + 1);
     world.update(world.level2, 0, 0);
-    expect(world.paging.types.generation[world.level1]).toBe(generation + 2);
+    expect(world.paging.types.generations.of(world.level1)).toBe(generation + 2);
   });
 });
 

@@ -1,6 +1,7 @@
 import { beforeEach, describe, expect, test } from 'vitest';
 import { Access, Exit } from '../src/cpu/exits.ts';
 import { type Processor, ProcessorGroup } from '../src/cpu/processor.ts';
+import { TableGenerations } from '../src/cpu/table-generations.ts';
 import type { Translation } from '../src/cpu/translation.ts';
 import { FramePool } from '../src/memory/frame-pool.ts';
 import { HostMemory } from '../src/memory/host-memory.ts';
@@ -38,7 +39,7 @@ let memory: HostMemory;
 let group: ProcessorGroup;
 let processor: Processor;
 let pool: FramePool;
-let generations: Uint32Array;
+let generations: TableGenerations;
 
 function entry(table: number, index: number, target: number, flags = FLAGS): void {
   const word = pool.addressOf(table as Frame) / 4 + index * 2;
@@ -53,14 +54,14 @@ function flagsOf(table: number, index: number): number {
 /** As a paging does it: the entry, and the table's generation. */
 function change(table: number, index: number, target: number, flags = FLAGS): void {
   entry(table, index, target, flags);
-  generations[table]!++; // below the limit
+  generations.changed(table);
 }
 
 function build(tlbRoots: number, dated = true): void {
   memory = new HostMemory(80 << 20);
   pool = new FramePool(memory, Table.limit);
   group = new ProcessorGroup(memory, pool, { tlbEntries: 64, tlbRoots, codeBytes: 1 << 20 });
-  generations = new Uint32Array(Table.limit);
+  generations = new TableGenerations(Table.limit);
   const frames = Int32Array.from({ length: Table.limit }, (_, number) => number);
   const translation: Translation = { format: 'four-level', frames };
   processor = group.create();

@@ -155,7 +155,7 @@ export class MemoryUnit implements GuestMemory {
     const generations = translation.tableGenerations;
     let sum = 0;
     if (generations && tables[0] !== NO_TABLES) {
-      for (const table of tables) sum = (sum + (generations[table] as number)) | 0;
+      for (const table of tables) sum = (sum + generations.of(table)) | 0;
     }
     this.tlbCounters.fills++;
     const { kind } = this.#walker.result;

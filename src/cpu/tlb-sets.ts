@@ -2,6 +2,7 @@ import type { FramePool } from '../memory/frame-pool.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
 import type { Frame } from '../x86/brand.ts';
 import type { FrameMarks } from './frame-marks.ts';
+import type { TableGenerations } from './table-generations.ts';
 import { Tlb } from './tlb.ts';
 import type { Translation } from './translation.ts';
 
@@ -95,8 +96,8 @@ export class TlbSets {
       next.catchUp(this.#marks, (address) => this.#pool.frameAt(address));
     } else {
       next.flush();
-      next.rootGeneration = generations[root] ?? 0; // −1 is no root
-      const dated = before.root >= 0 && generations[before.root] === before.rootGeneration;
+      next.rootGeneration = generations.of(root);
+      const dated = before.root >= 0 && generations.of(before.root) === before.rootGeneration;
       const comparable = next !== before && dated && translation.format === 'four-level';
       if (comparable && this.#compareRoots(before.root, root, translation)) next.adopt(before, this.#shared);
       next.root = root;
@@ -131,8 +132,8 @@ export class TlbSets {
     return frame === undefined || frame < 0 ? -1 : this.#pool.addressOf(frame as Frame) >>> 2;
   }
 
-  #refresh(tlb: Tlb, generations: Uint32Array): void {
-    const generation = generations[tlb.root] ?? 0;
+  #refresh(tlb: Tlb, generations: TableGenerations): void {
+    const generation = generations.of(tlb.root);
     if (generation === tlb.rootGeneration) {
       tlb.refresh(generations);
     } else {

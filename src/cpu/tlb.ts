@@ -2,6 +2,7 @@ import type { HostMemory } from '../memory/host-memory.ts';
 import { type GuestVirtual, type HostAddress, joinSigned } from '../x86/brand.ts';
 import { Access } from './exits.ts';
 import type { FrameMarks } from './frame-marks.ts';
+import type { TableGenerations } from './table-generations.ts';
 import { TlbEntry } from './tlb-layout.ts';
 
 const WORD = 2;
@@ -53,6 +54,8 @@ export class Tlb {
   /** Of each entry the numbers of its tables, `PATH_TABLES` each, and the sum of their generations. */
   readonly #tables: Int32Array;
   readonly #generations: Int32Array;
+  /** Changes of tables when the entries were last compared with them; −1 when entries came from elsewhere since. */
+  #refreshedAt = -1;
   /** `PageKind` of each entry. */
   readonly #kinds: Uint8Array;
   /** Whether a bucket may have pieces of large pages. */
@@ -160,6 +163,8 @@ export class Tlb {
 
   /** Drops all entries. */
   flush(): void {
+    // The next ones may be another domain's.
+    this.#refreshedAt = -1;
     for (let position = 0; position < this.#filledCount; position++) {
       const index = this.#filled[position] as number;
       this.#clear(index);
@@ -186,10 +191,12 @@ export class Tlb {
 
   /**
    * Drops the entries that a walk would not give again.
-   * @param generations of each table
    * @returns how many entries stay
    */
-  refresh(generations: Uint32Array): number {
+  refresh(generations: TableGenerations): number {
+    // What was filled since then was filled from tables that have not changed either.
+    if (this.#refreshedAt === generations.changes) return this.#filledCount;
+    this.#refreshedAt = generations.changes;
     let kept = 0;
     for (let position = 0; position < this.#filledCount; position++) {
       const index = this.#filled[position] as number;
@@ -204,14 +211,14 @@ export class Tlb {
     return kept;
   }
 
-  #isCurrent(index: number, generations: Uint32Array): boolean {
+  #isCurrent(index: number, generations: TableGenerations): boolean {
     const path = index * PATH_TABLES;
     const table = this.#tables[path] as number;
     if (table === NO_TABLES) return true;
     const sum =
-      (generations[table] as number) +
-      (generations[this.#tables[path + 1] as number] as number) +
-      (generations[this.#tables[path + 2] as number] as number);
+      generations.of(table) +
+      generations.of(this.#tables[path + 1] as number) +
+      generations.of(this.#tables[path + 2] as number);
     return (sum | 0) === this.#generations[index];
   }
 
@@ -234,6 +241,7 @@ export class Tlb {
    * @param shared whether a top-level slot is the same
    */
   adopt(other: Tlb, shared: Uint8Array): void {
+    this.#refreshedAt = -1;
     const { u8 } = this.#memory;
     for (let position = 0; position < other.#filledCount; position++) {
       const index = other.#filled[position] as number;

@@ -1,5 +1,6 @@
 import type { Frame, GuestVirtual, HostAddress } from '../x86/brand.ts';
 import type { Access } from './exits.ts';
+import type { TableGenerations } from './table-generations.ts';
 
 /** How the tables below a root are read (SDM vol. 3A, 4.3–4.5). */
 export type TableFormat = 'none' | 'two-level' | 'pae' | 'four-level';
@@ -30,7 +31,7 @@ export interface Translation {
    * shrinks. With it, processors keep translations across changes of the root and across flushes, as long as a walk
    * would find them again. Without it flushes are the architecture's.
    */
-  readonly tableGenerations?: Uint32Array;
+  readonly tableGenerations?: TableGenerations;
   /**
    * Answers accesses to numbers without a frame: they are guest-physical addresses of devices. Without it such an entry
    * is the guest's mistake. The pages of devices are never cached.

@@ -1,3 +1,4 @@
+import type { TableGenerations } from '../../cpu/table-generations.ts';
 import type { FrameInvalidator, HostWindow, Translation } from '../../cpu/translation.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import { type Frame, type GuestVirtual, lowWord, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
@@ -295,7 +296,7 @@ export class DirectPaging implements Translation {
     if (!this.#begin()) return PagingError.preempted;
     if (((this.types.flags[mfn] ?? 0) & FrameFlag.pinned) === 0) return PagingError.invalid;
     this.types.flags[mfn]! &= ~FrameFlag.pinned; // below the limit, since it has a flag
-    this.types.generation[mfn]!++;
+    this.types.generations.changed(mfn);
     this.#validator.dropTable(mfn);
     this.#validator.demote();
     return 0;
@@ -331,8 +332,8 @@ export class DirectPaging implements Translation {
     return (this.#roots[processor * 2 + 1] ?? NO_NUMBER) as Mfn;
   }
 
-  get tableGenerations(): Uint32Array {
-    return this.types.generation;
+  get tableGenerations(): TableGenerations {
+    return this.types.generations;
   }
 
   /** Whether every processor's translations must go since it was last asked. */
@@ -445,7 +446,7 @@ export class DirectPaging implements Translation {
     if (wasPresent) {
       this.types.dropMapping(oldLow, oldHigh);
       this.types.noticeUnmapping(oldLow, oldHigh);
-      if (((oldLow ^ low) | (oldHigh ^ high)) !== 0) this.types.generation[table]!++; // a table is below the limit
+      if (((oldLow ^ low) | (oldHigh ^ high)) !== 0) this.types.generations.changed(table);
     }
     return 0;
   }
@@ -474,7 +475,7 @@ export class DirectPaging implements Translation {
       this.#validator.dropEntry(table, level, oldLow, oldHigh);
       this.#validator.demote();
     }
-    this.types.generation[table]!++;
+    this.types.generations.changed(table);
     this.#flush = true;
     return 0;
   }

@@ -1,3 +1,4 @@
+import { TableGenerations } from '../../cpu/table-generations.ts';
 import { frameOfEntry } from '../../x86/page-table.ts';
 import { Pte } from '../../x86/registers.ts';
 import { PagingError } from './errors.ts';
@@ -95,8 +96,8 @@ export class FrameTypes {
   readonly linear: Int32Array;
   /** Writable holds of the host. */
   readonly hostHolds: Uint32Array;
-  /** Of a table: changes when a present entry changes, when it is unpinned and when it loses its type. */
-  readonly generation: Uint32Array;
+  /** A table's changes when a present entry changes, when it is unpinned and when it loses its type. */
+  readonly generations: TableGenerations;
   /** Owned frames by type. */
   readonly framesByType = new Uint32Array(FRAME_TYPE_NAMES.length);
   readonly #events: FrameTypeEvents;
@@ -111,7 +112,7 @@ export class FrameTypes {
     this.held = new Uint16Array(limit);
     this.linear = new Int32Array(limit);
     this.hostHolds = new Uint32Array(limit);
-    this.generation = new Uint32Array(limit);
+    this.generations = new TableGenerations(limit);
     this.#events = events;
   }
 

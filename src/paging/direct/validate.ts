@@ -290,7 +290,7 @@ export class TableValidator {
       if (demotions.length !== depth || index !== 0) continue;
       demotions.pop();
       types.setType(table, FrameType.none);
-      types.generation[table]!++;
+      types.generations.changed(table);
     }
     this.#undoing = false;
     return true;
