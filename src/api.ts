@@ -92,6 +92,8 @@ export interface VirtualMachine {
   statistics(): object;
   /** Where the time went until now, if the guest was booted with `profile`; also valid after the end. */
   profile(): Profile | undefined;
+  /** Begins the profile anew: what was found until now is forgotten. */
+  restartProfile(): void;
   /** Ends the guest at once; `done` gives `stopped` unless it had ended by itself. */
   stop(): void;
 }

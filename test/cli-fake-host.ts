@@ -39,8 +39,12 @@ const GUESTS: Record<string, Guest> = {
     const timer = setInterval(() => machine.print(`${'x'.repeat(99_999)}\n`), 1);
     void machine.done.then(() => clearInterval(timer));
   },
-  /** Ends, by `ring1 profile`. */
-  profile: (machine) => machine.end({ kind: 'poweroff' }),
+  /** Boots and ends, by `ring1 profile`. */
+  profile: (machine) => {
+    machine.print('REA');
+    machine.print('DY\n');
+    setTimeout(() => machine.end({ kind: 'poweroff' }), 50);
+  },
   trace: (machine) => {
     for (let line = 0; line < 3; line++) machine.options.trace?.(`operation ${line}\n`);
     machine.end({ kind: 'poweroff' });
@@ -104,6 +108,10 @@ class FakeMachine implements VirtualMachine {
       places: [{ ...place, ...instructions }],
       hostWork,
     };
+  }
+
+  restartProfile(): void {
+    note('profile begins');
   }
 
   statistics(): object {

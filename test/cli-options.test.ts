@@ -106,8 +106,13 @@ describe('the options of ring1 run', () => {
 
 describe('the options of ring1 profile', () => {
   it('are those of ring1 run, and how the profile is shown', () => {
-    const options = parseProfileOptions(['--memory', '64M', '--top', '7', '--output', 'profile.txt']);
-    expect(options).toEqual({ ...parse('--memory', '64M'), profile: { top: 7, output: 'profile.txt' } });
+    const options = parseProfileOptions([
+      ...['--memory', '64M', '--after', 'READY', '--top', '7', '--output', 'profile.txt'],
+    ]);
+    expect(options).toEqual({
+      ...parse('--memory', '64M'),
+      profile: { after: 'READY', top: 7, output: 'profile.txt' },
+    });
   });
 
   it('have defaults', () => {

@@ -161,7 +161,7 @@ describe('ring1 run', () => {
     const path = join(directory, 'profiled.json');
     const run = start('profile', '--stats', path);
     expect(await run.ended).toBe(0);
-    expect(run.stdout).toBe('');
+    expect(run.stdout).toBe('READY\n');
     expect(run.stderr).toMatch(/^kernel 3\.00 s \(75\.0 %\).*75\.0 {2}kernel schedule\n.*exception 14\n/s);
     expect(JSON.parse(readFileSync(path, 'utf8'))).toMatchObject({ profile: { samples: 3 } });
   });
@@ -172,6 +172,17 @@ describe('ring1 run', () => {
     await run.ended;
     expect(run.stderr).toBe('fake: closed\n');
     expect(readFileSync(path, 'utf8')).toContain('kernel schedule');
+  });
+
+  it('begins a profile when the guest has printed a text, in pieces or not', async () => {
+    const found = start('profile', '--after', 'READY');
+    await found.ended;
+    expect(found.stderr).toMatch(/^fake: profile begins\nkernel 3\.00 s/);
+    const missed = start('profile', '--after', 'login:');
+    await missed.ended;
+    expect(missed.stderr).toMatch(
+      /^ring1: the guest did not print "login:"; the profile is of all that it did\nkernel/,
+    );
   });
 
   it('has no profile unless one is asked for', async () => {

@@ -84,10 +84,9 @@ describe('a profile', () => {
     const profiled = new ProfiledMachine(LEAVING, 0, { symbolize: named });
     const { processor } = profiled.machine;
     while (processor.instructions < 200_000) {
-      expect(profiled.run(10_000)).not.toBe(Exit.exception);
-      if (processor.exitDetail !== undefined && processor.currentInstruction().operation === 'hlt') {
-        processor.completeInstruction();
-      }
+      // Where a sample was due the run goes on; it ends at HLT.
+      expect(profiled.run(10_000)).toBe(Exit.system);
+      processor.completeInstruction();
     }
     const { places, guestSeconds } = profiled.profiler.report();
     expect(places[0]?.name).toBe('additions');
@@ -119,6 +118,23 @@ describe('a profile', () => {
     const { hostWork, guestSeconds } = profiled.profiler.report();
     expect(hostWork).toContainEqual({ name: 'compiling', count: 1, seconds: 2 });
     expect(guestSeconds).toBeLessThan(1);
+  });
+
+  test('begins anew without what was before', () => {
+    const profiled = new ProfiledMachine(LEAVING, 0, { symbolize: named });
+    const { profiler, machine } = profiled;
+    profiler.enter();
+    while (profiler.report().samples === 0) {
+      expect(profiled.run(10_000)).toBe(Exit.system);
+      machine.processor.completeInstruction();
+      profiled.seconds += 5;
+    }
+    profiler.restart();
+    const nothing = { samples: 0, guestSeconds: 0, hostSeconds: 0, instructions: 0, regionInstructions: 0 };
+    expect(profiler.report()).toEqual({ ...nothing, places: [], hostWork: [] });
+    // The host's work that was going on is not counted either.
+    profiled.run(1);
+    expect(profiler.report().hostSeconds).toBe(0);
   });
 
   test('stays bounded when a guest executes everywhere', () => {

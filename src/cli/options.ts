@@ -46,6 +46,8 @@ export interface RunOptions extends GuestOptions {
 
 /** What `ring1 profile` takes besides. */
 export interface ProfileOptions {
+  /** What the guest prints before the profile begins. */
+  readonly after: string | undefined;
   /** Lines of each list. */
   readonly top: number;
   /** File for the profile; stderr when there is none. */
@@ -90,6 +92,7 @@ const PARSE = {
 
 const PARSE_PROFILE = {
   ...PARSE,
+  after: { type: 'string' },
   top: { type: 'string' },
   output: { type: 'string' },
 } as const satisfies ParseArgsConfig['options'];
@@ -107,10 +110,8 @@ export function parseProfileOptions(args: readonly string[]): RunOptions | 'help
   if (positionals.length > 0) {
     throw new InputError(`a profile is of one guest; describe it with options and not by ${positionals.join(', ')}`);
   }
-  return runOptions(values, [], {
-    top: parseInteger('--top', values.top ?? '25', 1, MOST_LINES),
-    output: values.output,
-  });
+  const { after, output, top = '25' } = values;
+  return runOptions(values, [], { after, output, top: parseInteger('--top', top, 1, MOST_LINES) });
 }
 
 function runOptions(

@@ -8,6 +8,7 @@ import { Terminal } from '../node/terminal.ts';
 import { prepareGuest } from './guest-boot.ts';
 import { openNetwork } from './guest-network.ts';
 import type { ProfileOptions, RunOptions } from './options.ts';
+import { OutputWatch } from './output-watch.ts';
 import { profileText } from './profile-text.ts';
 import {
   ExitStatus,
@@ -40,6 +41,8 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
     interruption ??= cause;
     machine?.stop();
   };
+  const after = options.profile?.after;
+  const watch = after === undefined ? undefined : new OutputWatch(after, () => machine?.restartProfile());
   const terminal = new Terminal({
     input: (bytes) => machine?.console.write(bytes),
     leave: () => interrupt({ kind: 'left' }),
@@ -63,7 +66,7 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
       tellSize(machine);
       // A signal may have come while the domain was built.
       if (interruption !== undefined) machine.stop();
-      [outcome] = await Promise.all([machine.done, printConsole(machine, () => interrupt({ kind: 'left' }))]);
+      [outcome] = await Promise.all([machine.done, printConsole(machine, watch, () => interrupt({ kind: 'left' }))]);
     } while (outcome.kind === 'reboot' && interruption === undefined);
   } finally {
     clearTimeout(timer);
@@ -84,7 +87,7 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
       };
       await writeStatistics(options.stats, figures);
     }
-    if (profile && options.profile) await showProfile(profile, options.profile);
+    if (profile && options.profile) await showProfile(profile, options.profile, watch);
     await host.close();
     network?.gateway.close();
     for (const disk of bootOptions.disks) await disk.close();
@@ -98,8 +101,16 @@ function tellSize(machine: VirtualMachine | undefined): void {
   if (isTTY && columns > 0 && rows > 0) machine?.console.resize(columns, rows);
 }
 
-/** Copies the guest's output to stdout until it ends. @param closed called when nobody reads stdout any more. */
-async function printConsole(machine: VirtualMachine, closed: () => void): Promise<void> {
+/**
+ * Copies the guest's output to stdout until it ends.
+ * @param watch sees it as well
+ * @param closed called when nobody reads stdout any more
+ */
+async function printConsole(
+  machine: VirtualMachine,
+  watch: OutputWatch | undefined,
+  closed: () => void,
+): Promise<void> {
   const reader = machine.console.output.getReader();
   let isClosed = false;
   const onError = (): void => {
@@ -111,6 +122,7 @@ async function printConsole(machine: VirtualMachine, closed: () => void): Promis
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return;
+      watch?.push(value);
       if (!isClosed && !process.stdout.write(value)) await Promise.race([once(process.stdout, 'drain'), machine.done]);
     }
   } catch (error) {
@@ -150,7 +162,12 @@ function openTrace(path: string): Trace {
   };
 }
 
-async function showProfile(profile: Profile, { top, output }: ProfileOptions): Promise<void> {
+async function showProfile(
+  profile: Profile,
+  { after, top, output }: ProfileOptions,
+  watch: OutputWatch | undefined,
+): Promise<void> {
+  if (watch?.isFound === false) warn(`the guest did not print "${after}"; the profile is of all that it did`);
   const text = profileText(profile, top);
   if (output === undefined) process.stderr.write(text);
   else await writeResult(output, 'profile', text);

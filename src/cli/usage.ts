@@ -53,10 +53,11 @@ Boots a kernel as "ring1 run" does, with the same options (see "ring1 help run")
 went: in functions of the guest's kernel, in programs, by page of their code, and in the host, by what the guest had
 asked it for. Of the guest's instructions it says how many were compiled; the interpreter executed the others.
 
+  --after TEXT        begin when the guest has printed that; without it, with the boot
   --top N             lines of each list (default 25)
   --output FILE       write it there instead of to the terminal's standard error; --stats has it with all lines
 
 The guest is looked at every 100,000 instructions or so, which slows it down by a third. For one piece of work, let it do nothing else:
 
-  ring1 profile --append 'ring1.run="sha256sum /bin/busybox"'
+  ring1 profile --after READY --append 'ring1.run="sha256sum /bin/busybox"'
 `;

@@ -74,6 +74,10 @@ export class Machine implements VirtualMachine, DomainObserver {
     return this.#profiler?.report();
   }
 
+  restartProfile(): void {
+    this.#profiler?.restart();
+  }
+
   #figures(): object {
     return this.domain.figures((performance.now() - this.#started) / 1000);
   }

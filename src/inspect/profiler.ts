@@ -128,6 +128,18 @@ export class Profiler {
     return Exit.budget;
   }
 
+  /** Forgets what was found until now. */
+  restart(): void {
+    this.#places.clear();
+    this.#hostWork.clear();
+    this.#work = undefined;
+    this.#samples = 0;
+    for (const measure of MEASURES) {
+      this.#total[measure] = 0;
+      this.#since[measure] = 0;
+    }
+  }
+
   report(): Profile {
     const byTime = (a: { readonly seconds: number }, b: { readonly seconds: number }): number => b.seconds - a.seconds;
     const hostWork = [...this.#hostWork.values()].sort(byTime);
