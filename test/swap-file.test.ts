@@ -26,6 +26,18 @@ test('a swap file gives back the pages it was given', async () => {
   await store.close();
 });
 
+test('a swap file keeps apart pages that are written together', async () => {
+  const store = await createSwapFile(path, 1 << 20);
+  const slots = [7, 5, 6, 20, 0, 21];
+  await Promise.all(slots.map((slot) => store.write(slot, new Uint8Array(PAGE_SIZE).fill(slot + 1))));
+  for (const slot of slots) {
+    const target = new Uint8Array(PAGE_SIZE);
+    await store.read(slot, target);
+    expect(target).toEqual(new Uint8Array(PAGE_SIZE).fill(slot + 1));
+  }
+  await store.close();
+});
+
 test('a swap file is as long as what was written, and gone in the end', async () => {
   const store = await createSwapFile(path, 1 << 30);
   expect((await stat(path)).size).toBe(0);
