@@ -89,7 +89,7 @@ describe.skipIf(!hasPackageArchive)('two guests at one switch', () => {
     const server = await boot('ip addr show eth0; echo hello from the other side | nc -l -p 7');
     const client = await boot('for i in $(seq 100); do nc 10.0.2.15 7 && break; sleep 1; done; ip addr show eth0');
     const texts = await Promise.all([outputOf(server), outputOf(client)]);
-    host.close();
+    await host.close();
     gateway.close();
     const places = texts.map((text) => /inet (10\.0\.2\.\d+)/.exec(text)?.[1]);
     expect(places.toSorted()).toEqual(['10.0.2.15', '10.0.2.16']);
