@@ -218,3 +218,64 @@ describe.skipIf(!existsSync('/usr/bin/script'))('ring1 run in a terminal', () =>
     expect(run.stdout).toMatch(/[^-]icanon/);
   });
 });
+
+describe('ring1 run with guest files', () => {
+  /** Names of guests, each with a file of its own. */
+  const guestFiles = (...names: readonly string[]): string[] =>
+    names.map((name) => {
+      const path = join(directory, `${name}.cfg`);
+      writeFileSync(path, `name = "${name}"\nextra = "for ${name}"\n`);
+      return path;
+    });
+
+  it('prints whose each line is', async () => {
+    const run = start('poweroff', ...guestFiles('one', 'two'));
+    expect(await run.ended).toBe(0);
+    expect(run.stdout.trim().split('\n').sort()).toEqual([
+      'one: command line: console=hvc0 for one',
+      'two: command line: console=hvc0 for two',
+    ]);
+  });
+
+  it('types a line at the console of the guest that it names', async () => {
+    const run = start('echo', ...guestFiles('one', 'two'));
+    await run.sees('one: ready');
+    await run.sees('two: ready');
+    run.process.stdin?.write('two: hello\nnobody: hello\none: off\ntwo: off\n');
+    expect(await run.ended).toBe(0);
+    expect(run.stdout).toContain('two: hello\n');
+    expect(run.stdout).not.toContain('one: hello');
+    expect(run.stderr).toContain('no guest is meant by the line "nobody: hello"');
+  });
+
+  it('says which guest crashed, with status 2', async () => {
+    const run = start('crash', ...guestFiles('one', 'two'));
+    expect(await run.ended).toBe(2);
+    expect(run.stderr).toContain('ring1: one crashed: it fell over');
+    expect(run.stderr).toContain('ring1: two crashed: it fell over');
+  });
+
+  it('boots the guests that ask for it again, each for itself', async () => {
+    const run = start('reboot', ...guestFiles('one'));
+    expect(await run.ended).toBe(0);
+    expect(run.stdout).toBe('one: boot 1\none: boot 2\none: boot 3\n');
+  });
+
+  it('refuses two guests of one name', async () => {
+    const [file = ''] = guestFiles('one');
+    const run = start('poweroff', file, file);
+    expect(await run.ended).not.toBe(0);
+    expect(run.stderr).toContain('two guests have the name one');
+  });
+
+  it('writes figures of the host and of each guest', async () => {
+    const stats = join(directory, 'several.json');
+    await start('poweroff', '--stats', stats, ...guestFiles('one', 'two')).ended;
+    const figures = JSON.parse(readFileSync(stats, 'utf8'));
+    expect(figures.host).toEqual({ frames: 7 });
+    expect(figures.guests).toEqual([
+      { name: 'one', outcome: 'poweroff', boots: 1, domain: { instructions: 42 } },
+      { name: 'two', outcome: 'poweroff', boots: 1, domain: { instructions: 42 } },
+    ]);
+  });
+});
