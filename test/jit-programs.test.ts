@@ -5,11 +5,13 @@
  */
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { Exit } from '../src/cpu/exits.ts';
 import { differencesOf } from './native/compare.ts';
 import { ProcessorEmulator } from './native/emulator.ts';
 import type { GeneratedCase } from './native/generate.ts';
 import { Ending, type Mode, type NativeResult, oracleUnavailable, runNative } from './native/oracle.ts';
 import { type BlockPlan, buildProgram, type EndKind, type ItemPlan, type ProgramPlan } from './native/program.ts';
+import { Random } from './native/random.ts';
 import { disassemble } from './native/report.ts';
 
 const PROGRAMS = Number(process.env.RING1_PROGRAMS ?? 40);
@@ -77,7 +79,7 @@ interface Way {
   readonly emulator: ProcessorEmulator;
 }
 
-const WAYS: readonly Way[] = THRESHOLDS.flatMap((threshold) =>
+const UNCUT: readonly Way[] = THRESHOLDS.flatMap((threshold) =>
   TLB_ENTRIES.map((tlbEntries) => ({
     name: `threshold ${threshold}, ${tlbEntries} TLB entries`,
     warm: threshold > 0 && threshold < 50 && tlbEntries > 1,
@@ -88,6 +90,41 @@ const WAYS: readonly Way[] = THRESHOLDS.flatMap((threshold) =>
     }),
   })),
 );
+
+/** Instructions that a call of the processor executes; now and then too few for any region. */
+const cuts = new Random(seed, 'cuts');
+const nextCut = (left: number): number => Math.min(left, cuts.between(1, 300));
+
+/** In pieces, and with hardly any room for regions. */
+const CUT: readonly Way[] = [
+  {
+    name: 'threshold 2, in runs of any length',
+    warm: false,
+    emulator: new ProcessorEmulator({
+      codeBytes: 1 << 16,
+      jit: { threshold: 2, regionsPerModule: 1, regionSlots: 4 },
+      advance: (processor, left) => processor.run(nextCut(left)),
+    }),
+  },
+  {
+    name: 'threshold 2, in exact runs of any length',
+    warm: false,
+    emulator: new ProcessorEmulator({
+      codeBytes: 1 << 16,
+      jit: { threshold: 2, regionsPerModule: 1, maximumModules: 3 },
+      advance: (processor, left) => {
+        const count = nextCut(left);
+        const end = processor.instructions + count;
+        const exit = processor.runExactly(count);
+        const exact = exit === Exit.budget ? processor.instructions === end : processor.instructions <= end;
+        if (!exact) throw new Error(`an exact run of ${count} stopped ${processor.instructions - end} behind its end`);
+        return exit;
+      },
+    }),
+  },
+];
+
+const WAYS = [...UNCUT, ...CUT];
 
 function differencesByWay(program: GeneratedCase, native: NativeResult): string[] {
   const found: string[] = [];
