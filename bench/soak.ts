@@ -13,6 +13,7 @@ import { parseArgs } from 'node:util';
 import { initramfs, kernel } from '../guests/recipes.ts';
 import type { InterfaceName } from '../src/api.ts';
 import { createHost } from '../src/index.ts';
+import type { CodeStatistics } from '../src/inspect/code-statistics.ts';
 import { regionsPerModule } from '../src/node/engine.ts';
 
 const { values } = parseArgs({
@@ -48,16 +49,6 @@ while :; do
   echo "round $round"
 done
 `;
-
-/** What the JIT tells of itself. */
-interface JitFigures {
-  readonly compiled: number;
-  readonly dropped: number;
-  readonly evicted: number;
-  readonly regions: number;
-  readonly liveModules: number;
-  readonly liveBytes: number;
-}
 
 const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(0)} MiB`;
 
@@ -99,9 +90,9 @@ for (let minute = 1; minute <= minutes; minute++) {
   const resident = median(samples);
   byMinute.push(resident);
   const { heapUsed } = process.memoryUsage();
-  const { jit } = host.statistics() as { readonly jit: JitFigures | null };
+  const { jit } = host.statistics() as CodeStatistics;
   const code = jit
-    ? `${jit.regions} regions in ${jit.liveModules} modules of ${mebibytes(jit.liveBytes)}, ${jit.compiled} compiled, ${jit.dropped} dropped, ${jit.evicted} evicted`
+    ? `${jit.regions} regions in ${jit.modules} modules of ${mebibytes(jit.moduleBytes)}, ${jit.regionsCompiled} compiled, ${jit.regionsDropped} dropped, ${jit.regionsEvicted} evicted`
     : 'no regions';
   console.log(
     `minute ${minute}: resident ${mebibytes(resident)}, heap ${mebibytes(heapUsed)}, ${rounds} rounds, ${code}`,

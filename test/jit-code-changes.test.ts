@@ -1,9 +1,10 @@
 /** Code that changes after it was made into regions, and regions that are seen at several addresses or go away. */
 import { describe, expect, test } from 'vitest';
+import { Exit } from '../src/cpu/exits.ts';
 import { type GuestVirtual, PAGE_SIZE } from '../src/x86/brand.ts';
 import { PageFaultError, Pte, Register, Vector } from '../src/x86/registers.ts';
 import { listing } from './listing.ts';
-import { AGAIN, AT_ONCE, FORMATS, RegionMachine } from './region-machine.ts';
+import { AGAIN, AT_ONCE, FORMATS, INTERPRETER, RegionMachine } from './region-machine.ts';
 import { ALL_RIGHTS, CODE, DATA } from './system-machine.ts';
 
 const HALTED = { vector: null };
@@ -60,6 +61,23 @@ describe.each(FORMATS)('with %s page tables', (format) => {
     );
     expect(machine.execute({ rbx: CODE, rcx: 5 })).toMatchObject(HALTED);
     expect(valueIn(machine)).toBe(32);
+  });
+
+  test.each([
+    ['the interpreter', INTERPRETER],
+    ['regions', AT_ONCE],
+  ])('a repeated store over its own bytes ends equally for every budget of %s', (_way, options) => {
+    const machine = new RegionMachine(format, options, 'f3aa f4'); // rep stosb; hlt
+    const { processor } = machine;
+    for (const budget of [1, 2, 3, 100, 1000]) {
+      machine.load(CODE, 'f3aa f4');
+      machine.restart({ rdi: CODE, rcx: 3 });
+      processor.setValue(Register.rax, 0x90); // nop
+      let exit = Exit.budget;
+      while (exit === Exit.budget) exit = processor.run(budget);
+      const [left, next] = [processor.value(Register.rcx), processor.rip - CODE];
+      expect({ exit, left, next }, `budget ${budget}`).toEqual({ exit: Exit.system, left: 2, next: 2 });
+    }
   });
 
   test('a store into another page drops the regions whose bytes it changes, and no other', () => {

@@ -1,35 +1,10 @@
 import { expect, test } from 'vitest';
 import { SegmentRegister } from '../src/cpu/decode/instruction.ts';
 import { Exit } from '../src/cpu/exits.ts';
-import { type Processor, ProcessorGroup } from '../src/cpu/processor.ts';
+import type { Processor } from '../src/cpu/processor.ts';
 import { executeSystem, SystemResult } from '../src/cpu/system.ts';
-import { FramePool } from '../src/memory/frame-pool.ts';
-import { HostMemory } from '../src/memory/host-memory.ts';
-import type { Frame, GuestVirtual } from '../src/x86/brand.ts';
-import { Flag, Register } from '../src/x86/registers.ts';
-
-const PAGES = 32;
-
-/** A processor in 16-bit code at 0, paging off, with `bytes` there. */
-function start(bytes: readonly number[], cr0: number, flags: number) {
-  const memory = new HostMemory(64 << 20);
-  const pool = new FramePool(memory, PAGES);
-  const group = new ProcessorGroup(memory, pool);
-  const processor = group.create();
-  const frames = Int32Array.from({ length: PAGES }, () => pool.allocate());
-  processor.translation = { format: 'none', frames };
-  processor.cr0 = cr0;
-  processor.flags = flags;
-  for (const segment of [SegmentRegister.cs, SegmentRegister.ss, SegmentRegister.ds, SegmentRegister.es]) {
-    const attributes = segment === SegmentRegister.cs ? 0xfb00 : 0xf300;
-    processor.loadSegment(segment, 0, { low: 0xffff, high: attributes });
-  }
-  processor.rip = 0 as GuestVirtual;
-  processor.setValue(Register.rsp, 0x1000);
-  const at = (address: number) => pool.addressOf(frames[address >> 12] as Frame) + (address & 0xfff);
-  memory.u8.set(bytes, at(0));
-  return { processor, byte: (address: number) => memory.u8[at(address)] };
-}
+import { Register } from '../src/x86/registers.ts';
+import { RealModeMachine } from './real-mode-machine.ts';
 
 /** Runs to HLT. */
 function runToHalt(processor: Processor): void {
@@ -52,14 +27,13 @@ const PROGRAM = [
 // At 0x80:0x04 = 0x804: mov bx,0x77; retf
 const PROCEDURE = [0xbb, 0x77, 0x00, 0xcb];
 
-test.each([
-  ['real mode', 0, Flag.reserved],
-  ['virtual-8086 mode', 1, Flag.reserved | Flag.virtual8086],
-])('selectors are bases divided by 16 in %s', (_mode, cr0, flags) => {
+test.each(['real', 'virtual-8086'] as const)('selectors are bases divided by 16 in %s mode', (mode) => {
   const bytes = [...PROGRAM, ...new Array(0x804 - PROGRAM.length).fill(0xcc), ...PROCEDURE];
-  const { processor, byte } = start(bytes, cr0, flags);
+  const machine = new RealModeMachine(mode);
+  const { processor } = machine;
+  machine.start(bytes);
   runToHalt(processor);
-  expect(byte(0x12350)).toBe(0x5a);
+  expect(machine.byte(0x12350)).toBe(0x5a);
   expect(processor.low(Register.rax) & 0xff).toBe(0x5a);
   expect(processor.low(Register.rbx) & 0xffff).toBe(0x77);
   expect(processor.segmentBase(SegmentRegister.ds)).toBe(0x12340);
@@ -69,7 +43,9 @@ test.each([
 
 test('an offset beyond 64 KiB faults in real mode', () => {
   // a32 mov al,[0x10000]
-  const { processor } = start([0x67, 0xa0, 0x00, 0x00, 0x01, 0x00], 0, Flag.reserved);
+  const machine = new RealModeMachine('real');
+  const { processor } = machine;
+  machine.start([0x67, 0xa0, 0x00, 0x00, 0x01, 0x00]);
   expect(processor.run(10)).toBe(Exit.exception);
   expect(processor.exitDetail).toBe(13);
 });

@@ -44,7 +44,7 @@ import {
   zeroExtend,
 } from '../wasm/expression.ts';
 import { callOf, type FunctionBuilder } from '../wasm/module.ts';
-import { RecordField } from './record.ts';
+import { PseudoHandler, RecordField } from './record.ts';
 
 /** Where generated code of one instruction goes when it is done. */
 export interface Ways {
@@ -617,6 +617,10 @@ export class RecordContext implements Context {
 
   repeatLater(): void {
     this.#ways.leave(i32(Exit.budget));
+  }
+
+  isOverwritten(): I32 {
+    return eq(load16U32(this.record, RecordField.handler), i32(PseudoHandler.stale));
   }
 
   host(name: HostFunction, ...operands: I32[]): I32 {

@@ -638,6 +638,11 @@ export class RegionContext implements Context {
     this.#leave(i32(Exit.budget));
   }
 
+  /** Stores into pages with code leave the region. */
+  isOverwritten(): I32 {
+    return i32(0);
+  }
+
   /**
    * What always asks the host does so from here; the general registers are no business of these functions. What asks
    * only in rare cases leaves them to the interpreter, so that no call stands in a loop.

@@ -151,7 +151,10 @@ export interface Context {
   budget(): I32;
   /** Counts one completed step of a repeated instruction. */
   countSteps(steps: I32): void;
+  /** Leaves at the instruction, which is fetched again; RCX tells what is left of it. */
   repeatLater(): void;
+  /** 1 when a store has overwritten code near the instruction: it may no longer be what it was. */
+  isOverwritten(): I32;
 
   /** Calls a host function by name; i32 in, i32 out. A non-zero result of `checked` leaves the instruction with that exit. */
   host(name: HostFunction, ...operands: I32[]): I32;

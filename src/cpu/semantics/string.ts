@@ -178,9 +178,11 @@ const BULK_LIMIT = 4096;
 
 /**
  * The REP loop. Each element counts as one instruction of the budget; the record itself counts as the last one. When
- * the budget ends, RIP stays at the instruction and RCX, RSI, RDI tell what is left.
+ * the budget ends, RIP stays at the instruction and RCX, RSI, RDI tell what is left. An instruction that overwrites itself
+ * is fetched again at once, as if an interrupt came there: it must not depend on budgets when that is seen.
  */
 function repeated(stepOnce: Step, until: 'none' | 'compare', bulk?: Bulk, moves: readonly number[] = []): Semantics {
+  const stores = bulk !== undefined;
   return (c) => {
     const { fn } = c;
     if (c.shape.repeat === 'none') {
@@ -218,6 +220,7 @@ function repeated(stepOnce: Step, until: 'none' | 'compare', bulk?: Bulk, moves:
         }
         c.countSteps(i32(1));
         fn.if(leS(c.budget(), i32(0)), () => c.repeatLater());
+        if (stores) fn.if(c.isOverwritten(), () => c.repeatLater());
         fn.branch(next);
       });
     });
