@@ -4,18 +4,18 @@
  * was; the guest's own clock is not asked. Peers take turns, so that what else the machine does falls on all. Time for
  * warming up is part of every item.
  *
- *     npm run build && npx tsx bench/peers.ts [--runs 3] [--only sha256,fork] [--node PATH]
+ *     npm run build && npx tsx bench/peers.ts [--runs 3] [--only sha256,fork] [--node PATH] [-- RING1-OPTIONS]
  *
  *   --runs N          boots of each peer; the medians are printed
  *   --only LIST       these items alone, in the order of bench/peers/items.ts; the boot is always measured
  *   --cold            instead of the items: how a program comes up to speed that was never executed before
  *   --peers LIST      peers whose names contain one of these words; ring1 is always measured
- *   --interface NAME  how the guest asks ring1 (default xen)
  *   --flavour F       Debian's kernel: cloud-amd64 (default) or amd64
  *   --node PATH       the Node.js that runs ring1
  *   --clock cpu       processor time of each peer's process instead of the time that passes: for a busy machine (Linux)
  *   --v86 DIRECTORY   measure v86 as well, with Debian's kernel for 32-bit x86
  *   --json FILE       write all figures there
+ *   -- OPTIONS        further options of `ring1 run`, as in -- --interface kvm
  *
  * A ratio is ring1's speed over the peer's: above 1, ring1 is faster. QEMU is measured when `qemu-system-x86_64` is
  * installed. v86 (BSD licence) is no dependency because of its 18 MB; get it where you like:
@@ -33,13 +33,13 @@ import { compare, comparisonTable, differingResults } from './peers/report.ts';
 import { measure, type Peer, type Session } from './peers/session.ts';
 import { qemu, ring1, v86 } from './peers/systems.ts';
 
-const { values } = parseArgs({
+const { values, positionals: ring1Options } = parseArgs({
+  allowPositionals: true,
   options: {
     runs: { type: 'string', default: '3' },
     only: { type: 'string' },
     cold: { type: 'boolean', default: false },
     peers: { type: 'string' },
-    interface: { type: 'string', default: 'xen' },
     flavour: { type: 'string', default: 'cloud-amd64' },
     node: { type: 'string', default: process.execPath },
     clock: { type: 'string', default: 'wall' },
@@ -74,7 +74,7 @@ async function preparePeers(directory: string): Promise<Peer[]> {
   }
   const words = values.peers?.split(',') ?? [''];
   const chosen = others.filter(({ name }) => words.some((word) => name.includes(word)));
-  return [ring1(values.node, values.interface, files), ...chosen];
+  return [ring1(values.node, ring1Options, files), ...chosen];
 }
 
 const runs = Number(values.runs);

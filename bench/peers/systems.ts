@@ -14,25 +14,15 @@ const RING1 = fileURLToPath(new URL('../../bin/ring1', import.meta.url));
 
 /**
  * @param node the Node.js that runs it
- * @param interfaceName as `ring1 run --interface` takes it
+ * @param options of `ring1 run`
  */
-export function ring1(node: string, interfaceName: string, { kernel, initrd }: GuestFiles): Peer {
+export function ring1(node: string, options: readonly string[], { kernel, initrd }: GuestFiles): Peer {
   const files = ['--kernel', kernel, '--initrd', initrd];
   return {
-    name: `ring1 ${interfaceName}`,
+    name: 'ring1',
     command: (commandLine) => ({
       program: node,
-      args: [
-        RING1,
-        'run',
-        '--interface',
-        interfaceName,
-        ...files,
-        '--memory',
-        `${MEGABYTES}M`,
-        '--append',
-        commandLine,
-      ],
+      args: [RING1, 'run', ...options, ...files, '--memory', `${MEGABYTES}M`, '--append', commandLine],
     }),
   };
 }
