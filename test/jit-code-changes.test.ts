@@ -136,6 +136,36 @@ describe.each(FORMATS)('with %s page tables', (format) => {
     expect(valueIn(machine)).toBe(1 + 1 + 1 + 16);
   });
 
+  test('a processor sees what another one changes in a region that both execute', () => {
+    const machine = new RegionMachine(
+      format,
+      AGAIN,
+      listing(`
+        83 c0 01      add eax, 1
+        83 e9 01      sub ecx, 1
+        75 f8         jne: to the start
+        c6 43 02 03   mov byte [ebx + 2], 3: what is added
+        f4            hlt
+      `),
+    );
+    const other = machine.addProcessor();
+    const runOther = (rcx: number) => {
+      other.setValue(Register.rax, 0);
+      other.setValue(Register.rcx, rcx);
+      other.setValue(Register.rbx, DATA);
+      other.rip = CODE as GuestVirtual;
+      expect(other.run(1000)).toBe(Exit.system);
+      return other.value(Register.rax);
+    };
+    expect(runOther(20)).toBe(20);
+    const region = machine.regionAt(CODE);
+    expect(region).toBeDefined();
+    expect(machine.execute({ rcx: 20, rbx: CODE })).toMatchObject(HALTED);
+    expect(valueIn(machine)).toBe(20);
+    expect(machine.regionAt(CODE)).not.toBe(region);
+    expect(runOther(20)).toBe(60);
+  });
+
   test('one region serves all addresses of its frame, each with its own return addresses', () => {
     const machine = new RegionMachine(
       format,

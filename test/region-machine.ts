@@ -1,5 +1,6 @@
 /** Machines for small programs whose code becomes regions early; the programs are the same in 64-bit and 32-bit code. */
-import type { ProcessorGroupOptions } from '../src/cpu/processor.ts';
+import { SegmentRegister } from '../src/cpu/decode/instruction.ts';
+import type { Processor, ProcessorGroupOptions } from '../src/cpu/processor.ts';
 import { State } from '../src/cpu/state.ts';
 import type { GuestVirtual, HostAddress } from '../src/x86/brand.ts';
 import { PAGE_SIZE } from '../src/x86/brand.ts';
@@ -65,6 +66,26 @@ export class RegionMachine extends TestMachine {
   stateNow(): object {
     const { processor } = this;
     return { registers: [...this.registers], flags: processor.flags, rip: processor.rip };
+  }
+
+  /** Another processor with the same page tables, in ring 3. */
+  addProcessor(): Processor {
+    const { processor: first, group, root } = this;
+    const other = group.create();
+    other.cr0 = first.cr0;
+    other.cr4 = first.cr4;
+    other.efer = first.efer;
+    other.translation = first.translation;
+    other.setRoots(root, root);
+    const [code, data] = [this.descriptors.get(1), this.descriptors.get(2)];
+    if (!code || !data) throw new Error('the machine has no segments');
+    other.loadSegment(SegmentRegister.cs, first.selector(SegmentRegister.cs), code);
+    for (const segment of [SegmentRegister.es, SegmentRegister.ss, SegmentRegister.ds]) {
+      other.loadSegment(segment, first.selector(segment), data);
+    }
+    other.userMode = first.userMode;
+    other.flags = Flag.reserved;
+    return other;
   }
 
   /** Number of the frame that an address is mapped to. */
