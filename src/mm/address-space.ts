@@ -67,10 +67,6 @@ export class AddressSpace {
     return this.#notifiers;
   }
 
-  get ended(): boolean {
-    return this.#ended;
-  }
-
   // ─── Lock and notifications ────────────────────────────────────────────────────────────────────────────────────────
 
   /** Calls one hook of the notifiers of an area. */

@@ -32,10 +32,6 @@ export class SharedLock {
     }
   }
 
-  get isFree(): boolean {
-    return !this.#writing && this.#readers === 0;
-  }
-
   #admits(mode: LockMode): boolean {
     return !this.#writing && (mode === 'shared' || this.#readers === 0);
   }

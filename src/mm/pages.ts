@@ -1,5 +1,6 @@
 import { NO_FRAME } from '../memory/frame-pool.ts';
 import type { Frame } from '../x86/brand.ts';
+import { NO_SLOT } from './swap.ts';
 
 /** What the memory manager uses a frame of the pool for. */
 export const enum PageKind {
@@ -9,8 +10,6 @@ export const enum PageKind {
   anonymous = 2,
   file = 3,
 }
-
-const NO_SLOT = -1;
 
 /**
  * One descriptor for each frame of the pool, as columns.

@@ -2,8 +2,8 @@ import { type Frame, type HostVirtual, PAGE_SIZE } from '../x86/brand.ts';
 import type { AddressSpace } from './address-space.ts';
 import type { PageAllocator } from './page-allocator.ts';
 import type { PtePointer } from './page-tables.ts';
+import { PageKind } from './pages.ts';
 import { frameOf, isPresent, slotOf, swapPte } from './pte.ts';
-import { NO_SLOT } from './swap.ts';
 import type { Vma } from './vma.ts';
 
 /** Clears an entry that is not empty. External tables are told first, unless they were released. */
@@ -34,7 +34,7 @@ export function zapPte(
  */
 export function tryToUnmap(allocator: PageAllocator, frame: Frame): void {
   const slot = allocator.pages.slot(frame);
-  const anonymous = allocator.swap.cached(slot) === frame && slot !== NO_SLOT;
+  const anonymous = allocator.pages.kind[frame] === PageKind.anonymous;
   for (const { space, address } of allocator.rmap.of(frame)) {
     const vma = space.areas.find(address);
     const pte = space.tables.findPte(address);
