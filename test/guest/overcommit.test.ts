@@ -41,23 +41,24 @@ beforeAll(async () => {
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
 describe.skipIf(!hasPackageArchive)('guests with more memory than their host', () => {
-  it(
-    'keep what they have written: four of 256M, each with 200 MB in use, on 400M',
-    async () => {
-      const names = ['one', 'two', 'three', 'four'];
-      const files = names.map((name, index) => {
-        const path = join(directory, `${name}.cfg`);
-        const command = `${LEAVE_LITTLE}; memory-fill 200 ${index * 1000} 1`;
-        writeFileSync(path, `name = "${name}"\nmemory = 256\nextra = '${LEAN} ring1.run="${command}"'\n`);
-        return path;
-      });
+  it.each(['xen', 'kvm'])(
+    'keep what they have written: four of 256M, each with 200 MB in use, on 400M, as guests of %s',
+    async (name) => {
       const stats = join(directory, 'stats.json');
       const swap = join(directory, 'swap');
+      const names = ['one', 'two', 'three', 'four'];
+      const files = names.map((guest, index) => {
+        const path = join(directory, `${guest}.cfg`);
+        const command = `${LEAVE_LITTLE}; memory-fill 200 ${index * 1000} 1`;
+        writeFileSync(path, `name = "${guest}"\nmemory = 256\nextra = '${LEAN} ring1.run="${command}"'\n`);
+        return path;
+      });
       const run = await GuestConsole.start(
-        ...['--host-memory', '400M', '--swap', swap, '--initrd', join(directory, 'initrd'), '--stats', stats, ...files],
+        ...['--interface', name, '--host-memory', '400M', '--swap', swap],
+        ...['--initrd', join(directory, 'initrd'), '--stats', stats, ...files],
       );
       expect(await run.ended).toEqual({ status: 0, stderr: '' });
-      for (const name of names) expect(run.text).toContain(`${name}: filled 48828 pages, 0 words wrong`);
+      for (const guest of names) expect(run.text).toContain(`${guest}: filled 48828 pages, 0 words wrong`);
       const { host, guests } = JSON.parse(readFileSync(stats, 'utf8'));
       // 800 MB of data in 400M: at least half of them had to go, and most of that came back to be checked.
       expect(host.swap.swappedOut).toBeGreaterThan(90_000);
