@@ -12,7 +12,7 @@ import { initrdPage, Physical, Pin, PORT_COUNT, Port } from './layout.ts';
 
 /**
  * Puts kernel, initrd, tables and parameters into the memory of a guest that does not run yet, as a boot loader does that
- * uses the kernel's 64-bit entry (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol"; abi/boot.md §5).
+ * uses the kernel's 64-bit entry (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol").
  */
 export interface LoadOptions {
   readonly kernel: KernelImage;
