@@ -97,7 +97,7 @@ export async function seabios(
   return { bios: join(directory, 'bios.bin'), vgaBios: join(directory, 'vgabios.bin') };
 }
 
-/** @returns an initramfs (cpio, gzip) that ends in a shell; see initramfs.ts for what it understands. */
+/** @returns an initramfs (cpio) that ends in a shell; see initramfs.ts for what it understands. */
 export async function initramfs(
   options: InitramfsOptions & { readonly architecture?: Architecture } = {},
   progress: Progress = progressOnStderr,

@@ -1,7 +1,6 @@
 import type { BootOptions, Host, HostOptions, VirtualMachine } from './api.ts';
 import { InputError } from './boot/input-error.ts';
-import { createSymbolizer } from './boot/kallsyms.ts';
-import type { KernelImage } from './boot/kernel.ts';
+import { createSymbolizer, type SymbolSource } from './boot/kallsyms.ts';
 import { refuseHopelessMemory, requireMemory, requireXenNotes } from './boot/requirements.ts';
 import { ProcessorGroup } from './cpu/processor.ts';
 import { type Cell, chooseCell } from './domain/cells.ts';
@@ -86,7 +85,13 @@ export class RingHost implements Host {
     refuseHopelessMemory(file, initrd.length, memory);
     const files = { kernel: this.#files.acquire(file), initrd: this.#files.acquire(initrd) };
     try {
-      return await this.#bootFrom(files, options, cell);
+      const { kernel } = files.kernel;
+      kernel.hold();
+      try {
+        return await this.#bootFrom(files, options, cell);
+      } finally {
+        kernel.release();
+      }
     } catch (error) {
       this.#release(files);
       throw error;
@@ -95,7 +100,7 @@ export class RingHost implements Host {
 
   async #bootFrom(files: GuestFiles, options: BootOptions, cell: Cell): Promise<VirtualMachine> {
     const { memory } = options;
-    const { kernel } = files.kernel;
+    const { image: kernel } = files.kernel.kernel;
     const initrd = files.initrd.bytes;
     if (cell.interface === 'xen') requireXenNotes(kernel);
     requireMemory(kernel, initrd.length, memory);
@@ -274,9 +279,11 @@ function seededRandom(seed: number): (out: Uint32Array) => void {
 }
 
 /** Names for addresses of the guest's kernel; without symbols in the image, none. */
-function symbolizer(kernel: KernelImage): Symbolizer {
-  const symbols = createSymbolizer(kernel);
+function symbolizer(kernel: SymbolSource): Symbolizer {
+  // Most guests end without a name having been asked for; the tables are views of the whole kernel.
+  let symbols: ReturnType<typeof createSymbolizer> | 'unread' = 'unread';
   return (address) => {
+    if (symbols === 'unread') symbols = createSymbolizer(kernel);
     const symbol = symbols?.lookup(BigInt.asUintN(64, BigInt(address)));
     return symbol && { name: symbol.name, offset: symbol.offset, isData: !symbol.isCode };
   };

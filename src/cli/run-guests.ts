@@ -1,5 +1,6 @@
 import type { CreateHost, Host, NetworkAdapter, Outcome, VirtualMachine } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
+import { collectGarbage } from '../node/engine.ts';
 import { readInputFile, requireWritable } from '../node/files.ts';
 import { prepareGuest } from './guest-boot.ts';
 import { type GuestDescription, parseGuestFile } from './guest-file.ts';
@@ -106,6 +107,8 @@ async function runGuest(guest: RunningGuest, host: Host, options: RunOptions, is
   try {
     do {
       guest.machine = await host.boot(bootOptions);
+      // What a WeakRef has led to stays until the present task ends.
+      setImmediate(collectGarbage);
       guest.boots++;
       if (isOver()) guest.machine.stop();
       [guest.outcome] = await Promise.all([guest.machine.done, printLines(guest.description.name, guest.machine)]);

@@ -3,6 +3,7 @@ import { closeSync, openSync, writeFileSync } from 'node:fs';
 import type { CreateHost, Outcome, VirtualMachine } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
 import type { Profile } from '../inspect/profile.ts';
+import { collectGarbage } from '../node/engine.ts';
 import { fileErrorReason, requireWritable } from '../node/files.ts';
 import { Terminal } from '../node/terminal.ts';
 import { prepareGuest } from './guest-boot.ts';
@@ -62,6 +63,8 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
   try {
     do {
       machine = await host.boot(trace === undefined ? bootOptions : { ...bootOptions, trace: trace.write });
+      // What a WeakRef has led to stays until the present task ends.
+      setImmediate(collectGarbage);
       if (boots++ === 0) terminal.open();
       tellSize(machine);
       // A signal may have come while the domain was built.

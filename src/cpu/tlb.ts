@@ -69,10 +69,12 @@ export class Tlb {
     this.#entries = entries;
     this.#filled = new Int32Array(entries);
     this.#isFilled = new Uint8Array(entries);
-    this.#tables = new Int32Array(entries * PATH_TABLES).fill(NO_TABLES);
+    this.#tables = new Int32Array(entries * PATH_TABLES);
     this.#generations = new Int32Array(entries);
     this.#kinds = new Uint8Array(entries);
-    for (let index = 0; index < entries; index++) this.#clear(index);
+    // Tags of zeroes are invalid in every other entry: page 0 belongs to the first. The rest is left untouched, so that
+    // memory of a TLB that is hardly used is never committed.
+    this.#clear(0);
   }
 
   #word(index: number): number {

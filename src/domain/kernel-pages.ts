@@ -4,7 +4,10 @@ import { PAGE_SIZE } from '../x86/brand.ts';
 interface PlacedSegment {
   /** Pseudo-physical address of its first byte. */
   readonly physical: number;
-  readonly data: Uint8Array;
+  /** Bytes that the file holds of it. */
+  readonly length: number;
+  /** Has those bytes; they are asked for when they are needed, because a kernel need not keep them in memory. */
+  readonly segment: { readonly data: Uint8Array };
 }
 
 /**
@@ -23,10 +26,14 @@ export class KernelPages {
 
   constructor(kernel: KernelImage, physicalOffset: number) {
     const loadable = kernel.segments.filter((segment) => segment.memsz > 0);
-    this.segments = loadable.map(({ paddr, data }) => ({ physical: paddr - physicalOffset, data }));
+    this.segments = loadable.map((segment) => ({
+      physical: segment.paddr - physicalOffset,
+      length: segment.data.length,
+      segment,
+    }));
     const lowest = Math.min(...this.segments.map(({ physical }) => physical));
     this.startPfn = Math.floor(lowest / PAGE_SIZE);
-    const dataEnd = Math.max(...this.segments.map(({ physical, data }) => physical + data.length));
+    const dataEnd = Math.max(...this.segments.map(({ physical, length }) => physical + length));
     this.size = dataEnd - this.startPfn * PAGE_SIZE;
     this.endPfn = Math.ceil(
       Math.max(...loadable.map(({ paddr, memsz }) => paddr + memsz - physicalOffset)) / PAGE_SIZE,
@@ -35,10 +42,10 @@ export class KernelPages {
 
   read(offset: number, target: Uint8Array): void {
     const start = this.startPfn * PAGE_SIZE + offset;
-    for (const { physical, data } of this.segments) {
+    for (const { physical, length, segment } of this.segments) {
       const from = Math.max(start, physical);
-      const to = Math.min(start + target.length, physical + data.length);
-      if (from < to) target.set(data.subarray(from - physical, to - physical), from - start);
+      const to = Math.min(start + target.length, physical + length);
+      if (from < to) target.set(segment.data.subarray(from - physical, to - physical), from - start);
     }
   }
 }

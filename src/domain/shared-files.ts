@@ -1,13 +1,13 @@
-import { type KernelImage, loadKernel } from '../boot/kernel.ts';
 import type { MemoryManager } from '../mm/memory-manager.ts';
 import type { BackingFile, CachedFile } from '../mm/page-cache.ts';
+import { TransientKernel } from './transient-kernel.ts';
 
 /** A file that guests were booted from. */
 export class SharedFile {
   readonly bytes: Uint8Array;
   users = 0;
   readonly #manager: MemoryManager;
-  #kernel: KernelImage | undefined;
+  #kernel: TransientKernel | undefined;
   #pages: CachedFile | undefined;
 
   constructor(bytes: Uint8Array, manager: MemoryManager) {
@@ -15,15 +15,19 @@ export class SharedFile {
     this.#manager = manager;
   }
 
-  /** The file as a kernel, unpacked once. @throws InputError */
-  get kernel(): KernelImage {
-    this.#kernel ??= loadKernel(this.bytes);
+  /** The file as a kernel. @throws InputError */
+  get kernel(): TransientKernel {
+    this.#kernel ??= new TransientKernel(this.bytes);
     return this.#kernel;
   }
 
-  /** The page cache of what guests load from the file. @param content how it is laid out, the same for all of them */
+  /**
+   * The page cache of what guests load from the file, filled as far as there is room, so that what the pages are made
+   * from need not be kept. @param content how it is laid out, the same for all of them
+   */
   pagesOf(content: BackingFile): CachedFile {
     this.#pages ??= this.#manager.openFile(content);
+    this.#manager.readAhead(this.#pages);
     return this.#pages;
   }
 
@@ -32,7 +36,7 @@ export class SharedFile {
   }
 }
 
-/** Files that guests were booted from, by content: each is unpacked once and has its pages in memory once. */
+/** Files that guests were booted from, by content: each has its pages in memory once. */
 export class SharedFiles {
   readonly #files = new Set<SharedFile>();
   readonly #manager: MemoryManager;

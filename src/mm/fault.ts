@@ -82,7 +82,16 @@ export class FaultHandler {
     if (copy === undefined) return this.#allocator.relieve();
     this.#allocator.copy(cached, copy);
     this.#install(space, address, pte, copy, true);
+    this.#allocator.dropUnneeded(file, cached);
     return undefined;
+  }
+
+  /** Begins to read the pages of a file that are not cached, until frames run short. */
+  readAhead(file: CachedFile): void {
+    for (let index = 0; index < file.pages && this.#allocator.deficit < 0; index++) {
+      // What goes wrong with a page is reported to whoever needs it.
+      if (file.find(index) === undefined) void this.#readFilePage(file, index);
+    }
   }
 
   #readFilePage(file: CachedFile, index: number): Promise<MemoryError | undefined> | 'there' {
@@ -175,6 +184,7 @@ export class FaultHandler {
     space.notify(vma, 'change', (notifier) => notifier.change(vma, address, copy, true));
     space.rangeEnd(address, end);
     allocator.detach(frame, space, address);
+    if (vma.backing) allocator.dropUnneeded(vma.backing.file, frame);
     return undefined;
   }
 }

@@ -106,6 +106,12 @@ export class MemoryManager {
     return cached;
   }
 
+  /** Begins to bring in the pages of a file, in order, while that takes no page from anybody. */
+  readAhead(file: CachedFile): void {
+    this.#allocator.guard.enter('readAhead');
+    this.#faults.readAhead(file);
+  }
+
   /** Frees the pages of a file that no area maps any more. @throws Error when one does */
   closeFile(file: CachedFile): void {
     const { spaces, pages } = this.#allocator;

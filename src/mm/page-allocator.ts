@@ -128,6 +128,19 @@ export class PageAllocator {
     this.free(frame);
   }
 
+  /**
+   * An address space has a copy of a file's page, of its own, from here on. The page goes where no other space maps the
+   * file: else a guest would fill more memory than it has, and reclaim would take what it does use.
+   */
+  dropUnneeded(file: CachedFile, frame: Frame): void {
+    const { pages } = this;
+    if (pages.kind[frame] !== PageKind.file || pages.mapCount[frame] !== 0 || pages.pins[frame] !== 0) return;
+    if (pages.isLocked(frame)) return;
+    let users = 0;
+    for (const { areas } of this.spaces) if (areas.all.some(({ backing }) => backing?.file === file)) users++;
+    if (users === 1) this.dropFromFile(frame);
+  }
+
   /** Frees a page. @throws RuleViolation when an external table still leads to it, if that is checked */
   free(frame: Frame): void {
     if (this.guard.checked) this.#checkUnused(frame);

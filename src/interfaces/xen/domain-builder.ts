@@ -56,7 +56,7 @@ const enum StartInfo {
 /** Loads kernel and initrd into the pages of a domain that has them all. */
 export function loadImages(plan: DomainPlan, space: MachineSpace, p2m: Uint32Array): void {
   const image = new GuestImage(space, p2m);
-  for (const { physical, data } of plan.kernelPages.segments) image.write(physical, data);
+  for (const { physical, segment } of plan.kernelPages.segments) image.write(physical, segment.data);
   image.write(plan.initrdPfn * PAGE_SIZE, plan.initrd);
 }
 
