@@ -1,8 +1,7 @@
 /**
  * Speed of ring1 beside its peers: one boot to a shell, and a list of items in that boot, the same kernel and the same
  * initramfs on each. The guest's console says when an item begins and ends, and this machine's clock says how long that
- * was; the guest's own clock is not asked. Peers take turns, so that what else the machine does falls on all. Time for
- * warming up is part of every item.
+ * was; the guest's own clock is not asked. Peers take turns. Time for warming up is part of every item.
  *
  *     npm run build && npx tsx bench/peers.ts [--runs 3] [--only sha256,fork] [--node PATH] [-- RING1-OPTIONS]
  *
@@ -30,8 +29,9 @@ import { initramfs, kernel, seabios } from '../guests/recipes.ts';
 import { coldTable, curveOf } from './peers/cold.ts';
 import { BOOT, COLD, commandLineFor, ITEMS, itemEntries } from './peers/items.ts';
 import { compare, comparisonTable, differingResults } from './peers/report.ts';
-import { measure, type Peer, type Session } from './peers/session.ts';
+import type { Peer } from './peers/session.ts';
 import { qemu, ring1, v86 } from './peers/systems.ts';
+import { parseRuns, takeTurns } from './peers/turns.ts';
 
 const { values, positionals: ring1Options } = parseArgs({
   allowPositionals: true,
@@ -77,23 +77,14 @@ async function preparePeers(directory: string): Promise<Peer[]> {
   return [ring1(values.node, ring1Options, files), ...chosen];
 }
 
-const runs = Number(values.runs);
-if (!Number.isInteger(runs) || runs < 1) throw new Error(`--runs ${values.runs} is not a number from 1 on`);
+const runs = parseRuns(values.runs);
 const clock = oneOf(['wall', 'cpu'], values.clock);
 const items = values.cold ? [COLD.name] : chooseItems(values.only);
 const directory = mkdtempSync(join(tmpdir(), 'ring1-peers-'));
 process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
 const peers = await preparePeers(directory);
 
-const measurements = new Map(peers.map(({ name }): [string, Session[]] => [name, []]));
-for (let run = 1; run <= runs; run++) {
-  for (const peer of peers) {
-    const session = await measure(peer, items, commandLineFor(items), clock);
-    measurements.get(peer.name)?.push(session);
-    const times = [...session.seconds].map(([name, seconds]) => `${name} ${seconds.toFixed(2)}`);
-    process.stderr.write(`run ${run}, ${peer.name}: ${times.join(', ')}\n`);
-  }
-}
+const measurements = await takeTurns(peers, { runs, items, commandLine: commandLineFor(items), clock });
 
 const names = peers.map(({ name }) => name);
 const comparisons = compare(measurements, [BOOT, ...items]);
