@@ -76,11 +76,6 @@ export class RingHost implements Host {
     if (this.#closed) throw new Error('the host is closed');
     const { kernel: file, initrd = new Uint8Array(0), memory } = options;
     const cell = chooseCell(options.interface, options.paging);
-    if (options.check && cell.interface !== 'xen') {
-      throw new InputError(
-        `contracts are checked for the interface xen only, not for ${cell.interface}; leave out the check`,
-      );
-    }
     refuseDevices(options, cell);
     refuseHopelessMemory(file, initrd.length, memory);
     const files = { kernel: this.#files.acquire(file), initrd: this.#files.acquire(initrd) };

@@ -33,7 +33,8 @@ from the Debian archive and kept in ~/.cache/ring1 (or RING1_CACHE); without --i
   --timeout SECONDS   stop after that time
   --stats FILE        write figures as JSON at the end
   --trace FILE        write one line for each operation that crosses from guest to host
-  --check             check the contracts of operations on page tables; the guest crashes where it breaks one
+  --check             check the contracts of operations on page tables (xen; the guest crashes where it breaks one) and the
+                      rules of the host's memory and its external page tables (all interfaces)
   --deterministic     virtual time: equal input gives equal runs
   --jit-threshold N   executions of a piece of code before it is compiled; 0 leaves all to the interpreter (default 1500)
   --help              this text
