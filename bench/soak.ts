@@ -14,7 +14,7 @@ import { initramfs, kernel } from '../guests/recipes.ts';
 import type { InterfaceName } from '../src/api.ts';
 import { createHost } from '../src/index.ts';
 import type { CodeStatistics } from '../src/inspect/code-statistics.ts';
-import { regionsPerModule } from '../src/node/engine.ts';
+import { moduleLimits } from '../src/node/engine.ts';
 
 const { values } = parseArgs({
   options: {
@@ -58,7 +58,7 @@ function median(numbers: readonly number[]): number {
 
 const minutes = Number(values.minutes);
 const threshold = values.threshold === undefined ? {} : { threshold: Number(values.threshold) };
-const host = await createHost({ memory: MEMORY, jit: { regionsPerModule: regionsPerModule(), ...threshold } });
+const host = await createHost({ memory: MEMORY, jit: { ...moduleLimits(), ...threshold } });
 const script = new TextEncoder().encode(SCRIPT);
 const machine = await host.boot({
   kernel: await readFile(await kernel('cloud-amd64')),

@@ -21,6 +21,8 @@ export interface HostOptions {
     readonly threshold?: number;
     /** Pieces that become one WebAssembly module; 1 on engines where modules are cheap. */
     readonly regionsPerModule?: number;
+    /** Modules alive at a time. */
+    readonly maximumModules?: number;
   };
   /** Where pages of guests go that have no room in memory. The host closes it when it is closed itself. */
   readonly swap?: SwapStore;

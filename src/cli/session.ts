@@ -2,7 +2,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { CreateHost, Host } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
-import { regionsPerModule } from '../node/engine.ts';
+import { moduleLimits } from '../node/engine.ts';
 import { fileErrorReason, writeFileAtomically } from '../node/files.ts';
 import { createSwapFile } from '../node/swap-file.ts';
 import type { RunOptions } from './options.ts';
@@ -38,7 +38,7 @@ export async function openHost(options: RunOptions, guestMemory: number, createH
   const swaps = options.swap !== undefined || memory < guestMemory;
   return createHost({
     memory,
-    jit: { regionsPerModule: regionsPerModule(), ...(jitThreshold === undefined ? {} : { threshold: jitThreshold }) },
+    jit: { ...moduleLimits(), ...(jitThreshold === undefined ? {} : { threshold: jitThreshold }) },
     check,
     ...(swaps ? { swap: await openSwap(options.swap, guestMemory + SPARE_SWAP) } : {}),
   });

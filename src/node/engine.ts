@@ -1,5 +1,6 @@
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
+import type { JitOptions } from '../cpu/jit/jit.ts';
 
 /**
  * The V8 of Node 20 gives functions as large as the interpreter's a quicker but weaker register allocator; with the full
@@ -24,10 +25,16 @@ export function collectGarbage(): void {
   collect();
 }
 
+/** Regions that there is room for (DEFAULT_JIT); not imported, since the command's start need not load the JIT. */
+const AS_MANY_AS_REGIONS = 8192;
+
 /**
  * WebAssembly modules are cheap from V8 12 on: 0.02 ms each, against 0.3 ms and more before, where pieces of code
- * therefore share one.
+ * therefore share one. And while V8 11 ends the process above some 30,000 modules of all its hosts, later ones have room
+ * for a module for each region: with fewer, a guest's programs push each other out, and memory goes up and down with what
+ * V8 has not freed yet (bench/soak.ts).
  */
-export function regionsPerModule(): number {
-  return Number.parseInt(process.versions.v8, 10) >= 12 ? 1 : 8;
+export function moduleLimits(): Pick<Partial<JitOptions>, 'regionsPerModule' | 'maximumModules'> {
+  const areCheap = Number.parseInt(process.versions.v8, 10) >= 12;
+  return areCheap ? { regionsPerModule: 1, maximumModules: AS_MANY_AS_REGIONS } : { regionsPerModule: 8 };
 }
