@@ -49,7 +49,8 @@ export const FLAG_KINDS: readonly FlagKind[] = [
   FlagKind.decrement,
 ];
 
-const OPPOSITE = { ae: 'b', a: 'be', ns: 's', ge: 'l', g: 'le', no: 'o', np: 'p', ne: 'e' } as const;
+/** Conditions that are the others' negation. */
+export const OPPOSITE = { ae: 'b', a: 'be', ns: 's', ge: 'l', g: 'le', no: 'o', np: 'p', ne: 'e' } as const;
 
 const isNegative = (value: I64): I32 => ltS(value, i64(0));
 const inverse = (value: I64): I64 => xor(value, i64(-1));

@@ -1,6 +1,6 @@
 import { OperandKind, SegmentRegister } from '../decode/instruction.ts';
 import { Exit } from '../exits.ts';
-import { CARRY_IN_A, carryOf, conditionOf, FLAG_KINDS, type FlagValues, flagBits } from '../flags.ts';
+import { CARRY_IN_A, carryOf, conditionOf, FLAG_KINDS, type FlagValues, flagBits, OPPOSITE } from '../flags.ts';
 import type { Condition, Context, HostFunction, Shape } from '../semantics/context.ts';
 import { FlagKind, State } from '../state.ts';
 import { TlbEntry } from '../tlb-layout.ts';
@@ -189,7 +189,7 @@ export class RecordContext implements Context {
   updateAt(bytes: number, linear: I64, compute: (old: I64) => I64, after: (old: I64) => void): void {
     const { fn } = this;
     const address = this.let(linear);
-    const entry = this.let(tlbEntry(this.state, address, this.#tlbEntries));
+    const entry = this.let(tlbEntry(load32(this.state, State.tlb), address, this.#tlbEntries));
     const offset = this.let(sub(address, load64(entry, TlbEntry.writeTag)));
     const pointer = fn.local('i32');
     const missed = fn.let(gtU(offset, i64(4096 - bytes)));
@@ -371,7 +371,7 @@ export class RecordContext implements Context {
   ): void {
     const { fn } = this;
     const address = this.let(linear);
-    const entry = this.let(tlbEntry(this.state, address, this.#tlbEntries));
+    const entry = this.let(tlbEntry(load32(this.state, State.tlb), address, this.#tlbEntries));
     const offset = this.let(sub(address, load64(entry, tag)));
     fn.ifSeldom(
       gtU(offset, i64(4096 - bytes)),
@@ -385,7 +385,7 @@ export class RecordContext implements Context {
 
   pointer(linear: I64, write: boolean): I32 {
     const address = this.let(linear);
-    const entry = this.let(tlbEntry(this.state, address, this.#tlbEntries));
+    const entry = this.let(tlbEntry(load32(this.state, State.tlb), address, this.#tlbEntries));
     const offset = this.let(sub(address, load64(entry, write ? TlbEntry.writeTag : TlbEntry.readTag)));
     return select(gtU(offset, i64(4095)), i32(0), add(load32(entry, TlbEntry.frame), wrap(offset)));
   }
@@ -642,8 +642,6 @@ export class RecordContext implements Context {
   }
 }
 
-const OPPOSITE = { ae: 'b', a: 'be', ns: 's', ge: 'l', g: 'le', no: 'o', np: 'p' } as const;
-
 /** The descriptor in the state block, once evaluated. */
 function storedFlags(fn: FunctionBuilder, state: I32): { kind: I32; values: FlagValues } {
   const kind = fn.let(load32(state, State.flagKind));
@@ -653,9 +651,9 @@ function storedFlags(fn: FunctionBuilder, state: I32): { kind: I32; values: Flag
 }
 
 /** Address of the TLB entry that a linear address belongs to; one shift serves the page number and the entry's size. */
-export function tlbEntry(state: I32, address: I64, tlbEntries: number): I32 {
+export function tlbEntry(tlb: I32, address: I64, tlbEntries: number): I32 {
   const place = wrap(shrU(address, i64(12 - TlbEntry.sizeShift)));
-  return add(load32(state, State.tlb), and(place, i32((tlbEntries - 1) << TlbEntry.sizeShift)));
+  return add(tlb, and(place, i32((tlbEntries - 1) << TlbEntry.sizeShift)));
 }
 
 /** (state) → the six arithmetic flags. */

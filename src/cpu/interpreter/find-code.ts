@@ -37,7 +37,7 @@ export function emitFindCode(
   target: I64,
   found: (record: I32, page: I64) => void,
 ): void {
-  const entry = fn.let(tlbEntry(state, target, places.tlbEntries));
+  const entry = fn.let(tlbEntry(load32(state, State.tlb), target, places.tlbEntries));
   const page = fn.let(and(target, i64(-4096)));
   fn.if(eq(load64(entry, TlbEntry.executeTag), page), () => {
     const place = fn.let(add(load32(entry, TlbEntry.frame), and(wrap(target), i32(4095))));

@@ -342,7 +342,7 @@ function emitRun(
   };
   pseudo[PseudoHandler.guard] = () => {
     const following = fn.let(add(pageBase, i64(4096)));
-    const entry = fn.let(tlbEntry(state, following, options.tlbEntries));
+    const entry = fn.let(tlbEntry(load32(state, State.tlb), following, options.tlbEntries));
     const same = and(
       eq(load64(entry, TlbEntry.executeTag), following),
       eq(load32(entry, TlbEntry.frame), load32(record, RecordField.displacement)),

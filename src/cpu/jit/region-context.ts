@@ -1,6 +1,7 @@
 import { AddressRegister, OperandKind, SegmentRegister } from '../decode/instruction.ts';
 import { Exit } from '../exits.ts';
 import { carryOf, conditionOf, type FlagValues, flagBits } from '../flags.ts';
+import { tlbEntry } from '../interpreter/context.ts';
 import { INTERPRET } from '../interpreter/record.ts';
 import type { Condition, Context, HostFunction, Shape } from '../semantics/context.ts';
 import { FlagKind, State } from '../state.ts';
@@ -75,7 +76,7 @@ export class RegionContext implements Context {
   /** The kind of the flags at this point of the code, when there is only one that it can be. */
   knownFlags: FlagKind | undefined;
   readonly #imports: RegionImports;
-  readonly #tlbMask: number;
+  readonly #tlbEntries: number;
   readonly #long: boolean;
   readonly #registers: (Local<'i64'> | undefined)[] = [];
   readonly #written = new Set<number>();
@@ -99,7 +100,7 @@ export class RegionContext implements Context {
     this.#long = long;
     this.state = fn.parameter(0, 'i32');
     this.#imports = imports;
-    this.#tlbMask = (tlbEntries - 1) << TlbEntry.sizeShift;
+    this.#tlbEntries = tlbEntries;
     this.pageBase = fn.local('i64');
     this.tlb = fn.local('i32');
     this.budgetLeft = fn.local('i32');
@@ -374,15 +375,10 @@ export class RegionContext implements Context {
     return zeroExtend(add(load64(this.state, State.segmentBase + segment * 8), offset), 4);
   }
 
-  #tlbEntry(address: I64): I32 {
-    const shift = 12 - TlbEntry.sizeShift;
-    return add(this.tlb, and(wrap(shrU(address, i64(shift))), i32(this.#tlbMask)));
-  }
-
   /** Host address of an access that lies in one cached page; all others leave the region. */
   #translated(linear: I64, bytes: number | I32, tag: TlbEntry.readTag | TlbEntry.writeTag): I32 {
     const address = this.let(linear);
-    const entry = this.let(this.#tlbEntry(address));
+    const entry = this.let(tlbEntry(this.tlb, address, this.#tlbEntries));
     const offset = this.let(sub(address, load64(entry, tag)));
     this.#leaveIf(
       typeof bytes === 'number' ? gtU(offset, i64(4096 - bytes)) : gtU(offset, sub(i64(4096), extendU(bytes))),
@@ -414,7 +410,7 @@ export class RegionContext implements Context {
 
   pointer(linear: I64, write: boolean): I32 {
     const address = this.let(linear);
-    const entry = this.let(this.#tlbEntry(address));
+    const entry = this.let(tlbEntry(this.tlb, address, this.#tlbEntries));
     const offset = this.let(sub(address, load64(entry, write ? TlbEntry.writeTag : TlbEntry.readTag)));
     return select(gtU(offset, i64(4095)), i32(0), add(load32(entry, TlbEntry.frame), wrap(offset)));
   }
