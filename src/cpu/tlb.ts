@@ -1,6 +1,7 @@
 import type { HostMemory } from '../memory/host-memory.ts';
 import { type GuestVirtual, type HostAddress, joinSigned } from '../x86/brand.ts';
 import { Access } from './exits.ts';
+import { FrameIndex, NO_ENTRY } from './frame-index.ts';
 import type { FrameMarks } from './frame-marks.ts';
 import type { TableGenerations } from './table-generations.ts';
 import { TlbEntry } from './tlb-layout.ts';
@@ -58,6 +59,8 @@ export class Tlb {
   #refreshedAt = -1;
   /** `PageKind` of each entry. */
   readonly #kinds: Uint8Array;
+  /** The entries by frame. */
+  readonly #byFrame: FrameIndex;
   /** Whether a bucket may have pieces of large pages. */
   readonly #hasPieces = new Uint8Array(PIECE_BUCKETS);
 
@@ -72,6 +75,7 @@ export class Tlb {
     this.#tables = new Int32Array(entries * PATH_TABLES);
     this.#generations = new Int32Array(entries);
     this.#kinds = new Uint8Array(entries);
+    this.#byFrame = new FrameIndex(entries);
     // Tags of zeroes are invalid in every other entry: page 0 belongs to the first. The rest is left untouched, so that
     // memory of a TLB that is hardly used is never committed.
     this.#clear(0);
@@ -149,7 +153,7 @@ export class Tlb {
     this.#tables[path + 2] = tables[2] as number;
     this.#generations[index] = generations;
     this.#noteKind(index, low, kind);
-    this.#note(index);
+    this.#note(index, frame);
   }
 
   #noteKind(index: number, low: number, kind: number): void {
@@ -157,7 +161,8 @@ export class Tlb {
     if ((kind & PageKind.large) !== 0) this.#hasPieces[pieceBucket(low)] = 1;
   }
 
-  #note(index: number): void {
+  #note(index: number, frame: HostAddress): void {
+    this.#byFrame.note(index, frame);
     if (this.#isFilled[index] !== 0) return;
     this.#isFilled[index] = 1;
     this.#filled[this.#filledCount++] = index;
@@ -258,7 +263,7 @@ export class Tlb {
       }
       this.#generations[index] = other.#generations[index] as number;
       this.#noteKind(index, this.#u32[from] as number, other.#kinds[index] as number);
-      this.#note(index);
+      this.#note(index, this.#u32[from + TlbEntry.frame / 4] as HostAddress);
     }
   }
 
@@ -279,8 +284,8 @@ export class Tlb {
   /** Each cached translation that leads to a frame: its page's address, and whether a store goes through it. */
   visitFrame(frame: HostAddress, visit: (address: GuestVirtual, writable: boolean) => void): void {
     const u32 = this.#u32;
-    for (let position = 0; position < this.#filledCount; position++) {
-      const word = this.#word(this.#filled[position] as number);
+    for (let index = this.#byFrame.first(frame); index !== NO_ENTRY; index = this.#byFrame.after(index)) {
+      const word = this.#word(index);
       if (u32[word + 6] !== frame) continue;
       const low = u32[word] as number;
       const high = u32[word + 1] as number;
@@ -290,8 +295,7 @@ export class Tlb {
 
   /** Drops every entry of a frame, or only its permission to write. */
   invalidateFrame(frame: HostAddress, writableOnly: boolean): void {
-    for (let position = 0; position < this.#filledCount; position++) {
-      const index = this.#filled[position] as number;
+    for (let index = this.#byFrame.first(frame); index !== NO_ENTRY; index = this.#byFrame.after(index)) {
       const word = this.#word(index);
       if (this.#u32[word + 6] !== frame) continue;
       if (writableOnly) this.#invalidate(word + 2, index);

@@ -1,0 +1,67 @@
+import type { HostAddress } from '../x86/brand.ts';
+
+const PAGE_BITS = 12;
+/** Ends a chain. */
+export const NO_ENTRY = -1;
+
+/**
+ * Which entries of a TLB may lead to a frame: to drop the translations of one frame must not cost a look at all of them,
+ * or a host short of memory does little else.
+ *
+ * Entries whose frames have the same low bits form a chain. An entry that is dropped stays in its chain until it is used
+ * again, because flushes drop thousands at a time; so who follows a chain compares the frame of each entry.
+ */
+export class FrameIndex {
+  readonly #mask: number;
+  // Numbers of entries are stored plus one, so that memory of arrays that are hardly used is never committed.
+  readonly #heads: Int32Array;
+  readonly #next: Int32Array;
+  readonly #previous: Int32Array;
+  /** The chain of each entry, plus one. */
+  readonly #chains: Int32Array;
+
+  /** @param entries a power of two */
+  constructor(entries: number) {
+    this.#mask = entries - 1;
+    this.#heads = new Int32Array(entries);
+    this.#next = new Int32Array(entries);
+    this.#previous = new Int32Array(entries);
+    this.#chains = new Int32Array(entries);
+  }
+
+  #chainOf(frame: HostAddress): number {
+    return (frame >>> PAGE_BITS) & this.#mask;
+  }
+
+  /** The entry leads to that frame from here on. */
+  note(entry: number, frame: HostAddress): void {
+    const chain = this.#chainOf(frame);
+    const held = (this.#chains[entry] as number) - 1;
+    if (held === chain) return;
+    if (held >= 0) this.#leave(entry, held);
+    const head = this.#heads[chain] as number;
+    this.#next[entry] = head;
+    this.#previous[entry] = 0;
+    if (head !== 0) this.#previous[head - 1] = entry + 1;
+    this.#heads[chain] = entry + 1;
+    this.#chains[entry] = chain + 1;
+  }
+
+  #leave(entry: number, chain: number): void {
+    const next = this.#next[entry] as number;
+    const previous = this.#previous[entry] as number;
+    if (previous === 0) this.#heads[chain] = next;
+    else this.#next[previous - 1] = next;
+    if (next !== 0) this.#previous[next - 1] = previous;
+  }
+
+  /** The first entry that may lead to a frame, or `NO_ENTRY`. */
+  first(frame: HostAddress): number {
+    return (this.#heads[this.#chainOf(frame)] as number) - 1;
+  }
+
+  /** The one after it, or `NO_ENTRY`. */
+  after(entry: number): number {
+    return (this.#next[entry] as number) - 1;
+  }
+}
