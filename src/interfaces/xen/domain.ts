@@ -424,7 +424,8 @@ export class XenDomain implements Domain {
         this.#suspended = { position, budget: left };
         return;
       }
-      if (!vcpu.down && !vcpu.blocked && count > 1) this.#changeRunstate(vcpu, RunState.runnable);
+      // What others take until its next turn, and its host to bring in a page, is stolen from it.
+      if (!vcpu.down && !vcpu.blocked) this.#changeRunstate(vcpu, RunState.runnable);
     }
     this.#nextVcpu = (this.#nextVcpu + 1) % count;
     if (this.state.kind !== 'running') this.#lastTurn();
