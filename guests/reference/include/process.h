@@ -1,0 +1,34 @@
+#pragma once
+#include "cpu.h"
+#include "memory.h"
+
+#define MOST_PROCESSES 24
+
+enum state { STATE_FREE, STATE_READY, STATE_RUNNING, STATE_WAITING, STATE_PARKED, STATE_ENDED };
+
+struct process {
+  u64 stack; /* where it left off; switch.S */
+  enum state state;
+  u64 number, parent, children, waits_for;
+  struct memory_descriptor *mm;
+  u8 *kernel_stack;
+};
+
+extern struct process processes[MOST_PROCESSES];
+
+static inline struct memory_descriptor *this_space(void) { return this_cpu()->current->mm; }
+
+void schedule(void);
+void run_until_all_rest(void);
+void start_first_process(void);
+void end_all_processes(void);
+void become_idle(struct cpu *cpu);
+void idle(void) NORETURN;
+void system_call(struct frame *frame);
+void end_process(void) NORETURN;
+u64 hash_processes(void);
+u32 processes_alive(void);
+
+/* switch.S */
+void switch_stacks(u64 *save, u64 load);
+void return_to_user(void);

@@ -1,0 +1,21 @@
+#pragma once
+#include "cpu.h"
+
+/* What an interface sets before it calls start_kernel: how the machine ends, and how its other processors begin. */
+extern void (*end_machine)(void);
+extern void (*crash_machine)(void);
+extern void (*start_cpus)(void);
+
+void start_kernel(void) NORETURN;
+void start_pc_cpus(void);
+void kvm_detect(void);
+void setup_descriptors(struct cpu *cpu);
+
+/* entry.S */
+extern pgd_t initial_page_table[];
+extern u64 device_table[];
+extern u8 trampoline_begin[], trampoline_end[];
+extern const struct vector { u64 number; void (*entry)(void); } vectors[], vectors_end[];
+
+/* How the kernel's part of swapper_pg_dir comes to be: see paging-start.c. */
+void setup_paging(void);

@@ -1,0 +1,245 @@
+#include "cpu.h"
+#include "memory.h"
+
+/* What programs map: areas of private memory, and the changes of ranges of them. */
+#define USER_FLAGS (PRESENT | USER | ACCESSED)
+
+static u64 round_up(u64 length) { return (length + PAGE_SIZE - 1) & -(u64)PAGE_SIZE; }
+
+struct area *find_area(struct memory_descriptor *mm, u64 address) {
+  for (u32 index = 0; index < mm->areas; index++) {
+    struct area *area = &mm->area[index];
+    if (address >= area->start && address < area->end) return area;
+  }
+  return NULL;
+}
+
+static u32 is_free(struct memory_descriptor *mm, u64 start, u64 end) {
+  for (u32 index = 0; index < mm->areas; index++) {
+    if (start < mm->area[index].end && end > mm->area[index].start) return 0;
+  }
+  return 1;
+}
+
+static void insert(struct memory_descriptor *mm, struct area area) {
+  if (mm->areas == MOST_AREAS) panic("too many areas");
+  u32 at = mm->areas++;
+  for (; at > 0 && mm->area[at - 1].start > area.start; at--) mm->area[at] = mm->area[at - 1];
+  mm->area[at] = area;
+}
+
+/* At an address, or with 0 at the first that is free. 0 when it cannot be. */
+u64 map_area(struct memory_descriptor *mm, u64 address, u64 length, u32 is_writable) {
+  u64 start = address ? address : USER_MAPPINGS;
+  length = round_up(length);
+  while (!address && !is_free(mm, start, start + length)) start += PAGE_SIZE;
+  if (length == 0 || start % PAGE_SIZE || start + length > USER_STACK_TOP) return 0;
+  if (!is_free(mm, start, start + length)) return 0;
+  insert(mm, (struct area){start, start + length, is_writable});
+  return start;
+}
+
+/* Splits the area that an address lies inside of. */
+static void split(struct memory_descriptor *mm, u64 address) {
+  struct area *area = find_area(mm, address);
+  if (!area || area->start == address) return;
+  struct area upper = {address, area->end, area->is_writable};
+  area->end = address;
+  insert(mm, upper);
+}
+
+/* Neighbours with the same rights are one area. */
+static void merge(struct memory_descriptor *mm) {
+  u32 kept = 0;
+  for (u32 index = 1; index < mm->areas; index++) {
+    struct area area = mm->area[index];
+    if (mm->area[kept].end == area.start && mm->area[kept].is_writable == area.is_writable) mm->area[kept].end = area.end;
+    else mm->area[++kept] = area;
+  }
+  mm->areas = kept + 1;
+}
+
+static void drop_entry(struct memory_descriptor *mm, u64 address, pte_entry *pointer) {
+  u64 entry = pte_val(get_pte(pointer));
+  if (entry == 0) return;
+  pte_clear(mm, address, pointer);
+  if (entry & PRESENT) {
+    void *page = virtual(entry & FRAME_MASK);
+    remove_mapping(page_of(page), mm, address);
+    free_page(page);
+  } else {
+    drop_slot(entry);
+  }
+}
+
+/* Pages are freed before their translations are flushed, which is sound because the kernel's lock is held until then. */
+void unmap_range(struct memory_descriptor *mm, u64 start, u64 end) {
+  split(mm, start);
+  split(mm, end);
+  enter_lazy(LAZY_MMU);
+  for (u64 address = start; address < end; address += PAGE_SIZE) {
+    pte_entry *pointer = find_entry(mm, address);
+    if (pointer) drop_entry(mm, address, pointer);
+  }
+  leave_lazy();
+  flush_space(mm);
+  u32 kept = 0;
+  for (u32 index = 0; index < mm->areas; index++) {
+    struct area area = mm->area[index];
+    if (area.start < start || area.end > end) mm->area[kept++] = area;
+  }
+  mm->areas = kept;
+}
+
+void protect_range(struct memory_descriptor *mm, u64 start, u64 end, u32 is_writable) {
+  split(mm, start);
+  split(mm, end);
+  enter_lazy(LAZY_MMU);
+  for (u64 address = start; address < end; address += PAGE_SIZE) {
+    struct area *area = find_area(mm, address);
+    if (area) area->is_writable = is_writable;
+    pte_entry *pointer = find_entry(mm, address);
+    if (!pointer || !(pte_val(get_pte(pointer)) & PRESENT)) continue;
+    /* A page becomes writable when it is written to: others may have it too. */
+    u64 entry = pte_val(modify_start(mm, address, pointer));
+    modify_commit(mm, address, pointer, make_pte(entry & ~WRITABLE));
+  }
+  leave_lazy();
+  flush_space(mm);
+  merge(mm);
+}
+
+static void move_entry(struct memory_descriptor *mm, u64 from, u64 to) {
+  pte_entry *old = find_entry(mm, from);
+  if (!old || pte_val(get_pte(old)) == 0) return;
+  pte_t entry = get_pte(old);
+  u64 value = pte_val(entry);
+  pte_entry *pointer = find_entry(mm, to);
+  pte_clear(mm, from, old);
+  set_pte_at(mm, to, pointer, entry);
+  if (!(value & PRESENT)) return;
+  struct page *page = page_of(virtual(value & FRAME_MASK));
+  remove_mapping(page, mm, from);
+  add_mapping(page, mm, to);
+}
+
+/* To a place with room for another length. 0 when there is none, and nothing has changed. */
+u64 move_area(struct memory_descriptor *mm, u64 old, u64 old_length, u64 length) {
+  split(mm, old);
+  split(mm, old + round_up(old_length));
+  struct area *area = find_area(mm, old);
+  if (!area || area->end != old + round_up(old_length)) return 0;
+  u64 start = map_area(mm, 0, length, area->is_writable);
+  if (!start) return 0;
+  u64 common = round_up(old_length < length ? old_length : length);
+  for (u64 offset = 0; offset < common; offset += PAGE_SIZE) make_entry(mm, start + offset);
+  enter_lazy(LAZY_MMU);
+  for (u64 offset = 0; offset < common; offset += PAGE_SIZE) move_entry(mm, old + offset, start + offset);
+  leave_lazy();
+  flush_space(mm);
+  unmap_range(mm, old, old + round_up(old_length));
+  return start;
+}
+
+/* Both sides keep what is there, and lose the right to write it until they do. */
+static void share_entry(struct memory_descriptor *mm, struct memory_descriptor *copy, u64 address) {
+  pte_entry *pointer = find_entry(mm, address);
+  u64 entry = pointer ? pte_val(get_pte(pointer)) : 0;
+  if (entry == 0) return;
+  if (!(entry & PRESENT)) {
+    share_slot(entry);
+    set_pte_at(copy, address, find_entry(copy, address), make_pte(entry));
+    return;
+  }
+  struct page *page = page_of(virtual(entry & FRAME_MASK));
+  if (entry & WRITABLE) set_write_protected(mm, address, pointer);
+  page->references++;
+  add_mapping(page, copy, address);
+  set_pte_at(copy, address, find_entry(copy, address), make_pte(entry & ~(WRITABLE | DIRTY)));
+}
+
+struct memory_descriptor *fork_space(struct memory_descriptor *mm) {
+  struct memory_descriptor *copy = create_space();
+  for (u32 index = 0; index < mm->areas; index++) {
+    struct area *area = &mm->area[index];
+    insert(copy, *area);
+    for (u64 address = area->start; address < area->end; address += PAGE_SIZE) {
+      pte_entry *pointer = find_entry(mm, address);
+      if (pointer && pte_val(get_pte(pointer)) != 0) make_entry(copy, address);
+    }
+    enter_lazy(LAZY_MMU);
+    for (u64 address = area->start; address < area->end; address += PAGE_SIZE) share_entry(mm, copy, address);
+    leave_lazy();
+  }
+  flush_space(mm);
+  PV_CALL_2(mmu, dup_mmap, mm, copy);
+  return copy;
+}
+
+extern const u8 user_image[], user_image_end[];
+
+void map_program(struct memory_descriptor *mm) {
+  map_area(mm, USER_BASE, (u64)(user_image_end - user_image), 1);
+  u64 bytes = USER_STACK_PAGES * PAGE_SIZE;
+  map_area(mm, USER_STACK_TOP - bytes, bytes, 1);
+}
+
+static void fill_page(u8 *page, u64 address) {
+  u64 offset = address - USER_BASE;
+  u64 bytes = (u64)(user_image_end - user_image);
+  if (address < USER_BASE || offset >= bytes) return;
+  u64 count = bytes - offset < PAGE_SIZE ? bytes - offset : PAGE_SIZE;
+  __builtin_memcpy(page, user_image + offset, count);
+}
+
+static void map_page(struct memory_descriptor *mm, u64 address, void *page, u32 is_writable) {
+  add_mapping(page_of(page), mm, address);
+  u64 entry = physical(page) | USER_FLAGS | (is_writable ? WRITABLE : 0);
+  set_pte_at(mm, address, make_entry(mm, address), make_pte(entry));
+}
+
+/* The program has no right to what is there, or shares it. */
+static void make_writable(struct memory_descriptor *mm, u64 address, pte_entry *pointer, u64 entry) {
+  void *page = virtual(entry & FRAME_MASK);
+  if (page_of(page)->references == 1) {
+    set_pte_at(mm, address, pointer, make_pte(entry | WRITABLE | DIRTY));
+    flush_page(mm, address);
+    return;
+  }
+  void *own = allocate_page();
+  /* Another page may have gone to swap for it, this one too. */
+  entry = pte_val(get_pte(pointer));
+  if (!(entry & PRESENT)) {
+    free_page(own);
+    return;
+  }
+  __builtin_memcpy(own, page, PAGE_SIZE);
+  remove_mapping(page_of(page), mm, address);
+  free_page(page);
+  add_mapping(page_of(own), mm, address);
+  set_pte_at(mm, address, pointer, make_pte(physical(own) | USER_FLAGS | WRITABLE | DIRTY));
+  flush_page(mm, address);
+}
+
+/* A page fault of a program. 0 when it had no right to the access. */
+u32 handle_fault(struct memory_descriptor *mm, u64 address, u32 is_write) {
+  address &= -(u64)PAGE_SIZE;
+  struct area *area = find_area(mm, address);
+  if (!area || (is_write && !area->is_writable)) return 0;
+  pte_entry *pointer = make_entry(mm, address);
+  u64 entry = pte_val(get_pte(pointer));
+  if (entry & PRESENT) {
+    if (is_write && !(entry & WRITABLE)) make_writable(mm, address, pointer, entry);
+    else flush_page(mm, address);
+    return 1;
+  }
+  u8 *page = allocate_page();
+  if (entry) {
+    __builtin_memcpy(page, slot_contents(entry), PAGE_SIZE);
+    drop_slot(entry);
+  } else {
+    fill_page(page, address);
+  }
+  map_page(mm, address, page, area->is_writable);
+  return 1;
+}

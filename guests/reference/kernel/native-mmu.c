@@ -1,0 +1,64 @@
+#include "apic.h"
+#include "memory.h"
+#include "native.h"
+#include "start.h"
+
+/* Page tables as plain hardware has them: memory that the processor reads. */
+static inline void store(void *pointer, u64 entry) { *(volatile u64 *)pointer = entry; }
+
+void native_pagetable_setup_start(pgd_entry *base) { (void)base; }
+
+/* The kernel's table of pages for devices comes with the upper half. */
+void native_pagetable_setup_done(pgd_entry *base) { (void)base; }
+
+u32 native_pgd_alloc(struct memory_descriptor *mm) {
+  (void)mm;
+  return 0;
+}
+
+void native_set_pte_at(struct memory_descriptor *mm, u64 address, pte_entry *pointer, u64 entry) {
+  (void)mm, (void)address;
+  store(pointer, entry);
+}
+void native_set_pmd(pmd_entry *pointer, u64 entry) { store(pointer, entry); }
+void native_set_pud(pud_entry *pointer, u64 entry) { store(pointer, entry); }
+void native_set_pgd(pgd_entry *pointer, u64 entry) { store(pointer, entry); }
+void native_pte_clear(struct memory_descriptor *mm, u64 address, pte_entry *pointer) {
+  (void)mm, (void)address;
+  store(pointer, 0);
+}
+
+/* The entry is taken away meanwhile, so that no processor marks it. */
+u64 native_ptep_modify_prot_start(struct memory_descriptor *mm, u64 address, pte_entry *pointer) {
+  return get_and_clear(mm, address, pointer).value;
+}
+void native_ptep_modify_prot_commit(struct memory_descriptor *mm, u64 address, pte_entry *pointer, u64 entry) {
+  (void)mm, (void)address;
+  store(pointer, entry);
+}
+
+void *native_set_fixmap(u32 index, u64 physical) {
+  device_table[index] = physical | PRESENT | WRITABLE | CACHE_DISABLE | WRITE_THROUGH;
+  return (void *)(DEVICE_BASE + index * PAGE_SIZE);
+}
+
+void native_flush_tlb_user(void) { PV_INLINE_1(mmu, write_cr3, PV_INLINE_0(mmu, read_cr3)); }
+
+/*
+ * Each of the others is asked by an interrupt. One that waits for the kernel's lock looks at the request by itself,
+ * because it takes no interrupts.
+ */
+void native_flush_tlb_others(u64 targets, struct memory_descriptor *mm, u64 address) {
+  (void)mm, (void)address;
+  for (u32 number = 0; number < cpu_count; number++) {
+    if (!(targets >> number & 1)) continue;
+    cpus[number].flush_requested = 1;
+    send_flush_interrupt(&cpus[number]);
+  }
+  for (u32 number = 0; number < cpu_count; number++) {
+    while (targets >> number & 1 && cpus[number].flush_requested) {
+      answer_flush();
+      relax();
+    }
+  }
+}

@@ -1,0 +1,133 @@
+#include "abi.h"
+#include "console.h"
+#include "paravirt-tables.h"
+#include "start.h"
+
+/* Interrupts and processors of a Xen guest: event channels, their masks in memory, and the timer that is one of them. */
+#define TICK_NANOSECONDS 10000000
+
+struct shared_info *xen_shared_info;
+static u8 shared_page[PAGE_SIZE] ALIGNED(PAGE_SIZE);
+
+static struct vcpu_info *own_info(void) { return (struct vcpu_info *)this_cpu()->xen_info; }
+
+/* The processor's part of the shared page moves to where one instruction reaches it. */
+static void register_info(struct cpu *cpu) {
+  struct { u64 frame; u32 offset, unused; } place = {
+    machine_frame(page_number(cpu)), (u32)((u64)cpu->xen_info % PAGE_SIZE), 0};
+  ((struct vcpu_info *)cpu->xen_info)->mask = 1;
+  must("register_vcpu_info", hypercall(XEN_VCPU_OP, VCPU_REGISTER_INFO, cpu->number, (u64)&place, 0));
+}
+
+static void set_timer(void) {
+  u64 now = PV_CALL_0(time, sched_clock);
+  hypercall(XEN_SET_TIMER, now + TICK_NANOSECONDS, 0, 0, 0);
+}
+
+static void unmask(u32 port) { __sync_fetch_and_and(&xen_shared_info->mask[port / 64], ~(1UL << port % 64)); }
+
+static void bind_timer(void) {
+  struct cpu *cpu = this_cpu();
+  struct { u32 virq, vcpu, port; } bind = {VIRQ_TIMER, cpu->number, 0};
+  hypercall(XEN_VCPU_OP, VCPU_STOP_PERIODIC, cpu->number, 0, 0);
+  must("bind_virq", hypercall(XEN_EVENT_CHANNEL_OP, EVENT_BIND_VIRQ, (u64)&bind, 0, 0));
+  cpu->timer_port = bind.port;
+  unmask(bind.port);
+  set_timer();
+}
+
+static void register_callback(u16 type, void (*entry)(void)) {
+  struct { u16 type, flags; u64 address; } callback = {type, CALLBACK_MASKS_EVENTS, (u64)entry};
+  must("callback_op", hypercall(XEN_CALLBACK_OP, CALLBACK_REGISTER, (u64)&callback, 0, 0));
+}
+
+static void (*event_entry(void))(void) {
+  const struct vector *vector = vectors;
+  while (vector->number != VECTOR_XEN_EVENT) vector++;
+  return vector->entry;
+}
+
+static void xen_init_irq(void) {
+  if (this_cpu()->number > 0) return;
+  register_callback(CALLBACK_EVENT, event_entry());
+  register_callback(CALLBACK_FAILSAFE, xen_failsafe_entry);
+}
+
+/* Ports of this processor that are pending; only its timer is of interest. */
+void xen_handle_events(void) {
+  struct vcpu_info *info = own_info();
+  struct cpu *cpu = this_cpu();
+  info->pending = 0;
+  u64 selector = __sync_lock_test_and_set(&info->selector, 0);
+  for (u32 word = 0; word < 64; word++) {
+    if (!(selector >> word & 1)) continue;
+    u64 ports = xen_shared_info->pending[word] & ~xen_shared_info->mask[word];
+    __sync_fetch_and_and(&xen_shared_info->pending[word], ~ports);
+    if (word != cpu->timer_port / 64 || !(ports >> cpu->timer_port % 64 & 1)) continue;
+    cpu->ticks++;
+    set_timer();
+  }
+}
+
+static void xen_safe_halt(void) { hypercall(XEN_SCHED_OP, SCHED_BLOCK, 0, 0, 0); }
+
+static void xen_no_clock(void) { bind_timer(); }
+
+static void xen_apic_write(u32 number, u32 value) { (void)number, (void)value; }
+static u32 xen_apic_read(u32 number) {
+  (void)number;
+  return 0;
+}
+
+void xen_install_interrupts(void) {
+  xen_shared_info = (struct shared_info *)shared_page;
+  must("update_va_mapping of shared_info",
+       hypercall(XEN_UPDATE_VA_MAPPING, (u64)shared_page,
+                 xen_start_info->shared_info | PRESENT | WRITABLE | ACCESSED | DIRTY, 2, 0));
+  __builtin_memset((void *)xen_shared_info->mask, 0xff, sizeof(xen_shared_info->mask));
+  register_info(&cpus[0]);
+  pv_irq_ops.save_fl = (void *)xen_save_fl;
+  pv_irq_ops.restore_fl = (void *)xen_restore_fl;
+  pv_irq_ops.irq_disable = xen_irq_disable;
+  pv_irq_ops.irq_enable = xen_irq_enable;
+  pv_irq_ops.init_irq = xen_init_irq;
+  pv_irq_ops.safe_halt = xen_safe_halt;
+  pv_irq_ops.halt = xen_safe_halt;
+  pv_irq_ops.adjust_exception_frame = xen_adjust_exception_frame;
+  pv_time_ops.time_init = paravirt_nop;
+  pv_apic_ops.apic_write = xen_apic_write;
+  pv_apic_ops.apic_read = xen_apic_read;
+  pv_apic_ops.setup_boot_clock = xen_no_clock;
+  pv_apic_ops.setup_secondary_clock = xen_no_clock;
+}
+
+/* Other processors begin with all of their state given at once. */
+static struct vcpu_context context;
+
+static void begin(struct cpu *cpu, u64 stack) {
+  u64 *gdt = gdt_pages[cpu->number];
+  __builtin_memset(&context, 0, sizeof(context));
+  context.flags = CONTEXT_IN_KERNEL;
+  context.rip = (u64)xen_secondary_entry;
+  context.rsp = stack;
+  context.rdi = cpu->number;
+  context.cs = XEN_KERNEL_CS;
+  context.ss = context.ds = context.es = XEN_KERNEL_SS;
+  xen_fill_context(&context);
+  xen_protect(gdt, 0);
+  context.gdt_frames[0] = machine_frame(page_number(gdt));
+  context.gdt_entries = GDT_ENTRIES;
+  context.kernel_ss = XEN_KERNEL_SS;
+  context.kernel_sp = stack;
+  context.control[3] = machine_frame(page_number(swapper_pg_dir)) * PAGE_SIZE;
+  context.event_callback = (u64)event_entry();
+  context.failsafe_callback = (u64)xen_failsafe_entry;
+  context.gs_base_kernel = (u64)cpu;
+  register_info(cpu);
+  must("initialise", hypercall(XEN_VCPU_OP, VCPU_INITIALISE, cpu->number, (u64)&context, 0));
+  must("up", hypercall(XEN_VCPU_OP, VCPU_UP, cpu->number, 0, 0));
+}
+
+void xen_start_cpus(void) {
+  while (cpu_count < MOST_CPUS && hypercall(XEN_VCPU_OP, VCPU_IS_UP, cpu_count, 0, 0) >= 0) bring_up(0, begin);
+}

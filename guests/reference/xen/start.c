@@ -1,0 +1,133 @@
+#include "abi.h"
+#include "console.h"
+#include "native.h"
+#include "paravirt-tables.h"
+#include "ports.h"
+#include "pvclock.h"
+#include "start.h"
+
+/* A Xen guest: what it begins with, its console, and the operations of processor and clock. */
+const struct start_info *xen_start_info;
+static struct console_ring *ring;
+extern u8 xen_adjust_template[], xen_adjust_template_end[];
+
+s64 must(const char *what, s64 result) {
+  if (result < 0) panic("Xen refused %s: -%u", what, (u64)-result);
+  return result;
+}
+
+static void xen_console_write(const char *bytes, u32 count) {
+  for (u32 index = 0; index < count; index++) {
+    while (ring->out_produced - ring->out_consumed == sizeof(ring->out)) hypercall(XEN_SCHED_OP, 0, 0, 0, 0);
+    ring->out[ring->out_produced % sizeof(ring->out)] = bytes[index];
+    asm volatile("" ::: "memory");
+    ring->out_produced++;
+  }
+  u32 port = xen_start_info->console_port;
+  hypercall(XEN_EVENT_CHANNEL_OP, EVENT_SEND, (u64)&port, 0, 0);
+}
+
+static void shut_down(u32 reason) {
+  hypercall(XEN_SCHED_OP, SCHED_SHUTDOWN, (u64)&reason, 0, 0);
+}
+static void xen_end(void) { shut_down(SHUTDOWN_POWEROFF); }
+static void xen_crash(void) { shut_down(SHUTDOWN_CRASH); }
+
+/* Descriptors. Xen reads the table itself, and wants nobody to write to it. */
+static void xen_load_gdt(const struct table_pointer *pointer) {
+  u64 frame = machine_frame(page_number((void *)pointer->base));
+  xen_protect((void *)pointer->base, 0);
+  must("set_gdt", hypercall(XEN_SET_GDT, (u64)&frame, GDT_ENTRIES, 0, 0));
+}
+
+/* It has task states of its own. The table of another processor is loaded when that begins to run. */
+static void xen_write_gdt_entry(u64 *table, u32 entry, u64 low, u64 high) {
+  if (entry == TASK / 8) return;
+  if (!xen_is_live(table)) return native_write_gdt_entry(table, entry, low, high);
+  must("update_descriptor", hypercall(XEN_UPDATE_DESCRIPTOR, machine_address(&table[entry]), low, 0, 0));
+}
+
+static struct trap_info traps[48];
+
+static void fill_traps(void) {
+  struct trap_info *trap = traps;
+  for (const struct vector *vector = vectors; vector < vectors_end; vector++) {
+    if (vector->number >= 0x20 && vector->number != VECTOR_SYSTEM_CALL) continue;
+    u8 user = vector->number == VECTOR_SYSTEM_CALL ? TRAP_USER : 0;
+    *trap++ = (struct trap_info){(u8)vector->number, user | TRAP_MASKS_EVENTS, XEN_KERNEL_CS, (u64)vector->entry};
+  }
+}
+
+static void xen_load_idt(const struct table_pointer *pointer) {
+  (void)pointer;
+  must("set_trap_table", hypercall(XEN_SET_TRAP_TABLE, (u64)traps, 0, 0, 0));
+}
+
+/* By number, for processors that are still to be started. */
+void xen_fill_context(struct vcpu_context *context) {
+  for (struct trap_info *trap = traps; trap->address; trap++) context->traps[trap->vector] = *trap;
+}
+
+static void xen_load_sp0(u64 stack) {
+  struct cpu *cpu = this_cpu();
+  if (cpu->lazy_mode != LAZY_CPU) {
+    hypercall(XEN_STACK_SWITCH, XEN_KERNEL_SS, stack, 0, 0);
+    return;
+  }
+  cpu->call[cpu->calls++] = (struct multicall){XEN_STACK_SWITCH, 0, {XEN_KERNEL_SS, stack}};
+}
+
+static u64 xen_sched_clock(void) { return pvclock_read(((struct vcpu_info *)this_cpu()->xen_info)->time); }
+
+static u64 xen_get_cpu_khz(void) { return pvclock_khz(((struct vcpu_info *)this_cpu()->xen_info)->time); }
+
+static void xen_arch_setup(void) {
+  hypercall(XEN_VM_ASSIST, ASSIST_ENABLE, ASSIST_WRITABLE_TABLES, 0, 0);
+}
+
+static const char *xen_memory_setup(void) { return "start_info"; }
+
+static void xen_banner(void) {
+  s64 version = hypercall(XEN_VERSION, 0, 0, 0, 0);
+  print("Xen %u.%u\n", (u64)version >> 16, (u64)version & 0xffff);
+}
+
+/* Two operations are worth their bytes at the site; the byte in memory is as near as a function. */
+static u32 xen_patch(u32 type, u32 clobbers, u8 *buffer, u64 site, u32 length) {
+  if (type == PV_TYPE(irq, irq_disable) && pv_irq_ops.irq_disable == (void *)xen_irq_disable)
+    return patch_instructions(buffer, length, (void *)xen_irq_disable, (void *)xen_irq_disable_end);
+  if (type == PV_TYPE(irq, adjust_exception_frame))
+    return patch_instructions(buffer, length, xen_adjust_template, xen_adjust_template_end);
+  return patch_default(type, clobbers, buffer, site, length);
+}
+
+void xen_start(const struct start_info *info) {
+  xen_start_info = info;
+  command_line = info->command_line;
+  ring = virtual(page_of_machine(info->console_frame) * PAGE_SIZE);
+  console_write = xen_console_write;
+  end_machine = xen_end;
+  crash_machine = xen_crash;
+  start_cpus = xen_start_cpus;
+  cpus[0].self = &cpus[0];
+  native_write_msr(MSR_GS_BASE, (u64)&cpus[0]);
+  pv_info = (struct pv_info){.name = "Xen", .kernel_rpl = 3};
+  pv_init_ops.patch = xen_patch;
+  pv_init_ops.arch_setup = xen_arch_setup;
+  pv_init_ops.memory_setup = xen_memory_setup;
+  pv_init_ops.banner = xen_banner;
+  pv_cpu_ops.load_gdt = xen_load_gdt;
+  pv_cpu_ops.load_idt = xen_load_idt;
+  pv_cpu_ops.load_tr_desc = paravirt_nop;
+  pv_cpu_ops.write_gdt_entry = xen_write_gdt_entry;
+  pv_cpu_ops.load_sp0 = xen_load_sp0;
+  pv_cpu_ops.io_delay = paravirt_nop;
+  pv_cpu_ops.swapgs = paravirt_nop;
+  pv_cpu_ops.iret = xen_iret;
+  pv_time_ops.sched_clock = xen_sched_clock;
+  pv_time_ops.get_cpu_khz = xen_get_cpu_khz;
+  xen_install_mmu();
+  xen_install_interrupts();
+  fill_traps();
+  start_kernel();
+}

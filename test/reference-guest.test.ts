@@ -1,0 +1,124 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { Decoder, DecoderOptions, Mnemonic } from 'iced-x86';
+import { beforeAll, describe, expect, it } from 'vitest';
+import { buildReference, COMPILER, imagePath, installedCompiler } from '../guests/reference/build.ts';
+import { operations } from '../src/ops/catalogue.ts';
+import { hashes, numberOf, type Printed, runReference, sitesOf } from './reference-guest.ts';
+
+/** What the contents of all user pages come to, whatever the guest runs on. */
+const HASH = 'cf82ec816013146c';
+
+const CELLS = [
+  ['xen', 'direct', 1],
+  ['xen', 'direct', 2],
+  ['kvm', 'nested', 1],
+  ['kvm', 'nested', 2],
+  ['native', 'native', 1],
+  ['native', 'nested', 2],
+] as const;
+
+const NAMES = { xen: 'Xen', kvm: 'KVM', native: 'bare hardware' } as const;
+
+/** "setPteAt" → "set_pte_at", as the guest spells operations. */
+const guestName = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
+
+describe.each(CELLS)('the reference guest on %s with %s paging and %i processors', (name, paging, vcpus) => {
+  let printed: Printed;
+  beforeAll(async () => {
+    printed = await runReference({ interface: name, paging, vcpus });
+  });
+
+  it('finds its interface and processors, and powers off', () => {
+    expect(printed.lines).toContain(`interface ${NAMES[name]}`);
+    expect(numberOf(printed, 'processors')).toBe(vcpus);
+    expect(printed.outcome).toEqual({ kind: 'poweroff' });
+  });
+
+  it('leaves the same user pages as everywhere, through the tables and patched', () => {
+    expect(hashes(printed)).toEqual({ 'through the tables, counted': HASH, patched: HASH });
+  });
+
+  it('patches every call site', () => {
+    const count = (what: string) => numberOf(printed, what) ?? 0;
+    expect(count('sites')).toBeGreaterThan(100);
+    expect(count('left')).toBe(0);
+    expect(count('called') + count('inlined')).toBe(count('sites'));
+  });
+
+  it('calls operations of the catalogue', () => {
+    const known = new Set(operations.map((operation) => `${operation.group}.${guestName(operation.name)}`));
+    const called = printed.lines.flatMap((line) => /^operation (\S+) \d+$/.exec(line)?.[1] ?? []);
+    expect(called.length).toBeGreaterThan(30);
+    expect(called.filter((operation) => !known.has(operation))).toEqual([]);
+  });
+
+  it('puts off changes of page tables where that saves calls', () => {
+    expect(numberOf(printed, 'lazy sections')).toBeGreaterThan(100);
+    const batches = numberOf(printed, 'batches') ?? 0;
+    const updates = numberOf(printed, 'updates') ?? 0;
+    if (name === 'xen') expect(updates / batches).toBeGreaterThan(4);
+    else expect([batches, updates]).toEqual([0, 0]);
+  });
+});
+
+describe('the reference guest', () => {
+  it('works with its call sites as they were built', async () => {
+    const printed = await runReference({ interface: 'xen' }, 'nopatch nolazy');
+    expect(hashes(printed)).toEqual({ 'through the tables, counted': HASH, 'through the tables': HASH });
+    expect(numberOf(printed, 'sites')).toBeUndefined();
+  });
+});
+
+describe.skipIf(installedCompiler() !== COMPILER)(`built by ${COMPILER}`, () => {
+  it('is the image that is kept', () => {
+    expect(Buffer.compare(buildReference('paravirt'), readFileSync(imagePath))).toBe(0);
+  });
+
+  it('is the same code with accessors over plain memory as without accessors', () => {
+    expect(Buffer.compare(textOf(buildReference('native')), textOf(buildReference('plain')))).toBe(0);
+  });
+
+  it('has at patched sites what a kernel without paravirtualization has there, and no-ops', async () => {
+    const patched = sitesOf(await runReference({ interface: 'native' }, 'sites'));
+    const without = await runReference({ interface: 'native' }, 'sites', buildReference('native'));
+    expect(hashes(without)).toEqual({ 'without paravirtualization': HASH });
+    const native = new Map(sitesOf(without).map(({ operation, bytes }) => [operation, bytes]));
+    expect(native.size).toBeGreaterThan(10);
+    for (const { operation, bytes } of patched) {
+      const wanted = native.get(operation) ?? Uint8Array.of();
+      const isInline = wanted.length <= bytes.length && !isCall(bytes);
+      const used = isInline ? wanted.length : CALL_BYTES;
+      if (isInline) expect([operation, ...bytes.subarray(0, used)]).toEqual([operation, ...wanted]);
+      else expect([operation, native.has(operation)]).toEqual([operation, wanted.length > bytes.length]);
+      expect(areNoOps(bytes.subarray(used)), operation).toBe(true);
+    }
+  });
+});
+
+const CALL_BYTES = 5;
+
+function isCall(bytes: Uint8Array): boolean {
+  return bytes[0] === 0xe8;
+}
+
+function areNoOps(bytes: Uint8Array): boolean {
+  const decoder = new Decoder(64, bytes, DecoderOptions.None);
+  while (decoder.canDecode) if (decoder.decode().mnemonic !== Mnemonic.Nop) return false;
+  return true;
+}
+
+/** Contents of an ELF file's section of code. */
+function textOf(file: Uint8Array): Uint8Array {
+  const directory = mkdtempSync(join(tmpdir(), 'ring1-text-'));
+  try {
+    const [input, output] = [join(directory, 'elf'), join(directory, 'text')];
+    writeFileSync(input, file);
+    execFileSync('objcopy', ['-O', 'binary', '-j', '.text', input, output]);
+    return readFileSync(output);
+  } finally {
+    rmSync(directory, { recursive: true });
+  }
+}

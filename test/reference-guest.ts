@@ -1,0 +1,68 @@
+import { readFileSync } from 'node:fs';
+import { imagePath } from '../guests/reference/build.ts';
+import type { Outcome } from '../src/api.ts';
+import { chooseCell } from '../src/domain/cells.ts';
+import { type BootOptions, createHost } from '../src/index.ts';
+import { outputOf } from './guest/output.ts';
+
+/** Boots of the reference guest (guests/reference), and what it prints. */
+const MEMORY = 32 << 20;
+
+export interface Printed {
+  readonly lines: readonly string[];
+  readonly outcome: Outcome;
+}
+
+/** @param words of the command line; @param kernel another build than the one that is kept */
+export async function runReference(
+  options: Pick<BootOptions, 'interface'> & Partial<BootOptions>,
+  words = '',
+  kernel: Uint8Array = readFileSync(imagePath),
+): Promise<Printed> {
+  const host = await createHost({ memory: MEMORY, check: true });
+  try {
+    const cell = chooseCell(options.interface, options.paging);
+    const machine = await host.boot({
+      kernel,
+      commandLine: words,
+      memory: MEMORY,
+      vcpus: 1,
+      deterministic: true,
+      check: true,
+      ...options,
+      ...cell,
+    });
+    const text = await outputOf(machine);
+    return { lines: text.split('\n').filter((line) => line !== ''), outcome: await machine.done };
+  } finally {
+    await host.close();
+  }
+}
+
+/** The hash of each round, by how it went. */
+export function hashes({ lines }: Printed): Readonly<Record<string, string>> {
+  const found = lines.flatMap((line) => {
+    const [, round, hash] = /^round (.*): processes \d+ hash ([0-9a-f]{16})$/.exec(line) ?? [];
+    return round === undefined || hash === undefined ? [] : [[round, hash] as const];
+  });
+  return Object.fromEntries(found);
+}
+
+/** Number behind a name in a line that begins with some words: `numberOf(printed, 'operation mmu.set_pte_at')`. */
+export function numberOf({ lines }: Printed, name: string): number | undefined {
+  for (const line of lines) {
+    const [, value] = new RegExp(`(?:^|\\s)${name.replaceAll('.', '\\.')} (\\d+)`).exec(line) ?? [];
+    if (value !== undefined) return Number(value);
+  }
+  return undefined;
+}
+
+/** Call sites: which operation they are for, and their bytes. */
+export function sitesOf({ lines }: Printed): { readonly operation: string; readonly bytes: Uint8Array }[] {
+  return lines.flatMap((line) => {
+    const [, operation, digits] = /^site (\S+) [0-9a-f]+ ((?:[0-9a-f]{2})*)$/.exec(line) ?? [];
+    if (operation === undefined || digits === undefined) return [];
+    const bytes = Uint8Array.from(digits.match(/../g) ?? [], (pair) => Number.parseInt(pair, 16));
+    return [{ operation, bytes }];
+  });
+}
