@@ -7,15 +7,17 @@ import { buildInitramfs, type InitramfsOptions, type KernelModules, MODULES } fr
 /** What ring1 boots when it is given no files: Debian's own kernels and a busybox userland. */
 
 /**
- * Debian's kernels by flavour: `cloud-amd64` has drivers for virtual machines only, `amd64` is the general one, `686-pae` the
- * general one for 32-bit x86.
+ * Debian's kernels by flavour: `cloud-amd64` has drivers for virtual machines only, `amd64` is the general one. For 32-bit
+ * x86 `686-pae` has page tables of three levels, `686` of two.
  */
-export type KernelFlavour = 'cloud-amd64' | 'amd64' | '686-pae';
+export const KERNEL_FLAVOURS = ['cloud-amd64', 'amd64', '686-pae', '686'] as const;
+export type KernelFlavour = (typeof KERNEL_FLAVOURS)[number];
 
 const ARCHITECTURES: Readonly<Record<KernelFlavour, Architecture>> = {
   'cloud-amd64': 'amd64',
   amd64: 'amd64',
   '686-pae': 'i386',
+  '686': 'i386',
 };
 
 /** Kernel and modules come out of one package, because a kernel loads only modules that were built with it. */

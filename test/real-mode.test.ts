@@ -1,8 +1,9 @@
 import { expect, test } from 'vitest';
 import { SegmentRegister } from '../src/cpu/decode/instruction.ts';
 import { Exit } from '../src/cpu/exits.ts';
+import { SystemResult } from '../src/cpu/operands.ts';
 import type { Processor } from '../src/cpu/processor.ts';
-import { executeSystem, SystemResult } from '../src/cpu/system.ts';
+import { executeSystem } from '../src/cpu/system.ts';
 import { Register } from '../src/x86/registers.ts';
 import { RealModeMachine } from './real-mode-machine.ts';
 

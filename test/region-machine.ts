@@ -70,13 +70,13 @@ export class RegionMachine extends TestMachine {
 
   /** Another processor with the same page tables, in ring 3. */
   addProcessor(): Processor {
-    const { processor: first, group, root } = this;
+    const { processor: first, group } = this;
     const other = group.create();
     other.cr0 = first.cr0;
     other.cr4 = first.cr4;
     other.efer = first.efer;
     other.translation = first.translation;
-    other.setRoots(root, root);
+    this.loadRoot(other);
     const [code, data] = [this.descriptors.get(1), this.descriptors.get(2)];
     if (!code || !data) throw new Error('the machine has no segments');
     other.loadSegment(SegmentRegister.cs, first.selector(SegmentRegister.cs), code);

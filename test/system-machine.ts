@@ -1,9 +1,11 @@
 import { SegmentRegister } from '../src/cpu/decode/instruction.ts';
 import { Exit } from '../src/cpu/exits.ts';
+import { SystemResult } from '../src/cpu/operands.ts';
 import { type Processor, ProcessorGroup, type ProcessorGroupOptions } from '../src/cpu/processor.ts';
 import type { Descriptor } from '../src/cpu/processor-api.ts';
-import { executeSystem, SystemResult, type SystemServices } from '../src/cpu/system.ts';
+import { executeSystem, type SystemServices } from '../src/cpu/system.ts';
 import type { TableFormat } from '../src/cpu/translation.ts';
+import { PAE_TOPS } from '../src/cpu/walk.ts';
 import { FramePool } from '../src/memory/frame-pool.ts';
 import { HostMemory } from '../src/memory/host-memory.ts';
 import { type Frame, type GuestVirtual, PAGE_SIZE } from '../src/x86/brand.ts';
@@ -16,6 +18,9 @@ export type PagedFormat = Exclude<TableFormat, 'none'>;
 const FRAMES = 2048;
 /** Numbers of the frames of large pages. */
 export const LARGE_NUMBER = 1024;
+/** Which of the small tables that fit into a page is PAE's top one. */
+const PAE_TOP = 5;
+const PAE_TOP_ENTRIES = 4;
 export const CODE = 0x0040_0000;
 export const STACK_TOP = 0x0060_0000;
 /** Neither page shares a place in the TLB with one of the code. */
@@ -78,9 +83,9 @@ export class TestMachine {
     const { processor } = this;
     processor.cr0 = Cr0.protection | Cr0.paging | Cr0.writeProtect | Cr0.numericError;
     processor.cr4 = Cr4.fxsave | Cr4.pageSizeExtensions | (format === 'two-level' ? 0 : Cr4.physicalAddressExtension);
-    processor.efer = Efer.noExecute;
+    processor.efer = Efer.noExecute | (this.long ? Efer.longModeEnable | Efer.longModeActive : 0);
     processor.translation = { format, frames: this.#frames };
-    processor.setRoots(this.root, this.root);
+    this.loadRoot();
     processor.descriptors = {
       read: (selector, out) => {
         const found = this.descriptors.get(selector >> 3);
@@ -98,6 +103,12 @@ export class TestMachine {
 
   get long(): boolean {
     return this.format === 'four-level';
+  }
+
+  /** As a load of CR3. */
+  loadRoot(processor = this.processor): void {
+    const root = this.format === 'pae' ? this.root * PAE_TOPS + PAE_TOP : this.root;
+    processor.setRoots(root, root);
   }
 
   setPrivilege(privilege: 0 | 3): void {
@@ -132,10 +143,11 @@ export class TestMachine {
     let table = this.root;
     for (let above = geometry.levels; ; above--) {
       const index = tableIndex(geometry, above, address >>> 0, Math.floor(address / 2 ** 32) >>> 0);
-      const word = (this.pool.addressOf(this.frameOf(table)) >> 2) + index * entryWords;
+      const topOfPae = this.format === 'pae' && above === 3;
+      const first = topOfPae ? PAE_TOP * PAE_TOP_ENTRIES : 0;
+      const word = (this.pool.addressOf(this.frameOf(table)) >> 2) + (first + index) * entryWords;
       if (above === level) return word;
       if (this.memory.u32[word] === 0) {
-        const topOfPae = this.format === 'pae' && above === 3;
         this.#write(word, this.allocate(), topOfPae ? Pte.present : ALL_RIGHTS, 0);
       }
       table = (this.memory.u32[word] as number) >>> 12;

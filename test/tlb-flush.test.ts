@@ -29,7 +29,7 @@ describe('a change of the root', () => {
     const machine = kernelMachine(Cr4.globalPages);
     machine.map(DATA, machine.allocate(), ALL_RIGHTS | Pte.global);
     touch(machine, DATA);
-    machine.processor.setRoots(machine.root, machine.root);
+    machine.loadRoot();
     expect(isCached(machine, DATA)).toBe(true);
   });
 
@@ -37,7 +37,7 @@ describe('a change of the root', () => {
     const machine = kernelMachine(Cr4.globalPages);
     machine.map(DATA, machine.allocate());
     touch(machine, DATA);
-    machine.processor.setRoots(machine.root, machine.root);
+    machine.loadRoot();
     expect(isCached(machine, DATA)).toBe(false);
   });
 
@@ -45,7 +45,7 @@ describe('a change of the root', () => {
     const machine = kernelMachine();
     machine.map(DATA, machine.allocate(), ALL_RIGHTS | Pte.global);
     touch(machine, DATA);
-    machine.processor.setRoots(machine.root, machine.root);
+    machine.loadRoot();
     expect(isCached(machine, DATA)).toBe(false);
   });
 });
@@ -91,7 +91,7 @@ describe('a page without a frame', () => {
     const machine = kernelMachine();
     const recorder = new Recorder();
     machine.processor.translation = { ...machine.processor.translation, devices: recorder };
-    machine.processor.setRoots(machine.root, machine.root);
+    machine.loadRoot();
     machine.map(DATA, DEVICE);
     machine.processor.setValue(Register.rbx, DATA);
     return { machine, recorder };
@@ -151,7 +151,7 @@ describe('a page or a table that the host has taken', () => {
     const { frames } = machine.processor.translation;
     const writeProtected = new Uint8Array(frames.length);
     machine.processor.translation = { ...machine.processor.translation, writeProtected };
-    machine.processor.setRoots(machine.root, machine.root);
+    machine.loadRoot();
     machine.map(DATA, machine.allocate(), ALL_RIGHTS);
     machine.processor.setValue(Register.rbx, DATA);
     return { machine, frames, writeProtected };

@@ -51,6 +51,17 @@ export function loadKernel(bytes: Uint8Array): KernelImage {
   );
 }
 
+/** Bit of xloadflags: the kernel has a 64-bit entry. */
+const XLF_KERNEL_64 = 1;
+
+/** Whether a kernel's programs can be 64-bit ones, found out without unpacking it where its header tells. */
+export function bitsOfKernel(bytes: Uint8Array): 32 | 64 {
+  if (isElf(bytes)) return parseElf(bytes).bits;
+  const flags = isBzImage(bytes) ? parseBzImage(bytes).header.xloadFlags : undefined;
+  if (flags === undefined) return loadKernel(bytes).bits;
+  return (flags & XLF_KERNEL_64) !== 0 ? 64 : 32;
+}
+
 function takeApart(
   vmlinux: Uint8Array,
   format: KernelImage['format'],

@@ -1,5 +1,6 @@
 import { initramfs, kernelModules, kernel as kernelRecipe } from '../../guests/recipes.ts';
 import type { BootOptions, Disk } from '../api.ts';
+import { bitsOfKernel } from '../boot/kernel.ts';
 import { OverlayStore } from '../devices/block/overlay-store.ts';
 import { FileStore } from '../node/file-store.ts';
 import { readInputFile } from '../node/files.ts';
@@ -26,7 +27,9 @@ async function openDisks(wanted: readonly DiskOption[]): Promise<Disk[]> {
 async function prepareBoot(options: GuestOptions & Pick<RunOptions, 'check' | 'deterministic'>): Promise<BootOptions> {
   const kernel = await readInputFile(options.kernel ?? (await kernelRecipe('cloud-amd64')), 'kernel');
   const initrd =
-    options.initrd === undefined ? await ownInitramfs(options) : await readInputFile(options.initrd, 'initrd');
+    options.initrd === undefined
+      ? await ownInitramfs(options, bitsOfKernel(kernel))
+      : await readInputFile(options.initrd, 'initrd');
   return {
     kernel,
     initrd,
@@ -40,8 +43,9 @@ async function prepareBoot(options: GuestOptions & Pick<RunOptions, 'check' | 'd
   };
 }
 
-/** Xen's guests have no devices of virtio. */
-async function ownInitramfs(options: GuestOptions): Promise<Uint8Array> {
+/** The modules are those of the kernel that is booted when none is given. Xen's guests have no devices of virtio. */
+async function ownInitramfs(options: GuestOptions, bits: 32 | 64): Promise<Uint8Array> {
+  if (bits === 32) return initramfs({ architecture: 'i386' });
   return options.interface === 'xen' ? initramfs() : initramfs({ modules: await kernelModules('cloud-amd64') });
 }
 

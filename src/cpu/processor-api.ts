@@ -43,7 +43,7 @@ export interface ProcessorApi {
   /** Loads selector and hidden part as they are given; no checks. `descriptor` null makes the segment null. CS also sets code size and CPL, SS the stack size. */
   loadSegment(segment: SegmentRegister, selector: number, descriptor: Descriptor | null): void;
 
-  /** Page tables: roots in the paging's numbering; a kernel and a user root (equal unless the interface has two), −1 for none. */
+  /** Page tables: roots in the paging's numbering (of PAE as `PageWalker.walk` counts them); a kernel and a user root (equal unless the interface has two), −1 for none. */
   translation: Translation;
   setRoots(kernelRoot: number, userRoot: number): void;
   /** Whether entries are checked (and the user root is walked) as user accesses. */

@@ -1,11 +1,12 @@
 import type { FramePool } from '../memory/frame-pool.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
 import { type Frame, type GuestVirtual, type HostAddress, joinSigned, PAGE_SIZE } from '../x86/brand.ts';
-import { ARITHMETIC_FLAGS, Cr0, Cr4, Flag, type Register, Vector } from '../x86/registers.ts';
+import { ARITHMETIC_FLAGS, Cr0, Cr4, Efer, Flag, type Register, Vector } from '../x86/registers.ts';
 import { addressedStack } from './address-fault.ts';
 import { type Block, CodeCache } from './code-cache.ts';
 import { createInstruction, DecodeResult, decode } from './decode/decoder.ts';
 import { AddressRegister, type CodeSize, type Instruction, SegmentRegister } from './decode/instruction.ts';
+import { baseOf, limitOf } from './descriptor.ts';
 import { Access, Exit } from './exits.ts';
 import { createSseUnit } from './float/sse.ts';
 import { createX87Unit, type X87Unit } from './float/x87.ts';
@@ -286,6 +287,11 @@ export class Processor implements ProcessorApi {
     return this.#get(State.cpl);
   }
 
+  /** Bytes of the kernel's words: a 64-bit kernel is in long mode, though its programs may be in 32-bit code. */
+  get wordSize(): 4 | 8 {
+    return (this.efer & Efer.longModeActive) !== 0 ? 8 : 4;
+  }
+
   /** Width of the stack pointer in bytes. */
   get stackSize(): number {
     return this.#get(State.stackSize);
@@ -333,6 +339,11 @@ export class Processor implements ProcessorApi {
     return this.#getLong(State.segmentBase + segment * 8) as GuestVirtual;
   }
 
+  /** The last offset of the segment, or the first below an expand-down one. */
+  segmentLimit(segment: SegmentRegister): number {
+    return this.#host.u32[this.#word + State.segmentLimit / 4 + segment] as number;
+  }
+
   setSegmentBase(segment: SegmentRegister, base: GuestVirtual): void {
     this.#setLong(State.segmentBase + segment * 8, base);
   }
@@ -346,13 +357,8 @@ export class Processor implements ProcessorApi {
   loadSegment(segment: SegmentRegister, selector: number, descriptor: Descriptor | null): void {
     const { u32 } = this.#host;
     const attributes = descriptor === null ? 0 : (descriptor.high >>> 8) & 0xf0ff;
-    const granular = (attributes & 0x8000) !== 0;
-    const base =
-      descriptor === null
-        ? 0
-        : ((descriptor.high & 0xff00_0000) | ((descriptor.high & 0xff) << 16) | (descriptor.low >>> 16)) >>> 0;
-    const raw = descriptor === null ? 0 : (descriptor.high & 0xf_0000) | (descriptor.low & 0xffff);
-    const limit = granular ? ((raw << 12) | 0xfff) >>> 0 : raw;
+    const base = descriptor === null ? 0 : baseOf(descriptor);
+    const limit = descriptor === null ? 0 : limitOf(descriptor);
     u32[this.#word + State.segmentSelector / 4 + segment] = selector & 0xffff;
     u32[this.#word + State.segmentAttributes / 4 + segment] = attributes;
     u32[this.#word + State.segmentLimit / 4 + segment] = limit;

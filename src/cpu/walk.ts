@@ -1,6 +1,6 @@
 import { ABSENT_FRAME, type FramePool } from '../memory/frame-pool.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
-import { type Frame, type HostAddress, joinSigned } from '../x86/brand.ts';
+import { type Frame, type HostAddress, joinSigned, PAGE_SIZE } from '../x86/brand.ts';
 import { Cr0, Cr4, Efer, PageFaultError, Pte } from '../x86/registers.ts';
 import { Access } from './exits.ts';
 import { NO_TABLES, PATH_TABLES, PageKind } from './tlb.ts';
@@ -8,6 +8,13 @@ import type { Translation } from './translation.ts';
 
 /** Bits 52–62 of an entry are ignored; bits between the physical address width (here 52) and 52 there are none. */
 const FRAME_HIGH = 0x000f_ffff;
+
+/** Of a page of 4 MiB: there are no physical addresses above 4 GiB in these tables. */
+const LARGE_4M_RESERVED = 0x3f_e000;
+
+/** The top table of PAE has four entries, so a page has room for many. */
+const PAE_TOP_BYTES = 32;
+export const PAE_TOPS = PAGE_SIZE / PAE_TOP_BYTES;
 
 /** The outcome of a walk. One object is reused by each walker. */
 export interface WalkResult {
@@ -74,7 +81,8 @@ export class PageWalker {
   }
 
   /**
-   * Walks for one page. `low`, `high`: halves of a canonical linear address. `root`: number of the top table.
+   * Walks for one page. `low`, `high`: halves of a canonical linear address. `root`: number of the top table, of PAE its
+   * number among the PAE_TOPS of each page.
    * Returns true when the access is allowed; then `result` describes the page.
    */
   walk(
@@ -169,9 +177,10 @@ export class PageWalker {
   ): boolean {
     const u32 = this.#u32;
     const noExecuteEnabled = (controls.efer & Efer.noExecute) !== 0;
-    let tableNumber = root;
-    let table = this.#tableAt(translation, root);
-    this.#pathTables[levels - 1] = root;
+    let tableNumber = levels === 3 ? Math.floor(root / PAE_TOPS) : root;
+    let table = this.#tableAt(translation, tableNumber);
+    if (levels === 3 && table >= 0) table = (table + (root % PAE_TOPS) * PAE_TOP_BYTES) as HostAddress;
+    this.#pathTables[levels - 1] = tableNumber;
     let rights = Pte.writable | Pte.user;
     let noExecute = false;
     for (let level: number = levels; level >= 1; level--) {
@@ -230,7 +239,8 @@ export class PageWalker {
     const upperEntry = u32[upper] as number;
     if ((upperEntry & Pte.present) === 0) return this.#fault(false, access, user);
     this.#path[1] = upper;
-    if ((upperEntry & Pte.large) !== 0) {
+    if ((upperEntry & Pte.large) !== 0 && (controls.cr4 & Cr4.pageSizeExtensions) !== 0) {
+      if ((upperEntry & LARGE_4M_RESERVED) !== 0) return this.#fault(true, access, user, true);
       const page = (upperEntry >>> 22) * 1024 + ((low >>> 12) & 0x3ff);
       return this.#leaf(translation, page, upperEntry, false, 2, 2, access, user, controls);
     }

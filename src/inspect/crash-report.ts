@@ -35,7 +35,7 @@ export function crashReport(
       cr0: processor.cr0,
       cr2: processor.cr2,
       cr4: processor.cr4,
-      wordSize: 8,
+      wordSize: processor.wordSize,
     },
     {
       symbolize,

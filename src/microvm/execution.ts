@@ -1,12 +1,8 @@
 import { Exit } from '../cpu/exits.ts';
-import {
-  deliverException,
-  deliverInterrupt,
-  deliverSoftwareInterrupt,
-  EventSource,
-} from '../cpu/protection/delivery.ts';
+import { SystemResult } from '../cpu/operands.ts';
+import { deliverException, deliverInterrupt, deliverSoftwareInterrupt } from '../cpu/protection/delivery.ts';
+import { EventSource } from '../cpu/protection/event.ts';
 import { systemCall, systemEnter } from '../cpu/protection/fast-calls.ts';
-import { SystemResult } from '../cpu/system.ts';
 import { DomainCrash } from '../domain/crash.ts';
 import type { Execute } from '../inspect/profiler.ts';
 import { PageAbsent } from '../memory/page-absent.ts';

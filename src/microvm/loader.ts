@@ -12,7 +12,8 @@ import { initrdPage, Physical, Pin, PORT_COUNT, Port } from './layout.ts';
 
 /**
  * Puts kernel, initrd, tables and parameters into the memory of a guest that does not run yet, as a boot loader does that
- * uses the kernel's 64-bit entry (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol").
+ * uses the kernel's 64-bit or 32-bit entry (Documentation/arch/x86/boot.rst, "64-bit Boot Protocol" and "32-bit Boot
+ * Protocol").
  */
 export interface LoadOptions {
   readonly kernel: KernelImage;
@@ -25,9 +26,10 @@ export interface LoadOptions {
 /** What the first processor begins with. */
 export interface Entry {
   readonly rip: GuestVirtual;
-  /** For CR3. */
-  readonly root: number;
-  readonly gdtLimit: number;
+  /** For CR3; a 32-bit kernel is entered without paging. */
+  readonly root: number | undefined;
+  /** The GDT, low and high halves. */
+  readonly descriptors: readonly number[];
 }
 
 /** Selectors of the entry's GDT, which the boot protocol fixes. */
@@ -36,8 +38,11 @@ export const enum EntrySelector {
   data = 0x18,
 }
 
-/** Null, unused, flat 64-bit code, flat data; low and high halves. */
-export const ENTRY_DESCRIPTORS = [0, 0, 0, 0, 0xffff, 0x00af_9b00, 0xffff, 0x00cf_9300] as const;
+/** Null, unused, flat code of the kernel's size, flat data. */
+const DESCRIPTORS = {
+  64: [0, 0, 0, 0, 0xffff, 0x00af_9b00, 0xffff, 0x00cf_9300],
+  32: [0, 0, 0, 0, 0xffff, 0x00cf_9b00, 0xffff, 0x00cf_9300],
+} as const;
 
 const LONGEST_COMMAND_LINE = 2047;
 const GIBIBYTES = 4;
@@ -45,11 +50,8 @@ const ENTRIES = 512;
 const LARGE_PAGE = 2 << 20;
 const TABLE = Pte.present | Pte.writable;
 
-/** How a kernel is laid out in guest-physical memory. @throws InputError when it is not for 64 bits or does not fit */
+/** How a kernel is laid out in guest-physical memory. @throws InputError when it does not fit */
 export function layOutKernel(kernel: KernelImage, initrdBytes: number, pages: number): KernelPages {
-  if (kernel.bits !== 64) {
-    throw new InputError('the kernel is a 32-bit one; the interfaces kvm and native take 64-bit kernels');
-  }
   const layout = new KernelPages(kernel, 0);
   if (layout.startPfn * PAGE_SIZE < Physical.highStart) {
     throw new InputError('the kernel wants to be below 1M, where the parameters of its start are');
@@ -106,15 +108,17 @@ export function loadGuest(paging: NestedPaging, host: HostMemory, options: LoadO
       regions: memoryMap(end),
     }),
   );
-  ENTRY_DESCRIPTORS.forEach((half, index) => {
+  const descriptors = DESCRIPTORS[kernel.bits];
+  descriptors.forEach((half, index) => {
     image.word(Physical.descriptorTable + index * 4, half);
   });
-  writePageTables(image);
+  const isLong = kernel.bits === 64;
+  if (isLong) writePageTables(image);
   image.write(Physical.resetVector, RESET_CODE);
   return {
     rip: Number(kernel.entry) as GuestVirtual,
-    root: Physical.pageTables,
-    gdtLimit: ENTRY_DESCRIPTORS.length * 4 - 1,
+    root: isLong ? Physical.pageTables : undefined,
+    descriptors,
   };
 }
 

@@ -71,7 +71,10 @@ export function implementOperations(domain: MicrovmDomain) {
         vcpuAt(vcpu).processor.cr2 = address;
       },
       readCr3: (vcpu) => Math.floor(vcpuAt(vcpu).state.cr3 / PAGE_SIZE) as Pfn,
-      writeCr3: (vcpu, root) => status(writeCr3(vcpuAt(vcpu).state, root * PAGE_SIZE)),
+      writeCr3(vcpu, root) {
+        const { state, cr3Low } = vcpuAt(vcpu);
+        return status(writeCr3(state, root * PAGE_SIZE + cr3Low));
+      },
       flushTlbSingle: (vcpu, address) => vcpuAt(vcpu).processor.invalidatePage(address),
     },
   } satisfies Implementation<Pfn>;

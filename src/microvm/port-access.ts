@@ -1,6 +1,6 @@
 import { type Instruction, OperandKind, SegmentRegister } from '../cpu/decode/instruction.ts';
+import { fault, SystemResult } from '../cpu/operands.ts';
 import { mayUsePorts } from '../cpu/protection/ports.ts';
-import { fault, SystemResult } from '../cpu/system.ts';
 import { Flag, Register, Vector } from '../x86/registers.ts';
 import type { MicrovmDomain } from './domain.ts';
 import { Port } from './layout.ts';

@@ -1,6 +1,9 @@
 import { type Instruction, OperandKind, SegmentRegister } from '../cpu/decode/instruction.ts';
+import { DescriptorBit } from '../cpu/descriptor.ts';
+import { fault, readOperand, SystemResult, writeOperand } from '../cpu/operands.ts';
 import { hasDebugRegister, loadMachineStatus } from '../cpu/protection/control-registers.ts';
 import { systemExit, systemReturn } from '../cpu/protection/fast-calls.ts';
+import { transferThroughGate } from '../cpu/protection/gates.ts';
 import { farReturn, interruptReturn } from '../cpu/protection/returns.ts';
 import {
   loadLocalTable,
@@ -8,7 +11,7 @@ import {
   loadTaskRegister,
   storeTableRegister,
 } from '../cpu/protection/table-registers.ts';
-import { executeSystem, fault, readOperand, SystemResult, writeOperand } from '../cpu/system.ts';
+import { executeSystem } from '../cpu/system.ts';
 import { type GuestVirtual, isCanonical, joinSigned, PAGE_SIZE, type Pfn } from '../x86/brand.ts';
 import { Cr4, Flag, Register, Vector } from '../x86/registers.ts';
 import type { MicrovmDomain } from './domain.ts';
@@ -24,8 +27,9 @@ type Handler = (domain: MicrovmDomain, vcpu: MicrovmVcpu, instruction: Instructi
 const pair = new Uint32Array(2);
 const quad = new Uint32Array(4);
 
-/** Bits of CR3 besides the root: PWT and PCD. */
+/** Bits of CR3 below the root's page: PWT and PCD, and with PAE where in the page the root is. */
 const CR3_FLAGS = 0x18;
+const CR3_LOW_PAE = 0xff8;
 
 export function executePrivileged(domain: MicrovmDomain, vcpu: MicrovmVcpu): SystemResult {
   const { processor } = vcpu;
@@ -77,8 +81,7 @@ function noteSegmentLoad({ processor, state }: MicrovmVcpu, { operation, operand
   }
   if (segment === undefined) return;
   const selector = processor.selector(segment);
-  const ACCESSED = 0x100;
-  if ((selector & ~3) !== 0 && !processor.realSegments) state.markDescriptor(selector, ACCESSED);
+  if ((selector & ~3) !== 0 && !processor.realSegments) state.changeDescriptor(selector, DescriptorBit.accessed, 0);
   if (segment === SegmentRegister.ss) processor.inInterruptShadow = true;
 }
 
@@ -86,9 +89,10 @@ const HANDLERS: ReadonlyMap<string, Handler> = new Map<string, Handler>([
   ['hlt', halt],
   ['cli', (_domain, vcpu) => switchInterrupts(vcpu, false)],
   ['sti', (_domain, vcpu) => switchInterrupts(vcpu, true)],
-  ['popf', popFlags],
   ['iret', (_domain, vcpu, instruction) => returnFromInterrupt(vcpu, instruction)],
   ['retf', returnFar],
+  ['jmpf', (_domain, { state }, instruction) => transferThroughGate(state, instruction)],
+  ['callf', (_domain, { state }, instruction) => transferThroughGate(state, instruction)],
   ['sysret', (_domain, { state }, instruction) => systemReturn(state, instruction)],
   ['sysexit', (_domain, { state }, instruction) => systemExit(state, instruction)],
   ['swapgs', (_domain, { processor }) => fault(processor, Vector.generalProtection)],
@@ -108,8 +112,8 @@ const HANDLERS: ReadonlyMap<string, Handler> = new Map<string, Handler>([
   ['clts', clearTaskSwitched],
   ['lmsw', loadStatusWord],
   ['smsw', (domain, vcpu, instruction) => storeWord(vcpu, instruction, domain.operations.cpu.readCr0(vcpu.index))],
-  ['sldt', (_domain, vcpu, instruction) => storeWord(vcpu, instruction, vcpu.state.ldt.selector)],
-  ['str', (_domain, vcpu, instruction) => storeWord(vcpu, instruction, vcpu.state.task.selector)],
+  ['sldt', (_domain, vcpu, instruction) => storeSelector(vcpu, instruction, vcpu.state.ldt.selector)],
+  ['str', (_domain, vcpu, instruction) => storeSelector(vcpu, instruction, vcpu.state.task.selector)],
   [
     'lgdt',
     (_domain, vcpu, { operandSize }) => completed(vcpu, loadTableRegister(vcpu.processor, vcpu.state.gdt, operandSize)),
@@ -172,27 +176,9 @@ function switchInterrupts(vcpu: MicrovmVcpu, on: boolean): SystemResult {
   return SystemResult.done;
 }
 
-/** POPF in ring 0 that sets TF, changes AC, or switches interrupts on while one waits; the others are executed inline. */
-function popFlags(_domain: MicrovmDomain, vcpu: MicrovmVcpu, instruction: Instruction): SystemResult {
-  const { processor } = vcpu;
-  if (processor.privilege !== 0 || processor.codeSize !== 64) return SystemResult.interface;
-  const size = instruction.operandSize;
-  const stack = processor.value(Register.rsp);
-  if (!processor.memory.loadAt(stack as GuestVirtual, size)) return SystemResult.fault;
-  processor.loadedValue(pair);
-  const kept = Flag.virtual8086 | (size === 2 ? 0xffff_0000 : 0);
-  const wanted = (pair[0] as number) & POPPED_FLAGS;
-  processor.setValue(Register.rsp, stack + size);
-  processor.flags = (processor.flags & kept) | (wanted & ~kept);
-  return done(vcpu);
-}
-
-/** Flags that POPF takes from the stack in ring 0; RF is cleared. */
-const POPPED_FLAGS = 0x0024_7fd5;
-
 function returnFromInterrupt(vcpu: MicrovmVcpu, instruction: Instruction): SystemResult {
   const { processor } = vcpu;
-  if (processor.privilege === 3) return SystemResult.interface;
+  if (processor.privilege === 3 && !processor.realSegments) return SystemResult.interface;
   const result = interruptReturn(vcpu.state, instruction);
   if (result === SystemResult.done) vcpu.inNonMaskable = false;
   return result;
@@ -201,9 +187,7 @@ function returnFromInterrupt(vcpu: MicrovmVcpu, instruction: Instruction): Syste
 /** To an outer ring; a return within the ring needs no more than every interface has. */
 function returnFar(domain: MicrovmDomain, vcpu: MicrovmVcpu, instruction: Instruction): SystemResult {
   const result = executeSystem(vcpu.processor, domain.services(vcpu));
-  if (result !== SystemResult.interface) return result;
-  if (vcpu.processor.codeSize !== 64) return fault(vcpu.processor, Vector.generalProtection);
-  return farReturn(vcpu.state, instruction);
+  return result === SystemResult.interface ? farReturn(vcpu.state, instruction) : result;
 }
 
 // What the processor says of itself
@@ -276,11 +260,18 @@ function storeWord(vcpu: MicrovmVcpu, instruction: Instruction, value: number): 
   return writeOperand(vcpu.processor, instruction, 0, value, 0) ? done(vcpu) : SystemResult.fault;
 }
 
+/** In real and virtual-8086 mode there are neither local tables nor tasks, and no such instructions. */
+function storeSelector(vcpu: MicrovmVcpu, instruction: Instruction, selector: number): SystemResult {
+  if (vcpu.processor.realSegments) return fault(vcpu.processor, Vector.invalidOpcode);
+  return storeWord(vcpu, instruction, selector);
+}
+
 function loadSelector(
   vcpu: MicrovmVcpu,
   instruction: Instruction,
   load: (state: MicrovmVcpu['state'], selector: number) => SystemResult,
 ): SystemResult {
+  if (vcpu.processor.realSegments) return fault(vcpu.processor, Vector.invalidOpcode);
   if (!readOperand(vcpu.processor, instruction, 0, pair, 2)) return SystemResult.fault;
   return completed(vcpu, load(vcpu.state, (pair[0] as number) & 0xffff));
 }
@@ -346,11 +337,9 @@ function writeControl(
     case 2:
       operations.mmu.writeCr2(index, value as GuestVirtual);
       return done(vcpu);
-    case 3: {
-      const written = operations.mmu.writeCr3(index, Math.floor(value / PAGE_SIZE) as Pfn, false) === 0;
-      if (written) state.cr3 += low & CR3_FLAGS;
-      return completeIf(vcpu, written);
-    }
+    case 3:
+      vcpu.cr3Low = low & (state.format === 'pae' ? CR3_LOW_PAE : CR3_FLAGS);
+      return completeIf(vcpu, operations.mmu.writeCr3(index, Math.floor(value / PAGE_SIZE) as Pfn, false) === 0);
     case 4:
       return completeIf(vcpu, high === 0 && operations.cpu.writeCr4(index, low) === 0);
     default:

@@ -9,7 +9,7 @@ import { type ApicProcessor, LocalApic } from '../devices/pc/local-apic.ts';
 import { type GuestVirtual, PAGE_SHIFT } from '../x86/brand.ts';
 import { Cr0, Cr4, Efer, Flag, Register } from '../x86/registers.ts';
 import { Physical } from './layout.ts';
-import { ENTRY_DESCRIPTORS, type Entry, EntrySelector } from './loader.ts';
+import { type Entry, EntrySelector } from './loader.ts';
 
 /** CR0 after reset (SDM vol. 3A, table 10-1). */
 const CR0_RESET = (Cr0.cacheDisable | Cr0.notWriteThrough | Cr0.extensionType) >>> 0;
@@ -58,6 +58,8 @@ export class MicrovmVcpu implements ApicProcessor {
   exceptionWaits = false;
   /** From the delivery of an NMI to the next IRET. */
   inNonMaskable = false;
+  /** What CR3 gets below the root's page when it is written next. */
+  cr3Low = 0;
   readonly #onReset: (vcpu: MicrovmVcpu) => void;
 
   constructor(options: MicrovmVcpuOptions) {
@@ -126,19 +128,24 @@ export class MicrovmVcpu implements ApicProcessor {
     processor.userMode = false;
   }
 
-  /** Begins in 64-bit mode with paging, as a boot loader leaves the first processor. */
+  /** Begins as a boot loader leaves the first processor: in 64-bit mode with paging, or in 32-bit mode without. */
   enter(entry: Entry): void {
     const { processor, state } = this;
     this.waitsForStartUp = false;
-    processor.cr4 = Cr4.physicalAddressExtension;
-    processor.efer = Efer.longModeEnable | Efer.longModeActive;
-    processor.cr0 = (Cr0.protection | Cr0.extensionType | Cr0.paging) >>> 0;
-    state.cr3 = entry.root;
+    const { descriptors } = entry;
+    if (entry.root === undefined) {
+      processor.cr0 = (Cr0.protection | Cr0.extensionType) >>> 0;
+    } else {
+      processor.cr4 = Cr4.physicalAddressExtension;
+      processor.efer = Efer.longModeEnable | Efer.longModeActive;
+      processor.cr0 = (Cr0.protection | Cr0.extensionType | Cr0.paging) >>> 0;
+      state.cr3 = entry.root;
+    }
     state.usePaging();
     state.gdt.base = Physical.descriptorTable as number as GuestVirtual;
-    state.gdt.limit = entry.gdtLimit;
+    state.gdt.limit = descriptors.length * 4 - 1;
     const load = (segment: SegmentRegister, selector: EntrySelector) => {
-      const [low = 0, high = 0] = ENTRY_DESCRIPTORS.slice(selector / 4, selector / 4 + 2);
+      const [low = 0, high = 0] = descriptors.slice(selector / 4, selector / 4 + 2);
       processor.loadSegment(segment, selector, { low, high });
     };
     for (const segment of ALL_SEGMENTS) {

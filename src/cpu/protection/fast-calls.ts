@@ -1,8 +1,8 @@
 import { type GuestVirtual, isCanonical, joinSigned } from '../../x86/brand.ts';
 import { Efer, Flag, Register, Vector } from '../../x86/registers.ts';
 import { type Instruction, SegmentRegister } from '../decode/instruction.ts';
+import { fault, SystemResult } from '../operands.ts';
 import type { Descriptor } from '../processor-api.ts';
-import { fault, SystemResult } from '../system.ts';
 import type { SystemState } from './system-state.ts';
 
 /** SYSCALL, SYSENTER and the ways back: entries without a table (SDM vol. 2B; vol. 3A, 5.8.7 and 5.8.8). */
@@ -21,7 +21,7 @@ const SYSRET_FLAGS = 0x3c_7fd7;
 
 function enterRing0(state: SystemState, code: number, stack: number): void {
   const { processor } = state;
-  processor.loadSegment(SegmentRegister.cs, code & ~3, CODE_64);
+  processor.loadSegment(SegmentRegister.cs, code & ~3, state.longMode ? CODE_64 : CODE_32);
   processor.loadSegment(SegmentRegister.ss, stack & ~3, DATA);
   processor.userMode = false;
 }
@@ -66,11 +66,13 @@ export function systemReturn(state: SystemState, instruction: Instruction): Syst
 export function systemEnter(state: SystemState): SystemResult {
   const { processor } = state;
   const selector = state.sysenterSelector & 0xfffc;
-  if (selector === 0 || !state.longMode) return fault(processor, Vector.generalProtection);
-  enterRing0(state, selector, selector + 8);
+  if (selector === 0 || !state.protectedMode) return fault(processor, Vector.generalProtection);
+  // Virtual-8086 mode ends before CS is loaded, which says the privilege.
   processor.flags = processor.flags & ~(Flag.interrupt | Flag.virtual8086);
-  processor.setValue(Register.rsp, state.sysenterStack);
-  processor.rip = state.sysenterEntry;
+  enterRing0(state, selector, selector + 8);
+  const address = (value: GuestVirtual): GuestVirtual => (state.longMode ? value : value >>> 0) as GuestVirtual;
+  processor.setValue(Register.rsp, address(state.sysenterStack));
+  processor.rip = address(state.sysenterEntry);
   processor.instructions++;
   return SystemResult.done;
 }
@@ -79,7 +81,7 @@ export function systemEnter(state: SystemState): SystemResult {
 export function systemExit(state: SystemState, instruction: Instruction): SystemResult {
   const { processor } = state;
   const selector = state.sysenterSelector & 0xfffc;
-  if (selector === 0) return fault(processor, Vector.generalProtection);
+  if (selector === 0 || !state.protectedMode) return fault(processor, Vector.generalProtection);
   const long = instruction.operandSize === 8;
   const canonical = isCanonical(processor.high(Register.rcx)) && isCanonical(processor.high(Register.rdx));
   if (long && !canonical) return fault(processor, Vector.generalProtection);

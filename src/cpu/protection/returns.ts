@@ -1,21 +1,30 @@
-import { type GuestVirtual, joinSigned } from '../../x86/brand.ts';
+import type { GuestVirtual } from '../../x86/brand.ts';
 import { ARITHMETIC_FLAGS, Flag, Register, Vector } from '../../x86/registers.ts';
 import { type Instruction, SegmentRegister } from '../decode/instruction.ts';
+import {
+  DescriptorBit,
+  isCode,
+  isConforming,
+  isPresent,
+  isWritableData,
+  limitOf,
+  privilegeOf,
+  realDescriptor,
+} from '../descriptor.ts';
+import { fault, loadStackSlot, moveStackPointer, SystemResult } from '../operands.ts';
 import type { Descriptor } from '../processor-api.ts';
-import { fault, SystemResult } from '../system.ts';
 import type { SystemState } from './system-state.ts';
+import { TASK_LINK } from './task-layout.ts';
+import { switchTask, TaskSwitch } from './task-switch.ts';
 
-/** IRET and far RET in 64-bit code of an inner ring: to the same ring or an outer one (SDM vol. 2A, IRET; 2B, RET). */
+/** IRET in all modes and far RET to an outer ring (SDM vol. 2A, IRET; 2B, RET). */
 
-const PRESENT = 0x8000;
-const LONG_CODE = 0x20_0000;
-const DEFAULT_32 = 0x40_0000;
 /** Bits of an address beyond which it is not canonical. */
 const CANONICAL = 2 ** 47;
 
+/** In the order of a frame of virtual-8086 mode, where they stand behind the stack. */
 const DATA_SEGMENTS = [SegmentRegister.es, SegmentRegister.ds, SegmentRegister.fs, SegmentRegister.gs] as const;
 
-const pair = new Uint32Array(2);
 const code: Descriptor = { low: 0, high: 0 };
 const stackSegment: Descriptor = { low: 0, high: 0 };
 
@@ -23,86 +32,106 @@ const stackSegment: Descriptor = { low: 0, high: 0 };
 interface Destination {
   readonly rip: number;
   readonly cs: number;
-  readonly rsp: number;
-  readonly ss: number;
+  /** Undefined for a return within the ring outside 64-bit code. */
+  readonly stack: { readonly pointer: number; readonly ss: number } | undefined;
+  /** Bytes of the frame that a return within the ring drops. */
+  readonly bytes: number;
+}
+
+/** Values of the stack from its top on, of the operand size; undefined with the exception left. */
+class Slots {
+  readonly #state: SystemState;
+  readonly #size: number;
+  isReadable = true;
+
+  constructor(state: SystemState, size: number) {
+    this.#state = state;
+    this.#size = size;
+  }
+
+  /** `skipped` bytes lie between the top and the first slot that counts. */
+  at(slot: number, skipped = 0): number {
+    const value = this.isReadable
+      ? loadStackSlot(this.#state.processor, slot * this.#size + skipped, this.#size)
+      : undefined;
+    if (value === undefined) this.isReadable = false;
+    return value ?? 0;
+  }
 }
 
 export function interruptReturn(state: SystemState, instruction: Instruction): SystemResult {
   const { processor } = state;
-  if (processor.codeSize !== 64 || (processor.flags & Flag.nestedTask) !== 0) {
-    return fault(processor, Vector.generalProtection);
+  const before = processor.flags;
+  if (!state.protectedMode) return returnInRealSegments(state, instruction);
+  if ((before & Flag.virtual8086) !== 0) {
+    const allowed = (before & Flag.iopl) === Flag.iopl;
+    return allowed ? returnInRealSegments(state, instruction) : fault(processor, Vector.generalProtection);
+  }
+  if ((before & Flag.nestedTask) !== 0) {
+    return state.longMode ? fault(processor, Vector.generalProtection) : returnToTask(state);
   }
   const size = instruction.operandSize;
-  const frame: number[] = [];
-  const top = processor.value(Register.rsp);
-  for (let slot = 0; slot < 5; slot++) {
-    const value = loadSlot(state, top + slot * size, size);
-    if (value === undefined) return SystemResult.fault;
-    frame.push(value);
-  }
-  const [rip = 0, cs = 0, flags = 0, rsp = 0, ss = 0] = frame;
+  const slots = new Slots(state, size);
+  const [rip, cs, flags] = [slots.at(0), slots.at(1) & 0xffff, slots.at(2)];
+  if (!slots.isReadable) return SystemResult.fault;
   const cpl = processor.privilege;
-  const before = processor.flags;
-  const result = go(state, { rip, cs: cs & 0xffff, rsp, ss: ss & 0xffff });
+  if (size === 4 && (flags & Flag.virtual8086) !== 0 && cpl === 0 && !state.longMode) {
+    return returnToVirtual8086(state, slots, rip, cs, flags);
+  }
+  const hasStack = processor.codeSize === 64 || (cs & 3) > cpl;
+  const stack = hasStack ? { pointer: slots.at(3), ss: slots.at(4) & 0xffff } : undefined;
+  if (!slots.isReadable) return SystemResult.fault;
+  const result = go(state, { rip, cs, stack, bytes: 3 * size });
   if (result === SystemResult.done) processor.flags = returnedFlags(before, flags, cpl, size);
   return result;
 }
 
+/** To an outer ring. */
 export function farReturn(state: SystemState, instruction: Instruction): SystemResult {
-  const { processor } = state;
   const size = instruction.operandSize;
   const release = instruction.operandCount > 0 ? instruction.immediateLow & 0xffff : 0;
-  const top = processor.value(Register.rsp);
-  const rip = loadSlot(state, top, size);
-  const cs = rip === undefined ? undefined : loadSlot(state, top + size, size);
-  const rsp = cs === undefined ? undefined : loadSlot(state, top + 2 * size + release, size);
-  const ss = rsp === undefined ? undefined : loadSlot(state, top + 3 * size + release, size);
-  if (rip === undefined || cs === undefined || rsp === undefined || ss === undefined) return SystemResult.fault;
-  return go(state, { rip, cs: cs & 0xffff, rsp: rsp + release, ss: ss & 0xffff });
-}
-
-function loadSlot(state: SystemState, address: number, size: number): number | undefined {
-  const { processor } = state;
-  if (size === 8) {
-    if (!state.load(address as GuestVirtual, pair)) return undefined;
-    return joinSigned(pair[0] as number, pair[1] as number);
-  }
-  if (!processor.memory.loadAt(address as GuestVirtual, size)) return undefined;
-  processor.loadedValue(pair);
-  return size === 4 ? (pair[0] as number) : (pair[0] as number) & 0xffff;
+  const slots = new Slots(state, size);
+  const [rip, cs] = [slots.at(0), slots.at(1) & 0xffff];
+  const stack = { pointer: slots.at(2, release) + release, ss: slots.at(3, release) & 0xffff };
+  if (!slots.isReadable) return SystemResult.fault;
+  return go(state, { rip, cs, stack, bytes: 0 });
 }
 
 /** Changes to the code and the stack of a return. */
-function go(state: SystemState, { rip, cs, rsp, ss }: Destination): SystemResult {
+function go(state: SystemState, { rip, cs, stack, bytes }: Destination): SystemResult {
   const { processor } = state;
   const cpl = processor.privilege;
   const ring = cs & 3;
   const error = cs & 0xfffc;
   if (error === 0) return fault(processor, Vector.generalProtection);
-  if (!state.read(cs, code) || ring < cpl) return fault(processor, Vector.generalProtection, error);
-  const { high } = code;
-  const dpl = (high >>> 13) & 3;
-  const conforming = (high & 0x400) !== 0;
-  const isCode = (high & 0x1800) === 0x1800;
-  const long = (high & LONG_CODE) !== 0;
-  if (!isCode || (long && (high & DEFAULT_32) !== 0) || (conforming ? dpl > ring : dpl !== ring)) {
+  if (!state.read(cs, code) || ring < cpl || !isCode(code)) return fault(processor, Vector.generalProtection, error);
+  const dpl = privilegeOf(code);
+  const long = state.longMode && (code.high & DescriptorBit.longCode) !== 0;
+  const contradicts = long && (code.high & DescriptorBit.default32) !== 0;
+  if (contradicts || (isConforming(code) ? dpl > ring : dpl !== ring)) {
     return fault(processor, Vector.generalProtection, error);
   }
-  if ((high & PRESENT) === 0) return fault(processor, Vector.segmentNotPresent, error);
+  if (!isPresent(code)) return fault(processor, Vector.segmentNotPresent, error);
   if (long ? rip < -CANONICAL || rip >= CANONICAL : rip < 0 || rip > limitOf(code)) {
     return fault(processor, Vector.generalProtection);
   }
-  const hasStack = (ss & ~3) !== 0;
-  if (!hasStack && (!long || ring === 3 || (ss & 3) !== ring)) return fault(processor, Vector.generalProtection);
-  if (hasStack) {
-    const readable = state.read(ss, stackSegment);
-    const right = (stackSegment.high & 0x1a00) === 0x1200 && ((stackSegment.high >>> 13) & 3) === ring;
-    if (!readable || !right || (ss & 3) !== ring) return fault(processor, Vector.generalProtection, ss & 0xfffc);
-    if ((stackSegment.high & PRESENT) === 0) return fault(processor, Vector.stackFault, ss & 0xfffc);
+  const ss = stack?.ss ?? 0;
+  const hasSegment = (ss & ~3) !== 0;
+  if (stack && !hasSegment && (!long || ring === 3 || (ss & 3) !== ring)) {
+    return fault(processor, Vector.generalProtection);
   }
-  processor.loadSegment(SegmentRegister.cs, cs, code);
-  processor.loadSegment(SegmentRegister.ss, ss, hasStack ? stackSegment : null);
-  processor.setValue(Register.rsp, long ? rsp : rsp >>> 0);
+  if (hasSegment) {
+    const readable = state.read(ss, stackSegment);
+    const right = isWritableData(stackSegment) && privilegeOf(stackSegment) === ring;
+    if (!readable || !right || (ss & 3) !== ring) return fault(processor, Vector.generalProtection, ss & 0xfffc);
+    if (!isPresent(stackSegment)) return fault(processor, Vector.stackFault, ss & 0xfffc);
+  }
+  if (!stack) moveStackPointer(processor, bytes);
+  state.loadSegment(SegmentRegister.cs, cs, code);
+  if (stack) {
+    state.loadSegment(SegmentRegister.ss, ss, hasSegment ? stackSegment : null);
+    setStackPointer(state, stack.pointer);
+  }
   processor.rip = rip as GuestVirtual;
   processor.instructions++;
   if (ring > cpl) dropInnerSegments(state, ring);
@@ -110,9 +139,11 @@ function go(state: SystemState, { rip, cs, rsp, ss }: Destination): SystemResult
   return SystemResult.done;
 }
 
-function limitOf({ low, high }: Descriptor): number {
-  const raw = (high & 0xf_0000) | (low & 0xffff);
-  return (high & 0x80_0000) !== 0 ? ((raw << 12) | 0xfff) >>> 0 : raw;
+/** A stack of 64 KiB leaves the upper half of the pointer as it was. */
+function setStackPointer({ processor }: SystemState, pointer: number): void {
+  if (processor.stackSize === 8) processor.setValue(Register.rsp, pointer);
+  else if (processor.stackSize === 4) processor.set(Register.rsp, pointer >>> 0, 0);
+  else processor.set(Register.rsp, ((processor.low(Register.rsp) & ~0xffff) | (pointer & 0xffff)) >>> 0, 0);
 }
 
 /** Data segments of the inner ring do not stay loaded in the outer one. */
@@ -123,6 +154,57 @@ function dropInnerSegments({ processor }: SystemState, ring: number): void {
     const conforming = (attributes & 0x0c) === 0x0c;
     if (isLoaded && !conforming && ((attributes >>> 5) & 3) < ring) processor.loadSegment(segment, 0, null);
   }
+}
+
+/** In real mode, and in virtual-8086 mode where the program has the I/O privilege. */
+function returnInRealSegments(state: SystemState, instruction: Instruction): SystemResult {
+  const { processor } = state;
+  const size = instruction.operandSize;
+  const slots = new Slots(state, size);
+  const [ip, cs, flags] = [slots.at(0), slots.at(1) & 0xffff, slots.at(2)];
+  if (!slots.isReadable) return SystemResult.fault;
+  if (ip > 0xffff) return fault(processor, Vector.generalProtection);
+  const before = processor.flags;
+  const privilege = state.protectedMode ? 3 : 0;
+  moveStackPointer(processor, 3 * size);
+  processor.loadSegment(SegmentRegister.cs, cs, realDescriptor(cs, 'code'));
+  processor.flags = returnedFlags(before, flags, privilege, size);
+  processor.rip = ip as GuestVirtual;
+  processor.instructions++;
+  return SystemResult.done;
+}
+
+/** To the task that called the one that runs. */
+function returnToTask(state: SystemState): SystemResult {
+  const { processor, task } = state;
+  const link = state.loadWord((task.base + TASK_LINK) as GuestVirtual, 2);
+  if (link === undefined) return SystemResult.fault;
+  const next = (processor.rip + processor.exitLength) as GuestVirtual;
+  if (!switchTask(state, link, { kind: TaskSwitch.return, returnTo: next, resumes: false, external: 0 })) {
+    return SystemResult.fault;
+  }
+  processor.instructions++;
+  return SystemResult.done;
+}
+
+/** The frame goes on with the stack and the data segments, which are loaded without questions. */
+function returnToVirtual8086(state: SystemState, slots: Slots, ip: number, cs: number, flags: number): SystemResult {
+  const { processor } = state;
+  const [pointer, ss] = [slots.at(3), slots.at(4) & 0xffff];
+  const data = DATA_SEGMENTS.map((segment, index) => [segment, slots.at(5 + index) & 0xffff] as const);
+  if (!slots.isReadable) return SystemResult.fault;
+  if (ip > 0xffff) return fault(processor, Vector.generalProtection);
+  const restored = RETURNED | Flag.iopl | Flag.interrupt | Flag.virtual8086;
+  processor.flags = (processor.flags & ~restored) | (flags & restored);
+  processor.loadSegment(SegmentRegister.cs, cs, realDescriptor(cs, 'code'));
+  for (const [segment, selector] of [[SegmentRegister.ss, ss] as const, ...data]) {
+    processor.loadSegment(segment, selector, realDescriptor(selector, 'data'));
+  }
+  processor.set(Register.rsp, pointer, 0);
+  processor.rip = ip as GuestVirtual;
+  processor.instructions++;
+  processor.userMode = true;
+  return SystemResult.done;
 }
 
 const RETURNED =

@@ -1,16 +1,18 @@
 import { PageAbsent } from '../../memory/page-absent.ts';
 import { type GuestVirtual, joinSigned, PAGE_SIZE } from '../../x86/brand.ts';
 import { Cr0, Cr4, Efer, Vector } from '../../x86/registers.ts';
+import type { SegmentRegister } from '../decode/instruction.ts';
+import { baseOf, DescriptorBit, limitOf } from '../descriptor.ts';
 import type { Processor } from '../processor.ts';
 import type { Descriptor, DescriptorSource } from '../processor-api.ts';
 import type { TableFormat, Translation } from '../translation.ts';
+import { PAE_TOPS } from '../walk.ts';
 
 /**
  * Protection as the architecture has it, for interfaces whose kernels run in ring 0 (SDM vol. 3A, chapters 2, 5 and 6).
- * This file holds the registers; beside it stand the ways into ring 0 (delivery.ts, fast-calls.ts), those out of it
- * (returns.ts), what loads the registers (control-registers.ts, table-registers.ts, msr.ts), and ports (ports.ts).
- *
- * The machine is one whose kernels are 64-bit: real and protected mode are there for the way up, without interrupts.
+ * This file holds the registers; beside it stand the ways into ring 0 (delivery.ts, fast-calls.ts, gates.ts), those out of
+ * it (returns.ts), tasks (task-switch.ts), what loads the registers (control-registers.ts, table-registers.ts, msr.ts), and
+ * ports (ports.ts).
  */
 
 /** GDTR or IDTR. */
@@ -80,6 +82,10 @@ export class SystemState implements DescriptorSource {
     this.usePaging();
   }
 
+  get protectedMode(): boolean {
+    return (this.processor.cr0 & Cr0.protection) !== 0;
+  }
+
   get longMode(): boolean {
     return (this.processor.efer & Efer.longModeActive) !== 0;
   }
@@ -89,13 +95,16 @@ export class SystemState implements DescriptorSource {
   /** Makes the processor walk what the control registers say. */
   usePaging(): void {
     const { processor } = this;
-    const translation = this.#translations[this.#format()];
+    const { format } = this;
+    const translation = this.#translations[format];
     if (processor.translation !== translation) processor.translation = translation;
-    const root = Math.floor(this.cr3 / PAGE_SIZE);
+    const pages = this.cr3 / PAGE_SIZE;
+    const root = Math.floor(format === 'pae' ? pages * PAE_TOPS : pages);
     processor.setRoots(root, root);
   }
 
-  #format(): TableFormat {
+  /** What the control registers say of page tables. */
+  get format(): TableFormat {
     const { cr0, cr4 } = this.processor;
     if ((cr0 & Cr0.paging) === 0) return 'none';
     if ((cr4 & Cr4.physicalAddressExtension) === 0) return 'two-level';
@@ -119,6 +128,21 @@ export class SystemState implements DescriptorSource {
     if (processor.memory.writeLong(address, low, high)) return true;
     processor.setStoredValue(low, high);
     return processor.memory.storeAt(address, 8, Vector.stackFault);
+  }
+
+  /** Reads 2 or 4 bytes, unsigned; undefined with the exception left. */
+  loadWord(address: GuestVirtual, bytes: 2 | 4): number | undefined {
+    const { processor } = this;
+    if (!processor.memory.loadAt(address, bytes)) return undefined;
+    processor.loadedValue(pair);
+    return bytes === 4 ? (pair[0] as number) : (pair[0] as number) & 0xffff;
+  }
+
+  /** Writes 2 or 4 bytes; otherwise the exception is left. */
+  storeWord(address: GuestVirtual, bytes: 2 | 4, value: number): boolean {
+    const { processor } = this;
+    processor.setStoredValue(value >>> 0, 0);
+    return processor.memory.storeAt(address, bytes);
   }
 
   /** Whether the step succeeded; it runs with the rights of ring 0. */
@@ -163,25 +187,28 @@ export class SystemState implements DescriptorSource {
       if (!this.processor.memory.readLong((address + 8) as GuestVirtual, pair)) return undefined;
       upper = pair[0] as number;
     }
-    const { low, high } = out;
-    const base = ((high & 0xff00_0000) | ((high & 0xff) << 16) | (low >>> 16)) >>> 0;
-    const raw = (high & 0xf_0000) | (low & 0xffff);
-    const limit = (high & 0x80_0000) !== 0 ? ((raw << 12) | 0xfff) >>> 0 : raw;
-    return { base: joinSigned(base, upper) as GuestVirtual, limit };
+    return { base: joinSigned(baseOf(out), upper) as GuestVirtual, limit: limitOf(out) };
+  }
+
+  /** Loads a segment whose checks are done, and marks its descriptor as accessed. */
+  loadSegment(segment: SegmentRegister, selector: number, descriptor: Descriptor | null): void {
+    this.processor.loadSegment(segment, selector, descriptor);
+    const unmarked = descriptor !== null && (descriptor.high & DescriptorBit.accessed) === 0;
+    if (unmarked) this.changeDescriptor(selector, DescriptorBit.accessed, 0);
   }
 
   /**
-   * Sets bits in the upper word of a descriptor: accessed, or busy. Kernels set them beforehand; where the page would
-   * have to be brought in for it they stay as they are, since what was loaded is loaded.
+   * Sets and clears bits in the upper word of a descriptor: accessed, busy. Kernels mark segments beforehand; where the
+   * page would have to be brought in for it they stay as they are, since what was loaded is loaded.
    */
-  markDescriptor(selector: number, bits: number): void {
+  changeDescriptor(selector: number, set: number, clear: number): void {
     const address = this.#descriptorAddress(selector, 8);
     if (address === undefined) return;
     const { memory } = this.processor;
     try {
       if (!memory.readLong(address, pair)) return;
-      const marked = ((pair[1] as number) | bits) >>> 0;
-      if (marked !== pair[1]) memory.writeLong(address, pair[0] as number, marked);
+      const changed = (((pair[1] as number) | set) & ~clear) >>> 0;
+      if (changed !== pair[1]) memory.writeLong(address, pair[0] as number, changed);
     } catch (absent) {
       if (!(absent instanceof PageAbsent)) throw absent;
     }

@@ -1,17 +1,16 @@
 import { type GuestVirtual, isCanonical, joinSigned } from '../../x86/brand.ts';
 import { Vector } from '../../x86/registers.ts';
+import { isPresent, isSystem, SystemType, systemTypeOf } from '../descriptor.ts';
+import { fault, SystemResult } from '../operands.ts';
 import type { Processor } from '../processor.ts';
 import type { Descriptor } from '../processor-api.ts';
-import { fault, SystemResult } from '../system.ts';
 import type { SystemState, TableRegister } from './system-state.ts';
 
 /** LGDT, LIDT, SGDT, SIDT, LLDT, LTR: where the tables of segments and gates stand (SDM vol. 3A, 2.4). */
 
-const PRESENT = 0x8000;
-const LDT_TYPE = 2;
-const AVAILABLE_TSS = 9;
-/** Available becomes busy by this bit of the descriptor's upper word. */
+/** What makes an available task's descriptor a busy one's, and its type a busy one's. */
 const BUSY = 0x200;
+const BUSY_TYPE = 2;
 
 const pair = new Uint32Array(2);
 const descriptor: Descriptor = { low: 0, high: 0 };
@@ -50,9 +49,11 @@ export function loadLocalTable(state: SystemState, selector: number): SystemResu
   }
   const found = state.readSystem(selector, descriptor);
   const error = selector & 0xfffc;
-  if (!found || (descriptor.high & 0x1f00) >>> 8 !== LDT_TYPE) return fault(processor, Vector.generalProtection, error);
-  if ((descriptor.high & PRESENT) === 0) return fault(processor, Vector.segmentNotPresent, error);
-  Object.assign(ldt, { selector, ...found, type: LDT_TYPE });
+  if (!found || !isSystem(descriptor) || systemTypeOf(descriptor) !== SystemType.localTable) {
+    return fault(processor, Vector.generalProtection, error);
+  }
+  if (!isPresent(descriptor)) return fault(processor, Vector.segmentNotPresent, error);
+  Object.assign(ldt, { selector, ...found, type: SystemType.localTable });
   return SystemResult.done;
 }
 
@@ -60,11 +61,11 @@ export function loadTaskRegister(state: SystemState, selector: number): SystemRe
   const { processor, task } = state;
   const error = selector & 0xfffc;
   const found = error === 0 ? undefined : state.readSystem(selector, descriptor);
-  if (!found || (descriptor.high & 0x1f00) >>> 8 !== AVAILABLE_TSS) {
-    return fault(processor, Vector.generalProtection, error);
-  }
-  if ((descriptor.high & PRESENT) === 0) return fault(processor, Vector.segmentNotPresent, error);
-  state.markDescriptor(selector, BUSY);
-  Object.assign(task, { selector, ...found, type: AVAILABLE_TSS });
+  const type = systemTypeOf(descriptor);
+  const isTask = type === SystemType.task || (type === SystemType.task16 && !state.longMode);
+  if (!found || !isSystem(descriptor) || !isTask) return fault(processor, Vector.generalProtection, error);
+  if (!isPresent(descriptor)) return fault(processor, Vector.segmentNotPresent, error);
+  state.changeDescriptor(selector, BUSY, 0);
+  Object.assign(task, { selector, ...found, type: type | BUSY_TYPE });
   return SystemResult.done;
 }

@@ -1,4 +1,4 @@
-import { Flag } from '../../x86/registers.ts';
+import { Flag, Vector } from '../../x86/registers.ts';
 import { OperandKind, SegmentRegister } from '../decode/instruction.ts';
 import { Exit } from '../exits.ts';
 import { State } from '../state.ts';
@@ -12,6 +12,7 @@ import {
   i64,
   leU,
   load32,
+  ltU,
   ne,
   or,
   select,
@@ -178,8 +179,17 @@ const leave: Semantics = (c) => {
   c.setRegister(RBP, size, value);
 };
 
+/** A program in virtual-8086 mode uses PUSHF and POPF as far as its I/O privilege goes (SDM vol. 3B, 21.3.3). */
+const requireFlagsPrivilege = (c: Context): void => {
+  if (c.shape.long) return;
+  const mode = and(c.otherFlags(), i32(Flag.virtual8086 | Flag.iopl));
+  // Virtual-8086 mode with less than the highest I/O privilege.
+  c.fn.if(ltU(sub(mode, i32(Flag.virtual8086)), i32(Flag.iopl)), () => c.raise(Vector.generalProtection));
+};
+
 /** Bits of RFLAGS that PUSHF shows; RF and VM read as zero. */
 const pushFlags: Semantics = (c) => {
+  requireFlagsPrivilege(c);
   const image = or(c.flags(), extendU(and(c.otherFlags(), i32(~(Flag.resume | Flag.virtual8086)))));
   push(c, c.shape.operandSize, image);
 };
@@ -189,6 +199,7 @@ const pushFlags: Semantics = (c) => {
  * or gets set, an alignment check that changes, and interrupts switched on while one waits are the host's business.
  */
 const popFlags: Semantics = (c) => {
+  requireFlagsPrivilege(c);
   const size = c.shape.operandSize;
   const image = c.let(wrap(top(c, size)));
   const other = c.let(c.otherFlags());

@@ -1,5 +1,5 @@
 import { Exit } from '../../cpu/exits.ts';
-import { SystemResult } from '../../cpu/system.ts';
+import { SystemResult } from '../../cpu/operands.ts';
 import { DomainCrash } from '../../domain/crash.ts';
 import type { Execute } from '../../inspect/profiler.ts';
 import { hexadecimal } from '../../inspect/text.ts';

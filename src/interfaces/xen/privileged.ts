@@ -1,5 +1,6 @@
 import { type Instruction, OperandKind } from '../../cpu/decode/instruction.ts';
-import { executeSystem, fault, readOperand, SystemResult, writeOperand } from '../../cpu/system.ts';
+import { fault, readOperand, SystemResult, writeOperand } from '../../cpu/operands.ts';
+import { executeSystem } from '../../cpu/system.ts';
 import { type GuestVirtual, isCanonical, joinSigned, type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
 import { Register, Vector } from '../../x86/registers.ts';
 import type { XenDomain } from './domain.ts';
