@@ -30,6 +30,7 @@ import { MemoryManager, type MemoryStatistics, overheadOf } from './mm/memory-ma
 import { bytesFile } from './mm/page-cache.ts';
 import type { SwapStore } from './mm/swap.ts';
 import { createLinearPaging } from './paging/native/linear-paging.ts';
+import { shadowCapacity } from './paging/shadow/shadow-pool.ts';
 import { PAGE_SIZE } from './x86/brand.ts';
 
 /** Room for what is not a frame: decoded code (32 MiB), its table, TLBs, state blocks. */
@@ -62,7 +63,7 @@ export class RingHost implements Host {
 
   constructor(options: HostOptions) {
     const guestPages = Math.ceil(options.memory / PAGE_SIZE);
-    const frames = guestPages + overheadFrames(guestPages) + overheadOf(guestPages);
+    const frames = guestPages + overheadFrames(guestPages) + overheadOf(guestPages) + shadowCapacity(guestPages);
     const memory = new HostMemory(frames * PAGE_SIZE + CONTROL_BYTES);
     const pool = new FramePool(memory, frames);
     this.#group = new ProcessorGroup(memory, pool, { jit: options.jit ?? {} });
@@ -202,6 +203,7 @@ export class RingHost implements Host {
       layout,
       kernel: files.kernel.pagesOf(layout),
       initrd: files.initrd.pagesOf(bytesFile('the initrd', initrd)),
+      shadowed: paging === 'shadow',
       order: id,
     });
     if ('kind' in paged) throw noMemory(memory, paged.message);

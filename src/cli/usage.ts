@@ -23,7 +23,7 @@ from the Debian archive and kept in ~/.cache/ring1 (or RING1_CACHE); without --i
   --memory SIZE       the guest's memory, as in 256M or 1G; a plain number is in MiB (default 256M)
   --vcpus N           the guest's processors, 1 to 32 (default 1)
   --interface NAME    how the guest asks: xen (default), kvm or native; vmi and lguest are not built yet
-  --paging NAME       how page tables are carried out: direct (xen), nested (kvm, native) or native; shadow is not built yet
+  --paging NAME       how page tables are carried out: direct (xen), nested or shadow (kvm, native) or native
   --host-memory SIZE  memory for all guests (default: what they need); what does not fit goes to swap,
                       but for native paging, which keeps all pages
   --swap FILE         file for swap, made and removed again (default: one in the directory for temporary files)

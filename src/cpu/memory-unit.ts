@@ -15,10 +15,11 @@ import { Vector } from '../x86/registers.ts';
 import type { CodeCache } from './code-cache.ts';
 import { Access, Exit } from './exits.ts';
 import { FrameMark, type FrameMarks } from './frame-marks.ts';
+import type { FrameWatchers } from './frame-watchers.ts';
 import { State } from './state.ts';
 import { NO_TABLES, Tlb } from './tlb.ts';
 import { type TlbCounters, TlbSets } from './tlb-sets.ts';
-import type { GuestMemory, Translation } from './translation.ts';
+import type { GuestMemory, ShadowWalks, TableFormat, Translation } from './translation.ts';
 import { PageWalker, type WalkControls } from './walk.ts';
 
 /** Where the pieces of a slow access are gathered: the last bytes of the state block's scratch area. */
@@ -29,6 +30,7 @@ export interface HostParts {
   readonly memory: HostMemory;
   readonly pool: FramePool;
   readonly marks: FrameMarks;
+  readonly watchers: FrameWatchers;
   readonly code: CodeCache;
   readonly tlbEntries: number;
   /** Roots whose translations a processor keeps, for each of the two privileges; 1 keeps none but the current one's. */
@@ -101,6 +103,7 @@ export class MemoryUnit implements GuestMemory {
 
   /** Changes the roots; to load the same ones again is a flush. Global pages stay. */
   setRoots(kernelRoot: number, userRoot: number): void {
+    this.#translation.shadow?.flush();
     if (kernelRoot === this.#kernelRoot && userRoot === this.#userRoot) {
       this.#flush(false);
       return;
@@ -117,7 +120,21 @@ export class MemoryUnit implements GuestMemory {
 
   /** The guest's flush of both TLBs, global pages included. */
   flush(): void {
+    this.#translation.shadow?.flush();
     this.#flush(true);
+  }
+
+  /** The guest's flush of one page. */
+  flushPage(address: GuestVirtual): void {
+    this.tlbCounters.pageFlushes++;
+    const low = lowWord(address);
+    this.kernelTlb.invalidatePage(low);
+    this.userTlb.invalidatePage(low);
+    const { shadow } = this.#translation;
+    if (!shadow) return;
+    const high = highWord(address);
+    shadow.flushPage(this.#kernelRoot, low, high);
+    if (this.#userRoot !== this.#kernelRoot) shadow.flushPage(this.#userRoot, low, high);
   }
 
   #flush(all: boolean): void {
@@ -138,15 +155,11 @@ export class MemoryUnit implements GuestMemory {
     const { marks, pool } = this.#parts;
     const translation = this.#translation;
     this.onMiss?.(joinSigned(low, high) as GuestVirtual, access);
-    const allowed = this.#walker.walk(
-      translation,
-      user ? this.#userRoot : this.#kernelRoot,
-      low,
-      high,
-      access,
-      user,
-      this.controls,
-    );
+    const root = user ? this.#userRoot : this.#kernelRoot;
+    const allowed =
+      translation.shadow && translation.format !== 'none'
+        ? this.#walkShadow(translation, translation.shadow, translation.format, root, low, high, access, user)
+        : this.#walker.walk(translation, root, low, high, access, user, this.controls);
     if (!allowed) return -1 as HostAddress;
     const { frame, writable, executable } = this.#walker.result;
     const mayWrite = writable && !marks.has(frame, FrameMark.code | FrameMark.watched);
@@ -162,6 +175,38 @@ export class MemoryUnit implements GuestMemory {
     (user ? this.userTlb : this.kernelTlb).fill(low, high, address, mayWrite, executable, tables, sum, kind);
     marks.set(frame, mayWrite ? FrameMark.cached | FrameMark.cachedWritable : FrameMark.cached);
     return (address + (low & 0xfff)) as HostAddress;
+  }
+
+  /** A walk of shadow tables; where they do not lead, the guest's tables are walked and entries made out of theirs. */
+  #walkShadow(
+    translation: Translation,
+    shadow: ShadowWalks,
+    format: Exclude<TableFormat, 'none'>,
+    root: number,
+    low: number,
+    high: number,
+    access: Access,
+    user: boolean,
+  ): boolean {
+    const walker = this.#walker;
+    const { result } = walker;
+    const { controls } = this;
+    if (shadow.walk(format, root, low, high, access, user, controls, walker)) return true;
+    if (!walker.walk(translation, root, low, high, access, user, controls)) {
+      if (result.absent < 0 && result.device < 0) shadow.passedOn();
+      return false;
+    }
+    // What the host maps itself is in no table of the guest's.
+    if (walker.tables[0] === NO_TABLES) return true;
+    const absent = shadow.fill(format, root, low, high, controls);
+    if (absent >= 0) {
+      result.absent = absent;
+      result.absentForWrite = access === Access.write;
+      return false;
+    }
+    // Without CR0.WP the kernel may do more than an entry says: each time by a walk.
+    if (!shadow.walk(format, root, low, high, access, user, controls, walker)) result.writable = false;
+    return true;
   }
 
   /** Leaves the exception, or the page that the host must bring in, in the state block. */
@@ -299,10 +344,8 @@ export class MemoryUnit implements GuestMemory {
   }
 
   #put(target: HostAddress, source: number, bytes: number): void {
-    const { memory, marks, pool, code } = this.#parts;
-    memory.u8.copyWithin(target, source, source + bytes);
-    const frame = pool.frameAt(target);
-    if (marks.has(frame, FrameMark.code)) code.written(frame, target & 0xfff, bytes);
+    this.#parts.memory.u8.copyWithin(target, source, source + bytes);
+    this.#noteWrite(target, bytes);
   }
 
   #emulateStore(source: number, low: number, high: number, bytes: number, user: boolean): boolean {
@@ -504,9 +547,8 @@ export class MemoryUnit implements GuestMemory {
   }
 
   #noteWrite(target: HostAddress, bytes: number): void {
-    const { marks, pool, code } = this.#parts;
-    const frame: Frame = pool.frameAt(target);
-    if (marks.has(frame, FrameMark.code)) code.written(frame, target & 0xfff, bytes);
+    const frame: Frame = this.#parts.pool.frameAt(target);
+    noteFrameWritten(this.#parts, frame, target & 0xfff, bytes);
   }
 
   readWord(address: GuestVirtual): number {
@@ -556,6 +598,13 @@ export class MemoryUnit implements GuestMemory {
     view.setUint32(4, high, true);
     return this.write(address, bytes);
   }
+}
+
+/** Bytes of a frame were written: drops the code that covers them, and tells who watches the frame. */
+export function noteFrameWritten(parts: HostParts, frame: Frame, offset: number, length: number): void {
+  const { marks, code, watchers } = parts;
+  if (marks.has(frame, FrameMark.code)) code.written(frame, offset, length);
+  if (marks.has(frame, FrameMark.watched)) watchers.written(frame, offset, length);
 }
 
 /** Bytes of the next access to a device, of those that are left: accesses of devices are aligned words or less. */

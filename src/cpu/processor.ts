@@ -11,6 +11,7 @@ import { Access, Exit } from './exits.ts';
 import { createSseUnit } from './float/sse.ts';
 import { createX87Unit, type X87Unit } from './float/x87.ts';
 import { FrameMark, FrameMarks } from './frame-marks.ts';
+import { type FrameWatcher, FrameWatchers, type FrameWatching } from './frame-watchers.ts';
 import { createHelpers } from './helpers.ts';
 import { HANDLER_LIMIT, type HostFunctions, Interpreter } from './interpreter/interpreter.ts';
 import { BLOCK_LIMIT, Link, PseudoHandler, RecordField } from './interpreter/record.ts';
@@ -24,7 +25,7 @@ import {
 } from './interpreter/record-builder.ts';
 import { fusedShape, isConditionalJump, shapeOf } from './interpreter/shape-of.ts';
 import { Answer, DEFAULT_JIT, Jit, type JitOptions } from './jit/jit.ts';
-import { type HostParts, MemoryUnit } from './memory-unit.ts';
+import { type HostParts, MemoryUnit, noteFrameWritten } from './memory-unit.ts';
 import type { Descriptor, DescriptorSource, ProcessorApi } from './processor-api.ts';
 import type { Semantics, Shape } from './semantics/context.ts';
 import { SYSTEM_OPERATIONS } from './semantics/control.ts';
@@ -64,7 +65,7 @@ export interface ProcessorGroupOptions {
 }
 
 /** The processors of one host: they share decoded code, its generated handlers, and the marks of frames. */
-export class ProcessorGroup implements FrameInvalidator {
+export class ProcessorGroup implements FrameInvalidator, FrameWatching {
   readonly parts: HostParts;
   readonly interpreter: Interpreter;
   readonly jit: Jit | undefined;
@@ -78,7 +79,8 @@ export class ProcessorGroup implements FrameInvalidator {
     const tlbEntries = options.tlbEntries ?? 16384;
     const marks = new FrameMarks(pool.total);
     const code = new CodeCache(memory, pool, marks, options.codeBytes ?? 32 << 20);
-    this.parts = { memory, pool, marks, code, tlbEntries, tlbRoots: options.tlbRoots ?? 12 };
+    const watchers = new FrameWatchers(marks);
+    this.parts = { memory, pool, marks, watchers, code, tlbEntries, tlbRoots: options.tlbRoots ?? 12 };
     code.onFirstCode = (frame) => this.invalidateWritable(frame);
     const at = (state: number): Processor => {
       const processor = this.#byState.get(state);
@@ -177,7 +179,16 @@ export class ProcessorGroup implements FrameInvalidator {
   }
 
   frameWritten(frame: Frame, offset: number, length: number): void {
-    if (this.parts.marks.has(frame, FrameMark.code)) this.parts.code.written(frame, offset, length);
+    noteFrameWritten(this.parts, frame, offset, length);
+  }
+
+  watch(frame: Frame, watcher: FrameWatcher, page: number): void {
+    this.invalidateWritable(frame);
+    this.parts.watchers.add(frame, watcher, page);
+  }
+
+  unwatch(frame: Frame, watcher: FrameWatcher, page: number): void {
+    this.parts.watchers.remove(frame, watcher, page);
   }
 }
 
@@ -444,9 +455,7 @@ export class Processor implements ProcessorApi {
   }
 
   invalidatePage(address: GuestVirtual): void {
-    this.memory.tlbCounters.pageFlushes++;
-    this.memory.kernelTlb.invalidatePage(address >>> 0);
-    this.memory.userTlb.invalidatePage(address >>> 0);
+    this.memory.flushPage(address);
   }
 
   get cr0(): number {

@@ -1,6 +1,7 @@
 import type { Frame, GuestVirtual, HostAddress } from '../x86/brand.ts';
 import type { Access } from './exits.ts';
 import type { TableGenerations } from './table-generations.ts';
+import type { WalkControls, WalkResult } from './walk.ts';
 
 /** How the tables below a root are read (SDM vol. 3A, 4.3–4.5). */
 export type TableFormat = 'none' | 'two-level' | 'pae' | 'four-level';
@@ -37,6 +38,44 @@ export interface Translation {
    * is the guest's mistake. The pages of devices are never cached.
    */
   readonly devices?: PhysicalDevices;
+  /** Tables that are walked in place of the guest's. */
+  readonly shadow?: ShadowWalks | undefined;
+}
+
+/** Where a walk leaves what it found. */
+export interface FoundPage {
+  readonly result: WalkResult;
+  /** As `PageWalker.tables`. */
+  readonly tables: Int32Array;
+}
+
+/**
+ * Tables that the host has made out of a guest's. What they permit, the guest's tables permit, and accessed and dirty bits
+ * are set there; what they do not, has to be looked up in the guest's tables, and entries for it made.
+ */
+export interface ShadowWalks {
+  /** Looks a page up; false when the tables do not permit the access, and nothing was found then. */
+  walk(
+    format: Exclude<TableFormat, 'none'>,
+    root: number,
+    low: number,
+    high: number,
+    access: Access,
+    user: boolean,
+    controls: WalkControls,
+    found: FoundPage,
+  ): boolean;
+  /**
+   * Makes entries for a page to which a walk of the guest's tables has just led.
+   * @returns −1, or the number of a page that the host must bring in first
+   */
+  fill(format: Exclude<TableFormat, 'none'>, root: number, low: number, high: number, controls: WalkControls): number;
+  /** A processor drops its translations, or changes its root: what follows must be what the guest's tables say. */
+  flush(): void;
+  /** The same of one page below a root. */
+  flushPage(root: number, low: number, high: number): void;
+  /** The guest's tables refuse an access. */
+  passedOn(): void;
 }
 
 /** Guest-physical memory apart from RAM, by bytes. */

@@ -4,8 +4,8 @@ import { InputError } from '../boot/input-error.ts';
 /** Which ways of paging exist for each interface; the first is what is taken when none is named. */
 const CELLS: Readonly<Record<InterfaceName, readonly PagingName[]>> = {
   xen: ['direct'],
-  kvm: ['nested'],
-  native: ['native', 'nested'],
+  kvm: ['nested', 'shadow'],
+  native: ['native', 'nested', 'shadow'],
   vmi: [],
   lguest: [],
 };

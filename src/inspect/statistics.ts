@@ -1,6 +1,7 @@
 import { Exit } from '../cpu/exits.ts';
 import { type FullName, operations } from '../ops/catalogue.ts';
 import { createCounts } from '../ops/dispatch.ts';
+import type { ShadowStatistics } from '../paging/shadow/shadow-tables.ts';
 
 /** Figures that others keep while they work; they are asked when a report is made. */
 export interface StatisticsSource {
@@ -14,6 +15,7 @@ export interface StatisticsSource {
   framesByType(): Readonly<Record<string, number>>;
   /** Bytes of host memory that the domain takes, the guest's own included. */
   memoryInUse(): number;
+  readonly shadow?: { statistics(): ShadowStatistics };
 }
 
 /** Completed instructions of a domain's virtual processors, together and by what executed them. */
@@ -84,6 +86,8 @@ export interface StatisticsReport {
    * is the same for an idle one: TLBs, decoded code, and the bookkeeping of frames.
    */
   readonly memoryInUse: number;
+  /** Where processors walk shadow tables. */
+  readonly shadow?: ShadowStatistics;
 }
 
 /** Names of exits as the statistics and the trace give them, by `Exit`. */
@@ -141,6 +145,7 @@ export class Statistics {
       tlb: source.tlb(),
       frames: source.framesByType(),
       memoryInUse: source.memoryInUse(),
+      ...(source.shadow ? { shadow: source.shadow.statistics() } : {}),
     };
   }
 }

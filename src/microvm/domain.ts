@@ -157,6 +157,7 @@ export class MicrovmDomain implements Domain {
         tlb: () => sumTlbCounters(this.vcpus),
         framesByType: () => ({ ram: residentPages(paging) }),
         memoryInUse: () => residentPages(paging) * PAGE_SIZE,
+        ...(paging.shadow ? { shadow: paging.shadow } : {}),
       },
       [],
     );

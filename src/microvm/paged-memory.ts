@@ -8,12 +8,14 @@ import type { MemoryManager } from '../mm/memory-manager.ts';
 import type { CachedFile } from '../mm/page-cache.ts';
 import { NestedPaging } from '../paging/nested/nested-paging.ts';
 import { Pager } from '../paging/pager.ts';
+import { ShadowPaging } from '../paging/shadow/shadow-paging.ts';
 import { type HostVirtual, type Mfn, PAGE_SIZE } from '../x86/brand.ts';
 import { initrdPage, Physical } from './layout.ts';
 
 /**
  * The memory of a microVM whose pages come and go: an address space of the host in which each page has its
- * guest-physical address. Two external tables follow it, the nested one for processors and the one for devices.
+ * guest-physical address. External tables follow it: the nested one for processors, shadows made out of that and of the
+ * guest's tables if they are wanted, and the one for devices.
  */
 export interface PagedMemory {
   readonly paging: NestedPaging;
@@ -37,12 +39,17 @@ export interface PagedMemoryOptions {
   readonly kernel: CachedFile;
   /** The pages of the initrd; without any when there is none. */
   readonly initrd: CachedFile;
+  /** Whether processors walk shadows of the guest's tables. */
+  readonly shadowed?: boolean;
   /** Unique among the guests of the host. */
   readonly order: number;
 }
 
 /** The pages that the loader writes: all below 1 MiB. */
 const LOADED_PAGES = Physical.highStart / PAGE_SIZE;
+
+/** External tables that may follow the memory of one guest. */
+const TABLES = 3;
 
 function addressOf(page: number): HostVirtual {
   return (page * PAGE_SIZE) as HostVirtual;
@@ -63,7 +70,7 @@ export async function createPagedMachine(options: PagedMemoryOptions): Promise<P
     marks,
     numbers: Int32Array.from({ length: pages }, (_, number) => number),
     populated: pages,
-    order: order * 2,
+    order: order * TABLES,
   });
   await pager.start();
   const events: DeviceMemoryEvents = { onArrival: () => {}, onFailure: () => {} };
@@ -72,7 +79,7 @@ export async function createPagedMachine(options: PagedMemoryOptions): Promise<P
     pool,
     invalidator: group,
     pages,
-    order: order * 2 + 1,
+    order: order * TABLES + 1,
     onArrival: () => events.onArrival(),
     onFailure: (error) => events.onFailure(error),
   });
@@ -83,7 +90,15 @@ export async function createPagedMachine(options: PagedMemoryOptions): Promise<P
       return failed;
     }
   }
-  return { paging: new NestedPaging(space, group, pager), devices, events };
+  try {
+    const paging = options.shadowed
+      ? await ShadowPaging.create(space, group, pager, order * TABLES + 2)
+      : new NestedPaging(space, group, pager);
+    return { paging, devices, events };
+  } catch (error) {
+    await pager.end();
+    throw error;
+  }
 }
 
 async function bringIn(pager: Pager, number: Mfn): Promise<MemoryError | undefined> {

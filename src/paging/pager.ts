@@ -60,8 +60,23 @@ export class Pager implements PteNotifier, PageSource {
 
   /** Begins to follow the host's page table. */
   async start(): Promise<void> {
-    await this.#memory.attach(this);
-    await this.#memory.register(this, 0 as HostVirtual, (this.#numbers.length * PAGE_SIZE) as HostVirtual);
+    await this.alsoTell(this);
+  }
+
+  /** Tells another external table, made out of this one, of all that this one is told, after it. */
+  async alsoTell(notifier: PteNotifier): Promise<void> {
+    await this.#memory.attach(notifier);
+    await this.#memory.register(notifier, 0 as HostVirtual, (this.#numbers.length * PAGE_SIZE) as HostVirtual);
+  }
+
+  /** Whether such a table may make an entry of the frame behind a number at present. */
+  mayRefer(notifier: PteNotifier, mfn: Mfn, writable: boolean): boolean {
+    if (!this.has(mfn)) return true;
+    const address = this.#addressOf(mfn);
+    const frame = this.#machine.frames[mfn] as Frame;
+    if (this.#memory.lookup(address, writable) !== frame) return false;
+    if (this.#memory.checked) this.#memory.checkExternalEntry(notifier, address, frame, writable);
+    return true;
   }
 
   /** Ends the memory. The caller gives all numbers back in the same step; the pages are freed when it settles. */
@@ -102,7 +117,8 @@ export class Pager implements PteNotifier, PageSource {
     return ((this.#pages[mfn] as number) * PAGE_SIZE) as HostVirtual;
   }
 
-  #numberAt(address: HostVirtual): Mfn {
+  /** The number of the page at an address of the host's memory. */
+  numberAt(address: HostVirtual): Mfn {
     return this.#numbers[address / PAGE_SIZE] as Mfn;
   }
 
@@ -167,11 +183,11 @@ export class Pager implements PteNotifier, PageSource {
   // What the host's memory tells
 
   clear(_vma: Vma, address: HostVirtual): void {
-    this.#remove(this.#numberAt(address));
+    this.#remove(this.numberAt(address));
   }
 
   writeProtect(_vma: Vma, address: HostVirtual): void {
-    const mfn = this.#numberAt(address);
+    const mfn = this.numberAt(address);
     const frame = this.#machine.frames[mfn] as Frame;
     if (frame < 0) return;
     this.#machine.writeProtected[mfn] = 1;
@@ -179,20 +195,20 @@ export class Pager implements PteNotifier, PageSource {
   }
 
   change(_vma: Vma, address: HostVirtual, frame: Frame, writable: boolean): void {
-    const mfn = this.#numberAt(address);
+    const mfn = this.numberAt(address);
     if (this.#machine.frames[mfn] === frame) this.#machine.writeProtected[mfn] = writable ? 0 : 1;
     else this.#remove(mfn);
   }
 
   testYoung(_vma: Vma, address: HostVirtual): boolean {
-    const frame = this.#machine.frames[this.#numberAt(address)] as Frame;
+    const frame = this.#machine.frames[this.numberAt(address)] as Frame;
     return frame >= 0 && this.#marks.has(frame, FrameMark.cached);
   }
 
   /** A page is young while a processor has a translation of it; without one, the next use is a walk. */
   testAndClearYoung(vma: Vma, address: HostVirtual): boolean {
     if (!this.testYoung(vma, address)) return false;
-    this.#invalidator.invalidateFrame(this.#machine.frames[this.#numberAt(address)] as Frame);
+    this.#invalidator.invalidateFrame(this.#machine.frames[this.numberAt(address)] as Frame);
     return true;
   }
 

@@ -2,6 +2,7 @@ import type { FrameInvalidator, PhysicalDevices, TableFormat, Translation } from
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import { type Gfn, type GuestPhysical, type HostAddress, type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
 import type { Pager } from '../pager.ts';
+import type { ShadowTables } from '../shadow/shadow-tables.ts';
 
 /**
  * Nested paging: the guest's tables hold guest-physical page numbers and are the guest's own affair; a second table leads
@@ -14,6 +15,8 @@ import type { Pager } from '../pager.ts';
 export class NestedPaging {
   readonly space: MachineSpace;
   readonly pager: Pager | undefined;
+  /** Tables that are walked in place of the guest's, if there are any. */
+  readonly shadow: ShadowTables | undefined = undefined;
   readonly #invalidator: FrameInvalidator;
 
   /** @param space has a number for each page that can be RAM */

@@ -1,0 +1,380 @@
+import { Access } from '../../cpu/exits.ts';
+import type { FrameWatcher, FrameWatching } from '../../cpu/frame-watchers.ts';
+import { PageKind } from '../../cpu/tlb.ts';
+import type { FoundPage, ShadowWalks } from '../../cpu/translation.ts';
+import type { WalkControls } from '../../cpu/walk.ts';
+import type { MachineSpace } from '../../memory/machine-space.ts';
+import type { Frame } from '../../x86/brand.ts';
+import { frameOfEntry, TABLE_GEOMETRY, tableIndex } from '../../x86/page-table.ts';
+import { Cr4, Efer, Pte } from '../../x86/registers.ts';
+import { ShadowMap } from './shadow-map.ts';
+import {
+  leafFlags,
+  MAY_WRITE,
+  NONE,
+  noExecuteOf,
+  roleOf,
+  type ShadowedFormat,
+  type ShadowPage,
+  STORES_SEEN,
+  tableFlags,
+} from './shadow-page.ts';
+import { shadowCapacity } from './shadow-pool.ts';
+
+/** Stores to a level-1 table, with no walk through it between, after which further ones need not be seen. */
+const STORES_TO_UNSYNC = 3;
+/** Tables that are out of step at a time: each flush looks at all their entries. */
+const MOST_UNSYNCED = 32;
+/** Stores to a table above level 1, with no walk through it between, after which it is taken for one no more. */
+const STORES_TO_RELEASE = 4;
+
+/** What shadows did so far; `pages` is how many there are. */
+export interface ShadowStatistics {
+  readonly pages: number;
+  /** Most pages that there can be. */
+  readonly capacity: number;
+  /** Walks that made entries out of the guest's. */
+  readonly fills: number;
+  /** Stores to tables that were seen. */
+  readonly storesSeen: number;
+  /** Tables that were let out of step, and that were brought into step again. */
+  readonly unsyncs: number;
+  readonly syncs: number;
+  /** Pages given up because there were too many, and because their tables were no tables any more. */
+  readonly evictions: number;
+  readonly floods: number;
+  /** Page faults that the guest's own tables ask for. */
+  readonly faultsPassedOn: number;
+}
+
+/** Bits 13–20 of an entry of a 2 MiB page (SDM vol. 3A, table 4-18). */
+const LARGE_RESERVED = 0x1f_e000;
+
+/** Tells whether an entry that holds the frame behind a number may be made at present. */
+export type MayRefer = (page: number, writable: boolean) => boolean;
+
+export interface ShadowTablesOptions {
+  readonly space: MachineSpace;
+  readonly frames: FrameWatching;
+  /**
+   * Whether stores to level-1 tables may go unseen until the next flush. Not for a guest whose tables were examined:
+   * what an entry no longer allows may not be used any more then, flush or not.
+   */
+  readonly mayUnsync: boolean;
+  readonly mayRefer: MayRefer;
+  /** Most shadow pages that there are at a time; unless it is given, what suits a guest of that size. */
+  readonly capacity?: number;
+}
+
+/**
+ * Shadow paging. Processors walk tables that the host has made out of the guest's: each shadow stands for one table in
+ * one role, with the same entries in the same places, but with frames of the host in them, and only as far as somebody
+ * needed them. What a shadow permits, the guest's tables and the host's permit together, or did before a change that
+ * the guest has not flushed.
+ *
+ *   walk finds nothing     the guest's tables are walked. A fault is the guest's; else the entries are made (`fill`).
+ *   guest writes a table   the page is write-protected, so the store is seen (`written`): entries that the guest's no
+ *                          longer justify go, and come back when they are needed.
+ *   often, at level 1      the page may be written, and the shadow is out of step until a processor flushes (`flush`).
+ *   often, above           it is no table any more, so it has no shadow any more.
+ *   host takes a page      the chain of entries that lead to it is emptied (`pageGone`, `pageProtected`); a shadow of a
+ *                          table in that page goes too.
+ *   too many shadows       one that no walk came by lately goes.
+ *
+ * All of it is derived: nothing is lost when everything is dropped, at any time.
+ */
+export class ShadowTables implements ShadowWalks, FrameWatcher {
+  readonly #map: ShadowMap;
+  readonly #space: MachineSpace;
+  readonly #u32: Uint32Array;
+  readonly #mayUnsync: boolean;
+  readonly #mayRefer: MayRefer;
+  /** Shadows that are out of step, the oldest first; some of them may have been released since. */
+  readonly #unsynced: ShadowPage[] = [];
+  /** The pages that entries are being made in: they stay. */
+  readonly #path: ShadowPage[] = [];
+  readonly #counters = { fills: 0, storesSeen: 0, unsyncs: 0, syncs: 0, evictions: 0, floods: 0, faultsPassedOn: 0 };
+
+  /** @throws OutOfFrames */
+  constructor(options: ShadowTablesOptions) {
+    this.#space = options.space;
+    this.#u32 = options.space.pool.memory.u32;
+    this.#mayUnsync = options.mayUnsync;
+    this.#mayRefer = options.mayRefer;
+    const { space, capacity = shadowCapacity(space.limit) } = options;
+    this.#map = new ShadowMap(space, options.frames, this, capacity);
+  }
+
+  // ─── What a processor asks ─────────────────────────────────────────────────────────────────────────────────────────
+
+  walk(
+    format: ShadowedFormat,
+    root: number,
+    low: number,
+    high: number,
+    access: Access,
+    user: boolean,
+    controls: WalkControls,
+    found: FoundPage,
+  ): boolean {
+    const geometry = TABLE_GEOMETRY[format];
+    let shadow = this.#map.find(root, roleOf(format, geometry.levels, usesNoExecute(format, controls), false));
+    if (!shadow) return false;
+    let rights: number = Pte.writable | Pte.user;
+    let noExecute = 0;
+    let global = 0;
+    for (let level = geometry.levels; level > 1; level--) {
+      shadow.used = true;
+      shadow.writes = 0;
+      const index = tableIndex(geometry, level, low, high);
+      const entry = this.#map.low(shadow, index);
+      if (entry === 0) return false;
+      rights &= entry;
+      noExecute |= this.#map.high(shadow, index);
+      global |= entry;
+      shadow = this.#map.child(shadow, index);
+      if (shadow.isPieces) break;
+      found.tables.fill(shadow.page, 0, level - 1);
+    }
+    shadow.used = true;
+    shadow.writes = 0;
+    const index = tableIndex(geometry, 1, low, high);
+    const entry = this.#map.low(shadow, index);
+    if (entry === 0) return false;
+    noExecute |= this.#map.high(shadow, index);
+    if (user && (rights & entry & Pte.user) === 0) return false;
+    if (access === Access.fetch && noExecute !== 0) return false;
+    const writable = (rights & Pte.writable) !== 0;
+    if (access === Access.write && (!writable || (entry & MAY_WRITE) === 0)) return false;
+    const { result } = found;
+    result.frame = (entry >>> 12) as Frame;
+    result.writable = writable && (entry & Pte.writable) !== 0;
+    result.executable = noExecute === 0;
+    const isGlobal = ((entry | (shadow.isPieces ? global : 0)) & Pte.global) !== 0;
+    result.kind =
+      (isGlobal && (controls.cr4 & Cr4.globalPages) !== 0 ? PageKind.global : 0) |
+      (shadow.isPieces ? PageKind.large : 0);
+    return true;
+  }
+
+  fill(format: ShadowedFormat, root: number, low: number, high: number, controls: WalkControls): number {
+    this.#counters.fills++;
+    const geometry = TABLE_GEOMETRY[format];
+    const noExecute = usesNoExecute(format, controls);
+    this.#path.length = 0;
+    let shadow = this.#obtain(root, roleOf(format, geometry.levels, noExecute, false));
+    for (let level = geometry.levels; level > 1; level--) {
+      const index = tableIndex(geometry, level, low, high);
+      const word = this.#guestWord(shadow, index);
+      const entryLow = this.#u32[word] as number;
+      const entryHigh = shadow.stride === 1 ? 0 : (this.#u32[word + 1] as number);
+      const isLarge = isLargeEntry(level, entryLow);
+      const page = isLarge ? firstPage(shadow, entryLow, entryHigh) : pageNumber(shadow, entryLow, entryHigh);
+      const child = this.#obtain(page, roleOf(format, level - 1, noExecute, isLarge));
+      this.#map.link(shadow, index, child, upperFlags(shadow, entryLow), noExecuteOf(entryHigh));
+      shadow = child;
+      if (isLarge) break;
+    }
+    const index = tableIndex(geometry, 1, low, high);
+    if (shadow.isPieces) {
+      return this.#mapPage(shadow, index, shadow.page + index, leafFlags(Pte.user | Pte.writable | Pte.dirty), 0);
+    }
+    const word = this.#guestWord(shadow, index);
+    const entryLow = this.#u32[word] as number;
+    const entryHigh = shadow.stride === 1 ? 0 : (this.#u32[word + 1] as number);
+    const page = pageNumber(shadow, entryLow, entryHigh);
+    return this.#mapPage(shadow, index, page, leafFlags(entryLow), noExecuteOf(entryHigh));
+  }
+
+  /** Makes an entry of level 1. The page's number when the host does not allow it at present, otherwise −1. */
+  #mapPage(shadow: ShadowPage, index: number, page: number, flags: number, high: number): number {
+    const mayWrite = this.#space.writeProtected[page] === 0;
+    if (!this.#mayRefer(page, mayWrite)) return page;
+    const seen = this.#map.isProtected(page) && (flags & Pte.writable) !== 0;
+    const rights = !mayWrite ? flags & ~Pte.writable : seen ? (flags & ~Pte.writable) | STORES_SEEN : flags;
+    this.#map.map(shadow, index, page, this.#space.frames[page] as Frame, rights, high);
+    return NONE;
+  }
+
+  flush(): void {
+    for (let shadow = this.#unsynced.pop(); shadow; shadow = this.#unsynced.pop()) this.#sync(shadow);
+  }
+
+  flushPage(root: number, low: number, high: number): void {
+    if (this.#unsynced.length === 0) return;
+    for (const top of this.#map.shadowsOf(root)) {
+      if (!top.isTop) continue;
+      let shadow = top;
+      while (shadow.level > 1) {
+        const index = tableIndex(top.geometry, shadow.level, low, high);
+        if (this.#map.low(shadow, index) === 0) break;
+        shadow = this.#map.child(shadow, index);
+      }
+      if (!shadow.isSynced) this.#review(shadow, tableIndex(top.geometry, 1, low, high));
+    }
+  }
+
+  passedOn(): void {
+    this.#counters.faultsPassedOn++;
+  }
+
+  // ─── Stores to the guest's tables ──────────────────────────────────────────────────────────────────────────────────
+
+  written(page: number, offset: number, length: number): void {
+    this.#counters.storesSeen++;
+    for (const shadow of this.#map.shadowsOf(page)) {
+      if (shadow.page !== page || !shadow.protects) continue;
+      const shift = shadow.stride === 1 ? 2 : 3;
+      const last = Math.min((offset + length - 1) >> shift, shadow.entries - 1);
+      for (let index = offset >> shift; index <= last; index++) this.#review(shadow, index);
+      shadow.writes++;
+      if (shadow.level > 1) {
+        if (shadow.writes >= STORES_TO_RELEASE) this.#releaseFlooded(shadow);
+      } else if (this.#mayUnsync && shadow.writes >= STORES_TO_UNSYNC) {
+        this.#unsync(shadow);
+      }
+    }
+  }
+
+  #releaseFlooded(shadow: ShadowPage): void {
+    this.#counters.floods++;
+    this.#map.release(shadow);
+  }
+
+  /** Empties an entry that the guest's no longer justifies as it stands. */
+  #review(shadow: ShadowPage, index: number): void {
+    if (shadow.page !== NONE && this.#map.low(shadow, index) !== 0 && !this.#isJustified(shadow, index)) {
+      this.#map.dropEntry(shadow, index);
+    }
+  }
+
+  #isJustified(shadow: ShadowPage, index: number): boolean {
+    const word = this.#guestWord(shadow, index);
+    const low = this.#u32[word] as number;
+    const high = shadow.stride === 1 ? 0 : (this.#u32[word + 1] as number);
+    const required = isTopOfPae(shadow) ? Pte.present : Pte.present | Pte.accessed;
+    if ((low & required) !== required || hasReservedBits(shadow, low)) return false;
+    if (noExecuteOf(high) !== this.#map.high(shadow, index)) return false;
+    const entry = this.#map.low(shadow, index);
+    const rights = (entry & STORES_SEEN) !== 0 ? (entry & ~STORES_SEEN) | Pte.writable : entry;
+    if (shadow.level === 1) {
+      // One that may not be written may be so for the host's sake.
+      const wanted = leafFlags(low);
+      const isNarrower = (rights & 0xfff) === wanted || (rights & 0xfff) === (wanted & ~Pte.writable);
+      return isNarrower && pageNumber(shadow, low, high) === shadow.targets[index];
+    }
+    const child = this.#map.child(shadow, index);
+    const isLarge = isLargeEntry(shadow.level, low);
+    const page = isLarge ? firstPage(shadow, low, high) : pageNumber(shadow, low, high);
+    return child.isPieces === isLarge && child.page === page && (rights & 0xfff) === upperFlags(shadow, low);
+  }
+
+  #unsync(shadow: ShadowPage): void {
+    if (this.#unsynced.length >= MOST_UNSYNCED) this.#sync(this.#unsynced.shift() as ShadowPage); // not empty
+    this.#counters.unsyncs++;
+    shadow.isSynced = false;
+    this.#unsynced.push(shadow);
+    this.#map.unprotect(shadow.page);
+  }
+
+  #sync(shadow: ShadowPage): void {
+    // It was released since, or stands for something else by now.
+    if (shadow.page === NONE || shadow.isSynced) return;
+    this.#counters.syncs++;
+    shadow.isSynced = true;
+    shadow.writes = 0;
+    this.#map.protect(shadow.page);
+    for (let index = 0; index < shadow.entries && shadow.count > 0; index++) this.#review(shadow, index);
+  }
+
+  // ─── What becomes of the guest's pages ─────────────────────────────────────────────────────────────────────────────
+
+  /** The frame behind a page goes, or is another. */
+  pageGone(page: number): void {
+    this.#map.unmap(page);
+    for (const shadow of this.#map.shadowsOf(page)) if (!shadow.isPieces) this.#map.release(shadow);
+  }
+
+  /** The host lets nobody write a page. */
+  pageProtected(page: number): void {
+    this.#map.makeReadOnly(page);
+  }
+
+  refersTo(frame: Frame): boolean {
+    return this.#map.refersTo(frame);
+  }
+
+  /** Forgets everything; walks make it anew. */
+  dropAll(): void {
+    for (const shadow of this.#map.pool.all) this.#map.release(shadow);
+  }
+
+  /** Ends the shadows, and gives their frames back. No processor walks them any more. */
+  end(): void {
+    this.dropAll();
+    this.#map.pool.release();
+  }
+
+  statistics(): ShadowStatistics {
+    const { used, capacity } = this.#map.pool;
+    return { pages: used, capacity, ...this.#counters };
+  }
+
+  // ─── Inside ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+  /** The shadow of a page in a role, made if there is none. */
+  #obtain(page: number, role: number): ShadowPage {
+    let shadow = this.#map.find(page, role);
+    while (!shadow) {
+      shadow = this.#map.create(page, role);
+      if (!shadow) this.#evict();
+    }
+    this.#path.push(shadow);
+    return shadow;
+  }
+
+  #evict(): void {
+    this.#counters.evictions++;
+    this.#map.release(this.#map.pool.chooseVictim(this.#path));
+  }
+
+  /** Where the guest's entry stands. The host has the table's page: walks came through it, and it has not gone since. */
+  #guestWord(shadow: ShadowPage, index: number): number {
+    const frame = this.#space.frames[shadow.page] as Frame;
+    return (this.#space.pool.addressOf(frame) >>> 2) + index * shadow.stride;
+  }
+}
+
+function usesNoExecute(format: ShadowedFormat, controls: WalkControls): boolean {
+  return format !== 'two-level' && (controls.efer & Efer.noExecute) !== 0;
+}
+
+function isTopOfPae({ geometry, level }: ShadowPage): boolean {
+  return level === 3 && geometry.levels === 3;
+}
+
+/** Whether a guest's entry above level 1 is one of a large page. */
+function isLargeEntry(level: number, low: number): boolean {
+  return level === 2 && (low & Pte.large) !== 0;
+}
+
+/** Whether a guest's entry faults for a bit that must be zero where it stands; NX is compared by itself. */
+function hasReservedBits(shadow: ShadowPage, low: number): boolean {
+  if (shadow.level === 1 || (low & Pte.large) === 0 || isTopOfPae(shadow)) return false;
+  return shadow.level > 2 || (shadow.stride === 2 && (low & LARGE_RESERVED) !== 0);
+}
+
+function pageNumber(shadow: ShadowPage, low: number, high: number): number {
+  return shadow.stride === 1 ? low >>> 12 : frameOfEntry(low, high);
+}
+
+/** Number of the first page of a large one. */
+function firstPage(shadow: ShadowPage, low: number, high: number): number {
+  const number = pageNumber(shadow, low, high);
+  return number - (number % (shadow.geometry.entries[1] ?? 1));
+}
+
+/** Rights of a guest's entry above level 1. */
+function upperFlags(shadow: ShadowPage, low: number): number {
+  return isLargeEntry(shadow.level, low) ? leafFlags(low) : tableFlags(low, isTopOfPae(shadow));
+}

@@ -1,0 +1,210 @@
+import fc from 'fast-check';
+import { describe, expect, it } from 'vitest';
+import { Access } from '../src/cpu/exits.ts';
+import type { Processor } from '../src/cpu/processor.ts';
+import type { ShadowedFormat } from '../src/paging/shadow/shadow-page.ts';
+import type { GuestVirtual } from '../src/x86/brand.ts';
+import { Cr0, Pte } from '../src/x86/registers.ts';
+import { PAGES, ROOTS, ShadowWorld, TABLES } from './shadow-world.ts';
+
+const RUNS = 120;
+/** Entries of each table that are in use. */
+const ENTRIES = 2;
+const NO_EXECUTE_HIGH = 0x8000_0000;
+const ACCESSES = [Access.read, Access.write, Access.fetch] as const;
+/** Fewer shadow pages than the tables have roles, and enough. */
+const CAPACITIES = [6, 32];
+
+/** What an entry leads to: mostly what stands below the table; but all pages can be tables of all levels, or data. */
+type Target = { readonly below: number } | { readonly page: number };
+
+type Step =
+  | {
+      readonly kind: 'store';
+      readonly processor: number;
+      readonly table: number;
+      readonly stores: readonly { readonly index: number; readonly target: Target; readonly present: boolean }[];
+      readonly flags: number;
+      readonly noExecute: boolean;
+    }
+  | {
+      readonly kind: 'access';
+      readonly processor: number;
+      readonly address: GuestVirtual;
+      readonly access: Access;
+      readonly user: boolean;
+    }
+  | { readonly kind: 'flushPage'; readonly processor: number; readonly address: GuestVirtual }
+  | { readonly kind: 'switchRoot'; readonly processor: number; readonly root: number }
+  | { readonly kind: 'switchWriteProtection'; readonly processor: number }
+  | { readonly kind: 'reclaim' | 'clone' | 'dropAll' | 'check' };
+
+/** Once in so many times. */
+function rarely(times: number): fc.Arbitrary<boolean> {
+  return fc.nat(times - 1).map((number) => number === 0);
+}
+
+function stepsOf(addresses: readonly GuestVirtual[]): fc.Arbitrary<Step> {
+  const processor = fc.nat(1);
+  const address = fc.constantFrom(...addresses);
+  const all = Pte.present | Pte.writable | Pte.user;
+  const target = fc.oneof(
+    { weight: 6, arbitrary: fc.record({ below: fc.nat(1) }) },
+    { weight: 1, arbitrary: fc.record({ page: fc.nat(PAGES - 1) }) },
+  );
+  const flag = fc.constantFrom(Pte.writable, Pte.user, Pte.accessed, Pte.dirty, Pte.global, Pte.large);
+  const flags = fc.oneof(
+    fc.constantFrom<number>(all, all, all | Pte.accessed | Pte.dirty, Pte.present | Pte.user),
+    fc.array(flag).map((chosen) => chosen.reduce<number>((sum, bit) => sum | bit, Pte.present)),
+  );
+  return fc.oneof(
+    {
+      weight: 12,
+      arbitrary: fc.record({
+        kind: fc.constant('store' as const),
+        processor,
+        table: fc.nat(TABLES - 1),
+        stores: fc.array(
+          fc.record({ index: fc.nat(ENTRIES - 1), target, present: rarely(6).map((absent) => !absent) }),
+          { minLength: 1, maxLength: 4 },
+        ),
+        flags,
+        noExecute: rarely(6),
+      }),
+    },
+    {
+      weight: 12,
+      arbitrary: fc.record({
+        kind: fc.constant('access' as const),
+        processor,
+        address,
+        access: fc.constantFrom(...ACCESSES),
+        user: fc.boolean(),
+      }),
+    },
+    { weight: 2, arbitrary: fc.record({ kind: fc.constant('flushPage' as const), processor, address }) },
+    {
+      weight: 2,
+      arbitrary: fc.record({ kind: fc.constant('switchRoot' as const), processor, root: fc.nat(ROOTS - 1) }),
+    },
+    { weight: 1, arbitrary: fc.record({ kind: fc.constant('switchWriteProtection' as const), processor }) },
+    {
+      weight: 3,
+      arbitrary: fc.record({ kind: fc.constantFrom('reclaim' as const, 'clone' as const, 'dropAll' as const) }),
+    },
+    { weight: 1, arbitrary: fc.record({ kind: fc.constant('check' as const) }) },
+  );
+}
+
+/** Addresses that the entries in use translate. */
+function addressesOf({ geometry }: ShadowWorld): GuestVirtual[] {
+  const shifts = geometry.shift.slice(1);
+  return shifts.reduce<number[]>(
+    (sums, shift) => Array.from({ length: ENTRIES }, (_, index) => sums.map((sum) => sum + index * 2 ** shift)).flat(),
+    [0],
+  ) as GuestVirtual[];
+}
+
+async function perform(world: ShadowWorld, step: Step): Promise<void> {
+  const processor = world.processors['processor' in step ? step.processor : 0] as Processor;
+  switch (step.kind) {
+    case 'store':
+      return storeEntries(world, processor, step);
+    case 'access':
+      await world.access(processor, step.address, step.access, step.user);
+      return;
+    case 'flushPage':
+      return processor.invalidatePage(step.address);
+    case 'switchRoot':
+      return world.switchRoot(step.processor, step.root);
+    case 'switchWriteProtection':
+      processor.cr0 ^= Cr0.writeProtect;
+      return processor.flushTlb();
+    case 'reclaim':
+      return world.reclaim();
+    case 'clone':
+      return world.clone();
+    case 'dropAll':
+      return world.paging.shadow.dropAll();
+    case 'check':
+      return check(world);
+  }
+}
+
+async function storeEntries(
+  world: ShadowWorld,
+  processor: Processor,
+  { table, stores, flags, noExecute }: Step & { kind: 'store' },
+): Promise<void> {
+  const { entryBytes } = world.geometry;
+  // The four entries at the top of PAE have no rights, and those bits are reserved there.
+  const isTopOfPae = world.format === 'pae' && table < ROOTS;
+  for (const { index, target, present } of stores) {
+    const page = 'page' in target ? target.page : world.below(table) + target.below;
+    const low = present ? (page << 12) | (isTopOfPae ? Pte.present : flags) : 0;
+    await world.store(processor, table, index * entryBytes, low);
+    if (entryBytes === 4) continue;
+    await world.store(processor, table, index * entryBytes + 4, noExecute && !isTopOfPae ? NO_EXECUTE_HIGH : 0);
+  }
+}
+
+/** After a flush, shadows permit nothing that both tables together do not; and processors reach all that these permit. */
+async function check(world: ShadowWorld): Promise<void> {
+  for (let number = 0; number < PAGES; number++) await world.present(number, true);
+  for (const processor of world.processors) processor.flushTlb();
+  for (const [index, processor] of world.processors.entries()) {
+    const root = world.roots[index] as number;
+    const writeProtect = (processor.cr0 & Cr0.writeProtect) !== 0;
+    for (const address of addressesOf(world)) {
+      for (const access of ACCESSES) {
+        for (const user of [false, true]) {
+          const where = `0x${address.toString(16)}, access ${access}, user ${user}, CR0.WP ${writeProtect}`;
+          const shadowed = world.shadowed(processor, root, address, access, user);
+          const permitted = world.compose(root, address, access, user, true);
+          if (shadowed) {
+            const { frame, executable } = shadowed;
+            expect(permitted, where).toMatchObject({ frame, executable, isMarked: true });
+            if (shadowed.writable || access === Access.write) expect(permitted?.writable, where).toBe(true);
+          }
+          const wanted = world.compose(root, address, access, user, writeProtect)?.frame ?? -1;
+          expect(await world.access(processor, address, access, user), where).toBe(wanted);
+        }
+      }
+    }
+  }
+}
+
+describe('shadow paging permits what the tables of guest and host permit together', () => {
+  it.each<ShadowedFormat>(['four-level', 'pae', 'two-level'])(
+    'after any sequence of stores to %s tables, accesses, flushes, reclaim and clones',
+    async (format) => {
+      const before = ShadowWorld.available;
+      const first = await ShadowWorld.create(format, 32);
+      const steps = stepsOf(addressesOf(first));
+      await first.end();
+      const sums = { unsyncs: 0, syncs: 0, floods: 0, storesSeen: 0, faultsPassedOn: 0 };
+      await fc.assert(
+        fc.asyncProperty(
+          fc.constantFrom(...CAPACITIES),
+          fc.array(steps, { minLength: 10, maxLength: 80, size: 'max' }),
+          async (capacity, sequence) => {
+            const world = await ShadowWorld.create(format, capacity);
+            try {
+              for (const step of sequence) await perform(world, step);
+              await check(world);
+              const statistics = world.paging.shadow.statistics();
+              expect(statistics.pages).toBeLessThanOrEqual(capacity);
+              for (const name of Object.keys(sums) as (keyof typeof sums)[]) sums[name] += statistics[name];
+            } finally {
+              await world.end();
+            }
+          },
+        ),
+        { numRuns: RUNS },
+      );
+      expect(ShadowWorld.available).toBe(before);
+      // All of it happened.
+      expect(Math.min(...Object.values(sums))).toBeGreaterThan(RUNS / 20);
+    },
+  );
+});

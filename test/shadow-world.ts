@@ -1,0 +1,273 @@
+import { Access } from '../src/cpu/exits.ts';
+import { type Processor, ProcessorGroup } from '../src/cpu/processor.ts';
+import type { FoundPage, ShadowWalks } from '../src/cpu/translation.ts';
+import { FramePool } from '../src/memory/frame-pool.ts';
+import { HostMemory } from '../src/memory/host-memory.ts';
+import { MachineSpace } from '../src/memory/machine-space.ts';
+import { PageAbsent } from '../src/memory/page-absent.ts';
+import { AddressSpace } from '../src/mm/address-space.ts';
+import { MemoryManager } from '../src/mm/memory-manager.ts';
+import { Pager } from '../src/paging/pager.ts';
+import type { ShadowedFormat } from '../src/paging/shadow/shadow-page.ts';
+import { ShadowPaging } from '../src/paging/shadow/shadow-paging.ts';
+import {
+  type Frame,
+  type GuestVirtual,
+  type HostVirtual,
+  highWord,
+  lowWord,
+  type Mfn,
+  PAGE_SIZE,
+} from '../src/x86/brand.ts';
+import { TABLE_GEOMETRY, type TableGeometry } from '../src/x86/page-table.ts';
+import { Cr0, Cr4, Efer, Pte } from '../src/x86/registers.ts';
+import { MemoryStore, page } from './mm-world.ts';
+
+/** Pages of a guest: its roots, other tables, pages of data, and tables that map all pages in a row. */
+export const ROOTS = 2;
+export const TABLES = 8;
+export const PAGES = 24;
+const FIXED = 20;
+const FRAMES = 128;
+
+/** Where the guest's kernel sees its pages in a row. */
+const ROW: Readonly<Record<ShadowedFormat, { readonly address: number; readonly slot: number }>> = {
+  'two-level': { address: 0xffc0_0000, slot: 1023 },
+  pae: { address: 0xc000_0000, slot: 3 },
+  'four-level': { address: -(2 ** 47), slot: 256 },
+};
+
+const NO_DEVICES = { load: () => 0, store: () => {} };
+
+/** What the tables of the guest and of the host say together of an access. */
+export interface Composed {
+  readonly frame: Frame;
+  /** The guest's tables permit writing, and the dirty bit is set. */
+  readonly writable: boolean;
+  readonly executable: boolean;
+  /** All accessed bits on the way are set. */
+  readonly isMarked: boolean;
+}
+
+const memory = new HostMemory((FRAMES + 64) * PAGE_SIZE + (40 << 20));
+const pool = new FramePool(memory, FRAMES);
+const group = new ProcessorGroup(memory, pool, { tlbEntries: 64, tlbRoots: 2, codeBytes: 1 << 20 });
+const store = new MemoryStore(256);
+const manager = new MemoryManager({ pool, store, checked: true, reserve: 2, pause: async () => {} });
+
+/** A guest with two processors whose tables are shadowed, on a host that has little memory and checks its own rules. */
+export class ShadowWorld {
+  readonly format: ShadowedFormat;
+  readonly geometry: TableGeometry;
+  readonly paging: ShadowPaging;
+  readonly space: AddressSpace;
+  readonly processors: readonly Processor[];
+  readonly roots: number[] = [0, 0];
+  readonly #pager: Pager;
+  #clone: AddressSpace | undefined;
+
+  private constructor(format: ShadowedFormat, paging: ShadowPaging, pager: Pager, space: AddressSpace) {
+    this.format = format;
+    this.geometry = TABLE_GEOMETRY[format];
+    this.paging = paging;
+    this.space = space;
+    this.#pager = pager;
+    this.processors = [group.create(), group.create()];
+  }
+
+  static async create(format: ShadowedFormat, capacity: number): Promise<ShadowWorld> {
+    const space = await manager.createSpace();
+    if (!(space instanceof AddressSpace)) throw new Error(space.message);
+    await space.map(page(0), page(PAGES));
+    const machine = new MachineSpace(pool, PAGES);
+    const numbers = Int32Array.from({ length: PAGES }, (_, number) => number);
+    const { marks } = group.parts;
+    const pager = new Pager({ machine, memory: space, invalidator: group, marks, numbers, populated: PAGES, order: 0 });
+    await pager.start();
+    const paging = await ShadowPaging.create(machine, group, pager, 1, capacity);
+    const world = new ShadowWorld(format, paging, pager, space);
+    await world.#begin();
+    return world;
+  }
+
+  /** Two tables a level that lead to each other's, the last ones to pages of data; and those of the row. */
+  async #begin(): Promise<void> {
+    const { levels, entryBytes } = this.geometry;
+    for (let root = 0; root < ROOTS; root++) {
+      await this.#poke(root, ROW[this.format].slot * entryBytes, FIXED, this.format === 'pae' ? Pte.present : RIGHTS);
+    }
+    for (let table = FIXED; table < FIXED + levels - 2; table++) await this.#poke(table, 0, table + 1, RIGHTS);
+    const last = FIXED + levels - 2;
+    for (let number = 0; number < PAGES; number++) await this.#poke(last, number * entryBytes, number, RIGHTS);
+    for (let table = 0; table < this.tables; table++) {
+      for (let index = 0; index < 2; index++) {
+        const flags = this.format === 'pae' && table < ROOTS ? Pte.present : RIGHTS | Pte.user;
+        await this.#poke(table, index * entryBytes, this.below(table) + index, flags);
+      }
+    }
+    for (const processor of this.processors) {
+      processor.cr0 = Cr0.protection | Cr0.paging | Cr0.writeProtect;
+      processor.cr4 = Cr4.fxsave | Cr4.globalPages | (this.format === 'two-level' ? 0 : Cr4.physicalAddressExtension);
+      processor.efer = Efer.noExecute;
+      processor.translation = this.paging.translations(NO_DEVICES)[this.format];
+      processor.userMode = false;
+      processor.setRoots(0, 0);
+    }
+  }
+
+  /** Pages that are tables at first. */
+  get tables(): number {
+    return this.geometry.levels * 2;
+  }
+
+  /** The first of the pages that a table leads to at first. */
+  below(table: number): number {
+    return table - (table % 2) + 2;
+  }
+
+  async #poke(table: number, offset: number, number: number, flags: number): Promise<void> {
+    await this.present(table, true);
+    const frame = this.paging.space.frameOf(table as Mfn);
+    memory.u32[(pool.addressOf(frame) + offset) >>> 2] = (number << 12) | flags;
+  }
+
+  get shadow(): ShadowWalks {
+    return this.paging.shadow;
+  }
+
+  /** Brings a page in. */
+  async present(number: number, write: boolean): Promise<void> {
+    const failed = await this.#pager.bringIn(number as Mfn, write);
+    if (failed) throw new Error(failed.message);
+  }
+
+  /** Does something of a processor's; pages that are absent are brought in. */
+  async attempt<Result>(action: () => Result): Promise<Result> {
+    for (;;) {
+      try {
+        return action();
+      } catch (absent) {
+        if (!(absent instanceof PageAbsent)) throw absent;
+        await this.present(absent.page, absent.write);
+      }
+    }
+  }
+
+  /** The kernel writes a word of a page where it sees the pages in a row. */
+  async store(processor: Processor, number: number, offset: number, value: number): Promise<void> {
+    const address = (ROW[this.format].address + number * PAGE_SIZE + offset) as GuestVirtual;
+    processor.setStoredValue(value, 0);
+    const stored = await this.attempt(() => processor.memory.storeAt(address, 4));
+    if (!stored) throw new Error('a page of the row cannot be written');
+  }
+
+  /** Frame that an access of a processor reaches, −1 for a fault. */
+  async access(processor: Processor, address: GuestVirtual, access: Access, user: boolean): Promise<number> {
+    const host = await this.attempt(() => processor.memory.translate(address, access, user));
+    return host < 0 ? -1 : pool.frameAt(host);
+  }
+
+  switchRoot(index: number, root: number): void {
+    this.roots[index] = root;
+    this.processors[index]?.setRoots(root, root);
+  }
+
+  /** Makes the host short of memory. */
+  async reclaim(): Promise<void> {
+    await manager.relieve();
+  }
+
+  /** Makes the host take a page. */
+  async takeAway(number: number): Promise<void> {
+    await this.space.discard(page(number), page(number + 1));
+  }
+
+  /** Another guest begins to share all pages, or ends. */
+  async clone(): Promise<void> {
+    const before = this.#clone;
+    this.#clone = undefined;
+    if (before) return before.exit();
+    const child = await manager.clone(this.space);
+    if (child instanceof AddressSpace) this.#clone = child;
+  }
+
+  /** What a shadow permits, asked as a walk asks it. */
+  shadowed(processor: Processor, root: number, address: GuestVirtual, access: Access, user: boolean) {
+    const found: FoundPage = {
+      result: {
+        frame: -1 as Frame,
+        error: 0,
+        writable: false,
+        executable: false,
+        refused: -1,
+        absent: -1,
+        absentForWrite: false,
+        kind: 0,
+        device: -1,
+      },
+      tables: new Int32Array(3),
+    };
+    const { controls } = processor.memory;
+    const low = lowWord(address);
+    const permitted = this.shadow.walk(this.format, root, low, highWord(address), access, user, controls, found);
+    return permitted ? found.result : undefined;
+  }
+
+  /** The architecture's walk of the guest's tables, then the host's own table: written without any of what is tested. */
+  compose(root: number, address: number, access: Access, user: boolean, wp: boolean): Composed | undefined {
+    const { levels, entryBytes } = this.geometry;
+    let table = root;
+    let mayWrite = true;
+    let mayUser = true;
+    let mayExecute = true;
+    let isMarked = true;
+    for (let level = levels; ; level--) {
+      const shift = this.geometry.shift[level] as number;
+      const index =
+        Math.floor((address < 0 ? address + 2 ** 48 : address) / 2 ** shift) % this.geometry.entries[level]!;
+      const entry = this.#peek(table, index * entryBytes);
+      const upper = entryBytes === 8 ? this.#peek(table, index * entryBytes + 4) : 0;
+      if ((entry & 1) === 0) return undefined;
+      const isTopOfPae = this.format === 'pae' && level === 3;
+      if (!isTopOfPae) {
+        mayWrite &&= (entry & 2) !== 0;
+        mayUser &&= (entry & 4) !== 0;
+        mayExecute &&= upper >>> 31 === 0;
+        isMarked &&= (entry & 0x20) !== 0;
+      }
+      const isLarge = level === 2 && (entry & 0x80) !== 0;
+      // Reserved bits: those below a large page's number, and the size bit above level 2.
+      if (isLarge && entryBytes === 8 && (entry & 0x1f_e000) !== 0) return undefined;
+      if (level > 2 && !isTopOfPae && (entry & 0x80) !== 0) return undefined;
+      table = entry >>> 12;
+      if (level > 1 && !isLarge) continue;
+      const pages = 2 ** (shift - 12);
+      const number = table - (table % pages) + (Math.floor(address / PAGE_SIZE) & (pages - 1));
+      if (number >= PAGES || (user && !mayUser)) return undefined;
+      if (access === Access.write && !mayWrite && (user || wp)) return undefined;
+      if (access === Access.fetch && !mayExecute) return undefined;
+      const frame = this.space.lookup((number * PAGE_SIZE) as HostVirtual, access === Access.write);
+      if (frame === undefined) throw new Error(`page ${number} is absent`);
+      return { frame, writable: mayWrite && (entry & 0x40) !== 0, executable: mayExecute, isMarked };
+    }
+  }
+
+  #peek(number: number, offset: number): number {
+    const frame = this.space.lookup((number * PAGE_SIZE) as HostVirtual, false);
+    if (frame === undefined) throw new Error(`page ${number} is absent`);
+    return memory.u32[(pool.addressOf(frame) + offset) >>> 2] as number;
+  }
+
+  async end(): Promise<void> {
+    for (const processor of this.processors) group.release(processor);
+    await this.#clone?.exit();
+    await this.paging.destroy();
+  }
+
+  /** Frames that are nobody's. */
+  static get available(): number {
+    return pool.available;
+  }
+}
+
+const RIGHTS = Pte.present | Pte.writable;
