@@ -11,7 +11,14 @@ const common = {
 
 /** Bundles the command into a directory as bin/ring1 expects it. Bundling inlines the const enums. */
 export async function bundleCommand(outdir: string): Promise<void> {
-  await build({ ...common, outdir, entryPoints: { cli: 'src/cli/main.ts' }, platform: 'node' });
+  await build({
+    ...common,
+    outdir,
+    entryPoints: { cli: 'src/cli/main.ts' },
+    platform: 'node',
+    // The reference guest is part of the command.
+    loader: { '.elf': 'binary' },
+  });
 }
 
 /** Bundles the library, without Node's built-in modules, so that a browser can load it. */

@@ -1,5 +1,6 @@
 import { initramfs, kernelModules, kernel as kernelRecipe } from '../../guests/recipes.ts';
 import type { BootOptions, Disk } from '../api.ts';
+import { InputError } from '../boot/input-error.ts';
 import { bitsOfKernel } from '../boot/kernel.ts';
 import { OverlayStore } from '../devices/block/overlay-store.ts';
 import { FileStore } from '../node/file-store.ts';
@@ -25,14 +26,8 @@ async function openDisks(wanted: readonly DiskOption[]): Promise<Disk[]> {
 }
 
 async function prepareBoot(options: GuestOptions & Pick<RunOptions, 'check' | 'deterministic'>): Promise<BootOptions> {
-  const kernel = await readInputFile(options.kernel ?? (await kernelRecipe('cloud-amd64')), 'kernel');
-  const initrd =
-    options.initrd === undefined
-      ? await ownInitramfs(options, bitsOfKernel(kernel))
-      : await readInputFile(options.initrd, 'initrd');
   return {
-    kernel,
-    initrd,
+    ...(await prepareFiles(options)),
     commandLine: commandLine(options),
     memory: options.memory,
     vcpus: options.vcpus,
@@ -41,6 +36,32 @@ async function prepareBoot(options: GuestOptions & Pick<RunOptions, 'check' | 'd
     check: options.check,
     deterministic: options.deterministic,
   };
+}
+
+/** The name that stands for the reference guest where a kernel's file could stand. */
+const REFERENCE = 'reference';
+
+async function prepareFiles(options: GuestOptions): Promise<Pick<BootOptions, 'kernel' | 'initrd'>> {
+  if (options.kernel === REFERENCE) return referenceGuest();
+  try {
+    const kernel = await readInputFile(options.kernel ?? (await kernelRecipe('cloud-amd64')), 'kernel');
+    const initrd =
+      options.initrd === undefined
+        ? await ownInitramfs(options, bitsOfKernel(kernel))
+        : await readInputFile(options.initrd, 'initrd');
+    return { kernel, initrd };
+  } catch (error) {
+    const givesFiles = options.kernel !== undefined || options.initrd !== undefined;
+    if (givesFiles || !(error instanceof InputError)) throw error;
+    warn(`${error.message}; this is the reference guest, which ends by itself`);
+    return referenceGuest();
+  }
+}
+
+/** Part of the command itself, so that there is always something to run. */
+async function referenceGuest(): Promise<Pick<BootOptions, 'kernel' | 'initrd'>> {
+  const { default: kernel } = await import('../../guests/reference/x86-64.elf');
+  return { kernel, initrd: new Uint8Array() };
 }
 
 /** The modules are those of the kernel that is booted when none is given. Xen's guests have no devices of virtio. */

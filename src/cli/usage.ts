@@ -15,9 +15,10 @@ options:
 export const RUN_USAGE = `usage: ring1 run [OPTIONS] [GUESTFILE…]
 
 Boots a kernel with its console on this terminal. Ctrl-] leaves. Without --kernel, Debian's cloud kernel is fetched
-from the Debian archive and kept in ~/.cache/ring1 (or RING1_CACHE); without --initrd, a busybox shell.
+from the Debian archive and kept in ~/.cache/ring1 (or RING1_CACHE); without --initrd, a busybox shell. Where neither can
+be had, the reference guest is booted, a small kernel that is part of this command.
 
-  --kernel FILE       bzImage (vmlinuz) or ELF kernel (vmlinux), compressed or not
+  --kernel FILE       bzImage (vmlinuz) or ELF kernel (vmlinux), compressed or not; "reference" is the reference guest
   --initrd FILE       initial RAM disk
   --append STRING     kernel command line; console=hvc0 (xen) or console=ttyS0 is put in front unless it has a console=
   --memory SIZE       the guest's memory, as in 256M or 1G; a plain number is in MiB (default 256M)
