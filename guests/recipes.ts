@@ -13,7 +13,7 @@ import { buildInitramfs, type InitramfsOptions, type KernelModules, MODULES } fr
 export const KERNEL_FLAVOURS = ['cloud-amd64', 'amd64', '686-pae', '686'] as const;
 export type KernelFlavour = (typeof KERNEL_FLAVOURS)[number];
 
-const ARCHITECTURES: Readonly<Record<KernelFlavour, Architecture>> = {
+export const ARCHITECTURES: Readonly<Record<KernelFlavour, Architecture>> = {
   'cloud-amd64': 'amd64',
   amd64: 'amd64',
   '686-pae': 'i386',
@@ -97,6 +97,21 @@ export async function seabios(
     progress,
   );
   return { bios: join(directory, 'bios.bin'), vgaBios: join(directory, 'vgabios.bin') };
+}
+
+/** @returns the path of a GRUB that is itself a paravirtual Xen guest, by the word size of its code. */
+export async function grub(bits: 32 | 64, progress: Progress = progressOnStderr): Promise<string> {
+  const images = ['grub-i386-xen.bin', 'grub-x86_64-xen.bin'];
+  const directory = await obtain(
+    {
+      name: 'grub-xen-host',
+      packageName: 'grub-xen-host',
+      architecture: 'amd64',
+      files: images.map((name) => ({ path: new RegExp(`^usr/lib/grub-xen/${name}$`), as: name })),
+    },
+    progress,
+  );
+  return join(directory, bits === 32 ? 'grub-i386-xen.bin' : 'grub-x86_64-xen.bin');
 }
 
 /** @returns an initramfs (cpio) that ends in a shell; see initramfs.ts for what it understands. */

@@ -4,7 +4,7 @@ import type { MachineSpace } from '../../memory/machine-space.ts';
 import { type GuestVirtual, highWord, lowWord, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
 import { Pte } from '../../x86/registers.ts';
 import { StartInfoFlag } from './abi.ts';
-import type { DomainPlan } from './domain-plan.ts';
+import type { DomainPlan, ListTables } from './domain-plan.ts';
 
 /** What a domain is built with, besides its plan. */
 export interface BuildOptions {
@@ -65,14 +65,11 @@ export function buildDomain(options: BuildOptions): BuiltDomain {
   const { plan, p2m, space } = options;
   const { initrd, pages, commandLine, entry, virtualBase, listBase } = plan;
   const { startInfoPfn, storePfn, consolePfn, tablesPfn, tables, stackPfn, mappedPages, initrdPfn } = plan;
-  const { listPfn, listPages, listLevel1, listLevel2, hypercallPfn } = plan;
-  const listTables = 1 + listLevel2 + listLevel1;
+  const { listPfn, listPages, listTables, hypercallPfn } = plan;
   const image = new GuestImage(space, p2m);
 
   const addressOfPfn = (pfn: number) => (virtualBase + pfn * PAGE_SIZE) as GuestVirtual;
-  const isTable = (pfn: number) =>
-    (pfn >= tablesPfn && pfn < tablesPfn + tables) ||
-    (pfn >= listPfn + listPages && pfn < listPfn + listPages + listTables);
+  const isTable = (pfn: number) => pfn >= tablesPfn && pfn < tablesPfn + tables;
   const root = tablesPfn;
   const level3 = tablesPfn + 1;
   const level2Count = Math.ceil(Math.ceil(mappedPages / ENTRIES) / ENTRIES);
@@ -90,26 +87,17 @@ export function buildDomain(options: BuildOptions): BuiltDomain {
     image.entry(level1 + Math.floor(pfn / ENTRIES), pfn % ENTRIES, pfn, flags);
   }
 
-  const listLevel3Pfn = listPfn + listPages;
-  const listLevel2Pfn = listLevel3Pfn + 1;
-  const listLevel1Pfn = listLevel2Pfn + listLevel2;
-  image.entry(root, index(listBase, 39), listLevel3Pfn, TABLE);
-  for (let table = 0; table < listLevel2; table++) {
-    image.entry(listLevel3Pfn, index(listBase, 30) + table, listLevel2Pfn + table, TABLE);
-  }
-  for (let table = 0; table < listLevel1; table++) {
-    image.entry(listLevel2Pfn + Math.floor(table / ENTRIES), table % ENTRIES, listLevel1Pfn + table, TABLE);
-  }
-  for (let page = 0; page < listPages; page++) {
-    image.entry(listLevel1Pfn + Math.floor(page / ENTRIES), page % ENTRIES, listPfn + page, LEAF);
-  }
+  if (listTables) mapList(image, plan, listTables);
   for (let pfn = 0; pfn < pages; pfn++) image.long(listPfn * PAGE_SIZE + pfn * 8, p2m[pfn] as number);
 
   const info = startInfoPfn * PAGE_SIZE;
   image.write(info + StartInfo.magic, new TextEncoder().encode('xen-3.0-x86_64'));
   image.long(info + StartInfo.pages, pages);
   image.long(info + StartInfo.sharedInfo, options.sharedInfo * PAGE_SIZE);
-  image.word(info + StartInfo.flags, StartInfoFlag.moduleStartPfn | StartInfoFlag.virtualP2m);
+  image.word(
+    info + StartInfo.flags,
+    (plan.isInitrdMapped ? 0 : StartInfoFlag.moduleStartPfn) | (listTables ? StartInfoFlag.virtualP2m : 0),
+  );
   image.long(info + StartInfo.storeMfn, p2m[storePfn] as number);
   image.word(info + StartInfo.storePort, options.storePort);
   image.long(info + StartInfo.consoleMfn, p2m[consolePfn] as number);
@@ -118,12 +106,14 @@ export function buildDomain(options: BuildOptions): BuiltDomain {
   image.long(info + StartInfo.tableFrames, tables);
   image.long(info + StartInfo.frameList, listBase);
   if (initrd.length > 0) {
-    image.long(info + StartInfo.moduleStart, initrdPfn);
+    image.long(info + StartInfo.moduleStart, plan.isInitrdMapped ? addressOfPfn(initrdPfn) : initrdPfn);
     image.long(info + StartInfo.moduleLength, initrd.length);
   }
   image.write(info + StartInfo.commandLine, new TextEncoder().encode(commandLine));
-  image.long(info + StartInfo.firstP2mPfn, listPfn);
-  image.long(info + StartInfo.p2mFrames, listPages + listTables);
+  if (listTables) {
+    image.long(info + StartInfo.firstP2mPfn, listPfn);
+    image.long(info + StartInfo.p2mFrames, listPages + listTables.count);
+  }
 
   return {
     entry: entry as GuestVirtual,
@@ -134,6 +124,24 @@ export function buildDomain(options: BuildOptions): BuiltDomain {
     console: image.mfn(consolePfn),
     hypercallPage: hypercallPfn === undefined ? undefined : image.mfn(hypercallPfn),
   };
+}
+
+/** Maps the frame list where the kernel wants it. */
+function mapList(image: GuestImage, plan: DomainPlan, { level2, level1 }: ListTables): void {
+  const { tablesPfn, listBase, listPfn, listPages } = plan;
+  const level3Pfn = listPfn + listPages;
+  const level2Pfn = level3Pfn + 1;
+  const level1Pfn = level2Pfn + level2;
+  image.entry(tablesPfn, index(listBase, 39), level3Pfn, TABLE);
+  for (let table = 0; table < level2; table++) {
+    image.entry(level3Pfn, index(listBase, 30) + table, level2Pfn + table, TABLE);
+  }
+  for (let table = 0; table < level1; table++) {
+    image.entry(level2Pfn + Math.floor(table / ENTRIES), table % ENTRIES, level1Pfn + table, TABLE);
+  }
+  for (let page = 0; page < listPages; page++) {
+    image.entry(level1Pfn + Math.floor(page / ENTRIES), page % ENTRIES, listPfn + page, LEAF);
+  }
 }
 
 /** Index of an address in the table whose entries cover 2^shift bytes. */

@@ -8,6 +8,9 @@ import { PAGE_SHIFT, PAGE_SIZE } from '../../x86/brand.ts';
  *
  *   VIRT_BASE + …  kernel · start_info · XenStore ring · console ring · page tables · boot stack · padding to 4 MiB
  *   not mapped     initrd · frame list (p2m) · the tables that map it at INIT_P2M
+ *
+ * A kernel that does not say that it takes the initrd by its page number (MOD_START_PFN) has it mapped, behind the kernel
+ * image; one that names no place for the frame list (INIT_P2M) has that mapped, behind the initrd.
  */
 export interface DomainRequest {
   readonly kernel: KernelImage;
@@ -21,6 +24,7 @@ export interface DomainRequest {
 export interface DomainPlan extends DomainRequest {
   readonly entry: number;
   readonly virtualBase: number;
+  /** Address of the frame list. */
   readonly listBase: number;
   /** The kernel as its segments lay it out. */
   readonly kernelPages: KernelPages;
@@ -34,12 +38,21 @@ export interface DomainPlan extends DomainRequest {
   readonly mappedPages: number;
   readonly initrdPfn: number;
   readonly initrdPages: number;
+  readonly isInitrdMapped: boolean;
   readonly listPfn: number;
   readonly listPages: number;
-  readonly listLevel1: number;
-  readonly listLevel2: number;
+  /** The tables that map the frame list apart, behind it; undefined where it stands in the initial mapping. */
+  readonly listTables: ListTables | undefined;
   /** Page to fill with hypercall stubs, for kernels that have one. */
   readonly hypercallPfn: number | undefined;
+}
+
+/** Tables that map nothing but the frame list: one of level 3, then those of level 2 and level 1. */
+export interface ListTables {
+  readonly level2: number;
+  readonly level1: number;
+  /** All of them. */
+  readonly count: number;
 }
 
 const ENTRIES = 512;
@@ -66,22 +79,29 @@ export function planDomain(request: DomainRequest): DomainPlan {
   const entry = required(notes.entry, 'ENTRY');
   const virtualBase = required(notes.virtBase, 'VIRT_BASE');
   const paddrOffset = Number(notes.paddrOffset ?? 0n);
-  const listBase = notes.initP2m === undefined ? undefined : Number(BigInt.asIntN(64, notes.initP2m));
-  if (listBase === undefined || listBase % PAGE_SIZE !== 0) {
-    throw new InputError('the kernel has no INIT_P2M note; only kernels since Linux 3.19 are built for');
-  }
-  if (!notes.modStartPfn && initrd.length > 0) {
-    throw new InputError('the kernel has no MOD_START_PFN note; it cannot take an initrd here');
+  const ownListBase = notes.initP2m === undefined ? undefined : Number(BigInt.asIntN(64, notes.initP2m));
+  if (ownListBase !== undefined && ownListBase % PAGE_SIZE !== 0) {
+    throw new InputError('the kernel wants its frame list (INIT_P2M) at an address that is no page');
   }
   if (new TextEncoder().encode(commandLine).length >= COMMAND_LINE_LIMIT) {
     throw new InputError(`the kernel command line is longer than ${COMMAND_LINE_LIMIT - 1} bytes`);
   }
 
   const kernelPages = new KernelPages(kernel, paddrOffset);
+  const initrdPages = Math.ceil(initrd.length / PAGE_SIZE);
+  const listPages = Math.ceil((pages * 8) / PAGE_SIZE);
+  const isInitrdMapped = !notes.modStartPfn;
   let nextPfn = kernelPages.endPfn;
-  const startInfoPfn = nextPfn++;
-  const storePfn = nextPfn++;
-  const consolePfn = nextPfn++;
+  const take = (count: number): number => {
+    const first = nextPfn;
+    nextPfn += count;
+    return first;
+  };
+  const mappedInitrdPfn = take(isInitrdMapped ? initrdPages : 0);
+  const mappedListPfn = take(ownListBase === undefined ? listPages : 0);
+  const startInfoPfn = take(1);
+  const storePfn = take(1);
+  const consolePfn = take(1);
   const tablesPfn = nextPfn;
   // Tables, stack and padding must themselves be mapped by the tables.
   let tables = 0;
@@ -95,14 +115,11 @@ export function planDomain(request: DomainRequest): DomainPlan {
     if (tables <= guess) break;
   }
   const stackPfn = tablesPfn + tables;
-  const initrdPfn = mappedPages;
-  const initrdPages = Math.ceil(initrd.length / PAGE_SIZE);
-  const listPfn = initrdPfn + initrdPages;
-  const listPages = Math.ceil((pages * 8) / PAGE_SIZE);
-  const listLevel1 = Math.ceil(listPages / ENTRIES);
-  const listLevel2 = Math.ceil(listLevel1 / ENTRIES);
-  const listTables = 1 + listLevel2 + listLevel1;
-  const needed = listPfn + listPages + listTables;
+  nextPfn = mappedPages;
+  const initrdPfn = isInitrdMapped ? mappedInitrdPfn : take(initrdPages);
+  const listPfn = ownListBase === undefined ? mappedListPfn : take(listPages);
+  const listTables = ownListBase === undefined ? undefined : tablesOfList(listPages);
+  const needed = nextPfn + (listTables?.count ?? 0);
   if (needed > pages) {
     const megabytes = (count: number) => `${Math.ceil((count * PAGE_SIZE) / (1 << 20))}M`;
     throw new InputError(
@@ -114,7 +131,7 @@ export function planDomain(request: DomainRequest): DomainPlan {
     ...request,
     entry,
     virtualBase,
-    listBase,
+    listBase: ownListBase ?? virtualBase + listPfn * PAGE_SIZE,
     kernelPages,
     startInfoPfn,
     storePfn,
@@ -125,19 +142,25 @@ export function planDomain(request: DomainRequest): DomainPlan {
     mappedPages,
     initrdPfn,
     initrdPages,
+    isInitrdMapped,
     listPfn,
     listPages,
-    listLevel1,
-    listLevel2,
+    listTables,
     hypercallPfn: hypercall === undefined ? undefined : (hypercall - virtualBase) / PAGE_SIZE,
   };
 }
 
+function tablesOfList(listPages: number): ListTables {
+  const level1 = Math.ceil(listPages / ENTRIES);
+  const level2 = Math.ceil(level1 / ENTRIES);
+  return { level2, level1, count: 1 + level2 + level1 };
+}
+
 /** Pages that the builder writes itself; the others hold the kernel, the initrd, or nothing. */
 export function builtPages(plan: DomainPlan): number[] {
-  const { startInfoPfn, stackPfn, listPfn, listPages, listLevel1, listLevel2, hypercallPfn } = plan;
+  const { startInfoPfn, stackPfn, listPfn, listPages, listTables, hypercallPfn } = plan;
   const range = (from: number, to: number) => Array.from({ length: to - from }, (_none, step) => from + step);
-  const listEnd = listPfn + listPages + 1 + listLevel2 + listLevel1;
+  const listEnd = listPfn + listPages + (listTables?.count ?? 0);
   const pages = [...range(startInfoPfn, stackPfn + 1), ...range(listPfn, listEnd)];
   return hypercallPfn === undefined ? pages : [...pages, hypercallPfn];
 }
