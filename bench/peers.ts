@@ -9,28 +9,29 @@
  *   --only LIST       these items alone, in the order of bench/peers/items.ts; the boot is always measured
  *   --cold            instead of the items: how a program comes up to speed that was never executed before
  *   --peers LIST      peers whose names contain one of these words; ring1 is always measured
- *   --flavour F       Debian's kernel: cloud-amd64 (default) or amd64
+ *   --flavour F       Debian's kernel: cloud-amd64 (default), amd64, 686-pae or 686
  *   --node PATH       the Node.js that runs ring1
  *   --clock cpu       processor time of each peer's process instead of the time that passes: for a busy machine (Linux)
- *   --v86 DIRECTORY   measure v86 as well, with Debian's kernel for 32-bit x86
+ *   --v86 DIRECTORY   measure v86 as well; it knows 32-bit code only, so beside 64-bit kernels it has Debian's 686-pae
  *   --json FILE       write all figures there
  *   -- OPTIONS        further options of `ring1 run`, as in -- --interface kvm
  *
  * A ratio is ring1's speed over the peer's: above 1, ring1 is faster. QEMU is measured when `qemu-system-x86_64` is
  * installed. v86 (BSD licence) is no dependency because of its 18 MB; get it where you like:
  *
- *     npm install --prefix /tmp/v86 v86 && npx tsx bench/peers.ts --v86 /tmp/v86/node_modules/v86
+ *     npm install --prefix /tmp/v86 v86
+ *     npx tsx bench/peers.ts --flavour 686-pae --v86 /tmp/v86/node_modules/v86 -- --interface kvm
  */
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { parseArgs } from 'node:util';
-import { initramfs, kernel, seabios } from '../guests/recipes.ts';
+import { ARCHITECTURES, initramfs, KERNEL_FLAVOURS, type KernelFlavour, kernel, seabios } from '../guests/recipes.ts';
 import { coldTable, curveOf } from './peers/cold.ts';
 import { BOOT, COLD, commandLineFor, ITEMS, itemEntries } from './peers/items.ts';
 import { compare, comparisonTable, differingResults } from './peers/report.ts';
 import type { Peer } from './peers/session.ts';
-import { qemu, ring1, v86 } from './peers/systems.ts';
+import { type GuestFiles, qemu, ring1, v86 } from './peers/systems.ts';
 import { parseRuns, takeTurns } from './peers/turns.ts';
 
 const { values, positionals: ring1Options } = parseArgs({
@@ -61,16 +62,20 @@ function oneOf<Name extends string>(names: readonly Name[], given: string): Name
   return name;
 }
 
+async function prepareFiles(directory: string, flavour: KernelFlavour): Promise<GuestFiles> {
+  const initrd = join(directory, `initrd-${flavour}`);
+  writeFileSync(initrd, await initramfs({ architecture: ARCHITECTURES[flavour], extra: itemEntries() }));
+  return { kernel: await kernel(flavour), initrd };
+}
+
 async function preparePeers(directory: string): Promise<Peer[]> {
-  const initrd = join(directory, 'initrd');
-  writeFileSync(initrd, await initramfs({ extra: itemEntries() }));
-  const files = { kernel: await kernel(oneOf(['cloud-amd64', 'amd64'], values.flavour)), initrd };
+  const flavour = oneOf(KERNEL_FLAVOURS, values.flavour);
+  const files = await prepareFiles(directory, flavour);
   const others = qemu(files);
   if (values.v86 !== undefined) {
-    const initrd32 = join(directory, 'initrd-i386');
-    writeFileSync(initrd32, await initramfs({ architecture: 'i386', extra: itemEntries() }));
-    const files32 = { kernel: await kernel('686-pae'), initrd: initrd32, ...(await seabios()) };
-    others.push(v86(resolve(values.v86), directory, files32));
+    const flavour32 = ARCHITECTURES[flavour] === 'i386' ? flavour : '686-pae';
+    const files32 = { ...(await prepareFiles(directory, flavour32)), ...(await seabios()) };
+    others.push(v86(resolve(values.v86), directory, flavour32, files32));
   }
   const words = values.peers?.split(',') ?? [''];
   const chosen = others.filter(({ name }) => words.some((word) => name.includes(word)));

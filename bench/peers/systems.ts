@@ -60,11 +60,13 @@ export interface V86Files extends GuestFiles {
 }
 
 /**
- * v86 in the same Node.js as this. It knows 32-bit code only, so kernel and programs are others than on the other peers.
+ * v86 in the same Node.js as this. It knows 32-bit code only.
  * @param v86 directory of the package
  * @param directory where its program may be put
+ * @param flavour of the kernel, which may be another one than the other peers have
  */
-export function v86(v86: string, directory: string, { kernel, initrd, bios, vgaBios }: V86Files): Peer {
+export function v86(v86: string, directory: string, flavour: string, files: V86Files): Peer {
+  const { kernel, initrd, bios, vgaBios } = files;
   const program = join(directory, 'v86-machine.mjs');
   buildSync({
     entryPoints: [fileURLToPath(new URL('v86-machine.ts', import.meta.url))],
@@ -73,7 +75,7 @@ export function v86(v86: string, directory: string, { kernel, initrd, bios, vgaB
     format: 'esm',
   });
   return {
-    name: 'v86 686-pae',
+    name: `v86 ${flavour}`,
     command: (commandLine) => ({
       program: process.execPath,
       args: [program, v86, kernel, initrd, bios, vgaBios, String(MEGABYTES), `console=ttyS0 ${commandLine}`],
