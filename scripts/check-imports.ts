@@ -7,7 +7,7 @@ import { fileURLToPath } from 'node:url';
  * order is that of the architecture: an interface stands on operations, these on paging, that on host memory, that on
  * the processor and its frames.
  */
-const BOTTOM = ['x86'];
+const BOTTOM = ['x86', 'archive'];
 const MEMORY = [...BOTTOM, 'memory'];
 const CPU = [...MEMORY, 'cpu'];
 const MM = [...CPU, 'mm'];
@@ -15,15 +15,18 @@ const PAGING = [...MM, 'paging'];
 const OPS = [...PAGING, 'ops'];
 const INSPECT = [...OPS, 'boot', 'inspect'];
 const DEVICES = [...INSPECT, 'devices'];
-const DOMAIN = [...DEVICES, 'domain', 'api.ts'];
+const SNAPSHOT = [...DEVICES, 'snapshot'];
+const DOMAIN = [...SNAPSHOT, 'domain', 'api.ts'];
 const MICROVM = [...DOMAIN, 'microvm'];
 const INTERFACES = [...MICROVM, 'interfaces'];
 /** Puts the parts together; what a user imports is index.ts. */
-const HOST = [...INTERFACES, 'host.ts'];
+const HOST = [...INTERFACES, 'host'];
 const CORE = [...HOST, 'index.ts'];
 
 const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   x86: BOTTOM,
+  // What does not fit is the user's input.
+  archive: [...BOTTOM, 'boot'],
   memory: MEMORY,
   cpu: CPU,
   mm: MM,
@@ -32,12 +35,13 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   boot: ['boot'],
   inspect: INSPECT,
   devices: DEVICES,
+  snapshot: SNAPSHOT,
   domain: DOMAIN,
   microvm: MICROVM,
   interfaces: INTERFACES,
   // Disks and swap stores that a user brings are back ends; a profile is what inspection found.
-  'api.ts': ['api.ts', 'devices', 'mm', 'inspect'],
-  'host.ts': HOST,
+  'api.ts': ['api.ts', 'devices', 'mm', 'inspect', 'snapshot'],
+  host: HOST,
   'index.ts': CORE,
   node: [...CORE, 'node'],
   browser: [...CORE, 'browser'],

@@ -3,6 +3,8 @@ import type { MacAddress } from './devices/network/ethernet.ts';
 import type { EthernetSwitch } from './devices/network/switch.ts';
 import type { Profile } from './inspect/profile.ts';
 import type { SwapStore } from './mm/swap.ts';
+import type { SnapshotTarget } from './snapshot/format.ts';
+import type { Snapshot } from './snapshot/snapshot.ts';
 
 /**
  * The library's public types. `src/index.ts` implements them; the command, the page and users' programs see no more.
@@ -35,6 +37,11 @@ export interface Host {
    * Builds a domain and lets it run. Rejects with an InputError when the kernel, the initrd or a size is unusable.
    */
   boot(options: BootOptions): Promise<VirtualMachine>;
+  /**
+   * Lets a guest go on from a snapshot, which `openSnapshot` gives; any number of guests can go on from the same one, and
+   * share what they do not change. Rejects with an InputError when the devices are others than the guest had.
+   */
+  resume(snapshot: Snapshot, options?: ResumeOptions): Promise<VirtualMachine>;
   /** Figures over all domains, as plain JSON data. */
   statistics(): object;
   /** Ends every domain. The host cannot be used afterwards. Settles when all its memory is given back. */
@@ -76,6 +83,9 @@ export interface BootOptions {
   readonly deterministic?: boolean;
 }
 
+/** What a guest that goes on is connected to: as it was when it was saved. All else stands in the snapshot. */
+export type ResumeOptions = Pick<BootOptions, 'disks' | 'adapters' | 'trace' | 'profile'>;
+
 /** The contents of a disk, wherever they are kept. Its owner closes it, when the guests that had it have ended. */
 export type Disk = BlockStore;
 
@@ -96,6 +106,11 @@ export interface VirtualMachine {
   profile(): Profile | undefined;
   /** Begins the profile anew: what was found until now is forgotten. */
   restartProfile(): void;
+  /**
+   * Writes down all that the guest is, disks apart. It stands still meanwhile and then goes on; with virtual time it does
+   * not notice. Rejects with what the target said, and for a guest that has ended.
+   */
+  snapshot(target: SnapshotTarget): Promise<void>;
   /** Ends the guest at once; `done` gives `stopped` unless it had ended by itself. */
   stop(): void;
 }

@@ -15,7 +15,10 @@ declare class TextDecoder {
 
 declare const performance: { now(): number };
 
-declare const crypto: { getRandomValues<View extends ArrayBufferView>(view: View): View };
+declare const crypto: {
+  getRandomValues<View extends ArrayBufferView>(view: View): View;
+  readonly subtle: { digest(algorithm: 'SHA-256', data: Uint8Array<ArrayBuffer>): Promise<ArrayBuffer> };
+};
 
 declare function queueMicrotask(callback: () => void): void;
 /** The handle is a number in browsers and an object in Node. */

@@ -1,9 +1,11 @@
 import { writeSync } from 'node:fs';
 import type { BootOptions, CreateHost, Outcome, VirtualMachine } from '../src/api.ts';
+import { InputError } from '../src/boot/input-error.ts';
 import { parseProfileOptions, parseRunOptions } from '../src/cli/options.ts';
 import { run } from '../src/cli/run.ts';
 import { runGuests } from '../src/cli/run-guests.ts';
 import type { Profile } from '../src/inspect/profile.ts';
+import type { SnapshotTarget } from '../src/snapshot/format.ts';
 
 /**
  * `ring1 run` with a host that boots nothing: node --import tsx test/cli-fake-host.ts GUEST OPTIONS…
@@ -91,6 +93,10 @@ class FakeMachine implements VirtualMachine {
     this.#resolve(outcome);
   }
 
+  async snapshot(target: SnapshotTarget): Promise<void> {
+    await target.append(new TextEncoder().encode('all of the guest'));
+  }
+
   stop(): void {
     this.end({ kind: 'stopped' });
   }
@@ -136,6 +142,7 @@ const createHost: CreateHost = async () => ({
     setTimeout(() => void guest(machine, boots), 0);
     return machine;
   },
+  resume: () => Promise.reject(new InputError('no guest of this kind can be saved')),
   statistics: () => ({ frames: 7 }),
   close: async () => note('closed'),
 });

@@ -25,6 +25,8 @@ describe('the options of ring1 run', () => {
       guestFiles: [],
       hostMemory: undefined,
       swap: undefined,
+      save: undefined,
+      snapshot: undefined,
       timeoutSeconds: undefined,
       stats: undefined,
       trace: undefined,

@@ -16,6 +16,8 @@ class Mirror implements VirtioDevice {
   resets = 0;
   readonly #under = new Map<number, { head: number; input: SegmentCursor; output: SegmentCursor; bytes: Uint8Array }>();
 
+  archive(): void {}
+
   attach(transport: Transport): void {
     this.transport = transport;
   }

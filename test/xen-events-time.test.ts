@@ -1,5 +1,7 @@
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
+import { restore } from '../src/archive/reader.ts';
+import { save } from '../src/archive/writer.ts';
 import type { GuestMemory } from '../src/cpu/translation.ts';
 import { HostClock, TSC_FREQUENCY, VirtualClock } from '../src/domain/clock.ts';
 import { encodeVcpuTime, publishVcpuTime, timeScale } from '../src/domain/pvclock.ts';
@@ -34,8 +36,16 @@ describe('clocks', () => {
   });
 
   it('of the host go on from where a snapshot was taken', () => {
-    const clock = new HostClock(() => 5, 77);
-    expect(clock.now()).toBe(77);
+    let milliseconds = 1;
+    const before = new HostClock(() => milliseconds);
+    milliseconds = 3;
+    const saved = save(before);
+    const after = new HostClock(() => milliseconds);
+    milliseconds = 500;
+    restore(after, saved);
+    expect(after.now()).toBe(2_000_000);
+    milliseconds = 501;
+    expect(after.now()).toBe(3_000_000);
   });
 
   it('of instructions stand still without them until they are moved', () => {
@@ -76,7 +86,7 @@ describe('pvclock', () => {
     const value = fc.integer({ min: 0, max: 2 ** 52 });
     fc.assert(
       fc.property(value, value, (then, later) => {
-        const bytes = encodeVcpuTime({ now: () => then, tsc: () => then }, 2, 1);
+        const bytes = encodeVcpuTime(new VirtualClock(() => then), 2, 1);
         expect(guestTime(bytes, BigInt(then + later))).toBe(BigInt(then + later));
       }),
     );

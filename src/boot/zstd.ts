@@ -2,8 +2,17 @@ import { ByteReader } from './byte-reader.ts';
 import { InputError } from './input-error.ts';
 import { OutputBuffer } from './output-buffer.ts';
 import {
+  LARGEST_BLOCK,
+  LITERAL_LENGTH_FIELD,
+  LITERAL_LENGTHS,
+  MAGIC,
+  MATCH_LENGTH_FIELD,
+  MATCH_LENGTHS,
+  OFFSET_FIELD,
+  type SequenceField,
+} from './zstd-codes.ts';
+import {
   BackwardBits,
-  buildFseTable,
   damagedZstd,
   decodeHuffman,
   type FseTable,
@@ -20,67 +29,9 @@ import {
  * its frame. Frame checksums (XXH64) are passed over; bzImages say how long the result must be, and the ELF inside is
  * checked again.
  */
-const MAGIC = 0xfd2f_b528;
+
 /** The low 4 bits of the magic number of a skippable frame are free. */
 const SKIPPABLE_MAGIC = 0x184d_2a50;
-const LARGEST_BLOCK = 128 * 1024;
-
-/** The three kinds of symbols that a sequence is made of (section 3.1.1.3.2). */
-interface SequenceField {
-  readonly maximumAccuracy: number;
-  readonly symbolCount: number;
-  readonly predefined: FseTable;
-}
-
-/** Base values and numbers of extra bits, by code. */
-interface CodeTable {
-  readonly bases: Uint32Array;
-  readonly bits: Uint8Array;
-}
-
-/** Codes below `first.length` stand for themselves plus `start`; the others' bits follow, bases continue. */
-function codeTable(direct: number, start: number, extraBits: readonly number[]): CodeTable {
-  const bits = Uint8Array.from([...Array<number>(direct).fill(0), ...extraBits]);
-  const bases = new Uint32Array(bits.length);
-  let base = start;
-  bits.forEach((count, code) => {
-    bases[code] = base;
-    base += 2 ** count;
-  });
-  return { bases, bits };
-}
-
-const LITERAL_LENGTHS = codeTable(16, 0, [1, 1, 1, 1, 2, 2, 3, 3, 4, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]);
-const MATCH_LENGTHS = codeTable(32, 3, [1, 1, 1, 1, 2, 2, 3, 3, 4, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16]);
-
-// Default distributions, section 3.1.1.3.2.2.
-const LITERAL_LENGTH_FIELD: SequenceField = {
-  maximumAccuracy: 9,
-  symbolCount: 36,
-  predefined: buildFseTable(
-    [4, 3, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 2, 1, 1, 1, 2, 2, 2, 2, 2, 2, 2, 2, 2, 3, 2, 1, 1, 1, 1, 1, -1, -1, -1, -1],
-    6,
-  ),
-};
-const OFFSET_FIELD: SequenceField = {
-  maximumAccuracy: 8,
-  symbolCount: 32,
-  predefined: buildFseTable(
-    [1, 1, 1, 1, 1, 1, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1],
-    5,
-  ),
-};
-const MATCH_LENGTH_FIELD: SequenceField = {
-  maximumAccuracy: 9,
-  symbolCount: 53,
-  predefined: buildFseTable(
-    [
-      1, 4, 3, 2, 2, 2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1,
-      1, 1, 1, 1, 1, 1, 1, 1, -1, -1, -1, -1, -1, -1, -1,
-    ],
-    6,
-  ),
-};
 
 const enum BlockType {
   raw,

@@ -1,2 +1,2 @@
 /** The one place where the command takes the library from. */
-export { createHost } from '../index.ts';
+export { createHost, openSnapshot } from '../index.ts';

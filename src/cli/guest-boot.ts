@@ -1,10 +1,11 @@
 import { initramfs, kernelModules, kernel as kernelRecipe } from '../../guests/recipes.ts';
-import type { BootOptions, Disk } from '../api.ts';
+import type { BootOptions, Disk, InterfaceName, PagingName } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
 import { bitsOfKernel } from '../boot/kernel.ts';
 import { OverlayStore } from '../devices/block/overlay-store.ts';
 import { FileStore } from '../node/file-store.ts';
 import { readInputFile } from '../node/files.ts';
+import type { Snapshot } from '../snapshot/snapshot.ts';
 import type { DiskOption, GuestOptions, RunOptions } from './options.ts';
 import { warn } from './session.ts';
 
@@ -14,6 +15,16 @@ export async function prepareGuest(
 ): Promise<BootOptions & { readonly disks: readonly Disk[] }> {
   const disks = await openDisks(options.disks);
   return { ...(await prepareBoot(options)), disks };
+}
+
+/** What a saved guest goes on with, and what it is booted with when it restarts; the disks are to be closed in the end. */
+export async function prepareSavedGuest(
+  { guest, kernel, initrd }: Snapshot,
+  options: Pick<GuestOptions, 'disks'>,
+): Promise<BootOptions & { readonly disks: readonly Disk[] }> {
+  const { memory, vcpus, commandLine, deterministic } = guest;
+  const cell = { interface: guest.interface as InterfaceName, paging: guest.paging as PagingName };
+  return { ...cell, kernel, initrd, memory, vcpus, commandLine, deterministic, disks: await openDisks(options.disks) };
 }
 
 async function openDisks(wanted: readonly DiskOption[]): Promise<Disk[]> {

@@ -34,6 +34,10 @@ export interface RunOptions extends GuestOptions {
   /** File for pages that have no room in memory. */
   readonly swap: string | undefined;
   readonly timeoutSeconds: number | undefined;
+  /** File that the guest is saved to when its user asks. */
+  readonly save: string | undefined;
+  /** File that the guest goes on from, in place of a boot. */
+  readonly snapshot: string | undefined;
   readonly stats: string | undefined;
   readonly trace: string | undefined;
   readonly check: boolean;
@@ -81,6 +85,8 @@ const PARSE = {
   swap: { type: 'string' },
   disk: { type: 'string', multiple: true },
   network: { type: 'boolean' },
+  save: { type: 'string' },
+  snapshot: { type: 'string' },
   timeout: { type: 'string' },
   stats: { type: 'string' },
   trace: { type: 'string' },
@@ -114,11 +120,26 @@ export function parseProfileOptions(args: readonly string[]): RunOptions | 'help
   return runOptions(values, [], { after, output, top: parseInteger('--top', top, 1, MOST_LINES) });
 }
 
+/** What a snapshot says of its guest. */
+const SAVED_OPTIONS = [
+  'kernel',
+  'initrd',
+  'append',
+  'memory',
+  'vcpus',
+  'interface',
+  'paging',
+  'check',
+  'deterministic',
+] as const satisfies (keyof typeof PARSE)[];
+
 function runOptions(
   values: Words<typeof PARSE>['values'],
   guestFiles: readonly string[],
   profile: ProfileOptions | undefined,
 ): RunOptions {
+  const said = values.snapshot === undefined ? undefined : SAVED_OPTIONS.find((name) => values[name] !== undefined);
+  if (said !== undefined) throw new InputError(`--${said} does not go with --snapshot, which says all of its guest`);
   return {
     kernel: values.kernel,
     initrd: values.initrd,
@@ -134,6 +155,8 @@ function runOptions(
     guestFiles,
     hostMemory: values['host-memory'] === undefined ? undefined : parseSize('--host-memory', values['host-memory']),
     swap: values.swap,
+    save: values.save,
+    snapshot: values.snapshot,
     timeoutSeconds: values.timeout === undefined ? undefined : parseTimeout(values.timeout),
     stats: values.stats,
     trace: values.trace,

@@ -33,7 +33,11 @@ interface RunningGuest {
 export async function runGuests(options: RunOptions, createHost: CreateHost): Promise<ExitStatus | number> {
   const started = performance.now();
   if (options.stats !== undefined) await requireWritable(options.stats, 'statistics');
-  if (options.trace !== undefined) throw new InputError('--trace is for one guest; run it without guest files');
+  for (const option of ['trace', 'save', 'snapshot'] as const) {
+    if (options[option] !== undefined) {
+      throw new InputError(`--${option} is for one guest; run it without guest files`);
+    }
+  }
   const descriptions = await readDescriptions(options);
   const guestMemory = descriptions.reduce((sum, { memory }) => sum + memory, 0);
   const host = await openHost(options, guestMemory, createHost);

@@ -5,9 +5,12 @@ import { InputError } from '../boot/input-error.ts';
 import type { Profile } from '../inspect/profile.ts';
 import { collectGarbage } from '../node/engine.ts';
 import { fileErrorReason, requireWritable } from '../node/files.ts';
+import { SnapshotFile } from '../node/snapshot-file.ts';
 import { Terminal } from '../node/terminal.ts';
-import { prepareGuest } from './guest-boot.ts';
+import { openSnapshot } from './core.ts';
+import { prepareGuest, prepareSavedGuest } from './guest-boot.ts';
 import { openNetwork } from './guest-network.ts';
+import { GuestSave } from './guest-save.ts';
 import type { ProfileOptions, RunOptions } from './options.ts';
 import { OutputWatch } from './output-watch.ts';
 import { profileText } from './profile-text.ts';
@@ -27,14 +30,17 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
   const started = performance.now();
   if (options.stats !== undefined) await requireWritable(options.stats, 'statistics');
   if (options.profile?.output !== undefined) await requireWritable(options.profile.output, 'profile');
+  if (options.save !== undefined) await requireWritable(options.save, 'snapshot');
+  const file = options.snapshot === undefined ? undefined : await SnapshotFile.open(options.snapshot);
+  const snapshot = file && (await openSnapshot(file));
   const network = options.network ? openNetwork() : undefined;
   const bootOptions = {
-    ...(await prepareGuest(options)),
+    ...(snapshot ? await prepareSavedGuest(snapshot, options) : await prepareGuest(options)),
     adapters: network ? [network.adapter(1)] : [],
     profile: options.profile !== undefined,
   };
   const trace = options.trace === undefined ? undefined : openTrace(options.trace);
-  const host = await openHost(options, options.memory, createHost);
+  const host = await openHost(options, bootOptions.memory, createHost);
 
   let machine: VirtualMachine | undefined;
   let interruption: Interruption | undefined;
@@ -44,10 +50,14 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
   };
   const after = options.profile?.after;
   const watch = after === undefined ? undefined : new OutputWatch(after, () => machine?.restartProfile());
+  const save = options.save === undefined ? undefined : new GuestSave(options.save, () => machine);
+  const requestSave = (): void => save?.request();
   const terminal = new Terminal({
     input: (bytes) => machine?.console.write(bytes),
     leave: () => interrupt({ kind: 'left' }),
+    ...(save ? { commands: { s: requestSave } } : {}),
   });
+  if (save) process.on('SIGUSR2', requestSave);
   const onResize = (): void => tellSize(machine);
   process.stdout.on('resize', onResize);
   const removeSignalHandlers = onSignals((number) => interrupt({ kind: 'signal', number }));
@@ -62,7 +72,8 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
   let boots = 0;
   try {
     do {
-      machine = await host.boot(trace === undefined ? bootOptions : { ...bootOptions, trace: trace.write });
+      const traced = trace === undefined ? bootOptions : { ...bootOptions, trace: trace.write };
+      machine = snapshot && boots === 0 ? await host.resume(snapshot, traced) : await host.boot(traced);
       // What a WeakRef has led to stays until the present task ends.
       setImmediate(collectGarbage);
       if (boots++ === 0) terminal.open();
@@ -75,6 +86,8 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
     clearTimeout(timer);
     clearInterval(keepAlive);
     terminal.restore();
+    process.off('SIGUSR2', requestSave);
+    await save?.finish();
     process.stdout.off('resize', onResize);
     removeSignalHandlers();
     const profile = machine?.profile();
@@ -94,6 +107,7 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
     await host.close();
     network?.gateway.close();
     for (const disk of bootOptions.disks) await disk.close();
+    await file?.close();
     trace?.close();
   }
   return report(outcome, interruption, options);

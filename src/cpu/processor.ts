@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../archive/archive.ts';
 import type { FramePool } from '../memory/frame-pool.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
 import { type Frame, type GuestVirtual, type HostAddress, joinSigned, PAGE_SIZE } from '../x86/brand.ts';
@@ -31,7 +32,7 @@ import type { Semantics, Shape } from './semantics/context.ts';
 import { SYSTEM_OPERATIONS } from './semantics/control.ts';
 import { HOT_SHAPES } from './semantics/hot-shapes.ts';
 import { SEMANTICS } from './semantics/index.ts';
-import { FlagKind, State } from './state.ts';
+import { FlagKind, SAVED_STATE, State } from './state.ts';
 import { createStringComparison } from './string-compare.ts';
 import type { FrameInvalidator, Translation } from './translation.ts';
 
@@ -193,7 +194,7 @@ export class ProcessorGroup implements FrameInvalidator, FrameWatching {
 }
 
 /** One virtual processor. Everything that it executes, it executes in `run`. */
-export class Processor implements ProcessorApi {
+export class Processor implements ProcessorApi, Archived {
   readonly index: number;
   readonly state: HostAddress;
   readonly memory: MemoryUnit;
@@ -236,6 +237,20 @@ export class Processor implements ProcessorApi {
     this.#set(State.mxcsr, MXCSR_RESET);
     this.#group.x87.initialise(this.state + State.x87);
     this.userMode = false;
+  }
+
+  archive(archive: Archive): void {
+    for (const [name, start, end] of SAVED_STATE) {
+      archive.words(name, this.#host.u8.subarray(this.state + start, this.state + end));
+    }
+    this.instructions = archive.value('instructions', this.instructions);
+    this.#trapFrom = archive.value('trapFrom', this.#trapFrom);
+  }
+
+  restored(): void {
+    const { cr0, cr4, efer } = this;
+    Object.assign(this.memory.controls, { cr0, cr4, efer });
+    this.#updateTlb();
   }
 
   #get(field: State): number {

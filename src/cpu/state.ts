@@ -86,6 +86,17 @@ export const enum State {
   size = 0x800,
 }
 
+/**
+ * The parts of a state block that outlive a run, each with its first byte and its end. The others are the host's: where
+ * the TLB stands, the budget of the run, accesses that are being carried out.
+ */
+export const SAVED_STATE: readonly (readonly [name: string, start: State, end: State])[] = [
+  ['registers', State.registers, State.tlb],
+  ['interrupts', State.stepping, State.budget],
+  ['floatingPoint', State.fpuTrap, State.exitKind],
+  ['mailbox', State.exitKind, State.missAddress],
+];
+
 export const enum FlagKind {
   /** All six bits stand in flagA; flagResult is 0 exactly when ZF is set. */
   explicit = 0,

@@ -1,8 +1,10 @@
+import type { Archive, Archived } from '../archive/archive.ts';
+
 /**
  * The time of one domain. System time is nanoseconds since the domain started, a whole number below 2^53 (104 days).
  * It never goes back.
  */
-export interface Clock {
+export interface Clock extends Archived {
   /** System time in nanoseconds. */
   now(): number;
   /** The guest's time-stamp counter: `TSC_FREQUENCY` ticks a second, in step with system time. */
@@ -19,19 +21,28 @@ export const TSC_FREQUENCY = 1_000_000_000;
 /** Follows the host's clock. */
 export class HostClock implements Clock {
   readonly #milliseconds: () => number;
-  readonly #origin: number;
-  readonly #start: number;
+  #origin: number;
+  #start: number;
   #latest: number;
 
   /**
    * @param milliseconds a monotonic clock with a fraction, as performance.now
-   * @param start system time to begin with: 0, or that of a snapshot
    */
-  constructor(milliseconds: () => number, start = 0) {
+  constructor(milliseconds: () => number) {
     this.#milliseconds = milliseconds;
     this.#origin = milliseconds();
-    this.#latest = start;
-    this.#start = start;
+    this.#latest = 0;
+    this.#start = 0;
+  }
+
+  archive(archive: Archive): void {
+    this.#latest = archive.value('latest', this.now());
+  }
+
+  /** Goes on from the time that was saved, however long that is ago. */
+  restored(): void {
+    this.#start = this.#latest;
+    this.#origin = this.#milliseconds();
   }
 
   now(): number {
@@ -63,6 +74,10 @@ export class VirtualClock implements Clock {
     this.#instructions = instructions;
     this.#nanoseconds = nanoseconds;
     this.skipped = skipped;
+  }
+
+  archive(archive: Archive): void {
+    this.skipped = archive.value('skipped', this.skipped);
   }
 
   now(): number {

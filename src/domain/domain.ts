@@ -10,6 +10,8 @@ export interface Domain {
   readonly state: DomainState;
   /** Nothing can run until a deadline passes or `onWork` is called. */
   readonly idle: boolean;
+  /** Nothing is under way that has to come to its end before the state is saved. */
+  readonly isSettled: boolean;
   /** Called by the domain when something from outside gives it work. */
   onWork: () => void;
   /** Fires what is due; with virtual time, an idle domain jumps to its next deadline. */

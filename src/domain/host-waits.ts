@@ -26,6 +26,7 @@ export class HostWaits<Vcpu extends Waiter> {
   readonly #domain: PagedDomain<Vcpu>;
   readonly #pager: Pager | undefined;
   #waits = 0;
+  #attempts = 0;
 
   constructor(domain: PagedDomain<Vcpu>, pager: Pager | undefined) {
     this.#domain = domain;
@@ -35,6 +36,11 @@ export class HostWaits<Vcpu extends Waiter> {
   /** Whether a virtual processor waits. */
   get any(): boolean {
     return this.#waits > 0;
+  }
+
+  /** Whether nobody waits: neither a virtual processor nor something of the host's own. */
+  get areOver(): boolean {
+    return this.#waits + this.#attempts === 0;
   }
 
   /** Whether the page is there at once; otherwise the virtual processor waits. */
@@ -67,9 +73,12 @@ export class HostWaits<Vcpu extends Waiter> {
         else again();
         return;
       }
+      this.#attempts++;
       outcome.then((error) => {
+        this.#attempts--;
         if (error) this.#fail(this.#domain.running, error);
         else if (this.#domain.state.kind === 'running') again();
+        this.#domain.onWork();
       });
     }
   }

@@ -1,9 +1,17 @@
 import type { GuestConsole, Outcome, VirtualMachine } from '../api.ts';
 import type { Profile } from '../inspect/profile.ts';
 import type { Profiler } from '../inspect/profiler.ts';
+import type { SnapshotTarget } from '../snapshot/format.ts';
 import type { Domain } from './domain.ts';
 import type { OutputQueue } from './output-queue.ts';
 import type { DomainObserver } from './scheduler.ts';
+
+/** What a host does for one of its guests. */
+export interface MachineServices {
+  /** Called once, when nothing of the domain is needed any more. */
+  released(): void;
+  save(target: SnapshotTarget): Promise<void>;
+}
 
 /** One guest, as its user holds it. */
 export class Machine implements VirtualMachine, DomainObserver {
@@ -11,18 +19,20 @@ export class Machine implements VirtualMachine, DomainObserver {
   readonly console: GuestConsole;
   readonly done: Promise<Outcome>;
   readonly #output: OutputQueue;
-  readonly #released: () => void;
+  readonly #services: MachineServices;
   readonly #profiler: Profiler | undefined;
   readonly #started = performance.now();
   #settle: (outcome: Outcome) => void = () => {};
   #over = false;
   #finalStatistics: object | undefined;
 
-  /** @param released called once, when nothing of the domain is needed any more */
-  constructor(domain: Domain, output: OutputQueue, released: () => void, profiler: Profiler | undefined) {
+  /** Settles when no snapshot is being written. */
+  saved: Promise<void> = Promise.resolve();
+
+  constructor(domain: Domain, output: OutputQueue, profiler: Profiler | undefined, services: MachineServices) {
     this.domain = domain;
     this.#output = output;
-    this.#released = released;
+    this.#services = services;
     this.#profiler = profiler;
     this.console = {
       output: output.stream,
@@ -53,6 +63,13 @@ export class Machine implements VirtualMachine, DomainObserver {
     );
   }
 
+  async snapshot(target: SnapshotTarget): Promise<void> {
+    if (this.#over) throw new Error('the guest has ended');
+    const saving = this.#services.save(target);
+    this.saved = saving.catch(() => {});
+    return saving;
+  }
+
   stop(): void {
     this.#finish({ kind: 'stopped' });
   }
@@ -62,7 +79,7 @@ export class Machine implements VirtualMachine, DomainObserver {
     this.#over = true;
     this.#finalStatistics = this.#figures();
     this.#output.close();
-    this.#released();
+    this.#services.released();
     this.#settle(outcome);
   }
 

@@ -19,6 +19,8 @@ export interface DomainObserver {
  */
 export class Scheduler {
   readonly #domains = new Map<Domain, DomainObserver>();
+  /** Domains that execute nothing for a while, and who wants to know that nothing is under way in them either. */
+  readonly #standing = new Map<Domain, () => void>();
   /**
    * Each slice asks for the next by a message through the other port. Node hands a port up to a thousand messages before
    * it looks at anything else, and by one port a busy guest would keep its user's keys waiting for seconds.
@@ -46,6 +48,34 @@ export class Scheduler {
 
   remove(domain: Domain): void {
     this.#domains.delete(domain);
+    this.#standing.get(domain)?.();
+  }
+
+  /**
+   * Does something while a domain stands still: it executes nothing, and waits for nothing of its host. For the guest time
+   * goes on, unless it is virtual.
+   * @throws Error when the domain ends before
+   */
+  async whileStanding<Result>(domain: Domain, work: () => Promise<Result>): Promise<Result> {
+    if (this.#standing.has(domain)) throw new Error('the guest stands still already');
+    try {
+      await this.#settled(domain);
+      return await work();
+    } finally {
+      this.#standing.delete(domain);
+      this.#post();
+    }
+  }
+
+  #settled(domain: Domain): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const look = (): void => {
+        if (!this.#domains.has(domain)) reject(new Error('the guest has ended'));
+        else if (domain.isSettled) resolve();
+      };
+      this.#standing.set(domain, look);
+      look();
+    });
   }
 
   close(): void {
@@ -69,6 +99,12 @@ export class Scheduler {
     do {
       let worked = false;
       for (const [domain, observer] of [...this.#domains]) {
+        const look = this.#standing.get(domain);
+        if (look) {
+          look();
+          if (domain.state.kind !== 'running') observer.ended();
+          continue;
+        }
         observer.turnBegins();
         domain.catchUp();
         if (domain.state.kind === 'running' && !domain.idle) {
@@ -90,6 +126,7 @@ export class Scheduler {
   #sleep(): void {
     let milliseconds = LONGEST_SLEEP;
     for (const domain of this.#domains.keys()) {
+      if (this.#standing.has(domain)) continue;
       milliseconds = Math.min(milliseconds, domain.millisecondsToDeadline());
     }
     clearTimeout(this.#timer);

@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../archive/archive.ts';
 import type { KernelImage } from '../boot/kernel.ts';
 import type { ProcessorGroup } from '../cpu/processor.ts';
 import type { SystemServices } from '../cpu/system.ts';
@@ -29,16 +30,13 @@ import type { MicrovmInterface } from './interface.ts';
 import { Physical, Pin, PORT_COUNT, Port, WINDOW_BYTES } from './layout.ts';
 import { loadGuest } from './loader.ts';
 import { implementOperations, type MicrovmOperations } from './operations.ts';
-import { type DeviceMemoryEvents, type PagedMemory, unpinLoadedPages } from './paged-memory.ts';
+import type { DeviceMemoryEvents, PagedMemory } from './paged-memory.ts';
 import { stackNames } from './panic.ts';
 import { MicrovmVcpu } from './vcpu.ts';
 import { VirtioSlots } from './virtio-slots.ts';
 
 export interface MicrovmOptions {
   readonly id: number;
-  readonly kernel: KernelImage;
-  readonly initrd: Uint8Array;
-  readonly commandLine: string;
   readonly vcpus: number;
   readonly group: ProcessorGroup;
   readonly paging: NestedPaging;
@@ -63,13 +61,23 @@ export interface MicrovmOptions {
   readonly symbolize: Symbolizer;
 }
 
+/** What a guest begins with. */
+export interface BootImages {
+  readonly kernel: KernelImage;
+  readonly initrd: Uint8Array;
+  readonly commandLine: string;
+}
+
 /** Instructions of one turn. Between turns timers fire and other virtual processors run. */
 const TURN = 250_000;
 
 const NEVER = Number.POSITIVE_INFINITY;
 
-/** A guest of the kvm or native interface: its memory, virtual processors and devices, and the loop that runs it. */
-export class MicrovmDomain implements Domain {
+/**
+ * A guest of the kvm or native interface: its memory, virtual processors and devices, and the loop that runs it. It is
+ * built without anything to execute: `boot` loads a kernel, or its state is read back from an archive.
+ */
+export class MicrovmDomain implements Domain, Archived {
   readonly id: number;
   readonly paging: NestedPaging;
   readonly clock: Clock;
@@ -85,6 +93,8 @@ export class MicrovmDomain implements Domain {
   running: MicrovmVcpu;
   state: DomainState = { kind: 'running' };
   onWork: () => void = () => {};
+  readonly #ioApic: IoApic;
+  readonly #realTimeClock: RealTimeClock;
   readonly #serial: SerialPort;
   readonly #virtio: VirtioSlots;
   readonly #console: ConsoleDevice | undefined;
@@ -100,7 +110,6 @@ export class MicrovmDomain implements Domain {
   #wallSeconds = 0;
   #nextVcpu = 0;
 
-  /** @throws InputError when the kernel cannot be used */
   constructor(options: MicrovmOptions) {
     const { group, paging, clock } = options;
     this.id = options.id;
@@ -114,8 +123,9 @@ export class MicrovmDomain implements Domain {
 
     const apicBus = new ApicBus();
     const ioApic = new IoApic(apicBus, options.vcpus);
+    this.#ioApic = ioApic;
     this.#serial = new SerialPort(ioApic.line(Pin.serial), options.consoleSink);
-    this.#addPorts();
+    this.#realTimeClock = this.#addPorts();
     this.#virtio = new VirtioSlots({
       devices: options.devices,
       memory:
@@ -125,13 +135,6 @@ export class MicrovmDomain implements Domain {
     });
     this.#waits = new HostWaits(this, paging.pager);
     if (options.paged) this.#followDeviceMemory(options.paged.events);
-    const entry = loadGuest(paging, group.parts.memory, {
-      kernel: options.kernel,
-      initrd: options.initrd,
-      commandLine: options.commandLine,
-      processors: options.vcpus,
-      devices: this.#virtio.descriptions,
-    });
     for (let index = 0; index < options.vcpus; index++) {
       const bus = new Bus();
       bus.add(Physical.ioApic, WINDOW_BYTES, ioApic);
@@ -170,8 +173,37 @@ export class MicrovmDomain implements Domain {
       observers: trace ? [trace.writer] : [],
     });
     this.#execution = new Execution(this, watchers, chooseExecution(options.exactTurns, options.profiler));
+  }
+
+  /** Loads a kernel and lets the first processor begin with it. @throws InputError when it cannot be used */
+  boot({ kernel, initrd, commandLine }: BootImages): void {
+    const entry = loadGuest(this.paging, this.group.parts.memory, {
+      kernel,
+      initrd,
+      commandLine,
+      processors: this.vcpus.length,
+      devices: this.#virtio.descriptions,
+    });
     this.running.enter(entry);
-    if (options.paged) unpinLoadedPages(options.paged);
+  }
+
+  archive(archive: Archive): void {
+    archive.parts('vcpus', this.vcpus);
+    archive.part('clock', this.clock);
+    archive.part('ioApic', this.#ioApic);
+    archive.part('serial', this.#serial);
+    archive.part('realTimeClock', this.#realTimeClock);
+    archive.part('virtio', this.#virtio);
+    archive.part('interface', this.interface);
+    if (this.paging.pager) archive.part('pager', this.paging.pager);
+    this.running = this.vcpus[archive.value('running', this.running.index)] ?? this.running;
+    this.#nextVcpu = archive.value('nextVcpu', this.#nextVcpu);
+    this.#suspended = archive.value('suspended', this.#suspended);
+  }
+
+  /** No page and no back end is waited for. */
+  get isSettled(): boolean {
+    return this.#waits.areOver && !this.#virtio.isBusy;
   }
 
   #followDeviceMemory(events: DeviceMemoryEvents): void {
@@ -179,16 +211,18 @@ export class MicrovmDomain implements Domain {
     events.onFailure = (error) => this.crashForMemory(this.running, error.message);
   }
 
-  #addPorts(): void {
+  #addPorts(): RealTimeClock {
     const { ports, wallclock } = this;
     ports.add(Port.serial, PORT_COUNT.serial, this.#serial);
     const seconds = () => wallclock.seconds + (wallclock.nanoseconds + this.clock.now()) / 1e9;
-    ports.add(Port.realTimeClock, PORT_COUNT.realTimeClock, new RealTimeClock(seconds));
+    const realTimeClock = new RealTimeClock(seconds);
+    ports.add(Port.realTimeClock, PORT_COUNT.realTimeClock, realTimeClock);
     const power = new PowerRegisters(
       () => this.#end({ kind: 'poweroff' }),
       () => this.#restart(),
     );
     ports.add(Port.power, PowerRegister.size, power);
+    return realTimeClock;
   }
 
   /** What a processor finds at its APIC's address: aligned words are the catalogue's operations. */
@@ -290,13 +324,16 @@ export class MicrovmDomain implements Domain {
   turn(): void {
     this.catchUp();
     if (this.#standsStill) return;
-    const { position: first, budget } = this.#suspended ?? { position: 0, budget: TURN };
+    const suspended = this.#suspended;
+    const { position: first, budget } = suspended ?? { position: 0, budget: TURN };
     this.#suspended = undefined;
     const count = this.vcpus.length;
     for (let position = first; position < count && this.state.kind === 'running'; position++) {
       const vcpu = this.vcpus[(this.#nextVcpu + position) % count] as MicrovmVcpu;
       if (vcpu.isIdle || vcpu.awaitsHost) continue;
       let left = 0;
+      // A turn that goes on after its wait is the same one for the guest.
+      if (!suspended || position !== first) this.interface.resume(vcpu);
       try {
         left = this.#execution.run(vcpu, position === first ? budget : TURN);
       } catch (error) {
@@ -307,6 +344,7 @@ export class MicrovmDomain implements Domain {
         this.#suspended = { position, budget: left };
         return;
       }
+      this.interface.suspend(vcpu);
     }
     this.#nextVcpu = (this.#nextVcpu + 1) % count;
     if (this.vcpus.every((vcpu) => vcpu.isStopped)) this.#end({ kind: 'poweroff' });

@@ -54,13 +54,11 @@ export class Execution {
     const end = processor.instructions + budget;
     domain.running = vcpu;
     this.#yielded = false;
-    domain.interface.resume(vcpu);
     for (let count = 0; count < MOST_EXITS && domain.state.kind === 'running' && !this.#yielded; count++) {
       domain.interface.refresh(vcpu);
       const left = end - processor.instructions;
       if (left <= 0 || vcpu.isIdle || !this.#step(vcpu, left)) break;
     }
-    domain.interface.suspend(vcpu);
     return Math.max(0, end - processor.instructions);
   }
 

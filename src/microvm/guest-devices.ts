@@ -17,7 +17,7 @@ export interface GuestDevices {
 
 /** The devices that the user's options ask for. @throws InputError when there are too many */
 export function createGuestDevices(
-  options: BootOptions,
+  options: Pick<BootOptions, 'disks' | 'adapters' | 'commandLine'>,
   guest: number,
   random: RandomSource,
   consoleSink: (bytes: Uint8Array) => void,

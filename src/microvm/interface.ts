@@ -1,3 +1,4 @@
+import type { Archived } from '../archive/archive.ts';
 import type { CpuidResult } from '../cpu/cpuid.ts';
 import type { MicrovmVcpu } from './vcpu.ts';
 
@@ -5,7 +6,7 @@ import type { MicrovmVcpu } from './vcpu.ts';
  * What distinguishes the interfaces of a microVM: how a guest recognises the host, and what it may ask of it beyond what a
  * machine has. `native` adds next to nothing; `kvm` has leaves, registers and hypercalls of its own.
  */
-export interface MicrovmInterface {
+export interface MicrovmInterface extends Archived {
   cpuid(leaf: number, subleaf: number, vcpu: number): CpuidResult;
   /** False when the register is none of the interface's. */
   readMsr(vcpu: MicrovmVcpu, register: number, out: Uint32Array): boolean;

@@ -19,6 +19,7 @@ import { initrdPage, Physical } from './layout.ts';
  */
 export interface PagedMemory {
   readonly paging: NestedPaging;
+  readonly pager: Pager;
   readonly devices: SpaceMemory;
   /** What devices tell; set by the domain. */
   readonly events: DeviceMemoryEvents;
@@ -57,11 +58,26 @@ function addressOf(page: number): HostVirtual {
 
 /** Makes the memory of a guest that is to be built; the pages that its loader writes are there, and pinned. */
 export async function createPagedMachine(options: PagedMemoryOptions): Promise<PagedMemory | MemoryError> {
-  const { manager, group, pages, order } = options;
-  const { pool, marks } = group.parts;
-  const memory = await manager.createSpace();
+  const memory = await options.manager.createSpace();
   if (!(memory instanceof AddressSpace)) return memory;
   await mapAreas(memory, options);
+  const paged = await followMemory(memory, options);
+  for (let number = 0; number < LOADED_PAGES; number++) {
+    const failed = await paged.pager.bringInPinned(number as Mfn);
+    if (failed) {
+      await paged.pager.end();
+      return failed;
+    }
+  }
+  return paged;
+}
+
+/** Lets the nested table and that of devices follow an address space whose areas are there. */
+export async function followMemory(
+  memory: AddressSpace,
+  { group, pages, order, shadowed }: Pick<PagedMemoryOptions, 'group' | 'pages' | 'order' | 'shadowed'>,
+): Promise<PagedMemory> {
+  const { pool, marks } = group.parts;
   const space = new MachineSpace(pool, pages);
   const pager = new Pager({
     machine: space,
@@ -83,29 +99,15 @@ export async function createPagedMachine(options: PagedMemoryOptions): Promise<P
     onArrival: () => events.onArrival(),
     onFailure: (error) => events.onFailure(error),
   });
-  for (let number = 0; number < LOADED_PAGES; number++) {
-    const failed = await bringIn(pager, number as Mfn);
-    if (failed) {
-      await pager.end();
-      return failed;
-    }
-  }
   try {
-    const paging = options.shadowed
+    const paging = shadowed
       ? await ShadowPaging.create(space, group, pager, order * TABLES + 2)
       : new NestedPaging(space, group, pager);
-    return { paging, devices, events };
+    return { paging, pager, devices, events };
   } catch (error) {
     await pager.end();
     throw error;
   }
-}
-
-async function bringIn(pager: Pager, number: Mfn): Promise<MemoryError | undefined> {
-  let failed: MemoryError | undefined;
-  do failed = await pager.bringIn(number, true);
-  while (!failed && !pager.pin(number));
-  return failed;
 }
 
 /** Lets the pages go that the loader has written. */

@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../archive/archive.ts';
 import { SIGNATURE } from '../cpu/cpuid.ts';
 import { SegmentRegister } from '../cpu/decode/instruction.ts';
 import type { Processor } from '../cpu/processor.ts';
@@ -42,7 +43,7 @@ export interface MicrovmVcpuOptions {
 }
 
 /** One virtual processor of a microVM, with its interrupt controller. */
-export class MicrovmVcpu implements ApicProcessor {
+export class MicrovmVcpu implements ApicProcessor, Archived {
   readonly index: number;
   readonly processor: Processor;
   readonly state: SystemState;
@@ -69,6 +70,17 @@ export class MicrovmVcpu implements ApicProcessor {
     this.apic = new LocalApic(options.index, options.apicBus, this, options.now);
     this.#onReset = options.onReset;
     this.#resetRegisters();
+  }
+
+  archive(archive: Archive): void {
+    archive.part('processor', this.processor);
+    archive.part('system', this.state);
+    archive.part('apic', this.apic);
+    this.halted = archive.value('halted', this.halted);
+    this.waitsForStartUp = archive.value('waitsForStartUp', this.waitsForStartUp);
+    this.nonMaskablePending = archive.value('nonMaskablePending', this.nonMaskablePending);
+    this.exceptionWaits = archive.value('exceptionWaits', this.exceptionWaits);
+    this.inNonMaskable = archive.value('inNonMaskable', this.inNonMaskable);
   }
 
   /** Whether it has nothing to execute. */

@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../archive/archive.ts';
 import type { AcpiDevice } from '../boot/acpi.ts';
 import type { Bus } from '../devices/bus.ts';
 import type { DmaCounters, DmaTable } from '../devices/dma/table.ts';
@@ -20,7 +21,7 @@ export interface VirtioSlotsOptions {
 }
 
 /** The virtio devices of a microVM, each with a page of registers and a pin, all with one DMA table. */
-export class VirtioSlots {
+export class VirtioSlots implements Archived {
   readonly #devices: readonly VirtioDevice[];
   readonly #transports: readonly VirtioMmio[];
   readonly #memory: DmaTable;
@@ -39,6 +40,11 @@ export class VirtioSlots {
     this.#transports = devices.map(
       (device, index) => new VirtioMmio({ device, memory, line: ioApic.line(Pin.virtio + index), wake }),
     );
+  }
+
+  archive(archive: Archive): void {
+    archive.parts('transports', this.#transports);
+    this.#isWoken = archive.value('isWoken', this.#isWoken);
   }
 
   /** What the DSDT says of them. */

@@ -8,6 +8,7 @@ import type { PageAllocator } from './page-allocator.ts';
 import type { PageTables, PtePointer } from './page-tables.ts';
 import { PageKind } from './pages.ts';
 import { frameOf, isPresent, isWritable, isYoung, type PteValue } from './pte.ts';
+import { readPage } from './read-page.ts';
 import type { Soon } from './soon.ts';
 import { zapPte } from './unmap.ts';
 import { type FileBacking, partOf, type Vma, VmaList } from './vma.ts';
@@ -212,6 +213,12 @@ export class AddressSpace {
 
   get checked(): boolean {
     return this.#allocator.guard.checked;
+  }
+
+  /** Copies a page out, wherever it is. @param target a page of zeroes */
+  readPage(address: HostVirtual, target: Uint8Array): Soon<MemoryError | undefined> {
+    this.#allocator.guard.enter('readPage');
+    return readPage(this.#allocator, this, address, target);
   }
 
   /** Keeps a page where it is, writable, until `unpin`. Undefined when `fault` must bring it in first. */

@@ -1,13 +1,15 @@
 import type { ReadStream } from 'node:tty';
 
-/** Ctrl-], which leaves, as in telnet and `xl console`. */
-const LEAVE = 0x1d;
+/** Ctrl-], which leaves, as in telnet and `xl console`. Where there are commands it waits for one of their keys. */
+const ESCAPE = 0x1d;
 
 export interface TerminalEvents {
   /** Bytes typed by the user or read from a pipe. */
   input(bytes: Uint8Array): void;
-  /** The user pressed Ctrl-]. Only a terminal can. */
+  /** The user pressed Ctrl-], and after it no key of a command. Only a terminal can. */
   leave(): void;
+  /** What else Ctrl-] can lead to, by the character of the key that follows it. */
+  readonly commands?: Readonly<Record<string, () => void>>;
 }
 
 /**
@@ -19,6 +21,8 @@ export class Terminal {
   readonly #events: TerminalEvents;
   readonly #restoreAtExit = (): void => this.#setRawMode(false);
   #isOpen = false;
+  /** Ctrl-] was pressed, and the key after it was not. */
+  #isEscaped = false;
 
   constructor(events: TerminalEvents) {
     this.#events = events;
@@ -47,10 +51,27 @@ export class Terminal {
   }
 
   readonly #receive = (bytes: Uint8Array): void => {
-    const leave = this.isInteractive ? bytes.indexOf(LEAVE) : -1;
-    const typed = leave < 0 ? bytes : bytes.subarray(0, leave);
+    if (this.#isEscaped && bytes.length > 0) {
+      this.#isEscaped = false;
+      const command = this.#events.commands?.[String.fromCharCode(bytes[0] as number)];
+      if (!command) {
+        this.#events.leave();
+        return;
+      }
+      command();
+      this.#receive(bytes.subarray(1));
+      return;
+    }
+    const place = this.isInteractive ? bytes.indexOf(ESCAPE) : -1;
+    const typed = place < 0 ? bytes : bytes.subarray(0, place);
     if (typed.length > 0) this.#events.input(typed);
-    if (leave >= 0) this.#events.leave();
+    if (place < 0) return;
+    if (!this.#events.commands) {
+      this.#events.leave();
+      return;
+    }
+    this.#isEscaped = true;
+    this.#receive(bytes.subarray(place + 1));
   };
 
   #setRawMode(on: boolean): void {

@@ -1,13 +1,16 @@
+import type { Archive, Archived } from '../archive/archive.ts';
 import { FrameMark, type FrameMarks } from '../cpu/frame-marks.ts';
 import type { FrameInvalidator } from '../cpu/translation.ts';
 import { ABSENT_FRAME, NO_FRAME } from '../memory/frame-pool.ts';
 import type { MachineSpace, PageSource } from '../memory/machine-space.ts';
 import type { AddressSpace } from '../mm/address-space.ts';
 import type { MemoryError } from '../mm/errors.ts';
+import type { MemoryManager } from '../mm/memory-manager.ts';
 import type { PteNotifier } from '../mm/notifier.ts';
 import type { Soon } from '../mm/soon.ts';
 import type { Vma } from '../mm/vma.ts';
 import { type Frame, type HostVirtual, type Mfn, PAGE_SIZE } from '../x86/brand.ts';
+import type { GuestPages } from './guest-pages.ts';
 
 export interface PagerOptions {
   readonly machine: MachineSpace;
@@ -28,7 +31,7 @@ export interface PagerOptions {
  * number is the one that the host's page table has, and goes when that goes. What a processor has cached of it, TLB entries and decoded
  * code, goes first; a processor that runs has nothing else, so it never has to be stopped for longer than that.
  */
-export class Pager implements PteNotifier, PageSource {
+export class Pager implements PteNotifier, PageSource, GuestPages, Archived {
   readonly order: number;
   readonly #machine: MachineSpace;
   readonly #memory: AddressSpace;
@@ -77,6 +80,61 @@ export class Pager implements PteNotifier, PageSource {
     if (this.#memory.lookup(address, writable) !== frame) return false;
     if (this.#memory.checked) this.#memory.checkExternalEntry(notifier, address, frame, writable);
     return true;
+  }
+
+  /**
+   * Which numbers have pages, and which of these have to stay. Pages of a pager whose fields were read back are brought
+   * in by `restorePins`, before anybody uses them.
+   */
+  archive(archive: Archive): void {
+    const { frames } = this.#machine;
+    const populated = Uint8Array.from(this.#numbers, (mfn) => (frames[mfn] === NO_FRAME ? 0 : 1));
+    archive.words('populated', populated);
+    archive.words('pins', this.#pins);
+    for (const [page, has] of populated.entries()) {
+      const mfn = this.#numbers[page] as Mfn;
+      if (has === 0) frames[mfn] = NO_FRAME;
+      else if (frames[mfn] === NO_FRAME) frames[mfn] = ABSENT_FRAME;
+    }
+  }
+
+  /** Brings in the pages that have to stay, and pins them as often as they were. */
+  async restorePins(): Promise<MemoryError | undefined> {
+    const wanted = this.#pins.slice();
+    this.#pins.fill(0);
+    for (const [number, pins] of wanted.entries()) {
+      for (let made = 0; made < pins; made++) {
+        const failed = await this.bringInPinned(number as Mfn);
+        if (failed) return failed;
+      }
+    }
+    return undefined;
+  }
+
+  /** Brings in a page that the domain has, and keeps it where it is, writable, until `unpin`. */
+  async bringInPinned(mfn: Mfn): Promise<MemoryError | undefined> {
+    for (;;) {
+      if (this.pin(mfn)) return undefined;
+      const failed = await this.bringIn(mfn, true);
+      if (failed) return failed;
+    }
+  }
+
+  /** Pages of the memory, those that a balloon can bring included. */
+  get pages(): number {
+    return this.#numbers.length;
+  }
+
+  /** Copies a page of the memory out. @param target a page of zeroes, which it stays for a page that the domain gave back */
+  readPage(page: number, target: Uint8Array): Soon<MemoryError | undefined> {
+    const mfn = this.#numbers[page] as Mfn;
+    if (!this.#isPopulated(mfn)) return undefined;
+    return this.#memory.readPage(this.#addressOf(mfn), target);
+  }
+
+  /** Another memory with the same pages, shared until somebody writes to them. */
+  cloneMemory(manager: MemoryManager): Promise<AddressSpace | MemoryError> {
+    return manager.clone(this.#memory);
   }
 
   /** Ends the memory. The caller gives all numbers back in the same step; the pages are freed when it settles. */

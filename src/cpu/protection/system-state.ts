@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import { PageAbsent } from '../../memory/page-absent.ts';
 import { type GuestVirtual, joinSigned, PAGE_SIZE } from '../../x86/brand.ts';
 import { Cr0, Cr4, Efer, Vector } from '../../x86/registers.ts';
@@ -38,7 +39,7 @@ const DR7_RESET = 0x400;
 const PAT_RESET = [0x0007_0406, 0x0007_0406] as const;
 
 /** The system registers of one processor. */
-export class SystemState implements DescriptorSource {
+export class SystemState implements DescriptorSource, Archived {
   readonly processor: Processor;
   readonly #translations: Readonly<Record<TableFormat, Translation>>;
   readonly gdt: TableRegister = { base: 0 as GuestVirtual, limit: 0xffff };
@@ -67,6 +68,29 @@ export class SystemState implements DescriptorSource {
     this.#translations = translations;
     processor.descriptors = this;
     this.reset();
+  }
+
+  archive(archive: Archive): void {
+    archive.record('gdt', this.gdt);
+    archive.record('idt', this.idt);
+    archive.record('ldt', this.ldt);
+    archive.record('task', this.task);
+    archive.words('debug', this.debug);
+    this.cr3 = archive.value('cr3', this.cr3);
+    archive.words('star', this.star);
+    this.syscallEntry = archive.value('syscallEntry', this.syscallEntry);
+    this.compatibilityEntry = archive.value('compatibilityEntry', this.compatibilityEntry);
+    this.syscallMask = archive.value('syscallMask', this.syscallMask);
+    this.sysenterSelector = archive.value('sysenterSelector', this.sysenterSelector);
+    this.sysenterStack = archive.value('sysenterStack', this.sysenterStack);
+    this.sysenterEntry = archive.value('sysenterEntry', this.sysenterEntry);
+    this.timeStampAuxiliary = archive.value('timeStampAuxiliary', this.timeStampAuxiliary);
+    archive.words('pat', this.pat);
+  }
+
+  /** The processor's own control registers have been read back before. */
+  restored(): void {
+    this.usePaging();
   }
 
   /** The registers of this class as they are after INIT; PAT and the calls' entries stay (SDM vol. 3A, table 10-1). */

@@ -1,3 +1,5 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
+
 /** How the timer of a local APIC counts (SDM vol. 3A, 11.5.4). */
 export const enum TimerMode {
   oneShot = 0,
@@ -14,7 +16,7 @@ const SHORTEST_PERIOD = 100_000;
  * The timer of a local APIC. Its input counts nanoseconds, as the time-stamp counter does. Nothing fires by itself: the
  * owner asks for the deadline and calls `expire`.
  */
-export class ApicTimer {
+export class ApicTimer implements Archived {
   readonly #now: () => number;
   #mode: TimerMode = TimerMode.oneShot;
   #divide = 0;
@@ -24,6 +26,13 @@ export class ApicTimer {
   /** @param now system time in nanoseconds */
   constructor(now: () => number) {
     this.#now = now;
+  }
+
+  archive(archive: Archive): void {
+    this.#mode = archive.value('mode', this.#mode);
+    this.#divide = archive.value('divide', this.#divide);
+    this.#initialCount = archive.value('initialCount', this.#initialCount);
+    this.#deadline = archive.value('deadline', this.#deadline);
   }
 
   reset(): void {

@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import type { InterruptLine, MmioDevice } from '../mmio.ts';
 import type { ApicBus, DeliveryMode } from './apic-bus.ts';
 
@@ -32,7 +33,7 @@ const enum Entry {
 const DELIVERY_MODE_SHIFT = 8;
 
 /** The I/O APIC: turns lines of devices into messages to local APICs. */
-export class IoApic implements MmioDevice {
+export class IoApic implements MmioDevice, Archived {
   readonly #bus: ApicBus;
   #select = 0;
   #identifier: number;
@@ -44,6 +45,14 @@ export class IoApic implements MmioDevice {
     this.#bus = bus;
     this.#identifier = identifier << 24;
     bus.onEndOfInterrupt = (vector) => this.#endOfInterrupt(vector);
+  }
+
+  archive(archive: Archive): void {
+    this.#select = archive.value('select', this.#select);
+    this.#identifier = archive.value('identifier', this.#identifier);
+    archive.words('low', this.#low);
+    archive.words('high', this.#high);
+    archive.words('level', this.#level);
   }
 
   /** The line into a pin, 0–23. */

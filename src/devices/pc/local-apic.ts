@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import type { MmioDevice } from '../mmio.ts';
 import { type ApicBus, type ApicMessage, DeliveryMode } from './apic-bus.ts';
 import { ApicTimer, type TimerMode } from './apic-timer.ts';
@@ -68,7 +69,7 @@ export interface ApicProcessor {
 }
 
 /** The local APIC of one virtual processor, in its memory-mapped form. */
-export class LocalApic implements MmioDevice {
+export class LocalApic implements MmioDevice, Archived {
   readonly identifier: number;
   readonly timer: ApicTimer;
   readonly #bus: ApicBus;
@@ -76,7 +77,7 @@ export class LocalApic implements MmioDevice {
   readonly #requested = new Uint32Array(8);
   readonly #inService = new Uint32Array(8);
   readonly #levelTriggered = new Uint32Array(8);
-  readonly #localVectors = new Map<number, number>();
+  #localVectors = new Map<number, number>();
   #taskPriority = 0;
   #logicalDestination = 0;
   #flatModel = true;
@@ -107,6 +108,22 @@ export class LocalApic implements MmioDevice {
     this.#spurious = 0xff;
     this.#errors = ErrorStatus.none;
     this.timer.reset();
+  }
+
+  archive(archive: Archive): void {
+    archive.words('requested', this.#requested);
+    archive.words('inService', this.#inService);
+    archive.words('levelTriggered', this.#levelTriggered);
+    this.#localVectors = new Map(archive.value('localVectors', [...this.#localVectors]));
+    this.#taskPriority = archive.value('taskPriority', this.#taskPriority);
+    this.#logicalDestination = archive.value('logicalDestination', this.#logicalDestination);
+    this.#flatModel = archive.value('flatModel', this.#flatModel);
+    this.#spurious = archive.value('spurious', this.#spurious);
+    this.#commandHigh = archive.value('commandHigh', this.#commandHigh);
+    this.#commandLow = archive.value('commandLow', this.#commandLow);
+    this.#errors = archive.value('errors', this.#errors);
+    this.#shownErrors = archive.value('shownErrors', this.#shownErrors);
+    archive.part('timer', this.timer);
   }
 
   get #isEnabled(): boolean {

@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import type { MmioDevice } from '../mmio.ts';
 
 /** Offsets of the two ports: the number of a register, and its content. */
@@ -45,13 +46,17 @@ const STATUS: Readonly<Record<number, number>> = {
 };
 
 /** The MC146818 as far as kernels need it: the date, in UTC. It cannot be set and has no alarm. */
-export class RealTimeClock implements MmioDevice {
+export class RealTimeClock implements MmioDevice, Archived {
   readonly #seconds: () => number;
   #index = 0;
 
   /** @param seconds since 1970 */
   constructor(seconds: () => number) {
     this.#seconds = seconds;
+  }
+
+  archive(archive: Archive): void {
+    this.#index = archive.value('index', this.#index);
   }
 
   read(offset: number): number {

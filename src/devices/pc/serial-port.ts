@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import type { InterruptLine, MmioDevice } from '../mmio.ts';
 
 /** Registers of a 16550A by their offsets; with the divisor latch open the first two are the divisor. */
@@ -59,14 +60,14 @@ const MOST_WAITING = 1 << 20;
  * A serial port with a 16550A (National Semiconductor PC16550D). Bytes are sent at once, whatever the divisor says. The
  * other side sends when the guest requests it (RTS) and the queue has room: nothing is lost while a kernel starts.
  */
-export class SerialPort implements MmioDevice {
+export class SerialPort implements MmioDevice, Archived {
   readonly #line: InterruptLine;
   readonly #sink: (bytes: Uint8Array) => void;
   #output: number[] = [];
   /** What the guest can read. */
-  readonly #queue: number[] = [];
+  #queue: number[] = [];
   /** What the other side has not sent yet. */
-  readonly #waiting: Uint8Array[] = [];
+  #waiting: Uint8Array[] = [];
   #waitingBytes = 0;
   #enabled = 0;
   #lineControl = 0;
@@ -81,6 +82,20 @@ export class SerialPort implements MmioDevice {
   constructor(line: InterruptLine, sink: (bytes: Uint8Array) => void) {
     this.#line = line;
     this.#sink = sink;
+  }
+
+  archive(archive: Archive): void {
+    this.#output = archive.value('output', this.#output);
+    this.#queue = archive.value('queue', this.#queue);
+    this.#waiting = archive.value('waiting', this.#waiting);
+    this.#waitingBytes = archive.value('waitingBytes', this.#waitingBytes);
+    this.#enabled = archive.value('enabled', this.#enabled);
+    this.#lineControl = archive.value('lineControl', this.#lineControl);
+    this.#modemControl = archive.value('modemControl', this.#modemControl);
+    this.#scratch = archive.value('scratch', this.#scratch);
+    this.#divisor = archive.value('divisor', this.#divisor);
+    this.#queuesEnabled = archive.value('queuesEnabled', this.#queuesEnabled);
+    this.#emptied = archive.value('emptied', this.#emptied);
   }
 
   /** Bytes from outside; those beyond a bound are lost. */

@@ -1,3 +1,5 @@
+import type { Archive } from '../../archive/archive.ts';
+import { InputError } from '../../boot/input-error.ts';
 import type { BlockStore } from '../block/store.ts';
 import { WRITE_ZEROES_LIMIT } from './block-request.ts';
 import { advance, type BlockTransfer, completed, createTransfer, perform } from './block-transfer.ts';
@@ -57,6 +59,13 @@ export class BlockDevice implements VirtioDevice {
       view.setUint32(Configuration.writeZeroesMaximum, WRITE_ZEROES_LIMIT, true);
       view.setUint32(Configuration.writeZeroesSegments, 1, true);
     }
+  }
+
+  archive(archive: Archive): void {
+    const { sectors } = this.#store;
+    const saved = archive.value('sectors', sectors);
+    if (saved !== sectors) throw new InputError(`a disk has ${sectors} sectors, and ${saved} when the guest was saved`);
+    archive.record('state', this.state);
   }
 
   get isBusy(): boolean {

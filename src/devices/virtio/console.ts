@@ -1,3 +1,4 @@
+import type { Archive } from '../../archive/archive.ts';
 import { cursorAt, type SegmentCursor, totalLength } from '../dma/segments.ts';
 import { type ByteQueue, createByteQueue, dequeue, enqueue } from '../ring.ts';
 import type { Transport, VirtioDevice } from './device.ts';
@@ -52,6 +53,11 @@ export class ConsoleDevice implements VirtioDevice {
   /** @param sink takes what the guest prints, in pieces that it may keep */
   constructor(sink: (bytes: Uint8Array) => void) {
     this.#sink = sink;
+  }
+
+  archive(archive: Archive): void {
+    archive.words('configuration', this.configuration);
+    archive.record('state', this.state);
   }
 
   attach(transport: Transport): void {

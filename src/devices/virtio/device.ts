@@ -1,3 +1,4 @@
+import type { Archived } from '../../archive/archive.ts';
 import type { SegmentCursor } from '../dma/segments.ts';
 import type { DeviceKind } from './registers.ts';
 import type { Virtqueue } from './virtqueue.ts';
@@ -25,9 +26,10 @@ export interface Transport {
 
 /**
  * A kind of device behind whatever transport. It touches guest memory and queues only within `process`, and what is
- * under way in it is plain records: back ends are asked and answer outside of those.
+ * under way in it is plain records: back ends are asked and answer outside of those. It is archived only while it is not
+ * busy.
  */
-export interface VirtioDevice {
+export interface VirtioDevice extends Archived {
   readonly kind: DeviceKind;
   /** Feature bits of its own. */
   readonly features: readonly number[];

@@ -1,3 +1,4 @@
+import type { Archive } from '../../archive/archive.ts';
 import { cursorAt, type SegmentCursor, totalLength } from '../dma/segments.ts';
 import type { Transport, VirtioDevice } from './device.ts';
 import { DeviceKind } from './registers.ts';
@@ -27,6 +28,10 @@ export class EntropyDevice implements VirtioDevice {
 
   constructor(random: RandomSource) {
     this.#random = random;
+  }
+
+  archive(archive: Archive): void {
+    archive.record('state', this.state);
   }
 
   attach(transport: Transport): void {

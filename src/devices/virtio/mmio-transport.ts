@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import type { GuestPhysical } from '../../x86/brand.ts';
 import { gather, type SegmentCursor, scatter } from '../dma/segments.ts';
 import { DmaStatus, type DmaTable } from '../dma/table.ts';
@@ -37,7 +38,7 @@ export interface MmioTransportOptions {
  * register accesses; whatever comes of back ends and pages that arrive waits for `poll`, so that a guest notices
  * nothing between two of its turns.
  */
-export class VirtioMmio implements MmioDevice, Transport, QueueOwner {
+export class VirtioMmio implements MmioDevice, Transport, QueueOwner, Archived {
   readonly state: TransportState;
   readonly memory: DmaTable;
   readonly queues: readonly Virtqueue[];
@@ -67,6 +68,13 @@ export class VirtioMmio implements MmioDevice, Transport, QueueOwner {
     };
     this.queues = this.state.queues.map((queue) => new Virtqueue(queue, this));
     this.#device.attach(this);
+  }
+
+  archive(archive: Archive): void {
+    const { queues: _, ...registers } = this.state;
+    Object.assign(this.state, archive.value('registers', registers));
+    archive.parts('queues', this.queues);
+    archive.part('device', this.#device);
   }
 
   // The guest's side

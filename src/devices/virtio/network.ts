@@ -1,3 +1,4 @@
+import type { Archive } from '../../archive/archive.ts';
 import { cursorAt, type SegmentCursor, totalLength } from '../dma/segments.ts';
 import { Ethernet, type EthernetPort, LONGEST_FRAME, type MacAddress } from '../network/ethernet.ts';
 import type { EthernetSwitch } from '../network/switch.ts';
@@ -64,6 +65,10 @@ export class NetworkDevice implements VirtioDevice, EthernetPort {
     this.configuration[Configuration.status] = LINK_UP;
     this.#network = network;
     network.connect(this);
+  }
+
+  archive(archive: Archive): void {
+    archive.record('state', this.state);
   }
 
   attach(transport: Transport): void {

@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import type { GuestPhysical } from '../../x86/brand.ts';
 import type { Segment } from '../dma/segments.ts';
 import { DmaStatus, type DmaTable } from '../dma/table.ts';
@@ -93,7 +94,7 @@ export interface QueueOwner {
 }
 
 /** The device's side of one queue. Where a page is missing an operation does nothing and is to be tried again later. */
-export class Virtqueue {
+export class Virtqueue implements Archived {
   readonly state: QueueState;
   readonly #owner: QueueOwner;
   readonly #bytes = new Uint8Array(Descriptor.size);
@@ -102,6 +103,10 @@ export class Virtqueue {
   constructor(state: QueueState, owner: QueueOwner) {
     this.state = state;
     this.#owner = owner;
+  }
+
+  archive(archive: Archive): void {
+    archive.record('state', this.state);
   }
 
   /** Whether the driver has placed the areas as it must. */

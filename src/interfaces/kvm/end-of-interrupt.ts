@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import type { LocalApic } from '../../devices/pc/local-apic.ts';
 import { type AreaOwner, GuestArea } from './guest-area.ts';
 
@@ -7,13 +8,18 @@ const WORD_BYTES = 4;
  * The end of an interrupt without a write to the APIC: the host sets a bit in the guest's memory when it delivers one
  * whose end matters to nobody else; the guest clears the bit, and the host finds it cleared later.
  */
-export class EndOfInterruptArea {
+export class EndOfInterruptArea implements Archived {
   readonly area: GuestArea;
   /** The bit was set for the interrupt in service. */
   #isSet = false;
 
   constructor(owner: AreaOwner) {
     this.area = new GuestArea(owner, WORD_BYTES, WORD_BYTES);
+  }
+
+  archive(archive: Archive): void {
+    archive.part('area', this.area);
+    this.#isSet = archive.value('isSet', this.#isSet);
   }
 
   forget(): void {

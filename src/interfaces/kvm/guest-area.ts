@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import type { ProcessorGroup } from '../../cpu/processor.ts';
 import type { HostMemory } from '../../memory/host-memory.ts';
 import type { NestedPaging } from '../../paging/nested/nested-paging.ts';
@@ -13,7 +14,7 @@ export interface AreaOwner {
  * A part of a guest's page that guest and host share. Its page stays where it is for as long as the guest has named it:
  * the host writes it between turns, when it cannot wait for pages.
  */
-export class GuestArea {
+export class GuestArea implements Archived {
   readonly #owner: AreaOwner;
   readonly #bytes: number;
   readonly #alignment: number;
@@ -25,6 +26,11 @@ export class GuestArea {
     this.#owner = owner;
     this.#bytes = bytes;
     this.#alignment = alignment;
+  }
+
+  /** The page's pin is the pager's to restore. */
+  archive(archive: Archive): void {
+    this.#physical = archive.value('physical', this.#physical);
   }
 
   get isNamed(): boolean {

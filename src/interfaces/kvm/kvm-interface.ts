@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import { bits, type CpuidResult, word } from '../../cpu/cpuid.ts';
 import { publishVcpuTime, VcpuTime, VcpuTimeFlag } from '../../domain/pvclock.ts';
 import { machineCpuid } from '../../microvm/cpuid.ts';
@@ -29,16 +30,29 @@ const ENABLED = 1;
 /** Bits of an address that the guest names. */
 const ADDRESS_LIMIT = 2 ** 40;
 
+const CLOCK_ALIGNMENT = 4;
+
 /** What one virtual processor has named. */
-interface Areas {
+class Areas implements Archived {
   readonly time: GuestArea;
   readonly stealTime: StealTimeArea;
   readonly endOfInterrupt: EndOfInterruptArea;
   /** The registers as they were last written, by number: low and high half. */
-  readonly written: Map<number, readonly [low: number, high: number]>;
-}
+  written = new Map<number, readonly [low: number, high: number]>();
 
-const CLOCK_ALIGNMENT = 4;
+  constructor(domain: MicrovmDomain) {
+    this.time = new GuestArea(domain, VcpuTime.size, CLOCK_ALIGNMENT);
+    this.stealTime = new StealTimeArea(domain);
+    this.endOfInterrupt = new EndOfInterruptArea(domain);
+  }
+
+  archive(archive: Archive): void {
+    archive.part('time', this.time);
+    archive.part('stealTime', this.stealTime);
+    archive.part('endOfInterrupt', this.endOfInterrupt);
+    this.written = new Map(archive.value('written', [...this.written]));
+  }
+}
 
 export function createKvmInterface(domain: MicrovmDomain): MicrovmInterface {
   return new KvmInterface(domain);
@@ -52,12 +66,12 @@ class KvmInterface implements MicrovmInterface {
   constructor(domain: MicrovmDomain) {
     this.#domain = domain;
     this.#wallclock = new GuestArea(domain, Wallclock.size, CLOCK_ALIGNMENT);
-    this.#areas = domain.vcpus.map(() => ({
-      time: new GuestArea(domain, VcpuTime.size, CLOCK_ALIGNMENT),
-      stealTime: new StealTimeArea(domain),
-      endOfInterrupt: new EndOfInterruptArea(domain),
-      written: new Map(),
-    }));
+    this.#areas = domain.vcpus.map(() => new Areas(domain));
+  }
+
+  archive(archive: Archive): void {
+    archive.part('wallclock', this.#wallclock);
+    archive.parts('areas', this.#areas);
   }
 
   #of(vcpu: MicrovmVcpu): Areas {

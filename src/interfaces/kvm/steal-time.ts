@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import { highWord, lowWord } from '../../x86/brand.ts';
 import { Preempted, StealTime } from './abi.ts';
 import { type AreaOwner, GuestArea } from './guest-area.ts';
@@ -8,7 +9,7 @@ const ALIGNMENT = 64;
  * What one virtual processor is told of the time that others had instead of it, and the flag by which others leave it a
  * flush of its TLB while it does not run.
  */
-export class StealTimeArea {
+export class StealTimeArea implements Archived {
   readonly area: GuestArea;
   /** System time since which the processor could have run and did not; −1 while it runs or has nothing to do. */
   #waitsSince = -1;
@@ -16,6 +17,12 @@ export class StealTimeArea {
 
   constructor(owner: AreaOwner) {
     this.area = new GuestArea(owner, StealTime.size, ALIGNMENT);
+  }
+
+  archive(archive: Archive): void {
+    archive.part('area', this.area);
+    this.#waitsSince = archive.value('waitsSince', this.#waitsSince);
+    this.#stolen = archive.value('stolen', this.#stolen);
   }
 
   /**

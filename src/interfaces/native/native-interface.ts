@@ -32,5 +32,6 @@ export function createNativeInterface(): MicrovmInterface {
     refresh: () => {},
     acknowledged: () => {},
     reset: () => {},
+    archive: () => {},
   };
 }

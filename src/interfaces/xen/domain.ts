@@ -379,6 +379,11 @@ export class XenDomain implements Domain {
     return Math.min(this.timers.nextDeadline(), ...this.watchdogs);
   }
 
+  /** No page is waited for. */
+  get isSettled(): boolean {
+    return this.#waiting.areOver;
+  }
+
   get idle(): boolean {
     if (this.#suspended) return this.#waiting.any;
     return !this.rings.hasWork && this.vcpus.every((vcpu) => vcpu.down || vcpu.blocked || vcpu.awaitsHost);

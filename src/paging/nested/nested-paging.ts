@@ -1,6 +1,9 @@
 import type { FrameInvalidator, PhysicalDevices, TableFormat, Translation } from '../../cpu/translation.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
+import type { MemoryError } from '../../mm/errors.ts';
+import type { Soon } from '../../mm/soon.ts';
 import { type Gfn, type GuestPhysical, type HostAddress, type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
+import type { GuestPages } from '../guest-pages.ts';
 import type { Pager } from '../pager.ts';
 import type { ShadowTables } from '../shadow/shadow-tables.ts';
 
@@ -12,7 +15,7 @@ import type { ShadowTables } from '../shadow/shadow-tables.ts';
  * The second table is a machine space whose numbers are guest-physical pages. With a pager it follows the host's page
  * table: entries come when they are needed and go at any time, with every translation that a processor has cached.
  */
-export class NestedPaging {
+export class NestedPaging implements GuestPages {
   readonly space: MachineSpace;
   readonly pager: Pager | undefined;
   /** Tables that are walked in place of the guest's, if there are any. */
@@ -50,6 +53,22 @@ export class NestedPaging {
   addressOf(physical: GuestPhysical): HostAddress {
     const page = this.space.writableAddressOf(Math.floor(physical / PAGE_SIZE) as Mfn);
     return page < 0 ? page : ((page + (physical % PAGE_SIZE)) as HostAddress);
+  }
+
+  readPage(page: number, target: Uint8Array): Soon<MemoryError | undefined> {
+    if (this.pager) return this.pager.readPage(page, target);
+    target.set(this.#bytesOf(page as Mfn));
+    return undefined;
+  }
+
+  /** Fills memory whose pages all stay, before it is used. @param read fills a page of zeroes */
+  async load(read: (page: number, target: Uint8Array) => Soon<void>): Promise<void> {
+    for (let page = 0; page < this.pages; page++) await read(page, this.#bytesOf(page as Mfn));
+  }
+
+  #bytesOf(page: Mfn): Uint8Array {
+    const address = this.space.addressOf(page);
+    return this.space.pool.memory.u8.subarray(address, address + PAGE_SIZE);
   }
 
   /** Keeps a page that the host writes at any time where it is, until `unpin`. @throws PageAbsent */

@@ -1,0 +1,77 @@
+import type { Archive, Archived, WordArray } from '../src/archive/archive.ts';
+import type { Plain, PlainRecord } from '../src/archive/plain.ts';
+import { type Field, fieldsOf } from './private-fields.ts';
+
+/** Another value of the same kind as each one in saved fields. */
+export function changed(saved: PlainRecord, keep: ReadonlySet<string>): PlainRecord {
+  return changeRecord(saved, keep);
+}
+
+function changeRecord(record: PlainRecord, keep: ReadonlySet<string>): PlainRecord {
+  return Object.fromEntries(
+    Object.entries(record).map(([name, value]) => [name, keep.has(name) ? value : change(value, keep)]),
+  );
+}
+
+function change(value: Plain, keep: ReadonlySet<string>): Plain {
+  if (typeof value === 'boolean') return !value;
+  if (typeof value === 'number') return Number.isFinite(value) ? value + 1 : 12_345;
+  if (typeof value === 'string') return `${value}?`;
+  if (value instanceof Uint8Array) return value.map((byte) => byte ^ 1);
+  if (Array.isArray(value)) return value.length === 0 ? [[1, 2]] : value.map((item) => change(item, keep));
+  if (value === undefined || value === null) return { anything: 1 };
+  return changeRecord(value as PlainRecord, keep);
+}
+
+/** The components that an archived one consists of, by their paths, itself included. */
+export function componentsOf(root: Archived): Map<string, Archived> {
+  const found = new Map<string, Archived>();
+  const visit = (path: string, component: Archived): void => {
+    found.set(path, component);
+    component.archive(new Walker((name, part) => visit(`${path}.${name}`, part)));
+  };
+  visit('guest', root);
+  return found;
+}
+
+/** Changes nothing, and meets each part. */
+class Walker implements Archive {
+  readonly #meet: (name: string, part: Archived) => void;
+
+  constructor(meet: (name: string, part: Archived) => void) {
+    this.#meet = meet;
+  }
+
+  value<Value>(_name: string, value: Value): Value {
+    return value;
+  }
+
+  words(_name: string, _words: WordArray): void {}
+
+  record(_name: string, _record: object): void {}
+
+  part(name: string, part: Archived): void {
+    this.#meet(name, part);
+  }
+
+  parts(name: string, parts: readonly Archived[]): void {
+    for (const [index, part] of parts.entries()) this.#meet(`${name}[${index}]`, part);
+  }
+}
+
+/** Fields with data of every component, by path and name; a component stands for its own. */
+export function dataOf(root: Archived): Map<string, string> {
+  const data = new Map<string, string>();
+  for (const [path, component] of componentsOf(root)) {
+    for (const field of fieldsOf(component)) {
+      if (field.data !== undefined) data.set(`${path}.${field.name}`, (field as Required<Field>).data as string);
+    }
+  }
+  return data;
+}
+
+/** `guest.vcpus[1].apic.#errors` → `apic.#errors`: the same for all components of a kind. */
+export function withoutPlace(path: string): string {
+  const [field = '', owner = ''] = path.split('.').reverse();
+  return `${owner.replace(/\[\d+\]$/, '')}.${field}`;
+}

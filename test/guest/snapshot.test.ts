@@ -1,0 +1,33 @@
+import { describe, expect, it } from 'vitest';
+import { hasPackageArchive } from '../debian-kernel.ts';
+import { SavedGuest } from '../saved-guest.ts';
+
+/** Processes, pipes and compression: something is going on at any time. */
+const LOAD = 'i=0; while [ $i -lt 8 ]; do echo round $i; echo $i | gzip -c | sha256sum; i=$((i+1)); done; sleep 1000';
+
+describe.skipIf(!hasPackageArchive)('a guest that is saved under load', () => {
+  it.each([['kvm', 2]] as const)(
+    'goes on as if nothing had been: %s, %i processors',
+    async (name, vcpus) => {
+      const original = await SavedGuest.boot(name, LOAD, vcpus);
+      await original.runUntil((console) => console.includes('round 3'));
+      const bytes = await original.save();
+      const before = original.exits;
+      const end = (console: string): boolean => console.includes('round 7');
+      await original.runUntil(end);
+      const expected = await original.trail();
+
+      const resumed = await SavedGuest.resume(bytes, 20);
+      await resumed.runUntil(end);
+      const found = await resumed.trail();
+
+      expect(found.instructions).toBe(expected.instructions);
+      expect(found.console).toContain('round 6');
+      expect(expected.console.endsWith(found.console)).toBe(true);
+      expect(resumed.exits).toEqual(original.exits.map((count, exit) => count - (before[exit] ?? 0)));
+      expect(found.registers).toBe(expected.registers);
+      expect(found.memory).toBe(expected.memory);
+    },
+    300_000,
+  );
+});

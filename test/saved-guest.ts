@@ -1,0 +1,188 @@
+import { createHash } from 'node:crypto';
+import { initramfs, kernelModules } from '../guests/recipes.ts';
+import type { Archived } from '../src/archive/archive.ts';
+import { restore } from '../src/archive/reader.ts';
+import { save } from '../src/archive/writer.ts';
+import { Exit } from '../src/cpu/exits.ts';
+import { ProcessorGroup } from '../src/cpu/processor.ts';
+import { State } from '../src/cpu/state.ts';
+import { chooseCell } from '../src/domain/cells.ts';
+import { VirtualClock } from '../src/domain/clock.ts';
+import { SeededRandom } from '../src/domain/seeded-random.ts';
+import { SharedFiles } from '../src/domain/shared-files.ts';
+import { bootMicrovm, type CommonOptions, resumeMicrovm } from '../src/host/microvm-guest.ts';
+import { SavedFiles } from '../src/host/saved-files.ts';
+import { FramePool } from '../src/memory/frame-pool.ts';
+import { HostMemory } from '../src/memory/host-memory.ts';
+import type { MicrovmDomain } from '../src/microvm/domain.ts';
+import { AddressSpace } from '../src/mm/address-space.ts';
+import { MemoryManager, overheadOf } from '../src/mm/memory-manager.ts';
+import { Snapshot } from '../src/snapshot/snapshot.ts';
+import { type GuestImage, writeSnapshot } from '../src/snapshot/write-snapshot.ts';
+import { PAGE_SIZE } from '../src/x86/brand.ts';
+import { debianKernel } from './debian-kernel.ts';
+import { sourceOf } from './snapshot-samples.ts';
+
+/** What a guest has done up to some turn, and how it stands there. */
+export interface Trail {
+  readonly instructions: number;
+  readonly console: string;
+  readonly registers: string;
+  readonly memory: string;
+}
+
+type Image = Omit<GuestImage, 'state' | 'memory'>;
+
+const EPOCH = { seconds: 1_700_000_000, nanoseconds: 0 };
+
+/** A guest with virtual time in a host of its own, whose turns a test takes one by one. */
+export class SavedGuest {
+  readonly #memory: HostMemory;
+  readonly #group: ProcessorGroup;
+  readonly #manager: MemoryManager;
+  readonly #random = new SeededRandom(1);
+  readonly #image: Image;
+  #domain: MicrovmDomain | undefined;
+  #console = '';
+
+  private constructor(image: Image, threshold: number) {
+    const pages = image.guest.memory / PAGE_SIZE;
+    const frames = pages + overheadOf(pages);
+    this.#memory = new HostMemory(frames * PAGE_SIZE + (64 << 20));
+    const pool = new FramePool(this.#memory, frames);
+    this.#group = new ProcessorGroup(this.#memory, pool, { tlbEntries: 1024, tlbRoots: 4, jit: { threshold } });
+    this.#manager = new MemoryManager({ pool, checked: true });
+    this.#image = image;
+  }
+
+  static async boot(name: 'kvm' | 'native', program: string, vcpus: number): Promise<SavedGuest> {
+    const cell = chooseCell(name);
+    const memory = 96 << 20;
+    const guest = {
+      ...cell,
+      memory,
+      vcpus,
+      commandLine: `console=ttyS0 reboot=acpi panic=-1 ring1.run="${program}"`,
+      deterministic: true,
+      disks: 0,
+      adapters: 0,
+      systemTime: 0,
+    };
+    const kernel = await debianKernel('cloud-amd64');
+    const initrd = await initramfs({ modules: await kernelModules('cloud-amd64') });
+    const saved = new SavedGuest({ guest, kernel, initrd }, 200);
+    const shared = new SharedFiles(saved.#manager);
+    const files = { kernel: shared.acquire(kernel), initrd: shared.acquire(initrd) };
+    saved.#domain = await bootMicrovm(
+      saved.#manager,
+      cell,
+      saved.#common(),
+      { memory, commandLine: guest.commandLine },
+      files,
+    );
+    return saved;
+  }
+
+  /** @param threshold of the JIT, which must make no difference */
+  static async resume(bytes: Uint8Array, threshold: number): Promise<SavedGuest> {
+    const snapshot = await Snapshot.open(sourceOf(bytes));
+    const { guest, memory } = snapshot;
+    const saved = new SavedGuest(snapshot, threshold);
+    const cell = chooseCell(guest.interface as 'kvm', guest.paging as 'nested');
+    const space = await saved.#manager.createSpace();
+    if (!(space instanceof AddressSpace)) throw new Error(space.message);
+    const paged = cell.paging !== 'native';
+    if (paged) await new SavedFiles(saved.#manager).map(space, memory);
+    const from = paged ? { space } : { file: memory };
+    saved.#domain = await resumeMicrovm(
+      cell,
+      saved.#common(),
+      { commandLine: guest.commandLine },
+      memory.pages,
+      from,
+      (domain) => {
+        restore(saved.#state(domain), snapshot.state);
+      },
+    );
+    return saved;
+  }
+
+  #common(): CommonOptions {
+    return {
+      id: 1,
+      vcpus: this.#image.guest.vcpus,
+      group: this.#group,
+      clock: new VirtualClock(() => this.#domain?.instructions ?? 0),
+      wallclock: EPOCH,
+      random: (out) => this.#random.fill(out),
+      consoleSink: (bytes) => {
+        this.#console += new TextDecoder('latin1').decode(bytes);
+      },
+      exactTurns: true,
+      profiler: undefined,
+      symbolize: () => undefined,
+    };
+  }
+
+  #state(domain: MicrovmDomain): Archived {
+    return {
+      archive: (archive) => {
+        archive.part('domain', domain);
+        archive.part('random', this.#random);
+      },
+    };
+  }
+
+  get #running(): MicrovmDomain {
+    if (!this.#domain) throw new Error('the guest was not built');
+    return this.#domain;
+  }
+
+  /** Takes turns until something holds after one, or the guest ends. */
+  async runUntil(isThere: (console: string, instructions: number) => boolean): Promise<void> {
+    const domain = this.#running;
+    while (domain.state.kind === 'running' && !isThere(this.#console, domain.instructions)) {
+      domain.catchUp();
+      if (domain.idle) await new Promise((resume) => setTimeout(resume, 0));
+      else domain.turn();
+    }
+  }
+
+  async save(): Promise<Uint8Array> {
+    const domain = this.#running;
+    while (!domain.isSettled) await new Promise((resume) => setTimeout(resume, 0));
+    const parts: Uint8Array[] = [];
+    const image = { ...this.#image, state: save(this.#state(domain)), memory: domain.paging };
+    await writeSnapshot(image, { append: async (bytes) => void parts.push(bytes) });
+    return Uint8Array.from(Buffer.concat(parts));
+  }
+
+  /** Exits of generated code by kind; those for pages of the host, which are no doing of the guest's, left out. */
+  get exits(): readonly number[] {
+    return Array.from(this.#running.statistics.exits, (count, exit) => (exit === Exit.hostFault ? 0 : count));
+  }
+
+  async trail(): Promise<Trail> {
+    const domain = this.#running;
+    const registers = createHash('sha256');
+    for (const { processor } of domain.vcpus) {
+      const block = this.#memory.u8.subarray(processor.state, processor.state + State.size);
+      registers.update(block.subarray(State.registers, State.zero));
+      registers.update(`${processor.rip} ${processor.flags} ${processor.cr2} ${processor.userMode}`);
+      registers.update(block.subarray(State.xmm, State.mxcsr + 4));
+    }
+    const contents = createHash('sha256');
+    for (let page = 0; page < domain.paging.pages; page++) {
+      const bytes = new Uint8Array(PAGE_SIZE);
+      await domain.paging.readPage(page, bytes);
+      contents.update(bytes);
+    }
+    const { instructions } = domain;
+    return {
+      instructions,
+      console: this.#console,
+      registers: registers.digest('hex'),
+      memory: contents.digest('hex'),
+    };
+  }
+}
