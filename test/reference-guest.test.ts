@@ -17,7 +17,9 @@ const CELLS = [
   ['kvm', 'nested', 1],
   ['kvm', 'nested', 2],
   ['native', 'native', 1],
+  ['kvm', 'shadow', 1],
   ['native', 'nested', 2],
+  ['native', 'shadow', 2],
 ] as const;
 
 const NAMES = { xen: 'Xen', kvm: 'KVM', native: 'bare hardware' } as const;
@@ -61,6 +63,25 @@ describe.each(CELLS)('the reference guest on %s with %s paging and %i processors
     const updates = numberOf(printed, 'updates') ?? 0;
     if (name === 'xen') expect(updates / batches).toBeGreaterThan(4);
     else expect([batches, updates]).toEqual([0, 0]);
+  });
+});
+
+describe('the reference guest, begun on the table that its host has examined', () => {
+  it('ends when it copies an entry there as memory, and the reason names the operation for it', async () => {
+    const { outcome } = await runReference({ interface: 'xen', check: false }, 'clone=plain');
+    expect(outcome.kind === 'crash' && outcome.reason).toMatch(
+      /kernel panic\); before that it stored into entry 0x1ff of a live level-4 page table at setup_paging\+0x\w+ .*mmu\.setPgd/,
+    );
+  });
+
+  it('breaks a contract by it', async () => {
+    const { outcome } = await runReference({ interface: 'xen' }, 'clone=plain');
+    expect(outcome.kind === 'crash' && outcome.reason).toMatch(/mmu\.setPgd .*store-into-active-root/);
+  });
+
+  it.each(['accessors', 'skip'])('works when it copies it by %s', async (how) => {
+    const printed = await runReference({ interface: 'xen' }, `clone=${how}`);
+    expect(hashes(printed)).toEqual({ 'through the tables, counted': HASH, patched: HASH });
   });
 });
 

@@ -19,7 +19,8 @@ export async function runReference(
   words = '',
   kernel: Uint8Array = readFileSync(imagePath),
 ): Promise<Printed> {
-  const host = await createHost({ memory: MEMORY, check: true });
+  const { check = true } = options;
+  const host = await createHost({ memory: MEMORY, check });
   try {
     const cell = chooseCell(options.interface, options.paging);
     const machine = await host.boot({
@@ -28,7 +29,7 @@ export async function runReference(
       memory: MEMORY,
       vcpus: 1,
       deterministic: true,
-      check: true,
+      check,
       ...options,
       ...cell,
     });

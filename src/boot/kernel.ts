@@ -1,6 +1,7 @@
 import { isBzImage, parseBzImage, type SetupHeader, unpackPayload } from './bzimage.ts';
 import { type Compression, decompress, detectCompression } from './decompress.ts';
 import { type ElfMachine, type ElfSegment, isElf, parseElf } from './elf.ts';
+import { type ElfSymbol, readElfSymbols } from './elf-symbols.ts';
 import { InputError } from './input-error.ts';
 import { readXenNotes, type XenNotes } from './notes.ts';
 
@@ -13,6 +14,8 @@ export interface KernelImage {
   /** The ELF header's entry: the physical address of the native 64- or 32-bit entry for Linux. */
   readonly entry: bigint;
   readonly segments: readonly ElfSegment[];
+  /** What the file itself names, read each time; Linux's kernels carry their names elsewhere (kallsyms.ts). */
+  readonly symbols: readonly ElfSymbol[];
   /** Undefined if the kernel has none and so is no Xen guest. */
   readonly xenNotes: XenNotes | undefined;
   /** Only for a bzImage. */
@@ -77,6 +80,9 @@ function takeApart(
     machine: elf.machine,
     entry: elf.entry,
     segments: elf.segments,
+    get symbols() {
+      return readElfSymbols(vmlinux, elf.bits);
+    },
     xenNotes: readXenNotes(elf),
     setupHeader,
     protectedModeCode,

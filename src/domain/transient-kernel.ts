@@ -30,6 +30,9 @@ export class TransientKernel {
           return unpacked().segments[index]?.data ?? new Uint8Array(0);
         },
       })),
+      get symbols() {
+        return unpacked().symbols;
+      },
       get protectedModeCode() {
         return unpacked().protectedModeCode;
       },

@@ -11,7 +11,6 @@ import type { Archived } from '../archive/archive.ts';
 import { restore } from '../archive/reader.ts';
 import { save } from '../archive/writer.ts';
 import { InputError } from '../boot/input-error.ts';
-import { createSymbolizer, type SymbolSource } from '../boot/kallsyms.ts';
 import { refuseHopelessMemory, requireMemory, requireXenNotes } from '../boot/requirements.ts';
 import { ProcessorGroup } from '../cpu/processor.ts';
 import { type Cell, chooseCell } from '../domain/cells.ts';
@@ -23,6 +22,7 @@ import { SeededRandom } from '../domain/seeded-random.ts';
 import { SharedFiles } from '../domain/shared-files.ts';
 import { TransientKernel } from '../domain/transient-kernel.ts';
 import { type CodeStatistics, codeStatistics } from '../inspect/code-statistics.ts';
+import { kernelSymbolizer } from '../inspect/kernel-symbols.ts';
 import { Profiler } from '../inspect/profiler.ts';
 import type { Symbolizer } from '../inspect/text.ts';
 import type { XenDomain } from '../interfaces/xen/domain.ts';
@@ -107,11 +107,16 @@ export class RingHost implements Host {
         if (cell.interface === 'xen') requireXenNotes(image);
         requireMemory(image, initrd.length, memory);
         const origin = { guest: describe(options, cell), kernel: file, initrd, release };
-        return await this.#run(origin, options, { nanoseconds: 0, symbolize: symbolizer(() => image) }, (common) => {
-          return cell.interface === 'xen'
-            ? bootXen(this.#memory, common, options, files)
-            : bootMicrovm(this.#memory, cell, common, options, files);
-        });
+        return await this.#run(
+          origin,
+          options,
+          { nanoseconds: 0, symbolize: kernelSymbolizer(() => image) },
+          (common) => {
+            return cell.interface === 'xen'
+              ? bootXen(this.#memory, common, options, files)
+              : bootMicrovm(this.#memory, cell, common, options, files);
+          },
+        );
       } finally {
         kernel.release();
       }
@@ -132,7 +137,7 @@ export class RingHost implements Host {
       if (space) this.#saved.release(memory);
     };
     try {
-      const symbolize = symbolizer(() => new TransientKernel(kernel).image);
+      const symbolize = kernelSymbolizer(() => new TransientKernel(kernel).image);
       const start = { nanoseconds: guest.systemTime, symbolize };
       const devices = { ...options, commandLine: guest.commandLine, deterministic: guest.deterministic };
       const origin = { guest: { ...guest }, kernel, initrd, release };
@@ -299,15 +304,4 @@ function createProfiler(symbolize: Symbolizer, name: string, { jit }: ProcessorG
     compileSeconds: () => (jit ? jit.counters.milliseconds / 1000 : 0),
     ...(name === 'xen' ? { syscallName } : {}),
   });
-}
-
-/** Names for addresses of the guest's kernel; without symbols in the image, none. */
-function symbolizer(kernel: () => SymbolSource): Symbolizer {
-  // Most guests end without a name having been asked for; the tables are views of the whole kernel.
-  let symbols: ReturnType<typeof createSymbolizer> | 'unread' = 'unread';
-  return (address) => {
-    if (symbols === 'unread') symbols = createSymbolizer(kernel());
-    const symbol = symbols?.lookup(BigInt.asUintN(64, BigInt(address)));
-    return symbol && { name: symbol.name, offset: symbol.offset, isData: !symbol.isCode };
-  };
 }

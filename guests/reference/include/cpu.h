@@ -35,6 +35,7 @@ struct cpu {
   u32 is_online, is_stopped;
   volatile u32 flush_requested;
   volatile u64 ticks;
+  u64 root; /* Xen: the table that it runs on */
   u8 xen_info[64] ALIGNED(64); /* CPU_XEN_INFO */
   u8 kvm_steal_time[64];
   u8 kvm_clock[64];

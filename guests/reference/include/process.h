@@ -16,8 +16,6 @@ struct process {
 
 extern struct process processes[MOST_PROCESSES];
 
-static inline struct memory_descriptor *this_space(void) { return this_cpu()->current->mm; }
-
 void schedule(void);
 void run_until_all_rest(void);
 void start_first_process(void);

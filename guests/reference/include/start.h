@@ -18,4 +18,5 @@ extern u8 trampoline_begin[], trampoline_end[];
 extern const struct vector { u64 number; void (*entry)(void); } vectors[], vectors_end[];
 
 /* How the kernel's part of swapper_pg_dir comes to be: see paging-start.c. */
+u32 begins_on_swapper(void);
 void setup_paging(void);

@@ -2,7 +2,6 @@
 #include "console.h"
 #include "native.h"
 #include "paravirt-tables.h"
-#include "process.h"
 #include "start.h"
 
 /*
@@ -231,6 +230,7 @@ static void xen_write_cr3(u64 root) {
   static struct mmuext_op operations[MOST_CPUS][2];
   struct cpu *cpu = this_cpu();
   struct mmuext_op *own = operations[cpu->number];
+  cpu->root = root;
   own[0] = (struct mmuext_op){MMUEXT_NEW_BASE, machine_frame(root / PAGE_SIZE), 0};
   own[1] = (struct mmuext_op){MMUEXT_NEW_USER_BASE, user_root_of(virtual(root)), 0};
   if (cpu->lazy_mode == LAZY_CPU) {
@@ -242,10 +242,7 @@ static void xen_write_cr3(u64 root) {
 
 static u64 xen_read_cr2(void) { return ((struct vcpu_info *)this_cpu()->xen_info)->cr2; }
 
-static u64 xen_read_cr3(void) {
-  struct memory_descriptor *mm = this_space();
-  return physical(mm ? mm->pgd : swapper_pg_dir);
-}
+static u64 xen_read_cr3(void) { return this_cpu()->root; }
 
 static void xen_flush_tlb_user(void) { extended_one(MMUEXT_FLUSH_LOCAL, 0, 0); }
 static void xen_flush_tlb_single(u64 address) { extended_one(MMUEXT_INVALIDATE_LOCAL, address, 0); }
@@ -259,28 +256,36 @@ static void *xen_set_fixmap(u32 index, u64 address) {
   panic("a page of a device");
 }
 
-/* Xen's table is the one that the kernel begins with; its own takes over as on plain hardware. */
-static void xen_pagetable_setup_start(pgd_entry *base) {
-  (void)base;
-  boot_page_table = (pgd_entry *)xen_start_info->table_base;
-}
-
-/* Runs when the table is complete, before the first change of CR3. */
-static void adopt_swapper(void) {
+/* Runs when the kernel's own table is complete, before the first change of CR3. */
+static void xen_first_write_cr3(u64 root) {
   xen_protect(swapper_pg_dir, 0);
   extended_one(MMUEXT_PIN_L4, machine_frame(page_number(swapper_pg_dir)), 0);
-}
-
-static void xen_first_write_cr3(u64 root) {
-  adopt_swapper();
   pv_mmu_ops.write_cr3 = xen_write_cr3;
   xen_write_cr3(root);
+}
+
+/*
+ * Xen has pinned the table that the kernel begins with. It counts as initial_page_table, and the kernel's own takes over
+ * as on plain hardware; or it is swapper_pg_dir, and what initial_page_table has for the kernel is only a copy.
+ */
+static void xen_pagetable_setup_start(pgd_entry *base) {
+  (void)base;
+  pgd_entry *table = (pgd_entry *)xen_start_info->table_base;
+  this_cpu()->root = physical(table);
+  if (!begins_on_swapper()) {
+    boot_page_table = table;
+    return;
+  }
+  clone_pgd_range(boot_page_table, table, KERNEL_SLOT, 1);
+  swapper_pg_dir = table;
+  is_read_only[page_number(table)] = 1;
+  pv_mmu_ops.write_cr3 = xen_write_cr3;
 }
 
 /* The other table is of no use any more. */
 static void xen_pagetable_setup_done(pgd_entry *base) {
   (void)base;
-  extended_one(MMUEXT_UNPIN, machine_frame(page_number(boot_page_table)), 0);
+  if (!begins_on_swapper()) extended_one(MMUEXT_UNPIN, machine_frame(page_number(boot_page_table)), 0);
 }
 
 void xen_install_mmu(void) {

@@ -32,6 +32,7 @@ import { fillHypercallPage } from './hypercall-page.ts';
 import { checkContracts, type DomainWatcher, describeDiscrepancies, pagingEvents, writeTrace } from './inspection.ts';
 import { implementOperations, type XenOperations } from './operations.ts';
 import type { PagedMemory } from './paged-memory.ts';
+import { RefusedStores } from './refused-stores.ts';
 import { RUNSTATE_64, RunState, Runstates } from './runstate.ts';
 import { SHARED_INFO_64, SharedInfo, VcpuInfo } from './shared-info.ts';
 import { Timers } from './timers.ts';
@@ -106,6 +107,7 @@ export class XenDomain implements Domain {
   #turnsToRecount = TURNS_PER_RECOUNT;
   #wallSeconds = 0;
   readonly #symbolize: Symbolizer;
+  readonly refusedStores: RefusedStores;
   #crashed: XenVcpu | undefined;
   readonly #group: ProcessorGroup;
   readonly #sink: (bytes: Uint8Array) => void;
@@ -127,6 +129,7 @@ export class XenDomain implements Domain {
     this.uuidBytes = options.uuid;
     if (options.watcher) this.#watchers.push(options.watcher);
     this.#symbolize = options.symbolize ?? (() => undefined);
+    this.refusedStores = new RefusedStores(this.#symbolize);
     this.#sink = options.consoleSink;
     this.#random = options.random;
     const { pool, memory } = group.parts;
@@ -352,19 +355,17 @@ export class XenDomain implements Domain {
         this.state = { kind: 'reboot' };
         break;
       default:
-        this.state = {
-          kind: 'crash',
-          reason:
-            reason === ShutdownReason.watchdog ? 'the watchdog fired' : 'the guest reported a crash (kernel panic)',
-        };
-        this.#crashed = this.running;
+        this.crash(
+          this.running,
+          reason === ShutdownReason.watchdog ? 'the watchdog fired' : 'the guest reported a crash (kernel panic)',
+        );
     }
   }
 
   /** The domain cannot go on. */
   crash(vcpu: XenVcpu, reason: string): void {
     if (this.state.kind !== 'running') return;
-    this.state = { kind: 'crash', reason };
+    this.state = { kind: 'crash', reason: this.refusedStores.explain(vcpu.index, reason) };
     this.#crashed = vcpu;
   }
 

@@ -120,7 +120,10 @@ export class Execution {
       vcpu.exceptionWaits = false;
       return;
     }
-    if (vector === Vector.pageFault) vcpu.publishCr2();
+    if (vector === Vector.pageFault) {
+      vcpu.publishCr2();
+      this.#domain.refusedStores.faulted(vcpu.index, processor.rip);
+    }
     if (vector === Vector.debug) vcpu.noteDebugConditions(error);
     if (vcpu.traps[vector]?.address === 0) {
       const where = vector === Vector.pageFault ? ` at address ${hexadecimal(processor.cr2)}` : '';

@@ -6,7 +6,7 @@ import { hexadecimal, type Symbolizer } from '../../inspect/text.ts';
 import { TraceWriter } from '../../inspect/trace.ts';
 import { formatViolation } from '../../inspect/violation-text.ts';
 import type { PagingEvents } from '../../paging/direct/direct-paging.ts';
-import { FRAME_TYPE_NAMES } from '../../paging/direct/frame-types.ts';
+import { FRAME_TYPE_NAMES, type FrameType } from '../../paging/direct/frame-types.ts';
 import type { Discrepancy } from '../../paging/direct/recount.ts';
 import type { GuestVirtual, Mfn } from '../../x86/brand.ts';
 import { hypercallName } from './abi.ts';
@@ -87,7 +87,11 @@ export function pagingEvents(domain: XenDomain, checker: () => ContractChecker |
       // two words each
       checker()?.entryChanged(vcpu, table, index, old[0]!, old[1]!, value[0]!, value[1]!);
     },
-    storeRefused: (table, index) => checker()?.directStore(running(), table, index),
+    storeRefused: (table, index) => {
+      const { running: vcpu, paging, refusedStores } = domain;
+      refusedStores.refused(vcpu.index, paging.types.type[table] as FrameType, index);
+      checker()?.directStore(vcpu.index, table, index);
+    },
     becomesTable: (mfn, level) => checker()?.pageRetyped(running(), mfn, FRAME_TYPE_NAMES[level] ?? 'none'),
     leaves: (mfn) => checker()?.pageFreed(running(), mfn),
   };

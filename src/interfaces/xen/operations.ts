@@ -126,7 +126,10 @@ export function implementOperations(domain: XenDomain) {
         out[0] = tsc >>> 0;
         out[1] = Math.floor(tsc / 0x1_0000_0000) >>> 0;
       },
-      iret: (vcpu) => returnByFrame(vcpuAt(vcpu)),
+      iret: (vcpu) => {
+        domain.refusedStores.forget(vcpu);
+        returnByFrame(vcpuAt(vcpu));
+      },
     },
 
     mmu: {

@@ -1,0 +1,57 @@
+import { hexadecimal, type Symbolizer, symbolText } from '../../inspect/text.ts';
+import { FrameType } from '../../paging/direct/frame-types.ts';
+import type { GuestVirtual } from '../../x86/brand.ts';
+
+/** What a kernel asks for instead of a store into a table of a level. */
+const INSTEAD: Readonly<Partial<Record<FrameType, string>>> = {
+  [FrameType.level2]: 'mmu.setPmd',
+  [FrameType.level3]: 'mmu.setPud',
+  [FrameType.level4]: 'mmu.setPgd',
+};
+
+interface RefusedStore {
+  /** Known when the fault is delivered: until then the store may be executed in several ways. */
+  readonly rip: GuestVirtual | undefined;
+  readonly level: FrameType;
+  readonly index: number;
+}
+
+/**
+ * Stores of kernels into live tables above level 1. The host does not carry them out: the kernel gets a page fault, which
+ * it seldom expects. When it ends over that, the reason of the crash says which operation the store should have been.
+ */
+export class RefusedStores {
+  readonly #symbolize: Symbolizer;
+  /** By virtual processor; a kernel that returns from the fault has dealt with it. */
+  readonly #latest = new Map<number, RefusedStore>();
+
+  constructor(symbolize: Symbolizer) {
+    this.#symbolize = symbolize;
+  }
+
+  refused(vcpu: number, level: FrameType, index: number): void {
+    this.#latest.set(vcpu, { rip: undefined, level, index });
+  }
+
+  /** A page fault is delivered to the processor. */
+  faulted(vcpu: number, rip: GuestVirtual): void {
+    const store = this.#latest.get(vcpu);
+    if (store && store.rip === undefined) this.#latest.set(vcpu, { ...store, rip });
+  }
+
+  /** The processor has returned from an exception. */
+  forget(vcpu: number): void {
+    if (this.#latest.size > 0) this.#latest.delete(vcpu);
+  }
+
+  /** The reason of a crash, with what led to it. */
+  explain(vcpu: number, reason: string): string {
+    const store = this.#latest.get(vcpu);
+    if (store?.rip === undefined) return reason;
+    const place = symbolText(store.rip, this.#symbolize(store.rip));
+    return (
+      `${reason}; before that it stored into entry ${hexadecimal(store.index)} of a live level-${store.level} page table ` +
+      `at ${place}: that takes ${INSTEAD[store.level] ?? 'an operation'}, see docs/operations.md`
+    );
+  }
+}
