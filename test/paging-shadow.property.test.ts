@@ -142,9 +142,10 @@ async function storeEntries(
   for (const { index, target, present } of stores) {
     const page = 'page' in target ? target.page : world.below(table) + target.below;
     const low = present ? (page << 12) | (isTopOfPae ? Pte.present : flags) : 0;
-    await world.store(processor, table, index * entryBytes, low);
+    const offset = world.topOffset(table) + index * entryBytes;
+    await world.store(processor, table, offset, low);
     if (entryBytes === 4) continue;
-    await world.store(processor, table, index * entryBytes + 4, noExecute && !isTopOfPae ? NO_EXECUTE_HIGH : 0);
+    await world.store(processor, table, offset + 4, noExecute && !isTopOfPae ? NO_EXECUTE_HIGH : 0);
   }
 }
 

@@ -1,6 +1,7 @@
 import { Access } from '../src/cpu/exits.ts';
 import { type Processor, ProcessorGroup } from '../src/cpu/processor.ts';
 import type { FoundPage, ShadowWalks } from '../src/cpu/translation.ts';
+import { PAE_TOPS } from '../src/cpu/walk.ts';
 import { FramePool } from '../src/memory/frame-pool.ts';
 import { HostMemory } from '../src/memory/host-memory.ts';
 import { MachineSpace } from '../src/memory/machine-space.ts';
@@ -28,6 +29,8 @@ export const ROOTS = 2;
 export const TABLES = 8;
 export const PAGES = 24;
 const FIXED = 20;
+/** Which of the small tables that fit into a page is PAE's top one. */
+const PAE_TOP = 5;
 const FRAMES = 128;
 
 /** Where the guest's kernel sees its pages in a row. */
@@ -35,6 +38,12 @@ const ROW: Readonly<Record<ShadowedFormat, { readonly address: number; readonly 
   'two-level': { address: 0xffc0_0000, slot: 1023 },
   pae: { address: 0xc000_0000, slot: 3 },
   'four-level': { address: -(2 ** 47), slot: 256 },
+};
+
+const CR4: Readonly<Record<ShadowedFormat, number>> = {
+  'two-level': Cr4.pageSizeExtensions,
+  pae: Cr4.physicalAddressExtension,
+  'four-level': Cr4.physicalAddressExtension,
 };
 
 const NO_DEVICES = { load: () => 0, store: () => {} };
@@ -94,7 +103,8 @@ export class ShadowWorld {
   async #begin(): Promise<void> {
     const { levels, entryBytes } = this.geometry;
     for (let root = 0; root < ROOTS; root++) {
-      await this.#poke(root, ROW[this.format].slot * entryBytes, FIXED, this.format === 'pae' ? Pte.present : RIGHTS);
+      const offset = this.topOffset(root) + ROW[this.format].slot * entryBytes;
+      await this.#poke(root, offset, FIXED, this.format === 'pae' ? Pte.present : RIGHTS);
     }
     for (let table = FIXED; table < FIXED + levels - 2; table++) await this.#poke(table, 0, table + 1, RIGHTS);
     const last = FIXED + levels - 2;
@@ -102,16 +112,16 @@ export class ShadowWorld {
     for (let table = 0; table < this.tables; table++) {
       for (let index = 0; index < 2; index++) {
         const flags = this.format === 'pae' && table < ROOTS ? Pte.present : RIGHTS | Pte.user;
-        await this.#poke(table, index * entryBytes, this.below(table) + index, flags);
+        await this.#poke(table, this.topOffset(table) + index * entryBytes, this.below(table) + index, flags);
       }
     }
     for (const processor of this.processors) {
       processor.cr0 = Cr0.protection | Cr0.paging | Cr0.writeProtect;
-      processor.cr4 = Cr4.fxsave | Cr4.globalPages | (this.format === 'two-level' ? 0 : Cr4.physicalAddressExtension);
+      processor.cr4 = Cr4.fxsave | Cr4.globalPages | CR4[this.format];
       processor.efer = Efer.noExecute;
       processor.translation = this.paging.translations(NO_DEVICES)[this.format];
       processor.userMode = false;
-      processor.setRoots(0, 0);
+      processor.setRoots(this.#rootNumber(0), this.#rootNumber(0));
     }
   }
 
@@ -169,7 +179,18 @@ export class ShadowWorld {
 
   switchRoot(index: number, root: number): void {
     this.roots[index] = root;
-    this.processors[index]?.setRoots(root, root);
+    const number = this.#rootNumber(root);
+    this.processors[index]?.setRoots(number, number);
+  }
+
+  /** Where in its page a table begins: PAE's top ones are small. */
+  topOffset(table: number): number {
+    return this.format === 'pae' && table < ROOTS ? (PAE_TOP * PAGE_SIZE) / PAE_TOPS : 0;
+  }
+
+  /** What processors know a top table by. */
+  #rootNumber(root: number): number {
+    return this.format === 'pae' ? root * PAE_TOPS + PAE_TOP : root;
   }
 
   /** Makes the host short of memory. */
@@ -209,7 +230,16 @@ export class ShadowWorld {
     };
     const { controls } = processor.memory;
     const low = lowWord(address);
-    const permitted = this.shadow.walk(this.format, root, low, highWord(address), access, user, controls, found);
+    const permitted = this.shadow.walk(
+      this.format,
+      this.#rootNumber(root),
+      low,
+      highWord(address),
+      access,
+      user,
+      controls,
+      found,
+    );
     return permitted ? found.result : undefined;
   }
 
@@ -225,10 +255,11 @@ export class ShadowWorld {
       const shift = this.geometry.shift[level] as number;
       const index =
         Math.floor((address < 0 ? address + 2 ** 48 : address) / 2 ** shift) % this.geometry.entries[level]!;
-      const entry = this.#peek(table, index * entryBytes);
-      const upper = entryBytes === 8 ? this.#peek(table, index * entryBytes + 4) : 0;
-      if ((entry & 1) === 0) return undefined;
       const isTopOfPae = this.format === 'pae' && level === 3;
+      const offset = (isTopOfPae ? this.topOffset(table) : 0) + index * entryBytes;
+      const entry = this.#peek(table, offset);
+      const upper = entryBytes === 8 ? this.#peek(table, offset + 4) : 0;
+      if ((entry & 1) === 0) return undefined;
       if (!isTopOfPae) {
         mayWrite &&= (entry & 2) !== 0;
         mayUser &&= (entry & 4) !== 0;
@@ -237,7 +268,7 @@ export class ShadowWorld {
       }
       const isLarge = level === 2 && (entry & 0x80) !== 0;
       // Reserved bits: those below a large page's number, and the size bit above level 2.
-      if (isLarge && entryBytes === 8 && (entry & 0x1f_e000) !== 0) return undefined;
+      if (isLarge && (entry & (entryBytes === 8 ? 0x1f_e000 : 0x3f_e000)) !== 0) return undefined;
       if (level > 2 && !isTopOfPae && (entry & 0x80) !== 0) return undefined;
       table = entry >>> 12;
       if (level > 1 && !isLarge) continue;

@@ -130,11 +130,11 @@ export class MemoryUnit implements GuestMemory {
     const low = lowWord(address);
     this.kernelTlb.invalidatePage(low);
     this.userTlb.invalidatePage(low);
-    const { shadow } = this.#translation;
-    if (!shadow) return;
+    const { shadow, format } = this.#translation;
+    if (!shadow || format === 'none') return;
     const high = highWord(address);
-    shadow.flushPage(this.#kernelRoot, low, high);
-    if (this.#userRoot !== this.#kernelRoot) shadow.flushPage(this.#userRoot, low, high);
+    shadow.flushPage(format, this.#kernelRoot, low, high);
+    if (this.#userRoot !== this.#kernelRoot) shadow.flushPage(format, this.#userRoot, low, high);
   }
 
   #flush(all: boolean): void {

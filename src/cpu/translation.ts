@@ -73,7 +73,7 @@ export interface ShadowWalks {
   /** A processor drops its translations, or changes its root: what follows must be what the guest's tables say. */
   flush(): void;
   /** The same of one page below a root. */
-  flushPage(root: number, low: number, high: number): void;
+  flushPage(format: Exclude<TableFormat, 'none'>, root: number, low: number, high: number): void;
   /** The guest's tables refuse an access. */
   passedOn(): void;
 }

@@ -10,7 +10,7 @@ import type { Translation } from './translation.ts';
 const FRAME_HIGH = 0x000f_ffff;
 
 /** Of a page of 4 MiB: there are no physical addresses above 4 GiB in these tables. */
-const LARGE_4M_RESERVED = 0x3f_e000;
+export const LARGE_4M_RESERVED = 0x3f_e000;
 
 /** The top table of PAE has four entries, so a page has room for many. */
 const PAE_TOP_BYTES = 32;

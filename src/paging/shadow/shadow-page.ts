@@ -1,4 +1,5 @@
 import type { TableFormat } from '../../cpu/translation.ts';
+import { PAE_TOPS } from '../../cpu/walk.ts';
 import type { Frame } from '../../x86/brand.ts';
 import { TABLE_GEOMETRY, type TableGeometry } from '../../x86/page-table.ts';
 import { PTE_NO_EXECUTE_HIGH, Pte } from '../../x86/registers.ts';
@@ -24,15 +25,27 @@ export const MAY_WRITE = Pte.writable | STORES_SEEN;
 /** What is always set in a shadow's entry: the guest's accessed and dirty bits were set before it was made. */
 const ALWAYS = Pte.present | Pte.accessed | Pte.dirty;
 
+const PAE_TOP_ENTRIES = 4;
+
 const FORMATS: readonly ShadowedFormat[] = ['two-level', 'pae', 'four-level'];
 
 /**
  * What a shadow page stands for besides the page's number: one page of a guest can be a table of two levels at the same
- * time, or be used with and without EFER.NXE. (CR0.WP needs no bit: entries are made as if it were set, and stores that
+ * time, or be used with and without what is `optional` in its format: EFER.NXE, in two-level tables CR4.PSE. (CR0.WP needs no bit: entries are made as if it were set, and stores that
  * only its absence permits are made one by one.)
  */
-export function roleOf(format: ShadowedFormat, level: number, noExecute: boolean, isPieces: boolean): number {
-  return level | (FORMATS.indexOf(format) << 3) | (noExecute ? 0x20 : 0) | (isPieces ? 0x40 : 0);
+export function roleOf(format: ShadowedFormat, level: number, optional: boolean, isPieces: boolean): number {
+  return level | (FORMATS.indexOf(format) << 3) | (optional ? 0x20 : 0) | (isPieces ? 0x40 : 0);
+}
+
+/** Number of the page that a root stands in: PAE's top tables are small, and all of a page have one shadow together. */
+export function tableOfRoot(format: ShadowedFormat, root: number): number {
+  return format === 'pae' ? Math.floor(root / PAE_TOPS) : root;
+}
+
+/** In the page of a root, the first entry of its table. */
+export function firstEntryOfRoot(format: ShadowedFormat, root: number): number {
+  return format === 'pae' ? (root % PAE_TOPS) * PAE_TOP_ENTRIES : 0;
 }
 
 /** Rights of a guest's level-1 entry. Without the dirty bit there is none to write: the next store has to set it. */
@@ -73,6 +86,8 @@ export class ShadowPage {
   geometry: TableGeometry = TABLE_GEOMETRY['four-level'];
   /** Words of an entry. */
   stride = 2;
+  /** Whether entries of level 2 can be large pages. */
+  hasLargePages = true;
   /** First of the chain of entries that lead here. */
   parents = NONE;
   /** Entries that are present. */
@@ -101,12 +116,13 @@ export class ShadowPage {
     this.isPieces = (role & 0x40) !== 0;
     this.geometry = TABLE_GEOMETRY[FORMATS[(role >> 3) & 3] as ShadowedFormat]; // two bits that roleOf set
     this.stride = this.geometry.entryBytes / 4;
+    this.hasLargePages = this.stride === 2 || (role & 0x20) !== 0;
     this.parents = NONE;
     this.count = 0;
     this.isSynced = true;
     this.writes = 0;
     this.used = true;
-    const entries = this.geometry.entries[this.level] ?? 0;
+    const { entries } = this;
     if (this.targets.length < entries) {
       this.targets = new Int32Array(entries);
       this.next = new Int32Array(entries);
@@ -115,7 +131,11 @@ export class ShadowPage {
   }
 
   get entries(): number {
-    return this.geometry.entries[this.level] ?? 0;
+    return this.isTopOfPae ? PAE_TOPS * PAE_TOP_ENTRIES : (this.geometry.entries[this.level] ?? 0);
+  }
+
+  get isTopOfPae(): boolean {
+    return this.level === 3 && this.geometry.levels === 3;
   }
 
   /** Whether walks begin here: it stays without an entry that leads to it. */

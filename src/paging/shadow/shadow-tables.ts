@@ -2,13 +2,14 @@ import { Access } from '../../cpu/exits.ts';
 import type { FrameWatcher, FrameWatching } from '../../cpu/frame-watchers.ts';
 import { PageKind } from '../../cpu/tlb.ts';
 import type { FoundPage, ShadowWalks } from '../../cpu/translation.ts';
-import type { WalkControls } from '../../cpu/walk.ts';
+import { LARGE_4M_RESERVED, type WalkControls } from '../../cpu/walk.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import type { Frame } from '../../x86/brand.ts';
 import { frameOfEntry, TABLE_GEOMETRY, tableIndex } from '../../x86/page-table.ts';
 import { Cr4, Efer, Pte } from '../../x86/registers.ts';
 import { ShadowMap } from './shadow-map.ts';
 import {
+  firstEntryOfRoot,
   leafFlags,
   MAY_WRITE,
   NONE,
@@ -18,6 +19,7 @@ import {
   type ShadowPage,
   STORES_SEEN,
   tableFlags,
+  tableOfRoot,
 } from './shadow-page.ts';
 import { shadowCapacity } from './shadow-pool.ts';
 
@@ -118,15 +120,20 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
     found: FoundPage,
   ): boolean {
     const geometry = TABLE_GEOMETRY[format];
-    let shadow = this.#map.find(root, roleOf(format, geometry.levels, usesNoExecute(format, controls), false));
+    let shadow = this.#map.find(
+      tableOfRoot(format, root),
+      roleOf(format, geometry.levels, hasOption(format, controls), false),
+    );
     if (!shadow) return false;
     let rights: number = Pte.writable | Pte.user;
     let noExecute = 0;
     let global = 0;
+    let first = firstEntryOfRoot(format, root);
     for (let level = geometry.levels; level > 1; level--) {
       shadow.used = true;
       shadow.writes = 0;
-      const index = tableIndex(geometry, level, low, high);
+      const index = first + tableIndex(geometry, level, low, high);
+      first = 0;
       const entry = this.#map.low(shadow, index);
       if (entry === 0) return false;
       rights &= entry;
@@ -160,17 +167,19 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
   fill(format: ShadowedFormat, root: number, low: number, high: number, controls: WalkControls): number {
     this.#counters.fills++;
     const geometry = TABLE_GEOMETRY[format];
-    const noExecute = usesNoExecute(format, controls);
+    const option = hasOption(format, controls);
     this.#path.length = 0;
-    let shadow = this.#obtain(root, roleOf(format, geometry.levels, noExecute, false));
+    let shadow = this.#obtain(tableOfRoot(format, root), roleOf(format, geometry.levels, option, false));
+    let first = firstEntryOfRoot(format, root);
     for (let level = geometry.levels; level > 1; level--) {
-      const index = tableIndex(geometry, level, low, high);
+      const index = first + tableIndex(geometry, level, low, high);
+      first = 0;
       const word = this.#guestWord(shadow, index);
       const entryLow = this.#u32[word] as number;
       const entryHigh = shadow.stride === 1 ? 0 : (this.#u32[word + 1] as number);
-      const isLarge = isLargeEntry(level, entryLow);
+      const isLarge = isLargeEntry(shadow, entryLow);
       const page = isLarge ? firstPage(shadow, entryLow, entryHigh) : pageNumber(shadow, entryLow, entryHigh);
-      const child = this.#obtain(page, roleOf(format, level - 1, noExecute, isLarge));
+      const child = this.#obtain(page, roleOf(format, level - 1, option, isLarge));
       this.#map.link(shadow, index, child, upperFlags(shadow, entryLow), noExecuteOf(entryHigh));
       shadow = child;
       if (isLarge) break;
@@ -200,13 +209,15 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
     for (let shadow = this.#unsynced.pop(); shadow; shadow = this.#unsynced.pop()) this.#sync(shadow);
   }
 
-  flushPage(root: number, low: number, high: number): void {
+  flushPage(format: ShadowedFormat, root: number, low: number, high: number): void {
     if (this.#unsynced.length === 0) return;
-    for (const top of this.#map.shadowsOf(root)) {
-      if (!top.isTop) continue;
+    for (const top of this.#map.shadowsOf(tableOfRoot(format, root))) {
+      if (!top.isTop || top.geometry !== TABLE_GEOMETRY[format]) continue;
       let shadow = top;
+      let first = firstEntryOfRoot(format, root);
       while (shadow.level > 1) {
-        const index = tableIndex(top.geometry, shadow.level, low, high);
+        const index = first + tableIndex(top.geometry, shadow.level, low, high);
+        first = 0;
         if (this.#map.low(shadow, index) === 0) break;
         shadow = this.#map.child(shadow, index);
       }
@@ -252,7 +263,7 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
     const word = this.#guestWord(shadow, index);
     const low = this.#u32[word] as number;
     const high = shadow.stride === 1 ? 0 : (this.#u32[word + 1] as number);
-    const required = isTopOfPae(shadow) ? Pte.present : Pte.present | Pte.accessed;
+    const required = shadow.isTopOfPae ? Pte.present : Pte.present | Pte.accessed;
     if ((low & required) !== required || hasReservedBits(shadow, low)) return false;
     if (noExecuteOf(high) !== this.#map.high(shadow, index)) return false;
     const entry = this.#map.low(shadow, index);
@@ -264,7 +275,7 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
       return isNarrower && pageNumber(shadow, low, high) === shadow.targets[index];
     }
     const child = this.#map.child(shadow, index);
-    const isLarge = isLargeEntry(shadow.level, low);
+    const isLarge = isLargeEntry(shadow, low);
     const page = isLarge ? firstPage(shadow, low, high) : pageNumber(shadow, low, high);
     return child.isPieces === isLarge && child.page === page && (rights & 0xfff) === upperFlags(shadow, low);
   }
@@ -345,23 +356,20 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
   }
 }
 
-function usesNoExecute(format: ShadowedFormat, controls: WalkControls): boolean {
-  return format !== 'two-level' && (controls.efer & Efer.noExecute) !== 0;
-}
-
-function isTopOfPae({ geometry, level }: ShadowPage): boolean {
-  return level === 3 && geometry.levels === 3;
+/** What else the control registers say of a format's entries, as `roleOf` asks. */
+function hasOption(format: ShadowedFormat, { efer, cr4 }: WalkControls): boolean {
+  return format === 'two-level' ? (cr4 & Cr4.pageSizeExtensions) !== 0 : (efer & Efer.noExecute) !== 0;
 }
 
 /** Whether a guest's entry above level 1 is one of a large page. */
-function isLargeEntry(level: number, low: number): boolean {
-  return level === 2 && (low & Pte.large) !== 0;
+function isLargeEntry({ level, hasLargePages }: ShadowPage, low: number): boolean {
+  return level === 2 && hasLargePages && (low & Pte.large) !== 0;
 }
 
 /** Whether a guest's entry faults for a bit that must be zero where it stands; NX is compared by itself. */
 function hasReservedBits(shadow: ShadowPage, low: number): boolean {
-  if (shadow.level === 1 || (low & Pte.large) === 0 || isTopOfPae(shadow)) return false;
-  return shadow.level > 2 || (shadow.stride === 2 && (low & LARGE_RESERVED) !== 0);
+  if (shadow.level === 1 || (low & Pte.large) === 0 || shadow.isTopOfPae || !shadow.hasLargePages) return false;
+  return shadow.level > 2 || (low & (shadow.stride === 2 ? LARGE_RESERVED : LARGE_4M_RESERVED)) !== 0;
 }
 
 function pageNumber(shadow: ShadowPage, low: number, high: number): number {
@@ -376,5 +384,5 @@ function firstPage(shadow: ShadowPage, low: number, high: number): number {
 
 /** Rights of a guest's entry above level 1. */
 function upperFlags(shadow: ShadowPage, low: number): number {
-  return isLargeEntry(shadow.level, low) ? leafFlags(low) : tableFlags(low, isTopOfPae(shadow));
+  return isLargeEntry(shadow, low) ? leafFlags(low) : tableFlags(low, shadow.isTopOfPae);
 }
