@@ -81,7 +81,7 @@ describe('the options of ring1 run', () => {
     [['--timeout', '3000000'], '--timeout 3000000 is not a number of seconds'],
     [['--interface', 'vmi'], 'the interface vmi is not built yet; give xen, kvm, native'],
     [['--interface', 'qemu'], '--interface qemu does not exist; give one of xen, kvm, native, vmi, lguest'],
-    [['--paging', 'nested'], 'the interface xen does not go with nested paging; give direct'],
+    [['--paging', 'nested'], 'the interface xen does not go with nested paging; give direct or shadow'],
     [
       ['--interface', 'native', '--paging', 'direct'],
       'the interface native does not go with direct paging; give native or nested',

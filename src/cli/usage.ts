@@ -24,7 +24,7 @@ be had, the reference guest is booted, a small kernel that is part of this comma
   --memory SIZE       the guest's memory, as in 256M or 1G; a plain number is in MiB (default 256M)
   --vcpus N           the guest's processors, 1 to 32 (default 1)
   --interface NAME    how the guest asks: xen (default), kvm or native; vmi and lguest are not built yet
-  --paging NAME       how page tables are carried out: direct (xen), nested or shadow (kvm, native) or native
+  --paging NAME       how page tables are carried out: direct (xen), nested (kvm, native), native, or shadow (all)
   --host-memory SIZE  memory for all guests (default: what they need); what does not fit goes to swap,
                       but for native paging, which keeps all pages
   --swap FILE         file for swap, made and removed again (default: one in the directory for temporary files)

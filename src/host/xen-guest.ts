@@ -31,12 +31,14 @@ export async function bootXen(
     plan,
     kernel: files.kernel.pagesOf(plan.kernelPages),
     initrd: files.initrd.pagesOf(bytesFile('the initrd', plan.initrd)),
+    shadowed: options.paging === 'shadow',
     order: common.id,
   });
   if ('kind' in paged) throw noMemory(plan.pages * PAGE_SIZE, paged.message);
   try {
     return new XenDomain({ ...common, name: `guest${common.id}`, uuid, plan, paged, check });
   } catch (error) {
+    paged.shadow?.end();
     await paged.pager.end();
     throw error;
   }

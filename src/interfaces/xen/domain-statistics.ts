@@ -14,6 +14,7 @@ export function createStatistics(domain: XenDomain, wallSeconds: () => number): 
       tlb: () => sumTlbCounters(domain.vcpus),
       framesByType: () => paging.statistics(),
       memoryInUse: () => (paging.frameCount + paging.machineToPhysical.windows.length) * PAGE_SIZE,
+      ...(paging.shadow ? { shadow: paging.shadow } : {}),
     },
     HYPERCALL_NAMES,
   );

@@ -140,6 +140,7 @@ export class XenDomain implements Domain {
       space: this.space,
       invalidator: group,
       virtualProcessors: options.vcpus,
+      shadow: paged?.shadow,
       events: pagingEvents(this, () => this.#checker),
     });
 

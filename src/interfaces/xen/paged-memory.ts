@@ -6,6 +6,8 @@ import type { MemoryManager } from '../../mm/memory-manager.ts';
 import type { CachedFile } from '../../mm/page-cache.ts';
 import type { FileBacking } from '../../mm/vma.ts';
 import { Pager } from '../../paging/pager.ts';
+import { followWithShadows } from '../../paging/shadow/shadow-follower.ts';
+import type { ShadowTables } from '../../paging/shadow/shadow-tables.ts';
 import { type HostVirtual, type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
 import { createMachineSpace, pageNumbers } from './domain-frames.ts';
 import { builtPages, type DomainPlan } from './domain-plan.ts';
@@ -17,6 +19,8 @@ import { builtPages, type DomainPlan } from './domain-plan.ts';
 export interface PagedMemory {
   readonly machine: MachineSpace;
   readonly pager: Pager;
+  /** Shadows of the domain's tables, if processors are to walk these. */
+  readonly shadow: ShadowTables | undefined;
   /** Pages that are kept in place while the domain is built. */
   readonly pinned: readonly Mfn[];
 }
@@ -29,10 +33,15 @@ export interface PagedMemoryOptions {
   readonly kernel: CachedFile;
   /** The pages of the initrd; not used when there is none. */
   readonly initrd: CachedFile;
-  /** Place in the order of all external tables of the host. */
+  /** Whether processors walk shadows of the guest's tables. */
+  readonly shadowed?: boolean;
+  /** Unique among the guests of the host. */
   readonly order: number;
   readonly permutation?: (pfn: number) => number;
 }
+
+/** External tables that may follow the memory of one guest. */
+const TABLES = 2;
 
 function addressOf(page: number): HostVirtual {
   return (page * PAGE_SIZE) as HostVirtual;
@@ -54,7 +63,7 @@ export async function createPagedMemory(options: PagedMemoryOptions): Promise<Pa
     marks,
     numbers,
     populated: plan.pages,
-    order: options.order,
+    order: options.order * TABLES,
   });
   await pager.start();
   const pinned: Mfn[] = [];
@@ -70,7 +79,17 @@ export async function createPagedMemory(options: PagedMemoryOptions): Promise<Pa
     }
     pinned.push(mfn);
   }
-  return { machine, pager, pinned };
+  try {
+    const order = options.order * TABLES + 1;
+    // What a guest's entry no longer allows is not to be used any more, flushed or not: its page can be a table by then.
+    const following = { space: machine, frames: group, pager, order, mayUnsync: false };
+    const shadow = options.shadowed ? await followWithShadows(following) : undefined;
+    return { machine, pager, shadow, pinned };
+  } catch (error) {
+    for (const kept of pinned) pager.unpin(kept);
+    await pager.end();
+    throw error;
+  }
 }
 
 /** Kernel and initrd are pages of their files, everything else is anonymous. */

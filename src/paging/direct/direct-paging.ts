@@ -10,6 +10,7 @@ import {
   type TableGeometry,
 } from '../../x86/page-table.ts';
 import { Pte } from '../../x86/registers.ts';
+import type { ShadowTables } from '../shadow/shadow-tables.ts';
 import { DescriptorPages } from './descriptor-pages.ts';
 import { isHostSlot, TableEntries } from './entries.ts';
 import { PagingError } from './errors.ts';
@@ -58,6 +59,8 @@ export interface DirectPagingOptions {
   /** Entries looked at in one call before it answers `preempted`, at least 1. */
   readonly workPerCall?: number;
   readonly events?: PagingEvents;
+  /** Shadows of the domain's tables, which processors walk in their place; they see each store, so no flush is needed for them. */
+  readonly shadow?: ShadowTables | undefined;
 }
 
 /**
@@ -79,6 +82,7 @@ export class DirectPaging implements Translation {
   readonly machineToPhysical: MachineToPhysical;
   readonly entries: TableEntries;
   readonly descriptors: DescriptorPages;
+  readonly shadow: ShadowTables | undefined;
   readonly #events: PagingEvents;
   readonly #oldEntry = new Uint32Array(2);
   readonly #newEntry = new Uint32Array(2);
@@ -99,6 +103,7 @@ export class DirectPaging implements Translation {
     this.format = options.format ?? 'four-level';
     this.frames = space.frames;
     this.writeProtected = space.writeProtected;
+    this.shadow = options.shadow;
     this.#space = space;
     this.#invalidator = invalidator;
     this.#geometry = TABLE_GEOMETRY[this.format];
@@ -164,6 +169,7 @@ export class DirectPaging implements Translation {
 
   /** Ends the domain's memory: all its frames go back to the pool. Its processors run no more. */
   destroy(): void {
+    this.shadow?.end();
     for (let mfn = 0; mfn < this.types.limit; mfn++) {
       if (this.types.owner[mfn] !== FrameOwner.none) this.#release(mfn as Mfn);
     }
