@@ -1,0 +1,82 @@
+import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+
+/**
+ * Prints the table of docs/sizes.md for the sources as they are: what each interface takes on both sides, in lines that
+ * are neither empty nor comment. `npx tsx scripts/port-sizes.ts`
+ */
+const root = fileURLToPath(new URL('..', import.meta.url));
+
+interface Part {
+  readonly what: string;
+  /** Files and folders. */
+  readonly paths: readonly string[];
+}
+
+const guest = (...names: readonly string[]) => names.map((name) => `guests/reference/${name}`);
+
+const PARTS: Readonly<Record<string, readonly Part[]>> = {
+  'guest side (the reference guest)': [
+    {
+      what: 'plain hardware',
+      paths: guest('kernel/native.c', 'kernel/native-mmu.c', 'kernel/apic.c', 'kernel/acpi.c'),
+    },
+    { what: 'KVM, beyond plain hardware', paths: guest('paravirt/kvm.c', 'kernel/pvclock.c') },
+    { what: 'Xen, direct paging', paths: guest('xen') },
+    {
+      what: 'operations, patching and counting, for all of them',
+      paths: guest(
+        'paravirt/count',
+        'paravirt/native-instructions.c',
+        'paravirt/operations.c',
+        'paravirt/patch.c',
+        'include/operations.h',
+        'include/native-instructions.h',
+        'include/paravirt',
+        'include/site',
+      ),
+    },
+  ],
+  'host side': [
+    { what: 'the machine of KVM and of plain hardware', paths: ['src/microvm'] },
+    { what: 'plain hardware, beyond the machine', paths: ['src/interfaces/native'] },
+    { what: 'KVM, beyond the machine', paths: ['src/interfaces/kvm'] },
+    { what: 'Xen', paths: ['src/interfaces/xen'] },
+    { what: 'direct paging (Xen)', paths: ['src/paging/direct'] },
+    { what: 'nested paging (KVM, plain hardware)', paths: ['src/paging/nested'] },
+    { what: 'shadow paging (KVM, plain hardware)', paths: ['src/paging/shadow'] },
+  ],
+  'drivers, host side': [
+    { what: "a PC's controllers, timers, serial port (KVM, plain hardware)", paths: ['src/devices/pc'] },
+    { what: 'virtio (KVM, plain hardware)', paths: ['src/devices/virtio'] },
+    { what: "Xen's rings and XenStore", paths: ['src/devices/xen', 'src/devices/xenstore'] },
+  ],
+};
+
+/** Paths are prefixes of files, so that `src/devices/xenstore` means all files that begin so. */
+function filesOf(path: string): string[] {
+  const full = join(root, path);
+  const folder = path.slice(0, path.lastIndexOf('/'));
+  const matching = readdirSync(join(root, folder)).filter((name) => `${folder}/${name}`.startsWith(path));
+  return matching.flatMap((name) => {
+    const file = join(root, folder, name);
+    if (!statSync(file).isDirectory()) return [file];
+    return file === full ? readdirSync(file, { recursive: true }).map((entry) => join(file, String(entry))) : [];
+  });
+}
+
+function linesOf(file: string): number {
+  if (!/\.(ts|c|h|S)$/.test(file)) return 0;
+  const text = readFileSync(file, 'utf8').replace(/\/\*[\s\S]*?\*\//g, '');
+  return text.split('\n').filter((line) => line.trim() !== '' && !line.trim().startsWith('//')).length;
+}
+
+for (const [side, parts] of Object.entries(PARTS)) {
+  console.log(`| ${side} | files | lines |\n|---|---:|---:|`);
+  for (const { what, paths } of parts) {
+    const files = [...new Set(paths.flatMap(filesOf))].filter((file) => linesOf(file) > 0);
+    console.log(`| ${what} | ${files.length} | ${files.reduce((sum, file) => sum + linesOf(file), 0)} |`);
+  }
+  console.log('');
+}
