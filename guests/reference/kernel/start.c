@@ -1,5 +1,6 @@
 #include "start.h"
 #include "console.h"
+#include "hostile.h"
 #include "native.h"
 #include "paravirt-tables.h"
 #include "ports.h"
@@ -56,6 +57,12 @@ void setup_descriptors(struct cpu *cpu) {
 }
 
 #ifdef PARAVIRT
+/* Until the host ends it, or it has ended itself. */
+static void be_hostile(void) {
+  print("hostile %u\n", hostile_seed());
+  if (same_text(pv_info.name, "Xen")) xen_be_hostile();
+}
+
 static const char *round_title = "through the tables, counted";
 
 static void patch_kernel(void) {
@@ -108,6 +115,7 @@ void start_kernel(void) {
   start_cpus();
   print("processors %u\n", (u64)cpu_count);
 #ifdef PARAVIRT
+  if (word_value("hostile=")) be_hostile();
   count_operations();
   u64 first = play_round();
   stop_counting();

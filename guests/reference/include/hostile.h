@@ -1,0 +1,8 @@
+#pragma once
+#include "types.h"
+
+/* Calls that no sound kernel makes: `hostile=SEED` on the command line instead of any work. */
+u64 hostile_seed(void);
+u64 hostile_random(u64 below);
+u64 hostile_number(void);
+void xen_be_hostile(void);

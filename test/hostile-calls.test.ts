@@ -1,0 +1,87 @@
+import { beforeAll, describe, expect, it } from 'vitest';
+import { HostileGuests, type HostileRun } from './hostile/guest.ts';
+import { hashes } from './reference-guest.ts';
+
+/** `npx tsx test/hostile/run.ts` makes a million. */
+const CALLS = 12_000;
+
+/** Calls with a result that shows that they were carried out, and with one that they were refused. */
+const BOTH_WAYS = [
+  'mmu_update 0',
+  'mmu_update 1',
+  'mmu_update 2',
+  'mmuext_op 0',
+  'mmuext_op 1',
+  'mmuext_op 2',
+  'mmuext_op 3',
+  'mmuext_op 4',
+  'mmuext_op 5',
+  'mmuext_op 13',
+  'mmuext_op 15',
+  'mmuext_op 16',
+  'mmuext_op 17',
+  'update_va_mapping',
+  'multicall',
+  'set_gdt',
+  'update_descriptor',
+  'set_debugreg',
+  'get_debugreg',
+  'set_segment_base',
+  'memory_op 9',
+  'callback_op 0',
+  'event_channel_op 1',
+  'event_channel_op 4',
+  'event_channel_op 9',
+  'grant_table_op 2',
+  'physdev_op 6',
+  'sched_op 3',
+  'vcpu_op 0',
+  'vcpu_op 6',
+  'vcpu_op 8',
+  'vcpu_op 10',
+  'vm_assist 0',
+  'xen_version 1',
+  'xen_version 6',
+  'xen_version 7',
+];
+
+describe('hypercalls of hostile guests, with all frames counted anew after each turn', () => {
+  let run: HostileRun;
+  let neighbour: string;
+  beforeAll(() => {
+    const guests = new HostileGuests();
+    const { domain, printed } = guests.neighbour();
+    // Throws when a count is not what is stored.
+    guests.attack(CALLS, 1, () => {
+      if (domain.state.kind === 'running') domain.turn();
+    });
+    while (domain.state.kind === 'running') domain.turn();
+    run = guests.run;
+    neighbour = printed();
+  });
+
+  it.each(BOTH_WAYS)('%s is carried out and refused', (call) => {
+    const results = [...(run.coverage.get(call)?.keys() ?? [])];
+    expect(results).toContain('success');
+    expect(results.filter((result) => /^E|error/.test(result))).not.toEqual([]);
+  });
+
+  it('calls without a meaning answer that they are not implemented', () => {
+    for (const call of ['without a name', 'sysctl', 'domctl', 'hvm_op', 'mmuext_op 21', 'sched_op other']) {
+      expect([...(run.coverage.get(call)?.keys() ?? [])], call).toContain('ENOSYS');
+    }
+  });
+
+  it('end their guests with a reason, or not at all', () => {
+    const reasons = [...run.endings.keys()].filter((ending) => ending !== 'running');
+    expect(run.guests).toBeGreaterThan(1);
+    for (const reason of reasons)
+      expect(reason).toMatch(/exception N|kernel stack|kernel panic|waits for ever|handler|the watchdog fired/);
+  });
+
+  it('leave another guest what it has', () => {
+    const found = hashes({ lines: neighbour.split('\n'), outcome: { kind: 'poweroff' } });
+    expect(Object.keys(found)).toEqual(['through the tables, counted', 'patched']);
+    expect(new Set(Object.values(found)).size).toBe(1);
+  });
+});
