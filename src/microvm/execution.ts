@@ -80,9 +80,11 @@ export class Execution {
     try {
       return this.#handle(vcpu, exit);
     } catch (absent) {
-      // Everything is as it was at the exit, or the exception waits: the instruction is executed again.
-      processor.rip = rip;
-      processor.instructions = instructions;
+      // Everything is as it was at the exit, and the instruction is executed again; or an exception waits, where it came.
+      if (!vcpu.exceptionWaits) {
+        processor.rip = rip;
+        processor.instructions = instructions;
+      }
       return this.#bringIn(vcpu, absent);
     }
   }

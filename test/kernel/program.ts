@@ -18,12 +18,12 @@ export interface Printed {
 }
 
 /** Assembles a kernel out of this folder. */
-export function assemble(name: string): Uint8Array {
+export function assemble(name: string, bits: 32 | 64 = 64): Uint8Array {
   const directory = mkdtempSync(join(tmpdir(), 'ring1-kernel-'));
   const output = join(directory, 'kernel');
   const source = fileURLToPath(new URL(name, import.meta.url));
   const linker = `-Wl,-Ttext=${TEXT},--section-start=.user=${USER},--build-id=none,-z,noexecstack`;
-  execFileSync('gcc', ['-nostdlib', '-static', '-no-pie', linker, '-o', output, source]);
+  execFileSync('gcc', [`-m${bits}`, '-nostdlib', '-static', '-no-pie', linker, '-o', output, source]);
   const kernel = readFileSync(output);
   rmSync(directory, { recursive: true });
   return kernel;

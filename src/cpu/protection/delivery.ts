@@ -50,6 +50,8 @@ export function deliverException(state: SystemState, source = EventSource.except
     const code = WITH_ERROR.has(vector) && from !== EventSource.software ? error : null;
     if (deliver(state, vector, code, from, processor.rip)) return true;
     if (vector === Vector.doubleFault) return false;
+    // Behind INT3 and INTO, which have one byte: what refuses them belongs to the instruction.
+    if (from === EventSource.software) processor.rip = (processor.rip - 1) as GuestVirtual;
     const second = processor.exitDetail;
     if (isDouble(vector, second)) {
       vector = Vector.doubleFault;
