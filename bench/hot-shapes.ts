@@ -38,16 +38,16 @@ const pages = 65_536;
 const frames = pages + overheadFrames(pages);
 const memory = new HostMemory(frames * 4096 + (64 << 20));
 const group = new ProcessorGroup(memory, new FramePool(memory, frames), { profile: true });
+const plan = planDomain({
+  kernel: loadKernel(readFileSync(await kernel('cloud-amd64'))),
+  initrd: await initramfs(),
+  commandLine: `console=hvc0 ring1.run="${SESSION}"`,
+  pages,
+});
 const domain = new XenDomain({
   id: 1,
-  name: 'profile',
   uuid: new Uint8Array(16),
-  plan: planDomain({
-    kernel: loadKernel(readFileSync(await kernel('cloud-amd64'))),
-    initrd: await initramfs(),
-    commandLine: `console=hvc0 ring1.run="${SESSION}"`,
-    pages,
-  }),
+  pages,
   vcpus: 1,
   group,
   clock: new HostClock(() => performance.now()),
@@ -55,6 +55,7 @@ const domain = new XenDomain({
   random: (out) => void crypto.getRandomValues(out),
   consoleSink: (bytes) => process.stderr.write(bytes),
 });
+domain.boot({ name: 'profile', plan });
 while (domain.state.kind === 'running') {
   domain.catchUp();
   domain.turn();

@@ -46,6 +46,8 @@ class Walker implements Archive {
     return value;
   }
 
+  map<Key extends string | number, Value>(_name: string, _map: Map<Key, Value>): void {}
+
   words(_name: string, _words: WordArray): void {}
 
   record(_name: string, _record: object): void {}

@@ -57,16 +57,16 @@ export async function runDeterministically(options: RunOptions = {}): Promise<Tr
   };
   let domain: XenDomain | undefined;
   const clock = new VirtualClock(() => domain?.instructions ?? 0);
+  const plan = planDomain({
+    kernel: loadKernel(await debianKernel('cloud-amd64')),
+    initrd: await initramfs(),
+    commandLine: `console=hvc0${command}`,
+    pages,
+  });
   domain = new XenDomain({
     id: 1,
-    name: 'guest',
     uuid: new Uint8Array(16),
-    plan: planDomain({
-      kernel: loadKernel(await debianKernel('cloud-amd64')),
-      initrd: await initramfs(),
-      commandLine: `console=hvc0${command}`,
-      pages,
-    }),
+    pages,
     vcpus: options.vcpus ?? 1,
     group,
     clock,
@@ -84,6 +84,7 @@ export async function runDeterministically(options: RunOptions = {}): Promise<Tr
       hypercall: () => {},
     },
   });
+  domain.boot({ name: 'guest', plan });
   while (domain.state.kind === 'running' && domain.instructions < (options.instructions ?? Number.POSITIVE_INFINITY)) {
     domain.turn();
   }

@@ -12,6 +12,9 @@ import { SeededRandom } from '../src/domain/seeded-random.ts';
 import { SharedFiles } from '../src/domain/shared-files.ts';
 import { bootMicrovm, type CommonOptions, resumeMicrovm } from '../src/host/microvm-guest.ts';
 import { SavedFiles } from '../src/host/saved-files.ts';
+import { bootXen, resumeXen } from '../src/host/xen-guest.ts';
+import type { XenDomain } from '../src/interfaces/xen/domain.ts';
+import { overheadFrames } from '../src/interfaces/xen/domain-frames.ts';
 import { FramePool } from '../src/memory/frame-pool.ts';
 import { HostMemory } from '../src/memory/host-memory.ts';
 import type { MicrovmDomain } from '../src/microvm/domain.ts';
@@ -33,6 +36,11 @@ export interface Trail {
 
 type Image = Omit<GuestImage, 'state' | 'memory'>;
 
+const CONSOLES = {
+  xen: 'console=hvc0',
+  kvm: 'console=ttyS0 reboot=acpi panic=-1',
+  native: 'console=ttyS0 reboot=acpi panic=-1',
+} as const;
 const EPOCH = { seconds: 1_700_000_000, nanoseconds: 0 };
 
 /** A guest with virtual time in a host of its own, whose turns a test takes one by one. */
@@ -42,12 +50,12 @@ export class SavedGuest {
   readonly #manager: MemoryManager;
   readonly #random = new SeededRandom(1);
   readonly #image: Image;
-  #domain: MicrovmDomain | undefined;
+  #domain: MicrovmDomain | XenDomain | undefined;
   #console = '';
 
   private constructor(image: Image, threshold: number) {
     const pages = image.guest.memory / PAGE_SIZE;
-    const frames = pages + overheadOf(pages);
+    const frames = pages + overheadOf(pages) + overheadFrames(pages);
     this.#memory = new HostMemory(frames * PAGE_SIZE + (64 << 20));
     const pool = new FramePool(this.#memory, frames);
     this.#group = new ProcessorGroup(this.#memory, pool, { tlbEntries: 1024, tlbRoots: 4, jit: { threshold } });
@@ -55,31 +63,30 @@ export class SavedGuest {
     this.#image = image;
   }
 
-  static async boot(name: 'kvm' | 'native', program: string, vcpus: number): Promise<SavedGuest> {
+  static async boot(name: 'xen' | 'kvm' | 'native', program: string, vcpus: number): Promise<SavedGuest> {
     const cell = chooseCell(name);
     const memory = 96 << 20;
     const guest = {
       ...cell,
       memory,
       vcpus,
-      commandLine: `console=ttyS0 reboot=acpi panic=-1 ring1.run="${program}"`,
+      commandLine: `${CONSOLES[name]} ring1.run="${program}"`,
       deterministic: true,
+      domain: 1,
       disks: 0,
       adapters: 0,
       systemTime: 0,
     };
     const kernel = await debianKernel('cloud-amd64');
-    const initrd = await initramfs({ modules: await kernelModules('cloud-amd64') });
+    const initrd = await (name === 'xen' ? initramfs() : initramfs({ modules: await kernelModules('cloud-amd64') }));
     const saved = new SavedGuest({ guest, kernel, initrd }, 200);
     const shared = new SharedFiles(saved.#manager);
     const files = { kernel: shared.acquire(kernel), initrd: shared.acquire(initrd) };
-    saved.#domain = await bootMicrovm(
-      saved.#manager,
-      cell,
-      saved.#common(),
-      { memory, commandLine: guest.commandLine },
-      files,
-    );
+    const options = { kernel, memory, vcpus, commandLine: guest.commandLine };
+    saved.#domain =
+      name === 'xen'
+        ? await bootXen(saved.#manager, saved.#common(), options, files)
+        : await bootMicrovm(saved.#manager, cell, saved.#common(), options, files);
     return saved;
   }
 
@@ -93,17 +100,12 @@ export class SavedGuest {
     if (!(space instanceof AddressSpace)) throw new Error(space.message);
     const paged = cell.paging !== 'native';
     if (paged) await new SavedFiles(saved.#manager).map(space, memory);
+    const readBack = (domain: Archived): void => restore(saved.#state(domain), snapshot.state);
     const from = paged ? { space } : { file: memory };
-    saved.#domain = await resumeMicrovm(
-      cell,
-      saved.#common(),
-      { commandLine: guest.commandLine },
-      memory.pages,
-      from,
-      (domain) => {
-        restore(saved.#state(domain), snapshot.state);
-      },
-    );
+    saved.#domain =
+      cell.interface === 'xen'
+        ? await resumeXen(saved.#common(), 1, guest, space, readBack)
+        : await resumeMicrovm(cell, saved.#common(), { commandLine: guest.commandLine }, memory.pages, from, readBack);
     return saved;
   }
 
@@ -124,7 +126,7 @@ export class SavedGuest {
     };
   }
 
-  #state(domain: MicrovmDomain): Archived {
+  #state(domain: Archived): Archived {
     return {
       archive: (archive) => {
         archive.part('domain', domain);
@@ -133,7 +135,7 @@ export class SavedGuest {
     };
   }
 
-  get #running(): MicrovmDomain {
+  get #running(): MicrovmDomain | XenDomain {
     if (!this.#domain) throw new Error('the guest was not built');
     return this.#domain;
   }
@@ -152,14 +154,18 @@ export class SavedGuest {
     const domain = this.#running;
     while (!domain.isSettled) await new Promise((resume) => setTimeout(resume, 0));
     const parts: Uint8Array[] = [];
-    const image = { ...this.#image, state: save(this.#state(domain)), memory: domain.paging };
+    const image = { ...this.#image, state: save(this.#state(domain)), memory: domain.savedPages };
     await writeSnapshot(image, { append: async (bytes) => void parts.push(bytes) });
     return Uint8Array.from(Buffer.concat(parts));
   }
 
-  /** Exits of generated code by kind; those for pages of the host, which are no doing of the guest's, left out. */
+  /**
+   * Exits of generated code by kind. Left out are those for pages of the host, which are no doing of the guest's, and
+   * hypercalls: one that met such a page was made again.
+   */
   get exits(): readonly number[] {
-    return Array.from(this.#running.statistics.exits, (count, exit) => (exit === Exit.hostFault ? 0 : count));
+    const left = this.#image.guest.interface === 'xen' ? [Exit.hostFault, Exit.syscall] : [Exit.hostFault];
+    return Array.from(this.#running.statistics.exits, (count, exit) => (left.includes(exit) ? 0 : count));
   }
 
   async trail(): Promise<Trail> {
@@ -172,9 +178,9 @@ export class SavedGuest {
       registers.update(block.subarray(State.xmm, State.mxcsr + 4));
     }
     const contents = createHash('sha256');
-    for (let page = 0; page < domain.paging.pages; page++) {
+    for (let page = 0; page < domain.savedPages.pages; page++) {
       const bytes = new Uint8Array(PAGE_SIZE);
-      await domain.paging.readPage(page, bytes);
+      await domain.savedPages.readPage(page, bytes);
       contents.update(bytes);
     }
     const { instructions } = domain;

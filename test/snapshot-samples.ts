@@ -19,6 +19,7 @@ export function sampleImage(seed: number, pages = 500): GuestImage {
       vcpus: 1,
       commandLine: `seed=${seed}`,
       deterministic: true,
+      domain: 1,
       disks: 0,
       adapters: 0,
       systemTime: seed * 1000,

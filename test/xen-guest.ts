@@ -98,11 +98,11 @@ export class SmallGuest {
     program: readonly number[] = WAITING,
   ) {
     const { vcpus = 1, ...rest } = options;
+    const plan = smallPlan(program);
     this.domain = new XenDomain({
       id: 1,
-      name: 'small',
       uuid: new Uint8Array(16),
-      plan: smallPlan(program),
+      pages: plan.pages,
       vcpus,
       group: sharedGroup(),
       clock: new VirtualClock(() => this.domain?.instructions ?? 0),
@@ -113,6 +113,7 @@ export class SmallGuest {
       },
       ...rest,
     });
+    this.domain.boot({ name: 'small', plan });
     guests.push(this);
   }
 

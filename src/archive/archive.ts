@@ -25,6 +25,8 @@ export interface Archive {
    * @returns what the field shall hold from here on
    */
   value<Value>(name: string, value: Value): Value;
+  /** Entries of a map, which are replaced; keys and values are taken as they are. */
+  map<Key extends string | number, Value>(name: string, map: Map<Key, Value>): void;
   /** An array of a fixed length, whose elements are replaced. */
   words(name: string, words: WordArray): void;
   /** A record that others refer to: its fields are replaced, and it stays the same object. */

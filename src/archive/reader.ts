@@ -56,6 +56,12 @@ class ArchiveReader implements Archive {
     return plainCopy(saved, name) as Value;
   }
 
+  map<Key extends string | number, Value>(name: string, map: Map<Key, Value>): void {
+    const saved = plainCopy(this.#takeOf(name, 'list'), name) as [Key, Value][];
+    map.clear();
+    for (const [key, value] of saved) map.set(key, value);
+  }
+
   words(name: string, words: WordArray): void {
     const saved = this.#takeOf(name, 'bytes') as Uint8Array;
     if (saved.length !== words.byteLength) {

@@ -16,6 +16,10 @@ class ArchiveWriter implements Archive {
     return value;
   }
 
+  map<Key extends string | number, Value>(name: string, map: Map<Key, Value>): void {
+    this.#set(name, plainCopy([...map], name));
+  }
+
   words(name: string, words: WordArray): void {
     this.#set(name, new Uint8Array(words.buffer, words.byteOffset, words.byteLength).slice());
   }

@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../archive/archive.ts';
 import { type ByteQueue, createByteQueue, dequeue, enqueue } from './ring.ts';
 import type { Xenstore } from './xenstore.ts';
 import {
@@ -23,7 +24,7 @@ import {
   toBytes,
   toText,
 } from './xenstore-protocol.ts';
-import { StoreQuota, type Transaction } from './xenstore-tree.ts';
+import { ArchivedTransaction, StoreQuota, type Transaction } from './xenstore-tree.ts';
 
 /** While more than this waits to be read, no further request is taken: a guest that does not read is not served. */
 const OUTPUT_LIMIT = 4 * (HEADER_BYTES + PAYLOAD_LIMIT);
@@ -49,7 +50,7 @@ type Handler = (
  * One guest's conversation with the store: a stream of bytes in each direction, cut anywhere. Everything that comes in
  * is the guest's to choose.
  */
-export class XenstoreSession {
+export class XenstoreSession implements Archived {
   readonly store: Xenstore;
   readonly domain: number;
   /** A message that has not arrived completely. */
@@ -65,6 +66,22 @@ export class XenstoreSession {
   constructor(store: Xenstore, domain: number) {
     this.store = store;
     this.domain = domain;
+  }
+
+  archive(archive: Archive): void {
+    archive.words('partial', this.partial);
+    this.partialLength = archive.value('partialLength', this.partialLength);
+    archive.record('output', this.output);
+    archive.map('events', this.events);
+    const open = archive.value('open', [...this.transactions.keys()]);
+    for (const id of open)
+      if (!this.transactions.has(id)) this.transactions.set(id, this.store.tree.begin(this.domain));
+    archive.parts(
+      'transactions',
+      [...this.transactions.values()].map((transaction) => new ArchivedTransaction(transaction)),
+    );
+    this.nextTransaction = archive.value('nextTransaction', this.nextTransaction);
+    this.broken = archive.value('broken', this.broken);
   }
 
   /**

@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../archive/archive.ts';
 import {
   allows,
   childOf,
@@ -48,6 +49,22 @@ export interface Transaction {
   readonly owned: Map<number, number>;
 }
 
+/** A transaction as an archive takes it. */
+export class ArchivedTransaction implements Archived {
+  readonly transaction: Transaction;
+
+  constructor(transaction: Transaction) {
+    this.transaction = transaction;
+  }
+
+  archive(archive: Archive): void {
+    archive.map('met', this.transaction.met);
+    archive.map('changes', this.transaction.changes);
+    archive.map('events', this.transaction.events);
+    archive.map('owned', this.transaction.owned);
+  }
+}
+
 const ABSENT = -1;
 const EMPTY = new Uint8Array(0);
 
@@ -55,7 +72,7 @@ const EMPTY = new Uint8Array(0);
  * The tree of nodes. Each operation is done for a domain and inside a transaction or outside (null); it ends with its
  * result or with an error's name, and has changed nothing then. Paths are absolute and valid (`resolvePath`).
  */
-export class XenstoreTree {
+export class XenstoreTree implements Archived {
   readonly nodes = new Map<string, StoreNode>();
   /** Number of nodes by owner. */
   readonly owned = new Map<number, number>();
@@ -67,6 +84,12 @@ export class XenstoreTree {
     this.#changed = changed;
     const permissions = [{ domain: PRIVILEGED_DOMAIN, access: StoreAccess.none }];
     this.#put(null, '/', { value: EMPTY, permissions, children: [], generation: 0 });
+  }
+
+  archive(archive: Archive): void {
+    archive.map('nodes', this.nodes);
+    archive.map('owned', this.owned);
+    this.generation = archive.value('generation', this.generation);
   }
 
   read(domain: number, transaction: Transaction | null, path: string): Uint8Array | StoreError {

@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../archive/archive.ts';
 import {
   allows,
   isWithin,
@@ -30,9 +31,9 @@ export type StoreListener = (path: string) => void;
  * The host reads and writes synchronously, as domain 0. Its listeners are called when the operation that fired them is
  * complete. All state but the listeners is plain data; they are set again after a restore.
  */
-export class Xenstore {
+export class Xenstore implements Archived {
   readonly tree: XenstoreTree;
-  readonly watches: Watch[] = [];
+  watches: Watch[] = [];
   readonly sessions = new Map<number, XenstoreSession>();
   readonly #listeners = new Map<string, StoreListener>();
   #nextListener = 1;
@@ -41,6 +42,12 @@ export class Xenstore {
 
   constructor() {
     this.tree = new XenstoreTree((change) => this.#fire(change));
+  }
+
+  archive(archive: Archive): void {
+    archive.part('tree', this.tree);
+    this.watches = archive.value('watches', this.watches);
+    archive.parts('sessions', [...this.sessions.values()]);
   }
 
   // The host's side. Paths are the host's own and therefore right; a wrong one is a defect and throws.

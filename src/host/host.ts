@@ -30,7 +30,7 @@ import { overheadFrames } from '../interfaces/xen/domain-frames.ts';
 import { syscallName } from '../interfaces/xen/hypercalls/dispatch.ts';
 import { FramePool, OutOfFrames } from '../memory/frame-pool.ts';
 import { HostMemory } from '../memory/host-memory.ts';
-import { MicrovmDomain } from '../microvm/domain.ts';
+import type { MicrovmDomain } from '../microvm/domain.ts';
 import { AddressSpace } from '../mm/address-space.ts';
 import { MemoryManager, type MemoryStatistics, overheadOf } from '../mm/memory-manager.ts';
 import type { SwapStore } from '../mm/swap.ts';
@@ -42,7 +42,7 @@ import { PAGE_SIZE } from '../x86/brand.ts';
 import { bootMicrovm, type CommonOptions, resumeMicrovm } from './microvm-guest.ts';
 import { noMemory } from './no-memory.ts';
 import { SavedFiles } from './saved-files.ts';
-import { bootXen } from './xen-guest.ts';
+import { bootXen, resumeXen } from './xen-guest.ts';
 
 type GuestDomain = XenDomain | MicrovmDomain;
 
@@ -54,7 +54,7 @@ const DETERMINISTIC_EPOCH = 1_700_000_000;
 
 /** What a guest is booted from or goes on from, as long as it runs. */
 interface Origin {
-  readonly guest: Omit<GuestDescription, 'systemTime'>;
+  readonly guest: Omit<GuestDescription, 'domain' | 'systemTime'>;
   readonly kernel: Uint8Array;
   readonly initrd: Uint8Array;
   /** Gives the files back when the guest has ended. */
@@ -142,9 +142,11 @@ export class RingHost implements Host {
       const devices = { ...options, commandLine: guest.commandLine, deterministic: guest.deterministic };
       const origin = { guest: { ...guest }, kernel, initrd, release };
       return await this.#run(origin, devices, start, (common, random) => {
-        return resumeMicrovm(cell, common, devices, memory.pages, space ? { space } : { file: memory }, (domain) => {
-          restore(savedState(domain, random), snapshot.state);
-        });
+        const readBack = (domain: Archived): void => restore(savedState(domain, random), snapshot.state);
+        if (space && cell.interface === 'xen') {
+          return resumeXen({ ...common, id: guest.domain }, common.id, guest, space, readBack);
+        }
+        return resumeMicrovm(cell, common, devices, memory.pages, space ? { space } : { file: memory }, readBack);
       });
     } catch (error) {
       release();
@@ -214,11 +216,10 @@ export class RingHost implements Host {
     { guest, kernel, initrd }: Origin,
     target: SnapshotTarget,
   ): Promise<void> {
-    if (!(domain instanceof MicrovmDomain)) throw new InputError('guests of the interface xen cannot be saved yet');
     return this.#scheduler.whileStanding(domain, () => {
       const state = save(savedState(domain, random));
-      const description = { ...guest, systemTime: domain.clock.now() };
-      return writeSnapshot({ guest: description, state, memory: domain.paging, kernel, initrd }, target);
+      const description = { ...guest, domain: domain.id, systemTime: domain.clock.now() };
+      return writeSnapshot({ guest: description, state, memory: domain.savedPages, kernel, initrd }, target);
     });
   }
 

@@ -1,5 +1,4 @@
 import type { ResumeOptions } from '../api.ts';
-import { InputError } from '../boot/input-error.ts';
 import type { Cell } from '../domain/cells.ts';
 import type { SharedFile } from '../domain/shared-files.ts';
 import { createKvmInterface } from '../interfaces/kvm/kvm-interface.ts';
@@ -14,7 +13,7 @@ import { bytesFile } from '../mm/page-cache.ts';
 import { createLinearPaging } from '../paging/native/linear-paging.ts';
 import type { PageFile } from '../snapshot/page-file.ts';
 import { PAGE_SIZE } from '../x86/brand.ts';
-import { noMemory } from './no-memory.ts';
+import { noMemory, pagesMissing } from './no-memory.ts';
 
 /** What all kinds of domains are made of. */
 export type CommonOptions = Omit<MicrovmOptions, 'paging' | 'paged' | 'createInterface' | 'devices' | 'console'>;
@@ -94,13 +93,16 @@ export async function resumeMicrovm(
   restore: (domain: MicrovmDomain) => void,
 ): Promise<MicrovmDomain> {
   const memory = await resumeMemory(cell, common, pages, saved);
-  return withMemory(memory, async () => {
-    const domain = assemble(cell, common, options, memory);
+  const domain = await withMemory(memory, async () => assemble(cell, common, options, memory));
+  try {
     restore(domain);
     const failed = await memory.paged?.pager.restorePins();
-    if (failed) throw new InputError(`the guest's pages cannot be had: ${failed.message}`);
+    if (failed) throw pagesMissing(failed.message);
     return domain;
-  });
+  } catch (error) {
+    await domain.destroy();
+    throw error;
+  }
 }
 
 async function resumeMemory(

@@ -1,12 +1,14 @@
 import type { BootOptions } from '../api.ts';
 import { XenDomain } from '../interfaces/xen/domain.ts';
 import { planDomain } from '../interfaces/xen/domain-plan.ts';
-import { createPagedMemory } from '../interfaces/xen/paged-memory.ts';
+import { createPagedMemory, resumePagedMemory } from '../interfaces/xen/paged-memory.ts';
+import type { AddressSpace } from '../mm/address-space.ts';
 import type { MemoryManager } from '../mm/memory-manager.ts';
 import { bytesFile } from '../mm/page-cache.ts';
+import type { GuestDescription } from '../snapshot/format.ts';
 import { PAGE_SIZE } from '../x86/brand.ts';
 import type { CommonOptions, GuestFiles } from './microvm-guest.ts';
-import { noMemory } from './no-memory.ts';
+import { noMemory, pagesMissing } from './no-memory.ts';
 
 /** Builds a guest of the interface xen. @throws InputError */
 export async function bootXen(
@@ -36,10 +38,44 @@ export async function bootXen(
   });
   if ('kind' in paged) throw noMemory(plan.pages * PAGE_SIZE, paged.message);
   try {
-    return new XenDomain({ ...common, name: `guest${common.id}`, uuid, plan, paged, check });
+    const domain = new XenDomain({ ...common, uuid, pages: plan.pages, paged, check });
+    domain.boot({ name: `guest${common.id}`, plan });
+    return domain;
   } catch (error) {
     paged.shadow?.end();
     await paged.pager.end();
+    throw error;
+  }
+}
+
+const UUID_BYTES = 16;
+
+/**
+ * Builds a guest whose state `restore` reads back.
+ * @param order place among the guests of the host; the domain keeps the identifier that it knows
+ * @param space has its memory
+ * @throws InputError
+ */
+export async function resumeXen(
+  common: CommonOptions,
+  order: number,
+  guest: Pick<GuestDescription, 'memory' | 'paging'>,
+  space: AddressSpace,
+  restore: (domain: XenDomain) => void,
+): Promise<XenDomain> {
+  const pages = Math.floor(guest.memory / PAGE_SIZE);
+  const shadowed = guest.paging === 'shadow';
+  const paged = await resumePagedMemory(space, { group: common.group, order, pages, shadowed });
+  let domain: XenDomain | undefined;
+  try {
+    domain = new XenDomain({ ...common, uuid: new Uint8Array(UUID_BYTES), pages, paged });
+    restore(domain);
+    const failed = await paged.pager.restorePins();
+    if (failed) throw pagesMissing(failed.message);
+    return domain;
+  } catch (error) {
+    if (!domain) paged.shadow?.end();
+    await (domain?.destroy() ?? paged.pager.end());
     throw error;
   }
 }

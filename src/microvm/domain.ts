@@ -22,6 +22,7 @@ import { chooseExecution, type Profiler } from '../inspect/profiler.ts';
 import { countInstructions, Statistics, sumTlbCounters } from '../inspect/statistics.ts';
 import type { Symbolizer } from '../inspect/text.ts';
 import { createOperations } from '../ops/dispatch.ts';
+import type { GuestPages } from '../paging/guest-pages.ts';
 import type { NestedPaging } from '../paging/nested/nested-paging.ts';
 import { type Mfn, PAGE_SIZE } from '../x86/brand.ts';
 import { Execution, type ExitWatcher } from './execution.ts';
@@ -199,6 +200,10 @@ export class MicrovmDomain implements Domain, Archived {
     this.running = this.vcpus[archive.value('running', this.running.index)] ?? this.running;
     this.#nextVcpu = archive.value('nextVcpu', this.#nextVcpu);
     this.#suspended = archive.value('suspended', this.#suspended);
+  }
+
+  get savedPages(): GuestPages {
+    return this.paging;
   }
 
   /** No page and no back end is waited for. */

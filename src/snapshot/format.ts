@@ -67,6 +67,8 @@ export type GuestDescription = {
   readonly vcpus: number;
   readonly commandLine: string;
   readonly deterministic: boolean;
+  /** The identifier that a Xen guest knows itself by. */
+  readonly domain: number;
   readonly disks: number;
   readonly adapters: number;
   /** System time when it was saved, in nanoseconds. */

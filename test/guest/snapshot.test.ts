@@ -6,7 +6,10 @@ import { SavedGuest } from '../saved-guest.ts';
 const LOAD = 'i=0; while [ $i -lt 8 ]; do echo round $i; echo $i | gzip -c | sha256sum; i=$((i+1)); done; sleep 1000';
 
 describe.skipIf(!hasPackageArchive)('a guest that is saved under load', () => {
-  it.each([['kvm', 2]] as const)(
+  it.each([
+    ['xen', 2],
+    ['kvm', 2],
+  ] as const)(
     'goes on as if nothing had been: %s, %i processors',
     async (name, vcpus) => {
       const original = await SavedGuest.boot(name, LOAD, vcpus);

@@ -105,9 +105,8 @@ export class HostileGuests {
     let domain: XenDomain | undefined;
     domain = new XenDomain({
       id,
-      name: 'hostile',
       uuid: new Uint8Array(16),
-      plan,
+      pages: plan.pages,
       vcpus: VCPUS,
       group: this.#group,
       clock: new VirtualClock(() => domain?.instructions ?? 0),
@@ -116,6 +115,7 @@ export class HostileGuests {
       consoleSink,
       watcher: this.#watcher,
     });
+    domain.boot({ name: 'hostile', plan });
     return domain;
   }
 

@@ -77,7 +77,7 @@ export class LocalApic implements MmioDevice, Archived {
   readonly #requested = new Uint32Array(8);
   readonly #inService = new Uint32Array(8);
   readonly #levelTriggered = new Uint32Array(8);
-  #localVectors = new Map<number, number>();
+  readonly #localVectors = new Map<number, number>();
   #taskPriority = 0;
   #logicalDestination = 0;
   #flatModel = true;
@@ -114,7 +114,7 @@ export class LocalApic implements MmioDevice, Archived {
     archive.words('requested', this.#requested);
     archive.words('inService', this.#inService);
     archive.words('levelTriggered', this.#levelTriggered);
-    this.#localVectors = new Map(archive.value('localVectors', [...this.#localVectors]));
+    archive.map('localVectors', this.#localVectors);
     this.#taskPriority = archive.value('taskPriority', this.#taskPriority);
     this.#logicalDestination = archive.value('logicalDestination', this.#logicalDestination);
     this.#flatModel = archive.value('flatModel', this.#flatModel);

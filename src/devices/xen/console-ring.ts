@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import type { Mfn } from '../../x86/brand.ts';
 import { type ByteQueue, copyIn, copyOut, createByteQueue, dequeue, enqueue, fill } from '../ring.ts';
@@ -21,7 +22,7 @@ const IN_SIZE = 1024;
 const OUT_SIZE = 2048;
 
 /** Back end of a guest's console. It acts only in `poll`. */
-export class ConsoleRing {
+export class ConsoleRing implements Archived {
   readonly mfn: Mfn;
   /** Typed, but not yet taken by the guest. */
   readonly input: ByteQueue = createByteQueue();
@@ -33,6 +34,10 @@ export class ConsoleRing {
     this.#space = space;
     this.mfn = mfn;
     this.#sink = sink;
+  }
+
+  archive(archive: Archive): void {
+    archive.record('input', this.input);
   }
 
   /** Queues what the host's user typed; the next `poll` begins to hand it over. */

@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import type { Mfn } from '../../x86/brand.ts';
 import { copyIn, copyOut, fill } from '../ring.ts';
@@ -30,7 +31,7 @@ export const enum RingError {
 }
 
 /** Carries a session's bytes through the guest's page. It acts only in `poll`. */
-export class XenstoreRing {
+export class XenstoreRing implements Archived {
   readonly mfn: Mfn;
   error: RingError = RingError.none;
   readonly #space: MachineSpace;
@@ -40,6 +41,10 @@ export class XenstoreRing {
     this.#space = space;
     this.mfn = mfn;
     this.#session = session;
+  }
+
+  archive(archive: Archive): void {
+    this.error = archive.value('error', this.error);
   }
 
   /**

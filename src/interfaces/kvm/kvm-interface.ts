@@ -38,7 +38,7 @@ class Areas implements Archived {
   readonly stealTime: StealTimeArea;
   readonly endOfInterrupt: EndOfInterruptArea;
   /** The registers as they were last written, by number: low and high half. */
-  written = new Map<number, readonly [low: number, high: number]>();
+  readonly written = new Map<number, readonly [low: number, high: number]>();
 
   constructor(domain: MicrovmDomain) {
     this.time = new GuestArea(domain, VcpuTime.size, CLOCK_ALIGNMENT);
@@ -50,7 +50,7 @@ class Areas implements Archived {
     archive.part('time', this.time);
     archive.part('stealTime', this.stealTime);
     archive.part('endOfInterrupt', this.endOfInterrupt);
-    this.written = new Map(archive.value('written', [...this.written]));
+    archive.map('written', this.written);
   }
 }
 

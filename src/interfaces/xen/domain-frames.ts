@@ -35,8 +35,6 @@ export function createMachineSpace(pool: FramePool, pages: number): MachineSpace
 
 /** Frames of a domain that has just been given its memory. */
 export interface DomainFrames {
-  /** Machine frame number of each pseudo-physical frame. */
-  readonly p2m: Uint32Array;
   readonly sharedInfo: Mfn;
   readonly grantFrames: number;
   /** Gives the guest a frame of its grant table; −1 when there are no more. */
@@ -63,10 +61,8 @@ export function addDomainFrames(
   permutation: (pfn: number) => number = (pfn) => pfn,
 ): DomainFrames {
   const { pool } = space;
-  const p2m = new Uint32Array(pages);
   for (let pfn = 0; pfn < pages; pfn++) {
     const mfn = (FIRST_MFN + permutation(pfn)) as Mfn;
-    p2m[pfn] = mfn;
     if (space.frames[mfn] === NO_FRAME && !space.populate(mfn)) throw new OutOfFrames(pool.total);
     paging.types.adopt(mfn, FrameOwner.domain);
     paging.machineToPhysical.set(mfn, pfn, 0);
@@ -76,7 +72,6 @@ export function addDomainFrames(
   const firstGrant = sharedInfo + 1;
   for (let spare = 0; spare < SPARE_NUMBERS; spare++) paging.offerNumber((firstGrant + GRANT_FRAMES + spare) as Mfn);
   return {
-    p2m,
     sharedInfo,
     grantFrames: GRANT_FRAMES,
     addGrantFrame: (index) => {

@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import { ConsoleRing } from '../../devices/xen/console-ring.ts';
 import { XenstoreRing } from '../../devices/xen/xenstore-ring.ts';
 import type { XenstoreSession } from '../../devices/xenstore-session.ts';
@@ -5,6 +6,13 @@ import type { MachineSpace } from '../../memory/machine-space.ts';
 import type { Mfn } from '../../x86/brand.ts';
 import type { EventChannels } from './event-channels.ts';
 
+/** Where the rings are. */
+export interface RingFrames {
+  readonly console: Mfn;
+  readonly store: Mfn;
+}
+
+const NO_FRAME = -1;
 const SERVICE_STORE = 1;
 const SERVICE_CONSOLE = 2;
 
@@ -12,17 +20,24 @@ const SERVICE_CONSOLE = 2;
  * The two rings that every domain has, console and XenStore, with their event channels. The channels are open before
  * the domain is built, since start_info names them; the rings come to be in the frames that the builder chooses.
  */
-export class DomainRings {
+export class DomainRings implements Archived {
   readonly consolePort: number;
   readonly storePort: number;
   readonly #events: EventChannels;
+  readonly #space: MachineSpace;
+  readonly #session: XenstoreSession;
+  readonly #sink: (bytes: Uint8Array) => void;
   #console: ConsoleRing | undefined;
   #store: XenstoreRing | undefined;
   #pollConsole = false;
   #pollStore = false;
 
-  constructor(events: EventChannels) {
+  /** @param sink takes what the guest prints */
+  constructor(events: EventChannels, space: MachineSpace, session: XenstoreSession, sink: (bytes: Uint8Array) => void) {
     this.#events = events;
+    this.#space = space;
+    this.#session = session;
+    this.#sink = sink;
     events.registerService(SERVICE_STORE, {
       notify: () => {
         this.#pollStore = true;
@@ -37,15 +52,18 @@ export class DomainRings {
     this.consolePort = events.openService(SERVICE_CONSOLE);
   }
 
-  /** @param sink takes what the guest prints */
-  open(
-    space: MachineSpace,
-    frames: { readonly console: Mfn; readonly store: Mfn },
-    session: XenstoreSession,
-    sink: (bytes: Uint8Array) => void,
-  ): void {
-    this.#console = new ConsoleRing(space, frames.console, sink);
-    this.#store = new XenstoreRing(space, frames.store, session);
+  /** @param frames that the builder chose; of a domain that goes on they stand in its archive */
+  open({ console, store }: RingFrames): void {
+    this.#console = new ConsoleRing(this.#space, console, this.#sink);
+    this.#store = new XenstoreRing(this.#space, store, this.#session);
+  }
+
+  archive(archive: Archive): void {
+    const [console, store] = archive.value('frames', [this.#console?.mfn ?? NO_FRAME, this.#store?.mfn ?? NO_FRAME]);
+    if (!this.#console || !this.#store) this.open({ console: console as Mfn, store: store as Mfn });
+    archive.parts('rings', [this.#console, this.#store] as readonly Archived[]);
+    this.#pollConsole = archive.value('pollConsole', this.#pollConsole);
+    this.#pollStore = archive.value('pollStore', this.#pollStore);
   }
 
   type(bytes: Uint8Array): void {

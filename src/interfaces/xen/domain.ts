@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import type { ProcessorGroup } from '../../cpu/processor.ts';
 import type { SystemServices } from '../../cpu/system.ts';
 import { Xenstore } from '../../devices/xenstore.ts';
@@ -17,11 +18,12 @@ import type { MachineSpace } from '../../memory/machine-space.ts';
 import { createOperations } from '../../ops/dispatch.ts';
 import { DirectPaging } from '../../paging/direct/direct-paging.ts';
 import { PagingError } from '../../paging/direct/errors.ts';
+import type { GuestPages } from '../../paging/guest-pages.ts';
 import { type GuestVirtual, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
 import { Register } from '../../x86/registers.ts';
 import { ShutdownReason } from './abi.ts';
 import { buildDomain, loadImages } from './domain-builder.ts';
-import { addDomainFrames, createMachineSpace, FIRST_MFN } from './domain-frames.ts';
+import { addDomainFrames, createMachineSpace, FIRST_MFN, pageNumbers } from './domain-frames.ts';
 import type { DomainPlan } from './domain-plan.ts';
 import { DomainRings } from './domain-rings.ts';
 import { createStatistics } from './domain-statistics.ts';
@@ -41,9 +43,9 @@ import { publishWallclock } from './wallclock.ts';
 
 export interface XenDomainOptions {
   readonly id: number;
-  readonly name: string;
   readonly uuid: Uint8Array;
-  readonly plan: DomainPlan;
+  /** Pages that the domain begins with. */
+  readonly pages: number;
   readonly vcpus: number;
   readonly group: ProcessorGroup;
   /** Machine space and pager of a domain whose pages come and go; without them all its pages are frames from the start. */
@@ -67,14 +69,23 @@ export interface XenDomainOptions {
   readonly symbolize?: Symbolizer;
 }
 
+/** What a domain begins with. */
+export interface DomainBoot {
+  readonly name: string;
+  readonly plan: DomainPlan;
+}
+
 /** Instructions of one turn. Between turns timers fire and other virtual processors run. */
 const TURN = 250_000;
 
 /** Between two recounts of all frame types under `check`: about a second of the guest. */
 const TURNS_PER_RECOUNT = 1000;
 
-/** A 64-bit Xen PV domain: its memory, virtual processors, events and devices, and the loop that runs it. */
-export class XenDomain implements Domain {
+/**
+ * A 64-bit Xen PV domain: its memory, virtual processors, events and devices, and the loop that runs it. It is built
+ * without anything to execute: `boot` loads a kernel, or its state is read back from an archive.
+ */
+export class XenDomain implements Domain, Archived {
   readonly id: number;
   readonly pages: number;
   readonly memory: HostMemory;
@@ -89,7 +100,7 @@ export class XenDomain implements Domain {
   readonly clock: Clock;
   readonly store = new Xenstore();
   readonly vcpus: XenVcpu[] = [];
-  readonly watchdogs = [Number.POSITIVE_INFINITY, Number.POSITIVE_INFINITY];
+  readonly watchdogs = new Float64Array(2).fill(Number.POSITIVE_INFINITY);
   readonly uuidBytes: Uint8Array;
   readonly statistics: Statistics;
   /** All that the guest can ask for by the catalogue's operations is done through these. */
@@ -100,6 +111,12 @@ export class XenDomain implements Domain {
   shutdownCode: number | undefined;
   /** Called when something from outside gives an idle domain work. */
   onWork: () => void = () => {};
+  /** The page tables that the domain was built with. */
+  builderRoot = -1 as Mfn;
+  readonly #sharedInfo: Mfn;
+  readonly #permutation: ((pfn: number) => number) | undefined;
+  readonly #paged: PagedMemory | undefined;
+  readonly #wallclock: { readonly seconds: number; readonly nanoseconds: number };
   readonly #watchers: DomainWatcher[] = [];
   readonly #services: SystemServices[] = [];
   readonly #checker: ContractChecker | undefined;
@@ -118,10 +135,11 @@ export class XenDomain implements Domain {
   #suspended: { readonly position: number; readonly budget: number } | undefined;
   #nextVcpu = 0;
 
-  /** @throws InputError when the kernel cannot be used, OutOfFrames when the pool is too small */
+  /** @throws OutOfFrames when the pool is too small */
   constructor(options: XenDomainOptions) {
-    const { group, plan, paged } = options;
-    const { pages } = plan;
+    const { group, pages, paged } = options;
+    this.#paged = paged;
+    this.#wallclock = options.wallclock;
     this.id = options.id;
     this.pages = pages;
     this.#group = group;
@@ -145,6 +163,8 @@ export class XenDomain implements Domain {
     });
 
     const frames = addDomainFrames(this.paging, this.space, pages, options.permutation);
+    this.#sharedInfo = frames.sharedInfo;
+    this.#permutation = options.permutation;
     this.shared = new SharedInfo(this.space, frames.sharedInfo, SHARED_INFO_64, options.vcpus);
     this.events = new EventChannels(this.id, this.shared, this);
     this.timers = new Timers(this.events, this);
@@ -162,15 +182,35 @@ export class XenDomain implements Domain {
       frames.addGrantFrame,
       frames.grantFrames,
     );
-    this.rings = new DomainRings(this.events);
-    const { storePort, consolePort } = this.rings;
+    this.rings = new DomainRings(this.events, this.space, this.store.introduce(this.id), this.#sink);
 
-    if (!paged) loadImages(plan, this.space, frames.p2m);
+    for (let index = 0; index < options.vcpus; index++) {
+      this.vcpus.push(new XenVcpu(index, group.create(), this.paging, this.shared));
+    }
+    this.running = this.vcpus[0] as XenVcpu;
+    this.statistics = createStatistics(this, () => this.#wallSeconds);
+    const trace = options.trace && writeTrace(this, options.trace);
+    if (trace) this.#watchers.push(trace.watcher);
+    this.#flushTrace = trace ? () => trace.writer.flush() : () => {};
+    if (options.check) this.#checker = checkContracts(this, group.parts.marks, this.#symbolize);
+    this.operations = createOperations(implementOperations(this), {
+      counts: this.statistics.operations,
+      observers: [...(this.#checker ? [this.#checker] : []), ...(trace ? [trace.writer] : [])],
+    });
+    const execute = chooseExecution(options.exactTurns ?? false, options.profiler);
+    this.#execution = new Execution(this, this.#watchers, execute);
+  }
+
+  /** Loads a kernel and lets the first processor begin with it. @throws InputError when it cannot be used */
+  boot({ name, plan }: DomainBoot): void {
+    const { storePort, consolePort } = this.rings;
+    const p2m = Uint32Array.from(pageNumbers(this.pages, this.#permutation).subarray(0, this.pages));
+    if (!this.#paged) loadImages(plan, this.space, p2m);
     const built = buildDomain({
       plan,
-      p2m: frames.p2m,
+      p2m,
       space: this.space,
-      sharedInfo: frames.sharedInfo,
+      sharedInfo: this.#sharedInfo,
       storePort,
       consolePort,
     });
@@ -179,42 +219,64 @@ export class XenDomain implements Domain {
     createHostTree(this.store);
     createDomainTree(this.store, {
       domain: this.id,
-      name: options.name,
-      uuid: formatUuid(options.uuid),
-      memoryKiB: (pages * PAGE_SIZE) / 1024,
-      vcpus: options.vcpus,
+      name,
+      uuid: formatUuid(this.uuidBytes),
+      memoryKiB: (this.pages * PAGE_SIZE) / 1024,
+      vcpus: this.vcpus.length,
       store: { port: storePort, mfn: built.store },
       console: { port: consolePort, mfn: built.console },
       kernel: 'kernel',
       commandLine: plan.commandLine,
-      startTime: options.wallclock.seconds,
+      startTime: this.#wallclock.seconds,
     });
-    this.rings.open(this.space, built, this.store.introduce(this.id), this.#sink);
+    this.rings.open(built);
     this.paging.holdWritable(built.console);
     this.paging.holdWritable(built.store);
     this.grants.prefill(0, built.console);
     this.grants.prefill(1, built.store);
 
-    const { seconds, nanoseconds } = options.wallclock;
-    publishWallclock(this.shared, seconds, nanoseconds);
-    for (let index = 0; index < options.vcpus; index++) {
-      this.vcpus.push(new XenVcpu(index, group.create(), this.paging, this.shared));
-      this.#publishTime(index);
-    }
-    this.running = this.vcpus[0] as XenVcpu;
-    this.statistics = createStatistics(this, () => this.#wallSeconds);
-    const trace = options.trace && writeTrace(this, options.trace);
-    if (trace) this.#watchers.push(trace.watcher);
-    this.#flushTrace = trace ? () => trace.writer.flush() : () => {};
-    if (options.check) this.#checker = checkContracts(this, group.parts.marks, built.root, this.#symbolize);
-    this.operations = createOperations(implementOperations(this), {
-      counts: this.statistics.operations,
-      observers: [...(this.#checker ? [this.#checker] : []), ...(trace ? [trace.writer] : [])],
-    });
-    const execute = chooseExecution(options.exactTurns ?? false, options.profiler);
-    this.#execution = new Execution(this, this.#watchers, execute);
+    this.#publishWallclock();
+    for (const { index } of this.vcpus) this.#publishTime(index);
+    this.builderRoot = built.root;
     this.#start(this.running, built.root, built);
-    for (const mfn of paged?.pinned ?? []) this.space.unpin(mfn);
+    for (const mfn of this.#paged?.pinned ?? []) this.space.unpin(mfn);
+  }
+
+  archive(archive: Archive): void {
+    archive.words('uuid', this.uuidBytes);
+    archive.part('clock', this.clock);
+    if (this.#paged) archive.part('pager', this.#paged.pager);
+    archive.part('shared', this.shared);
+    archive.part('events', this.events);
+    archive.part('timers', this.timers);
+    archive.part('runstates', this.runstates);
+    archive.part('grants', this.grants);
+    archive.part('store', this.store);
+    archive.part('rings', this.rings);
+    // Behind all that brings frames into use.
+    archive.part('paging', this.paging);
+    archive.parts('vcpus', this.vcpus);
+    archive.words('watchdogs', this.watchdogs);
+    this.shutdownCode = archive.value('shutdownCode', this.shutdownCode);
+    this.builderRoot = archive.value('builderRoot', this.builderRoot);
+    this.running = this.vcpus[archive.value('running', this.running.index)] ?? this.running;
+    this.#nextVcpu = archive.value('nextVcpu', this.#nextVcpu);
+    this.#suspended = archive.value('suspended', this.#suspended);
+  }
+
+  /** The memory of a domain whose pages come and go. */
+  get savedPages(): GuestPages {
+    if (!this.#paged) throw new Error('the domain has frames of its own, which are not saved');
+    return this.#paged.pager;
+  }
+
+  /** The date has gone on meanwhile, unless time is virtual. */
+  restored(): void {
+    if (!(this.clock instanceof VirtualClock)) this.#publishWallclock();
+  }
+
+  #publishWallclock(): void {
+    publishWallclock(this.shared, this.#wallclock.seconds, this.#wallclock.nanoseconds);
   }
 
   #start(vcpu: XenVcpu, root: Mfn, built: { entry: GuestVirtual; stack: GuestVirtual; startInfo: GuestVirtual }): void {

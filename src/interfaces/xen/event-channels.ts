@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import type { HostMemory } from '../../memory/host-memory.ts';
 import { DOMID_SELF, domainMeant } from './domain-id.ts';
 import { Errno } from './errno.ts';
@@ -58,7 +59,7 @@ export interface PortStatus {
  * typed arrays below. Calls that a guest makes return 0 or a port number, or a negated errno. Host services are
  * objects, so they stand in a registry of their own and the ports hold their numbers.
  */
-export class EventChannels {
+export class EventChannels implements Archived {
   readonly domain: number;
   readonly vcpus: number;
   readonly ports: number;
@@ -74,7 +75,7 @@ export class EventChannels {
   /** Port of each (vcpu, virq), 0 for none. */
   readonly virqPorts: Uint16Array;
   /** Ports that a virtual processor sleeps on in SCHEDOP_poll; null when it does not poll. */
-  readonly pollPorts: (readonly number[] | null)[];
+  pollPorts: (readonly number[] | null)[];
   /** System time in nanoseconds when a poll gives up. */
   readonly pollDeadlines: Float64Array;
 
@@ -98,6 +99,17 @@ export class EventChannels {
     this.virqPorts = new Uint16Array(this.vcpus * Virq.limit);
     this.pollPorts = new Array<readonly number[] | null>(this.vcpus).fill(null);
     this.pollDeadlines = new Float64Array(this.vcpus).fill(Number.POSITIVE_INFINITY);
+  }
+
+  archive(archive: Archive): void {
+    archive.words('kind', this.kind);
+    archive.words('target', this.target);
+    archive.words('peerDomain', this.peerDomain);
+    archive.words('peer', this.peer);
+    archive.words('virqPorts', this.virqPorts);
+    this.pollPorts = archive.value('pollPorts', this.pollPorts);
+    archive.words('pollDeadlines', this.pollDeadlines);
+    this.#polling = archive.value('polling', this.#polling);
   }
 
   // The host's side

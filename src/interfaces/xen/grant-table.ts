@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import type { HostAddress, Mfn } from '../../x86/brand.ts';
 import { BACKEND_DOMAIN, DOMID_SELF, domainMeant } from './domain-id.ts';
@@ -81,7 +82,7 @@ export interface CopyEnd {
  * The grant table of one domain, version 1 (public/grant_table.h). Its frames belong to the host, the guest maps them;
  * each entry is therefore read afresh and its frame number checked whenever an access begins.
  */
-export class GrantTable {
+export class GrantTable implements Archived {
   readonly domain: number;
   readonly maximumFrames: number;
   /** Machine frame numbers of the table's frames. */
@@ -109,6 +110,16 @@ export class GrantTable {
     this.#pages = pages;
     this.#frameFor = frameFor;
     this.#grow(1);
+  }
+
+  /** The table's frames are the host's own. Whoever counts the domain's frames is read back after it. */
+  archive(archive: Archive): void {
+    this.#grow(archive.value('count', this.frames.length));
+    for (const [index, mfn] of this.frames.entries()) {
+      const page = this.#space.addressOf(mfn);
+      archive.words(`frame ${index}`, this.#space.pool.memory.u8.subarray(page, page + PAGE_BYTES));
+    }
+    archive.map('active', this.active);
   }
 
   /** The builder grants a page to the back-end domain, as Xen's tools do for the console and XenStore rings. */

@@ -8,7 +8,7 @@ import { formatViolation } from '../../inspect/violation-text.ts';
 import type { PagingEvents } from '../../paging/direct/direct-paging.ts';
 import { FRAME_TYPE_NAMES, type FrameType } from '../../paging/direct/frame-types.ts';
 import type { Discrepancy } from '../../paging/direct/recount.ts';
-import type { GuestVirtual, Mfn } from '../../x86/brand.ts';
+import type { GuestVirtual } from '../../x86/brand.ts';
 import { hypercallName } from './abi.ts';
 import type { XenDomain } from './domain.ts';
 import { Special } from './hypercalls/call.ts';
@@ -52,13 +52,8 @@ function shownResult(result: number): number | string | undefined {
 }
 
 /** The checker of a domain's contracts; it is to be an observer of its operations. A violation crashes the domain. */
-export function checkContracts(
-  domain: XenDomain,
-  marks: FrameMarks,
-  builderRoot: Mfn,
-  symbolize: Symbolizer,
-): ContractChecker {
-  const state = new XenMmuState(domain.paging, domain.space, marks, domain.vcpus, builderRoot);
+export function checkContracts(domain: XenDomain, marks: FrameMarks, symbolize: Symbolizer): ContractChecker {
+  const state = new XenMmuState(domain.paging, domain.space, marks, domain.vcpus, () => domain.builderRoot);
   const checker = new ContractChecker(state, {
     ripOf: ripOf(domain),
     symbolize,

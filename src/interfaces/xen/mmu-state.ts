@@ -17,14 +17,14 @@ export class XenMmuState implements MmuState {
   readonly #space: MachineSpace;
   readonly #marks: FrameMarks;
   readonly #vcpus: readonly XenVcpu[];
-  readonly #builderRoot: Mfn;
+  readonly #builderRoot: () => Mfn;
 
   constructor(
     paging: DirectPaging,
     space: MachineSpace,
     marks: FrameMarks,
     vcpus: readonly XenVcpu[],
-    builderRoot: Mfn,
+    builderRoot: () => Mfn,
   ) {
     this.#paging = paging;
     this.#space = space;
@@ -107,6 +107,6 @@ export class XenMmuState implements MmuState {
   }
 
   isBuilderRoot(table: number): boolean {
-    return table === this.#builderRoot;
+    return table === this.#builderRoot();
   }
 }

@@ -49,44 +49,54 @@ function addressOf(page: number): HostVirtual {
 
 /** Gives a domain that is to be built its memory; what the builder writes is there, and stays until it is unpinned. */
 export async function createPagedMemory(options: PagedMemoryOptions): Promise<PagedMemory | MemoryError> {
-  const { manager, group, plan } = options;
-  const { pool, marks } = group.parts;
+  const { manager, plan } = options;
   const memory = await manager.createSpace();
   if (!(memory instanceof AddressSpace)) return memory;
   const numbers = pageNumbers(plan.pages, options.permutation);
   await mapAreas(memory, options, numbers.length);
-  const machine = createMachineSpace(pool, plan.pages);
-  const pager = new Pager({
-    machine,
-    memory,
-    invalidator: group,
-    marks,
-    numbers,
-    populated: plan.pages,
-    order: options.order * TABLES,
-  });
-  await pager.start();
+  const paged = await followMemory(memory, numbers, { ...options, pages: plan.pages });
+  const { pager } = paged;
   const pinned: Mfn[] = [];
   for (const pfn of builtPages(plan)) {
     const mfn = numbers[pfn] as Mfn; // the plan fits into the domain's pages
-    let failed: MemoryError | undefined;
-    do failed = await pager.bringIn(mfn, true);
-    while (!failed && !pager.pin(mfn));
+    const failed = await pager.bringInPinned(mfn);
     if (failed) {
       for (const kept of pinned) pager.unpin(kept);
+      paged.shadow?.end();
       await pager.end();
       return failed;
     }
     pinned.push(mfn);
   }
+  return { ...paged, pinned };
+}
+
+type FollowOptions = Pick<PagedMemoryOptions, 'group' | 'order' | 'shadowed'> & {
+  /** Pages that the domain began with. */
+  readonly pages: number;
+};
+
+/** The memory of a domain that goes on, in an address space that has it. @throws OutOfFrames */
+export function resumePagedMemory(memory: AddressSpace, options: FollowOptions): Promise<PagedMemory> {
+  return followMemory(memory, pageNumbers(options.pages), options);
+}
+
+async function followMemory(
+  memory: AddressSpace,
+  numbers: Int32Array,
+  { group, order, shadowed, pages }: FollowOptions,
+): Promise<PagedMemory> {
+  const { pool, marks } = group.parts;
+  const machine = createMachineSpace(pool, pages);
+  const first = order * TABLES;
+  const pager = new Pager({ machine, memory, invalidator: group, marks, numbers, populated: pages, order: first });
+  await pager.start();
   try {
-    const order = options.order * TABLES + 1;
     // What a guest's entry no longer allows is not to be used any more, flushed or not: its page can be a table by then.
-    const following = { space: machine, frames: group, pager, order, mayUnsync: false };
-    const shadow = options.shadowed ? await followWithShadows(following) : undefined;
-    return { machine, pager, shadow, pinned };
+    const following = { space: machine, frames: group, pager, order: first + 1, mayUnsync: false };
+    const shadow = shadowed ? await followWithShadows(following) : undefined;
+    return { machine, pager, shadow, pinned: [] };
   } catch (error) {
-    for (const kept of pinned) pager.unpin(kept);
     await pager.end();
     throw error;
   }

@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import type { GuestMemory } from '../../cpu/translation.ts';
 import { type GuestVirtual, highWord, lowWord } from '../../x86/brand.ts';
 import { Errno } from './errno.ts';
@@ -33,7 +34,7 @@ const UPDATE_FLAG_HIGH = 0x8000_0000;
  * How long each virtual processor was in each state (public/vcpu.h, commands 4 and 5). A guest may name an area in
  * its own address space that follows every change. Times are system time in nanoseconds.
  */
-export class Runstates {
+export class Runstates implements Archived {
   readonly layout: RunstateLayout;
   readonly states: Uint8Array;
   readonly entryTimes: Float64Array;
@@ -52,6 +53,14 @@ export class Runstates {
     this.entryTimes = new Float64Array(vcpus).fill(now);
     this.times = new Float64Array(vcpus * STATES);
     this.areas = new Float64Array(vcpus);
+  }
+
+  archive(archive: Archive): void {
+    archive.words('states', this.states);
+    archive.words('entryTimes', this.entryTimes);
+    archive.words('times', this.times);
+    archive.words('areas', this.areas);
+    this.updateFlag = archive.value('updateFlag', this.updateFlag);
   }
 
   /** Whether the guest has an area that must be told. */

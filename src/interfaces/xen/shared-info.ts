@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import type { HostMemory } from '../../memory/host-memory.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import type { HostAddress, Mfn } from '../../x86/brand.ts';
@@ -72,7 +73,7 @@ const PAGE_BYTES = 4096;
 const NOWHERE = -1;
 
 /** Every access translates the machine frame number again; nothing here keeps a host address. */
-export class SharedInfo {
+export class SharedInfo implements Archived {
   readonly space: MachineSpace;
   readonly memory: HostMemory;
   readonly mfn: Mfn;
@@ -99,6 +100,15 @@ export class SharedInfo {
       if (vcpu < vcpus) this.vcpuInfoOffset[vcpu] = vcpu * VcpuInfo.size;
       this.memory.u8[page + vcpu * VcpuInfo.size + VcpuInfo.upcallMask] = 1;
     }
+  }
+
+  /** The page is the host's own, and no part of the guest's memory. */
+  archive(archive: Archive): void {
+    const page = this.address();
+    archive.words('page', this.memory.u8.subarray(page, page + PAGE_BYTES));
+    archive.words('vcpuInfoMfn', this.vcpuInfoMfn);
+    archive.words('vcpuInfoOffset', this.vcpuInfoOffset);
+    archive.words('vcpuInfoMoved', this.vcpuInfoMoved);
   }
 
   address(): HostAddress {

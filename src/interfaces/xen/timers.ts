@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import { Errno } from './errno.ts';
 import { type EventChannels, type VcpuWaker, Virq } from './event-channels.ts';
 
@@ -17,7 +18,7 @@ const NEVER = Number.POSITIVE_INFINITY;
  * it), one periodic, and the time limit of SCHEDOP_poll. Times are system time in nanoseconds. Nothing fires by itself:
  * the domain asks for the next deadline and calls `expire`.
  */
-export class Timers {
+export class Timers implements Archived {
   readonly singleShots: Float64Array;
   /** 0: stopped. */
   readonly periods: Float64Array;
@@ -37,6 +38,13 @@ export class Timers {
     this.periods = new Float64Array(events.vcpus).fill(INITIAL_PERIOD);
     this.nextTicks = new Float64Array(events.vcpus).fill(now + INITIAL_PERIOD);
     this.asleep = new Uint8Array(events.vcpus).fill(1, 1);
+  }
+
+  archive(archive: Archive): void {
+    archive.words('singleShots', this.singleShots);
+    archive.words('periods', this.periods);
+    archive.words('nextTicks', this.nextTicks);
+    archive.words('asleep', this.asleep);
   }
 
   /**

@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import { SegmentRegister } from '../../cpu/decode/instruction.ts';
 import { Access } from '../../cpu/exits.ts';
 import type { Processor } from '../../cpu/processor.ts';
@@ -54,7 +55,7 @@ const SETTABLE_FLAGS =
   Flag.identification;
 
 /** What the kernel of a PV guest told the host about one of its virtual processors, and how it is entered. */
-export class XenVcpu implements DescriptorSource {
+export class XenVcpu implements DescriptorSource, Archived {
   readonly index: number;
   readonly processor: Processor;
   readonly #paging: DirectPaging;
@@ -73,8 +74,8 @@ export class XenVcpu implements DescriptorSource {
   kernelStack = NOWHERE;
   /** The GS base that SWAPGS would bring: the user's in kernel mode, the kernel's in user mode. */
   inactiveGsBase = NOWHERE;
-  readonly traps: TrapGate[] = Array.from({ length: VECTORS }, () => ({ address: NOWHERE, selector: 0, flags: 0 }));
-  readonly callbacks: Callback[] = Array.from({ length: 8 }, () => ({ address: NOWHERE, masks: false }));
+  traps: TrapGate[] = Array.from({ length: VECTORS }, () => ({ address: NOWHERE, selector: 0, flags: 0 }));
+  callbacks: Callback[] = Array.from({ length: 8 }, () => ({ address: NOWHERE, masks: false }));
   gdtEntries = 0;
   ldtBase = NOWHERE;
   ldtEntries = 0;
@@ -105,6 +106,32 @@ export class XenVcpu implements DescriptorSource {
     this.debugRegisters[12] = 0xffff_0ff0;
     this.debugRegisters[14] = 0x400;
     this.enterFlatKernel();
+  }
+
+  archive(archive: Archive): void {
+    archive.part('processor', this.processor);
+    this.initialised = archive.value('initialised', this.initialised);
+    this.down = archive.value('down', this.down);
+    this.blocked = archive.value('blocked', this.blocked);
+    this.exceptionWaits = archive.value('exceptionWaits', this.exceptionWaits);
+    this.kernelMode = archive.value('kernelMode', this.kernelMode);
+    this.kernelStackSegment = archive.value('kernelStackSegment', this.kernelStackSegment);
+    this.kernelStack = archive.value('kernelStack', this.kernelStack);
+    this.inactiveGsBase = archive.value('inactiveGsBase', this.inactiveGsBase);
+    this.traps = archive.value('traps', this.traps);
+    this.callbacks = archive.value('callbacks', this.callbacks);
+    this.gdtEntries = archive.value('gdtEntries', this.gdtEntries);
+    this.ldtBase = archive.value('ldtBase', this.ldtBase);
+    this.ldtEntries = archive.value('ldtEntries', this.ldtEntries);
+    this.ioPrivilege = archive.value('ioPrivilege', this.ioPrivilege);
+    archive.words('debugRegisters', this.debugRegisters);
+    this.nmiPending = archive.value('nmiPending', this.nmiPending);
+    this.inNmi = archive.value('inNmi', this.inNmi);
+  }
+
+  /** The domain's roots have been read back before. */
+  restored(): void {
+    this.useRoots();
   }
 
   // Descriptors

@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import type { FrameInvalidator } from '../../cpu/translation.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import { type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
@@ -28,14 +29,19 @@ export interface DescriptorPagesOptions {
  * The pages that GDTs and LDTs of a domain are in. They are read-only for the guest while they are in use, and every
  * descriptor in them has been judged (descriptors.ts). Operations answer 0 or a `PagingError`.
  */
-export class DescriptorPages {
+export class DescriptorPages implements Archived {
   readonly #options: DescriptorPagesOptions;
-  readonly #gdtFrames: (readonly Mfn[])[];
-  readonly #ldtFrames = new Set<Mfn>();
+  #gdtFrames: (readonly Mfn[])[];
+  #ldtFrames = new Set<Mfn>();
 
   constructor(options: DescriptorPagesOptions) {
     this.#options = options;
     this.#gdtFrames = Array.from({ length: options.virtualProcessors }, () => []);
+  }
+
+  archive(archive: Archive): void {
+    this.#gdtFrames = archive.value('gdtFrames', this.#gdtFrames);
+    this.#ldtFrames = new Set(archive.value('ldtFrames', [...this.#ldtFrames]));
   }
 
   /** Sets the frames of a virtual processor's GDT; `entries` at most 7168, one frame for each 512. */

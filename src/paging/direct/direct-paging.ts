@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import type { TableGenerations } from '../../cpu/table-generations.ts';
 import type { FrameInvalidator, HostWindow, Translation } from '../../cpu/translation.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
@@ -74,7 +75,7 @@ export interface DirectPagingOptions {
  * Flushes are the caller's: after a call, or a batch of calls, `takeFlush()` says whether the translations of every
  * processor must go. A changed level-1 entry asks for none; that is the guest's to do.
  */
-export class DirectPaging implements Translation {
+export class DirectPaging implements Translation, Archived {
   readonly format: 'four-level' | 'pae';
   readonly frames: Int32Array;
   readonly writeProtected: Uint8Array;
@@ -94,7 +95,7 @@ export class DirectPaging implements Translation {
   readonly #workPerCall: number;
   /** Kernel and user root of each virtual processor, −1 for none. */
   readonly #roots: Int32Array;
-  readonly #unusedNumbers: Mfn[] = [];
+  #unusedNumbers: Mfn[] = [];
   #flush = false;
 
   /** @throws OutOfFrames */
@@ -128,6 +129,16 @@ export class DirectPaging implements Translation {
     });
     this.#roots = new Int32Array(virtualProcessors * 2).fill(-1);
     this.machineToPhysical = new MachineToPhysical(space.pool, space.limit);
+  }
+
+  archive(archive: Archive): void {
+    archive.part('types', this.types);
+    archive.part('validator', this.#validator);
+    archive.part('descriptors', this.descriptors);
+    archive.part('machineToPhysical', this.machineToPhysical);
+    archive.words('roots', this.#roots);
+    this.#unusedNumbers = archive.value('unusedNumbers', this.#unusedNumbers);
+    this.#flush = archive.value('flush', this.#flush);
   }
 
   // ─── Frames ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import { TableGenerations } from '../../cpu/table-generations.ts';
 import { frameOfEntry } from '../../x86/page-table.ts';
 import { Pte } from '../../x86/registers.ts';
@@ -77,7 +78,7 @@ function isInUse(type: number): boolean {
  *     GDT or LDT page in use                        segmentDescriptors  1
  *     the host itself (rings, vcpu_info)            writable            1
  */
-export class FrameTypes {
+export class FrameTypes implements Archived {
   readonly limit: number;
   readonly owner: Uint8Array;
   readonly type: Uint8Array;
@@ -114,6 +115,19 @@ export class FrameTypes {
     this.hostHolds = new Uint32Array(limit);
     this.generations = new TableGenerations(limit);
     this.#events = events;
+  }
+
+  /** Generations are compared with those of TLBs only, which are empty in a domain that goes on. */
+  archive(archive: Archive): void {
+    archive.words('owner', this.owner);
+    archive.words('type', this.type);
+    archive.words('typeCount', this.typeCount);
+    archive.words('references', this.references);
+    archive.words('flags', this.flags);
+    archive.words('held', this.held);
+    archive.words('linear', this.linear);
+    archive.words('hostHolds', this.hostHolds);
+    archive.words('framesByType', this.framesByType);
   }
 
   /** Brings a number into use. */

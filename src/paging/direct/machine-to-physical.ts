@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import type { HostWindow } from '../../cpu/translation.ts';
 import type { FramePool } from '../../memory/frame-pool.ts';
 import type { GuestVirtual } from '../../x86/brand.ts';
@@ -11,7 +12,7 @@ export const HOST_WINDOW_END = -0x7800_0000_0000 as GuestVirtual;
 const ENTRY_BYTES = 8;
 
 /** The pseudo-physical number of every machine frame number of a domain: 8-byte entries, all ones for none. */
-export class MachineToPhysical {
+export class MachineToPhysical implements Archived {
   readonly #pool: FramePool;
   /** Pages of the table, as the page walk wants them. */
   readonly windows: readonly HostWindow[];
@@ -25,6 +26,13 @@ export class MachineToPhysical {
       pool.memory.u8.fill(0xff, address, address + PAGE_SIZE);
       return { frame, writable: false };
     });
+  }
+
+  archive(archive: Archive): void {
+    for (const [index, { frame }] of this.windows.entries()) {
+      const address = this.#pool.addressOf(frame);
+      archive.words(`page ${index}`, this.#pool.memory.u8.subarray(address, address + PAGE_SIZE));
+    }
   }
 
   /** What the guest sees at an address of slots 256–271; null for not present. The table is the kernel's only. */

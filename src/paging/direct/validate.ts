@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import type { FrameInvalidator } from '../../cpu/translation.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import type { Mfn } from '../../x86/brand.ts';
@@ -27,7 +28,7 @@ const NO_TABLE = -1;
  * The root of a promotion is claimed: its first count belongs to the call that began it, which is made again and takes
  * it over. When somebody else's call had to finish the work, the claim waits.
  */
-export class TableValidator {
+export class TableValidator implements Archived {
   readonly #types: FrameTypes;
   readonly #space: MachineSpace;
   readonly #invalidator: FrameInvalidator;
@@ -36,9 +37,9 @@ export class TableValidator {
   readonly #entries: TableEntries;
   readonly #words: Uint32Array;
   /** Tables of the promotion in hand, root first. */
-  readonly #chain: number[] = [];
+  #chain: number[] = [];
   /** Tables that lost their last count; the last is in hand. */
-  readonly #demotions: number[] = [];
+  #demotions: number[] = [];
   /** Whether the demotions undo a refused promotion. */
   #undoing = false;
   /** Entries that may still be looked at. */
@@ -62,6 +63,12 @@ export class TableValidator {
     this.#becomesTable = becomesTable;
     this.#entries = entries;
     this.#words = entries.words;
+  }
+
+  archive(archive: Archive): void {
+    this.#chain = archive.value('chain', this.#chain);
+    this.#demotions = archive.value('demotions', this.#demotions);
+    this.#undoing = archive.value('undoing', this.#undoing);
   }
 
   /** Whether work is left over. */

@@ -1,0 +1,140 @@
+import { describe, expect, it } from 'vitest';
+import { decodeCbor, encodeCbor } from '../src/archive/cbor.ts';
+import type { PlainRecord } from '../src/archive/plain.ts';
+import { restore } from '../src/archive/reader.ts';
+import { save } from '../src/archive/writer.ts';
+import { ProcessorGroup } from '../src/cpu/processor.ts';
+import { VirtualClock } from '../src/domain/clock.ts';
+import { XenDomain } from '../src/interfaces/xen/domain.ts';
+import { overheadFrames } from '../src/interfaces/xen/domain-frames.ts';
+import type { RingFrames } from '../src/interfaces/xen/domain-rings.ts';
+import { FramePool } from '../src/memory/frame-pool.ts';
+import { HostMemory } from '../src/memory/host-memory.ts';
+import { changed, dataOf, withoutPlace } from './archive-coverage.ts';
+
+const PAGES = 64;
+const FRAMES = PAGES + overheadFrames(PAGES);
+const RINGS = { console: 0x1001, store: 0x1002 } as RingFrames;
+
+function createDomain(): XenDomain {
+  const memory = new HostMemory(24 << 20);
+  const pool = new FramePool(memory, FRAMES);
+  const none = (): void => {};
+  const domain = new XenDomain({
+    id: 1,
+    uuid: new Uint8Array(16),
+    pages: PAGES,
+    vcpus: 2,
+    group: new ProcessorGroup(memory, pool, { tlbEntries: 64, tlbRoots: 1, codeBytes: 1 << 20 }),
+    clock: new VirtualClock(() => 0),
+    wallclock: { seconds: 0, nanoseconds: 0 },
+    random: none,
+    consoleSink: none,
+    exactTurns: true,
+  });
+  domain.rings.open(RINGS);
+  domain.store.write('/tool', 'a value');
+  domain.store.sessions.get(1)?.transactions.set(5, domain.store.tree.begin(1));
+  return domain;
+}
+
+/** What has to name something that there is. */
+const KEPT = new Set(['count', 'open', 'frames']);
+
+/** Data that is no state of the guest: what it is built with, and what the host keeps for itself. */
+const NO_STATE: ReadonlySet<string> = new Set([
+  // Numbers and places given by the host.
+  'guest.id',
+  'guest.pages',
+  'guest.#sharedInfo',
+  'guest.#wallclock',
+  'guest.#permutation',
+  'guest.#paged',
+  'guest.#checker',
+  'paging.shadow',
+  'vcpus.index',
+  'processor.index',
+  'processor.state',
+  'processor.#word',
+  'processor.#single',
+  'clock.#nanoseconds',
+  'shared.layout',
+  'shared.mfn',
+  'shared.vcpus',
+  'runstates.layout',
+  'events.domain',
+  'events.vcpus',
+  'events.ports',
+  'grants.domain',
+  'grants.maximumFrames',
+  'grants.frames',
+  'sessions.domain',
+  'rings.consolePort',
+  'rings.storePort',
+  'rings.mfn',
+  'paging.format',
+  'paging.#geometry',
+  'validator.#geometry',
+  'paging.#workPerCall',
+  'types.limit',
+  'machineToPhysical.windows',
+  // What processors reach the memory by, and the memory itself.
+  'paging.frames',
+  'paging.writeProtected',
+  // Scratch that nothing survives in, and what a call begins with.
+  'processor.#instruction',
+  'processor.#jump',
+  'processor.#crossing',
+  'processor.#stepping',
+  'paging.#oldEntry',
+  'paging.#newEntry',
+  'validator.budget',
+  'validator.work',
+  // Listeners of the host, which there are none of.
+  'store.#listeners',
+  'store.#nextListener',
+  'store.#fired',
+  'store.#delivering',
+  // Always the same while a domain is saved: it runs, and nothing is waited for.
+  'guest.state',
+  'vcpus.awaitsHost',
+  // Figures, and what is told of an end.
+  'guest.#watchers',
+  'guest.#services',
+  'guest.#turnsToRecount',
+  'guest.#wallSeconds',
+  'guest.#crashed',
+]);
+
+describe('the state of a Xen domain', () => {
+  it('is given back as it was saved, changed in every part', () => {
+    const target = createDomain();
+    const wanted = changed(save(createDomain()), KEPT);
+    restore(target, decodeCbor(encodeCbor(wanted)) as PlainRecord);
+    expect(save(target)).toEqual(wanted);
+  });
+
+  it('has every field that holds data', () => {
+    const before = dataOf(createDomain());
+    const target = createDomain();
+    restore(target, changed(save(target), KEPT));
+    const after = dataOf(target);
+    const forgotten = [...before].flatMap(([path, data]) => (after.get(path) === data ? [withoutPlace(path)] : []));
+    expect(new Set(forgotten.filter((name) => !NO_STATE.has(name)))).toEqual(new Set());
+  });
+
+  it('names no field in vain', () => {
+    const names = new Set([...dataOf(createDomain()).keys()].map(withoutPlace));
+    expect([...NO_STATE].filter((name) => !names.has(name))).toEqual([]);
+  });
+
+  it('opens the rings and makes the frames that the saved domain had', () => {
+    const source = createDomain();
+    source.grants.setupTable(1, 3);
+    const saved = save(source);
+    const target = createDomain();
+    restore(target, saved);
+    expect(save(target)).toEqual(saved);
+    expect(target.grants.frames).toEqual(source.grants.frames);
+  });
+});
