@@ -106,6 +106,16 @@ export interface VirtualMachine {
   profile(): Profile | undefined;
   /** Begins the profile anew: what was found until now is forgotten. */
   restartProfile(): void;
+  /** Begins to log which pages of the guest's memory are written: by the guest, its devices, or the host for it. */
+  startDirtyLog(): void;
+  /**
+   * The pages that were written since the log began or was last read, in order; the next answer begins empty. Pages have
+   * guest-physical numbers, with xen the machine frame numbers that the guest's page tables hold. None is left out; those
+   * that guest and host share (rings, event bits, clocks) are also listed when the host has only looked at them.
+   */
+  readDirtyLog(): number[];
+  /** Ends the log. */
+  stopDirtyLog(): void;
   /**
    * Writes down all that the guest is, disks apart. It stands still meanwhile and then goes on; with virtual time it does
    * not notice. Rejects with what the target said, and for a guest that has ended.

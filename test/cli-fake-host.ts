@@ -116,6 +116,14 @@ class FakeMachine implements VirtualMachine {
     };
   }
 
+  startDirtyLog(): void {}
+
+  readDirtyLog(): number[] {
+    return [];
+  }
+
+  stopDirtyLog(): void {}
+
   restartProfile(): void {
     note('profile begins');
   }

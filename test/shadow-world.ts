@@ -217,6 +217,7 @@ export class ShadowWorld {
     const found: FoundPage = {
       result: {
         frame: -1 as Frame,
+        page: -1,
         error: 0,
         writable: false,
         executable: false,

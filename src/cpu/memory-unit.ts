@@ -1,3 +1,4 @@
+import type { DirtyLog } from '../memory/dirty-log.ts';
 import type { FramePool } from '../memory/frame-pool.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
 import { PageAbsent } from '../memory/page-absent.ts';
@@ -162,7 +163,8 @@ export class MemoryUnit implements GuestMemory {
         : this.#walker.walk(translation, root, low, high, access, user, this.controls);
     if (!allowed) return -1 as HostAddress;
     const { frame, writable, executable } = this.#walker.result;
-    const mayWrite = writable && !marks.has(frame, FrameMark.code | FrameMark.watched);
+    const unseen = this.#noteInLog(translation.log, this.#walker.result.page, access);
+    const mayWrite = writable && unseen && !marks.has(frame, FrameMark.code | FrameMark.watched);
     const address = pool.addressOf(frame);
     const { tables } = this.#walker;
     const generations = translation.tableGenerations;
@@ -175,6 +177,13 @@ export class MemoryUnit implements GuestMemory {
     (user ? this.userTlb : this.kernelTlb).fill(low, high, address, mayWrite, executable, tables, sum, kind);
     marks.set(frame, mayWrite ? FrameMark.cached | FrameMark.cachedWritable : FrameMark.cached);
     return (address + (low & 0xfff)) as HostAddress;
+  }
+
+  /** Whether stores through a translation may go unseen: with a log of written pages, those to a page that it lists. */
+  #noteInLog(log: DirtyLog | undefined, page: number, access: Access): boolean {
+    if (!log?.isOn || page < 0) return true;
+    if (access === Access.write) log.note(page);
+    return log.has(page);
   }
 
   /** A walk of shadow tables; where they do not lead, the guest's tables are walked and entries made out of theirs. */

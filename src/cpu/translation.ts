@@ -1,3 +1,4 @@
+import type { DirtyLog } from '../memory/dirty-log.ts';
 import type { Frame, GuestVirtual, HostAddress } from '../x86/brand.ts';
 import type { Access } from './exits.ts';
 import type { TableGenerations } from './table-generations.ts';
@@ -38,6 +39,8 @@ export interface Translation {
    * is the guest's mistake. The pages of devices are never cached.
    */
   readonly devices?: PhysicalDevices;
+  /** Told of pages that are written, tables with their accessed and dirty bits among them. */
+  readonly log?: DirtyLog;
   /** Tables that are walked in place of the guest's. */
   readonly shadow?: ShadowWalks | undefined;
 }

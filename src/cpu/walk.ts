@@ -20,6 +20,8 @@ export const PAE_TOPS = PAGE_SIZE / PAE_TOP_BYTES;
 export interface WalkResult {
   /** Frame of the page, or −1 when the walk ended in a fault. */
   frame: Frame;
+  /** Number of the page, −1 when the host maps it there itself. */
+  page: number;
   /** Error code of the page fault. */
   error: number;
   /** The tables allow a write (with the access's privilege) and the dirty bit is set. */
@@ -50,6 +52,7 @@ export interface WalkControls {
 export class PageWalker {
   readonly result: WalkResult = {
     frame: -1 as Frame,
+    page: -1,
     error: 0,
     writable: false,
     executable: false,
@@ -107,6 +110,7 @@ export class PageWalker {
           return this.#fault(window !== null, access, user);
         }
         result.frame = window.frame;
+        result.page = -1;
         result.writable = window.writable;
         result.executable = false;
         this.tables[0] = NO_TABLES;
@@ -124,6 +128,7 @@ export class PageWalker {
         const frame = translation.frames[low >>> 12];
         if (frame === undefined || frame < 0) return this.#noFrame(translation, low >>> 12, access, user);
         result.frame = frame as Frame;
+        result.page = low >>> 12;
         result.writable = true;
         result.executable = true;
         this.tables[0] = NO_TABLES;
@@ -293,10 +298,12 @@ export class PageWalker {
         this.#bringIn(table, true);
         return this.#fault(true, access, user);
       }
+      translation.log?.note(table);
       u32[word] = wanted;
     }
     const leaf = u32[this.#path[level - 1] as number] as number;
     result.frame = frame as Frame;
+    result.page = page;
     result.writable = writable && !hostProtected && (leaf & Pte.dirty) !== 0;
     result.executable = !noExecute;
     const isGlobal = (leaf & Pte.global) !== 0 && (controls.cr4 & Cr4.globalPages) !== 0;

@@ -1,3 +1,5 @@
+import type { DirtyPages } from '../paging/dirty-pages.ts';
+
 /** How a domain stands. `reason` is one line for its user. */
 export type DomainState =
   | { readonly kind: 'running' }
@@ -24,6 +26,8 @@ export interface Domain {
   type(bytes: Uint8Array): void;
   /** Takes the size of the terminal, where the console can tell it to the guest. */
   resize?(columns: number, rows: number): void;
+  /** Which pages of the memory are written. */
+  readonly dirtyPages: DirtyPages;
   /** Figures as plain data. */
   figures(wallSeconds: number): object;
   /** Registers and stack of the virtual processor that crashed, several lines. */

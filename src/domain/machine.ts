@@ -87,6 +87,18 @@ export class Machine implements VirtualMachine, DomainObserver {
     return this.#finalStatistics ?? this.#figures();
   }
 
+  startDirtyLog(): void {
+    this.domain.dirtyPages.start();
+  }
+
+  readDirtyLog(): number[] {
+    return this.domain.dirtyPages.read();
+  }
+
+  stopDirtyLog(): void {
+    this.domain.dirtyPages.stop();
+  }
+
   profile(): Profile | undefined {
     return this.#profiler?.report();
   }

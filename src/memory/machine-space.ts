@@ -1,4 +1,5 @@
 import type { Frame, HostAddress, Mfn } from '../x86/brand.ts';
+import { DirtyLog } from './dirty-log.ts';
 import { ABSENT_FRAME, type FramePool, NO_FRAME } from './frame-pool.ts';
 import { PageAbsent } from './page-absent.ts';
 
@@ -31,6 +32,7 @@ export class MachineSpace {
   /** 1 for each number whose page the host lets nobody write. */
   readonly writeProtected: Uint8Array;
   source: PageSource | undefined;
+  readonly log = new DirtyLog();
 
   /** @param limit one more than the highest machine frame number */
   constructor(pool: FramePool, limit: number) {
@@ -62,9 +64,10 @@ export class MachineSpace {
     return this.addressOf(mfn);
   }
 
-  /** @throws PageAbsent unless the page is there and may be written, or there is none */
+  /** The page is about to be written. @throws PageAbsent unless it is there and may be written, or there is none */
   requireWritable(mfn: Mfn): void {
     if (this.frames[mfn] === ABSENT_FRAME || this.writeProtected[mfn] === 1) throw new PageAbsent(mfn, true);
+    this.log.note(mfn);
   }
 
   /** Keeps a page where it is, writable, until `unpin`. @throws PageAbsent */
@@ -85,6 +88,7 @@ export class MachineSpace {
 
   /** Gives a number a zeroed page that is the domain's. False when there is none to have. */
   populate(mfn: Mfn): boolean {
+    this.log.note(mfn);
     if (this.source?.has(mfn)) return this.source.populate(mfn);
     if (this.pool.available === 0) return false;
     this.attach(mfn, this.pool.allocate());

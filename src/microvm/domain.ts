@@ -22,6 +22,7 @@ import { chooseExecution, type Profiler } from '../inspect/profiler.ts';
 import { countInstructions, Statistics, sumTlbCounters } from '../inspect/statistics.ts';
 import type { Symbolizer } from '../inspect/text.ts';
 import { createOperations } from '../ops/dispatch.ts';
+import { DirtyPages } from '../paging/dirty-pages.ts';
 import type { GuestPages } from '../paging/guest-pages.ts';
 import type { NestedPaging } from '../paging/nested/nested-paging.ts';
 import { type Mfn, PAGE_SIZE } from '../x86/brand.ts';
@@ -88,6 +89,7 @@ export class MicrovmDomain implements Domain, Archived {
   readonly vcpus: MicrovmVcpu[] = [];
   readonly ports = new Bus();
   readonly statistics: Statistics;
+  readonly dirtyPages: DirtyPages;
   /** All that the guest can ask for by the catalogue's operations is done through these. */
   readonly operations: MicrovmOperations;
   /** The virtual processor that executes, or did last. */
@@ -130,7 +132,8 @@ export class MicrovmDomain implements Domain, Archived {
     this.#virtio = new VirtioSlots({
       devices: options.devices,
       memory:
-        options.paged?.devices.table ?? new DmaTable(group.parts.pool, new ResidentMemory(paging.space.frames, group)),
+        options.paged?.devices.table ??
+        new DmaTable(group.parts.pool, new ResidentMemory(paging.space.frames, group), paging.space.log),
       ioApic,
       onWork: () => this.onWork(),
     });
@@ -153,6 +156,7 @@ export class MicrovmDomain implements Domain, Archived {
     }
     this.running = this.vcpus[0] as MicrovmVcpu; // there is at least one
     this.interface = options.createInterface(this);
+    this.dirtyPages = new DirtyPages(paging.space, group);
     this.statistics = new Statistics(
       {
         wallSeconds: () => this.#wallSeconds,

@@ -94,6 +94,7 @@ export async function followMemory(
     space: memory,
     pool,
     invalidator: group,
+    log: space.log,
     pages,
     order: order * TABLES + 1,
     onArrival: () => events.onArrival(),

@@ -1,4 +1,5 @@
 import type { FrameInvalidator } from '../../cpu/translation.ts';
+import type { DirtyLog } from '../../memory/dirty-log.ts';
 import type { FramePool } from '../../memory/frame-pool.ts';
 import type { AddressSpace } from '../../mm/address-space.ts';
 import type { MemoryError } from '../../mm/errors.ts';
@@ -14,6 +15,8 @@ export interface SpaceMemoryOptions {
   readonly space: AddressSpace;
   readonly pool: FramePool;
   readonly invalidator: Pick<FrameInvalidator, 'frameWritten'>;
+  /** Told of pages that devices write. */
+  readonly log?: DirtyLog;
   /** Guest-physical pages; page 0 is the first of the address space. */
   readonly pages: number;
   /** Among the notifiers of the space. */
@@ -49,7 +52,7 @@ export class SpaceMemory implements DmaMemory, PteNotifier {
     this.#invalidator = options.invalidator;
     this.#onArrival = options.onArrival;
     this.#onFailure = options.onFailure;
-    this.table = new DmaTable(options.pool, this);
+    this.table = new DmaTable(options.pool, this, options.log);
   }
 
   /** Begins to follow the areas of the guest's memory, which are mapped already. */

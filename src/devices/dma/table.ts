@@ -1,3 +1,4 @@
+import type { DirtyLog } from '../../memory/dirty-log.ts';
 import type { FramePool } from '../../memory/frame-pool.ts';
 import { type Frame, type Gfn, type GuestPhysical, type HostAddress, PAGE_SIZE } from '../../x86/brand.ts';
 import { type DmaMemory, DmaMiss } from './memory.ts';
@@ -47,12 +48,15 @@ export class DmaTable {
   readonly memory: DmaMemory;
   readonly counters: DmaCounters = { made: 0, taken: 0, waits: 0 };
   readonly #pool: FramePool;
+  readonly #log: DirtyLog | undefined;
   /** By guest-physical page, or −1. */
   readonly #entries: Int32Array;
   /** Grows with each entry that is taken away. */
   #invalidations = 0;
 
-  constructor(pool: FramePool, memory: DmaMemory) {
+  /** @param log told of pages that devices write */
+  constructor(pool: FramePool, memory: DmaMemory, log?: DirtyLog) {
+    this.#log = log;
     this.#pool = pool;
     this.memory = memory;
     this.#entries = new Int32Array(memory.pages).fill(NO_ENTRY);
@@ -164,6 +168,7 @@ export class DmaTable {
   /** @param address even */
   writeU16(address: GuestPhysical, value: number): void {
     const host = this.#hostAddress(address, true);
+    this.#log?.note(Math.floor(address / PAGE_SIZE));
     this.#pool.memory.view.setUint16(host, value, true);
     this.memory.written(this.#pool.frameAt(host), host & (PAGE_SIZE - 1), 2);
   }
@@ -177,6 +182,7 @@ export class DmaTable {
     for (let done = 0; done < length; ) {
       const host = this.#hostAddress((address + done) as GuestPhysical, write);
       const count = Math.min(length - done, PAGE_SIZE - (host & (PAGE_SIZE - 1)));
+      if (write) this.#log?.note(Math.floor((address + done) / PAGE_SIZE));
       touch(host, done, count, this.#pool.frameAt(host));
       done += count;
     }

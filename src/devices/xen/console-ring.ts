@@ -51,7 +51,7 @@ export class ConsoleRing implements Archived {
    * @returns whether the guest's port must be raised: output was taken (a blocked writer can go on) or input given
    */
   poll(): boolean {
-    const page = this.#space.addressOf(this.mfn);
+    const page = this.#space.writableAddressOf(this.mfn);
     if (page < 0) return false;
     const took = this.#takeOutput(page);
     const gave = this.#giveInput(page);

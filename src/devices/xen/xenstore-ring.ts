@@ -53,7 +53,7 @@ export class XenstoreRing implements Archived {
    * @returns whether the guest's port must be raised
    */
   poll(): boolean {
-    const page = this.#space.addressOf(this.mfn);
+    const page = this.#space.writableAddressOf(this.mfn);
     if (page < 0 || this.error !== RingError.none) return false;
     const took = this.#takeRequests(page);
     const gave = this.#giveReplies(page);

@@ -18,6 +18,7 @@ import type { MachineSpace } from '../../memory/machine-space.ts';
 import { createOperations } from '../../ops/dispatch.ts';
 import { DirectPaging } from '../../paging/direct/direct-paging.ts';
 import { PagingError } from '../../paging/direct/errors.ts';
+import { DirtyPages } from '../../paging/dirty-pages.ts';
 import type { GuestPages } from '../../paging/guest-pages.ts';
 import { type GuestVirtual, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
 import { Register } from '../../x86/registers.ts';
@@ -103,6 +104,7 @@ export class XenDomain implements Domain, Archived {
   readonly watchdogs = new Float64Array(2).fill(Number.POSITIVE_INFINITY);
   readonly uuidBytes: Uint8Array;
   readonly statistics: Statistics;
+  readonly dirtyPages: DirtyPages;
   /** All that the guest can ask for by the catalogue's operations is done through these. */
   readonly operations: XenOperations;
   /** The virtual processor that executes, or did last. */
@@ -188,6 +190,7 @@ export class XenDomain implements Domain, Archived {
       this.vcpus.push(new XenVcpu(index, group.create(), this.paging, this.shared));
     }
     this.running = this.vcpus[0] as XenVcpu;
+    this.dirtyPages = new DirtyPages(this.space, group);
     this.statistics = createStatistics(this, () => this.#wallSeconds);
     const trace = options.trace && writeTrace(this, options.trace);
     if (trace) this.#watchers.push(trace.watcher);

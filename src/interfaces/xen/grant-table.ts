@@ -179,7 +179,11 @@ export class GrantTable implements Archived {
       const to = this.#beginCopyEnd(target, true);
       if (typeof to === 'number') return to;
       const start = this.#space.addressOf(from.mfn) + source.offset;
-      this.#space.pool.memory.u8.copyWithin(this.#space.addressOf(to.mfn) + target.offset, start, start + length);
+      this.#space.pool.memory.u8.copyWithin(
+        this.#space.writableAddressOf(to.mfn) + target.offset,
+        start,
+        start + length,
+      );
       this.#pages.written(to.mfn, target.offset, length);
       this.#endCopyEnd(target, to);
       return GrantStatus.okay;
@@ -240,7 +244,7 @@ export class GrantTable implements Archived {
   #entry(reference: number): HostAddress {
     const frame = this.frames[Math.floor(reference / ENTRIES_PER_FRAME)];
     if (frame === undefined) return -1 as HostAddress;
-    const page = this.#space.addressOf(frame);
+    const page = this.#space.writableAddressOf(frame);
     return (page < 0 ? -1 : page + (reference % ENTRIES_PER_FRAME) * Entry.size) as HostAddress;
   }
 

@@ -12,7 +12,7 @@ const IRET_STUB = { bytes: [0x51, 0x41, 0x53, 0x50, 0xb8, 0, 0, 0, 0, 0x0f, 0x05
 
 /** Fills a frame with one stub for each hypercall number. The caller tells that it was written. */
 export function fillHypercallPage(space: MachineSpace, mfn: Mfn): void {
-  const page = space.addressOf(mfn);
+  const page = space.writableAddressOf(mfn);
   const { u8, view } = space.pool.memory;
   u8.fill(INT3, page, page + PAGE_SIZE);
   for (let number = 0; number < PAGE_SIZE / STUB_BYTES; number++) {

@@ -112,12 +112,12 @@ export class SharedInfo implements Archived {
   }
 
   address(): HostAddress {
-    return this.space.addressOf(this.mfn);
+    return this.space.writableAddressOf(this.mfn);
   }
 
   /** First byte of a processor's vcpu_info at any alignment, or −1 when its page has gone. */
   vcpuInfo(vcpu: number): HostAddress {
-    const page = this.space.addressOf((this.vcpuInfoMfn[vcpu] ?? NOWHERE) as Mfn);
+    const page = this.space.writableAddressOf((this.vcpuInfoMfn[vcpu] ?? NOWHERE) as Mfn);
     return page < 0 ? page : ((page + (this.vcpuInfoOffset[vcpu] ?? 0)) as HostAddress);
   }
 
@@ -128,7 +128,7 @@ export class SharedInfo implements Archived {
    */
   registerVcpuInfo(vcpu: number, mfn: Mfn, offset: number): number {
     if (offset > PAGE_BYTES - VcpuInfo.size || this.vcpuInfoMoved[vcpu] !== 0) return -Errno.EINVAL;
-    const page = this.space.addressOf(mfn);
+    const page = this.space.writableAddressOf(mfn);
     if (page < 0) return -Errno.EINVAL;
     const { u8 } = this.memory;
     const target = page + offset;

@@ -1,6 +1,7 @@
 import type { Archive, Archived } from '../../archive/archive.ts';
 import type { TableGenerations } from '../../cpu/table-generations.ts';
 import type { FrameInvalidator, HostWindow, Translation } from '../../cpu/translation.ts';
+import type { DirtyLog } from '../../memory/dirty-log.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import { type Frame, type GuestVirtual, lowWord, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
 import {
@@ -83,6 +84,7 @@ export class DirectPaging implements Translation, Archived {
   readonly machineToPhysical: MachineToPhysical;
   readonly entries: TableEntries;
   readonly descriptors: DescriptorPages;
+  readonly log: DirtyLog;
   readonly shadow: ShadowTables | undefined;
   readonly #events: PagingEvents;
   readonly #oldEntry = new Uint32Array(2);
@@ -104,6 +106,7 @@ export class DirectPaging implements Translation, Archived {
     this.format = options.format ?? 'four-level';
     this.frames = space.frames;
     this.writeProtected = space.writeProtected;
+    this.log = space.log;
     this.shadow = options.shadow;
     this.#space = space;
     this.#invalidator = invalidator;

@@ -36,8 +36,8 @@ export class NestedPaging implements GuestPages {
 
   /** What the walks of one processor go through, by format. @param devices all that is not RAM, as this processor sees it */
   translations(devices: PhysicalDevices): Readonly<Record<TableFormat, Translation>> {
-    const { frames, writeProtected } = this.space;
-    const second = this.pager ? { frames, writeProtected, devices } : { frames, devices };
+    const { frames, writeProtected, log } = this.space;
+    const second = this.pager ? { frames, writeProtected, log, devices } : { frames, log, devices };
     return {
       none: { format: 'none', ...second },
       'two-level': { format: 'two-level', ...second },

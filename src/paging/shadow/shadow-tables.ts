@@ -155,6 +155,7 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
     if (access === Access.write && (!writable || (entry & MAY_WRITE) === 0)) return false;
     const { result } = found;
     result.frame = (entry >>> 12) as Frame;
+    result.page = shadow.targets[index] as number;
     result.writable = writable && (entry & Pte.writable) !== 0;
     result.executable = noExecute === 0;
     const isGlobal = ((entry | (shadow.isPieces ? global : 0)) & Pte.global) !== 0;
