@@ -19,23 +19,29 @@ export interface KernelModules {
 /** What finds virtio devices, in the order in which it can be loaded. */
 const BUS_MODULES = ['virtio_ring', 'virtio', 'virtio_mmio'];
 
-/** What each kind of virtio device wants, by its number as sysfs writes it. Disks want a file system as well. */
+/** Disks want a file system as well. */
+const FILE_SYSTEM = ['crc32c_generic', 'crc16', 'mbcache', 'jbd2', 'ext4'];
+
+/** What each kind of virtio device wants, by its number as sysfs writes it. */
 const DRIVERS: Readonly<Record<string, readonly string[]>> = {
   '0x0001': ['failover', 'net_failover', 'virtio_net'],
-  '0x0002': ['virtio_blk', 'crc32c_generic', 'crc16', 'mbcache', 'jbd2', 'ext4'],
+  '0x0002': ['virtio_blk', ...FILE_SYSTEM],
   '0x0003': ['virtio_console'],
   '0x0004': ['virtio-rng'],
 };
 
+/** What the disks of Xen want, whose bus is always built in. */
+const XEN_DISK_DRIVERS = ['xen-blkfront', ...FILE_SYSTEM];
+
 /** All modules that may be loaded. A kernel has some of them built in. */
-export const MODULES = [...BUS_MODULES, ...Object.values(DRIVERS).flat()];
+export const MODULES = [...new Set([...BUS_MODULES, ...Object.values(DRIVERS).flat(), ...XEN_DISK_DRIVERS])];
 
 const DRIVER_CASES = Object.entries(DRIVERS)
   .map(([kind, modules]) => `      ${kind}) load ${modules.join(' ')} ;;`)
   .join('\n');
 
 export interface InitramfsOptions {
-  /** Loaded where the kernel is theirs and the machine has virtio devices. */
+  /** Loaded where the kernel is theirs and the machine has devices for them. */
   readonly modules?: KernelModules;
   /** Further entries, for instance a script for ring1.run; their directories must be among them or in /, /bin, /root. */
   readonly extra?: readonly CpioEntry[];
@@ -69,6 +75,13 @@ if [ -d "$modules" ] && ls /sys/bus/acpi/devices 2>/dev/null | grep -q ^LNRO0005
     case $kind in
 ${DRIVER_CASES}
     esac
+  done
+fi
+if [ -d "$modules" ] && ls /sys/bus/xen/devices 2>/dev/null | grep -q ^vbd-; then
+  load ${XEN_DISK_DRIVERS.join(' ')}
+  # A disk comes when the two ends have agreed, which takes milliseconds.
+  for disk in /sys/bus/xen/devices/vbd-*; do
+    for wait in $(seq 200); do [ -d "$disk/block" ] && break; usleep 10000; done
   done
 fi
 case \${cmdline##*console=} in

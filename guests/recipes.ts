@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { decompress } from '../src/boot/decompress.ts';
@@ -29,7 +30,8 @@ function linux(flavour: KernelFlavour, progress: Progress): Promise<string> {
   }));
   return obtain(
     {
-      name: `linux-${flavour}`,
+      // What was kept for another list of modules lacks some.
+      name: `linux-${flavour}-${createHash('sha256').update(MODULES.join()).digest('hex').slice(0, 8)}`,
       packageName: `linux-image-${flavour}`,
       dependency: /^linux-image-\d/,
       architecture: ARCHITECTURES[flavour],

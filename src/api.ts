@@ -64,7 +64,7 @@ export interface BootOptions {
   readonly vcpus: number;
   /** Network adapters, in the order in which the guest finds them. Not for xen yet. */
   readonly adapters?: readonly NetworkAdapter[];
-  /** Disks, in the order in which the guest finds them (/dev/vda, …). Not for xen yet. */
+  /** Disks, in the order in which the guest finds them (/dev/vda …, as guests of xen /dev/xvda …). */
   readonly disks?: readonly Disk[];
   /** The default is 'xen'. */
   readonly interface?: InterfaceName;

@@ -51,6 +51,8 @@ const NO_STATE: ReadonlySet<string> = new Set([
   'guest.#permutation',
   'guest.#paged',
   'guest.#checker',
+  // A domain that has disks is not saved.
+  'guest.#disks',
   'paging.shadow',
   'vcpus.index',
   'processor.index',

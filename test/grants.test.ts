@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { type GrantedPages, GrantTable, type GrantUse } from '../src/interfaces/xen/grant-table.ts';
+import type { GrantUse } from '../src/devices/xen/frontend.ts';
+import { type GrantedPages, GrantTable } from '../src/interfaces/xen/grant-table.ts';
 import type { Mfn } from '../src/x86/brand.ts';
 import { TestMachine } from './xen-events-machine.ts';
 

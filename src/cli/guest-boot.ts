@@ -75,10 +75,11 @@ async function referenceGuest(): Promise<Pick<BootOptions, 'kernel' | 'initrd'>>
   return { kernel, initrd: new Uint8Array() };
 }
 
-/** The modules are those of the kernel that is booted when none is given. Xen's guests have no devices of virtio. */
-async function ownInitramfs(options: GuestOptions, bits: 32 | 64): Promise<Uint8Array> {
+/** The modules are those of the kernel that is booted when none is given. A guest of Xen needs them for its disks only. */
+async function ownInitramfs({ interface: name, disks }: GuestOptions, bits: 32 | 64): Promise<Uint8Array> {
   if (bits === 32) return initramfs({ architecture: 'i386' });
-  return options.interface === 'xen' ? initramfs() : initramfs({ modules: await kernelModules('cloud-amd64') });
+  const needsNone = name === 'xen' && disks.length === 0;
+  return needsNone ? initramfs() : initramfs({ modules: await kernelModules('cloud-amd64') });
 }
 
 function commandLine(options: GuestOptions & Pick<RunOptions, 'deterministic'>): string {

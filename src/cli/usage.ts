@@ -28,7 +28,7 @@ be had, the reference guest is booted, a small kernel that is part of this comma
   --host-memory SIZE  memory for all guests (default: what they need); what does not fit goes to swap,
                       but for native paging, which keeps all pages
   --swap FILE         file for swap, made and removed again (default: one in the directory for temporary files)
-  --disk FILE         a disk with the raw contents of a file (kvm, native); repeatable; the first is /dev/vda;
+  --disk FILE         a disk with the raw contents of a file; repeatable; the first is /dev/vda, or /dev/xvda (xen);
                       FILE,readonly cannot be written, FILE,snapshot keeps what is written in memory only
   --network           a network adapter (kvm, native): addresses by DHCP, and the world as far as this host reaches it
   --save FILE         save the guest there at Ctrl-] s, and at SIGUSR2; it goes on afterwards. Ctrl-] and any other key leave

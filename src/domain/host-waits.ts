@@ -21,6 +21,13 @@ export interface PagedDomain<Vcpu extends Waiter> {
   crashForMemory(vcpu: Vcpu, reason: string): void;
 }
 
+/** What the memory of devices tells their domain. */
+export interface DeviceMemoryEvents {
+  /** Pages have come that devices wait for. */
+  onArrival: () => void;
+  onFailure: (error: MemoryError) => void;
+}
+
 /** Pages of a domain that are being brought in, and what waits for them. */
 export class HostWaits<Vcpu extends Waiter> {
   readonly #domain: PagedDomain<Vcpu>;

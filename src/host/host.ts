@@ -13,6 +13,7 @@ import { save } from '../archive/writer.ts';
 import { InputError } from '../boot/input-error.ts';
 import { refuseHopelessMemory, requireMemory, requireXenNotes } from '../boot/requirements.ts';
 import { ProcessorGroup } from '../cpu/processor.ts';
+import { MOST_DISKS } from '../devices/xen/block-backend.ts';
 import { type Cell, chooseCell } from '../domain/cells.ts';
 import { HostClock, VirtualClock } from '../domain/clock.ts';
 import { Machine } from '../domain/machine.ts';
@@ -25,7 +26,7 @@ import { type CodeStatistics, codeStatistics } from '../inspect/code-statistics.
 import { kernelSymbolizer } from '../inspect/kernel-symbols.ts';
 import { Profiler } from '../inspect/profiler.ts';
 import type { Symbolizer } from '../inspect/text.ts';
-import type { XenDomain } from '../interfaces/xen/domain.ts';
+import { XenDomain } from '../interfaces/xen/domain.ts';
 import { overheadFrames } from '../interfaces/xen/domain-frames.ts';
 import { syscallName } from '../interfaces/xen/hypercalls/dispatch.ts';
 import { FramePool, OutOfFrames } from '../memory/frame-pool.ts';
@@ -210,12 +211,15 @@ export class RingHost implements Host {
     return machine;
   }
 
-  #save(
+  async #save(
     domain: GuestDomain,
     random: SeededRandom | undefined,
     { guest, kernel, initrd }: Origin,
     target: SnapshotTarget,
   ): Promise<void> {
+    if (guest.disks > 0 && domain instanceof XenDomain) {
+      throw new InputError('a guest of the interface xen that has disks cannot be saved yet');
+    }
     return this.#scheduler.whileStanding(domain, () => {
       const state = save(savedState(domain, random));
       const description = { ...guest, domain: domain.id, systemTime: domain.clock.now() };
@@ -251,8 +255,11 @@ export class RingHost implements Host {
 }
 
 function refuseDevices({ disks = [], adapters = [], deterministic }: BootOptions, cell: Cell): void {
-  if (disks.length + adapters.length > 0 && cell.interface === 'xen') {
-    throw new InputError('the interface xen has neither disks nor network adapters yet; give kvm or native');
+  if (adapters.length > 0 && cell.interface === 'xen') {
+    throw new InputError('the interface xen has no network adapters yet; give kvm or native');
+  }
+  if (disks.length > MOST_DISKS && cell.interface === 'xen') {
+    throw new InputError(`a guest of the interface xen has at most ${MOST_DISKS} disks, not ${disks.length}`);
   }
   if (adapters.length > 0 && deterministic) {
     throw new InputError('what comes over a network knows no virtual time; leave out either of the two');

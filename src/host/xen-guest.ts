@@ -39,7 +39,7 @@ export async function bootXen(
   if ('kind' in paged) throw noMemory(plan.pages * PAGE_SIZE, paged.message);
   try {
     const domain = new XenDomain({ ...common, uuid, pages: plan.pages, paged, check });
-    domain.boot({ name: `guest${common.id}`, plan });
+    domain.boot({ name: `guest${common.id}`, plan, disks: options.disks ?? [] });
     return domain;
   } catch (error) {
     paged.shadow?.end();

@@ -1,5 +1,6 @@
 import type { ProcessorGroup } from '../cpu/processor.ts';
 import { SpaceMemory } from '../devices/dma/space-memory.ts';
+import type { DeviceMemoryEvents } from '../domain/host-waits.ts';
 import type { KernelPages } from '../domain/kernel-pages.ts';
 import { MachineSpace } from '../memory/machine-space.ts';
 import { AddressSpace } from '../mm/address-space.ts';
@@ -23,12 +24,6 @@ export interface PagedMemory {
   readonly devices: SpaceMemory;
   /** What devices tell; set by the domain. */
   readonly events: DeviceMemoryEvents;
-}
-
-export interface DeviceMemoryEvents {
-  /** Pages have come that devices wait for. */
-  onArrival: () => void;
-  onFailure: (error: MemoryError) => void;
 }
 
 export interface PagedMemoryOptions {

@@ -80,9 +80,9 @@ export class VirtioSlots implements Archived {
     for (const transport of this.#transports) transport.poll();
   }
 
-  /** What the DMA table did so far. */
+  /** What the DMA table did so far; the end of the domain takes all entries away, and does not count. */
   get counters(): DmaCounters {
-    return this.#memory.counters;
+    return { ...this.#memory.counters };
   }
 
   destroy(): void {

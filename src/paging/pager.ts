@@ -167,6 +167,11 @@ export class Pager implements PteNotifier, PageSource, GuestPages, Archived {
     return this.#ended ? undefined : outcome;
   }
 
+  /** Page of the address space behind a machine frame number, or −1. */
+  pageOf(mfn: Mfn): number {
+    return this.#pages[mfn] ?? -1;
+  }
+
   #isPopulated(mfn: Mfn): boolean {
     return this.has(mfn) && !this.#ended && this.#machine.frames[mfn] !== NO_FRAME;
   }
@@ -206,7 +211,7 @@ export class Pager implements PteNotifier, PageSource, GuestPages, Archived {
   // The machine space's source of pages
 
   has(mfn: Mfn): boolean {
-    return (this.#pages[mfn] ?? -1) >= 0;
+    return this.pageOf(mfn) >= 0;
   }
 
   populate(mfn: Mfn): boolean {

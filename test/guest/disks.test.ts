@@ -121,25 +121,63 @@ describe.skipIf(!hasPackageArchive || !hasTool('debugfs'))('disks of a guest', (
   }, 480_000);
 });
 
-describe.skipIf(!hasPackageArchive)('with virtual time, disks', () => {
-  it('make no difference by how long they take', async () => {
+describe.skipIf(!hasPackageArchive || !hasTool('debugfs'))('disks of a guest of Xen', () => {
+  it('carry a file system that the host finds in order, read as their files, and keep their rights', async () => {
     const directory = mkdtempSync(join(tmpdir(), 'ring1-disks-'));
-    const texts: string[] = [];
     try {
-      for (let time = 0; time < 2; time++) {
-        const disk = join(directory, 'disk.img');
-        writeFileSync(disk, noise(8 * MIB));
-        const run =
-          'for i in 1 2 3 4; do dd if=/dev/vda bs=64k skip=$i count=20 | sha256sum & done; wait; dd if=/dev/urandom of=/dev/vda bs=4k count=99 conv=fsync; cat /proc/uptime /proc/diskstats';
-        const options = ['--interface', 'native', '--deterministic', '--disk', disk];
-        const guest = await GuestConsole.start(...options, '--append', `ring1.run="${run}"`);
-        expect((await guest.ended).status).toBe(0);
-        texts.push(`${guest.text}${sha256(readFileSync(disk))}`);
-      }
+      const [written, fixed] = ['written.img', 'fixed.img'].map((name) => join(directory, name)) as [string, string];
+      writeFileSync(written, new Uint8Array(16 * MIB));
+      writeFileSync(fixed, noise(2 * MIB));
+      const commands = [
+        'cat /sys/block/xvd?/size /sys/block/xvd?/ro',
+        'sha256sum /dev/xvdb',
+        'dd if=/dev/zero of=/dev/xvdb bs=512 count=1; echo refused $?',
+        'mke2fs /dev/xvda >/dev/null 2>&1; mkdir /mnt; mount -t ext4 /dev/xvda /mnt; echo written by the guest >/mnt/note',
+        'dd if=/dev/urandom of=/mnt/large bs=64k count=64 2>/dev/null; sha256sum /mnt/large; umount /mnt',
+      ];
+      const guest = await GuestConsole.start(
+        ...['--interface', 'xen', '--disk', written, '--disk', `${fixed},readonly`],
+        ...['--append', `quiet ring1.run="${commands.join('; ')}"`],
+      );
+      expect(await guest.ended).toEqual({ status: 0, stderr: '' });
+      expect(guest.text).toContain('32768\n4096\n0\n1\n');
+      expect(guest.text).toContain(`${sha256(noise(2 * MIB))}  /dev/xvdb`);
+      expect(guest.text).toContain('refused 1');
+      expect(tool('e2fsck', '-fn', written).toString()).toMatch(/13\/\d+ files/);
+      expect(tool('debugfs', '-R', 'cat note', written).toString()).toBe('written by the guest\n');
+      const sum = /([0-9a-f]{64}) {2}\/mnt\/large/.exec(guest.text)?.[1];
+      expect(sha256(tool('debugfs', '-R', 'cat large', written))).toBe(sum);
     } finally {
       rmSync(directory, { recursive: true });
     }
-    expect(texts[0]).toContain('vda');
-    expect(texts[1]).toBe(texts[0]);
-  }, 480_000);
+  }, 240_000);
+});
+
+describe.skipIf(!hasPackageArchive)('with virtual time, disks', () => {
+  it.each([
+    ['native', 'vda'],
+    ['xen', 'xvda'],
+  ])(
+    'of guests of %s make no difference by how long they take',
+    async (name, device) => {
+      const directory = mkdtempSync(join(tmpdir(), 'ring1-disks-'));
+      const texts: string[] = [];
+      try {
+        for (let time = 0; time < 2; time++) {
+          const disk = join(directory, 'disk.img');
+          writeFileSync(disk, noise(8 * MIB));
+          const run = `for i in 1 2 3 4; do dd if=/dev/${device} bs=64k skip=$i count=20 | sha256sum & done; wait; dd if=/dev/urandom of=/dev/${device} bs=4k count=99 conv=fsync; cat /proc/uptime /proc/diskstats`;
+          const options = ['--interface', name, '--deterministic', '--disk', disk];
+          const guest = await GuestConsole.start(...options, '--append', `ring1.run="${run}"`);
+          expect((await guest.ended).status).toBe(0);
+          texts.push(`${guest.text}${sha256(readFileSync(disk))}`);
+        }
+      } finally {
+        rmSync(directory, { recursive: true });
+      }
+      expect(texts[0]).toContain(` ${device} `);
+      expect(texts[1]).toBe(texts[0]);
+    },
+    480_000,
+  );
 });

@@ -16,7 +16,7 @@ export interface SpaceMemoryOptions {
   readonly pool: FramePool;
   readonly invalidator: Pick<FrameInvalidator, 'frameWritten'>;
   /** Told of pages that devices write. */
-  readonly log?: DirtyLog;
+  readonly log?: Pick<DirtyLog, 'note'>;
   /** Guest-physical pages; page 0 is the first of the address space. */
   readonly pages: number;
   /** Among the notifiers of the space. */

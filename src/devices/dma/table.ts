@@ -48,14 +48,14 @@ export class DmaTable {
   readonly memory: DmaMemory;
   readonly counters: DmaCounters = { made: 0, taken: 0, waits: 0 };
   readonly #pool: FramePool;
-  readonly #log: DirtyLog | undefined;
+  readonly #log: Pick<DirtyLog, 'note'> | undefined;
   /** By guest-physical page, or −1. */
   readonly #entries: Int32Array;
   /** Grows with each entry that is taken away. */
   #invalidations = 0;
 
   /** @param log told of pages that devices write */
-  constructor(pool: FramePool, memory: DmaMemory, log?: DirtyLog) {
+  constructor(pool: FramePool, memory: DmaMemory, log?: Pick<DirtyLog, 'note'>) {
     this.#log = log;
     this.#pool = pool;
     this.memory = memory;

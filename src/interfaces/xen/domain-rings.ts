@@ -71,6 +71,11 @@ export class DomainRings implements Archived {
     this.#pollConsole = true;
   }
 
+  /** The host has written to the store, and the guest may be watching. */
+  storeChanged(): void {
+    this.#pollStore = true;
+  }
+
   /** Whether `serve` has something to look at. */
   get hasWork(): boolean {
     return this.#pollConsole || this.#pollStore;

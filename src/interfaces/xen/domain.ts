@@ -1,6 +1,7 @@
 import type { Archive, Archived } from '../../archive/archive.ts';
 import type { ProcessorGroup } from '../../cpu/processor.ts';
 import type { SystemServices } from '../../cpu/system.ts';
+import type { BlockStore } from '../../devices/block/store.ts';
 import { Xenstore } from '../../devices/xenstore.ts';
 import { createDomainTree, createHostTree } from '../../devices/xenstore-domain.ts';
 import { type Clock, VirtualClock } from '../../domain/clock.ts';
@@ -24,6 +25,7 @@ import { type GuestVirtual, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/bran
 import { Register } from '../../x86/registers.ts';
 import { ShutdownReason } from './abi.ts';
 import { buildDomain, loadImages } from './domain-builder.ts';
+import { DomainDisks } from './domain-disks.ts';
 import { addDomainFrames, createMachineSpace, FIRST_MFN, pageNumbers } from './domain-frames.ts';
 import type { DomainPlan } from './domain-plan.ts';
 import { DomainRings } from './domain-rings.ts';
@@ -74,6 +76,8 @@ export interface XenDomainOptions {
 export interface DomainBoot {
   readonly name: string;
   readonly plan: DomainPlan;
+  /** In the order in which the guest finds them; only for a domain whose pages come and go. */
+  readonly disks?: readonly BlockStore[];
 }
 
 /** Instructions of one turn. Between turns timers fire and other virtual processors run. */
@@ -133,6 +137,7 @@ export class XenDomain implements Domain, Archived {
   readonly #random: (out: Uint32Array<ArrayBuffer>) => void;
   readonly #execution: Execution;
   readonly #waiting: HostWaits<XenVcpu>;
+  #disks: DomainDisks | undefined;
   /** A turn that ended in its midst, because with virtual time nothing may happen before the page is there. */
   #suspended: { readonly position: number; readonly budget: number } | undefined;
   #nextVcpu = 0;
@@ -175,9 +180,9 @@ export class XenDomain implements Domain, Archived {
       this.id,
       this.space,
       {
-        hold: (mfn, write) => !write || this.paging.holdWritable(mfn) === 0,
+        hold: (mfn, write) => !write || this.paging.holdType(mfn) === 0,
         release: (mfn, write) => {
-          if (write) this.paging.dropWritable(mfn);
+          if (write) this.paging.dropType(mfn);
         },
         written: (mfn, offset, length) => group.frameWritten(this.space.frameOf(mfn), offset, length),
       },
@@ -205,7 +210,7 @@ export class XenDomain implements Domain, Archived {
   }
 
   /** Loads a kernel and lets the first processor begin with it. @throws InputError when it cannot be used */
-  boot({ name, plan }: DomainBoot): void {
+  boot({ name, plan, disks = [] }: DomainBoot): void {
     const { storePort, consolePort } = this.rings;
     const p2m = Uint32Array.from(pageNumbers(this.pages, this.#permutation).subarray(0, this.pages));
     if (!this.#paged) loadImages(plan, this.space, p2m);
@@ -233,6 +238,7 @@ export class XenDomain implements Domain, Archived {
       startTime: this.#wallclock.seconds,
     });
     this.rings.open(built);
+    if (this.#paged) this.#disks = this.#openDisks(this.#paged, disks);
     this.paging.holdWritable(built.console);
     this.paging.holdWritable(built.store);
     this.grants.prefill(0, built.console);
@@ -302,6 +308,23 @@ export class XenDomain implements Domain, Archived {
       if (result === 0) return;
       if (result !== PagingError.preempted) throw new Error(`${what} are not valid (${result})`);
     }
+  }
+
+  #openDisks({ devices, events, pager }: PagedMemory, disks: readonly BlockStore[]): DomainDisks {
+    const opened = new DomainDisks({
+      disks,
+      domain: this.id,
+      store: this.store,
+      space: this.space,
+      grants: this.grants,
+      events: this.events,
+      memory: devices.table,
+      pageOf: (mfn) => pager.pageOf(mfn),
+      onWork: () => this.onWork(),
+    });
+    events.onArrival = () => opened.wake();
+    events.onFailure = (error) => this.crashForMemory(this.running, error.message);
+    return opened;
   }
 
   #publishTime(index: number): void {
@@ -453,11 +476,18 @@ export class XenDomain implements Domain, Archived {
 
   get idle(): boolean {
     if (this.#suspended) return this.#waiting.any;
+    if (this.#standsStill) return true;
     return !this.rings.hasWork && this.vcpus.every((vcpu) => vcpu.down || vcpu.blocked || vcpu.awaitsHost);
+  }
+
+  /** Virtual time does not pass while a disk is at work, so that how long it takes makes no difference. */
+  get #standsStill(): boolean {
+    return this.clock instanceof VirtualClock && (this.#disks?.isBusy ?? false);
   }
 
   /** Milliseconds of host time until `nextDeadline`; 0 when it has passed. */
   millisecondsToDeadline(): number {
+    if (this.#standsStill) return Number.POSITIVE_INFINITY;
     if (this.clock instanceof VirtualClock)
       return this.nextDeadline() === Number.POSITIVE_INFINITY ? Number.POSITIVE_INFINITY : 0;
     return Math.max(0, (this.nextDeadline() - this.clock.now()) / 1e6);
@@ -465,14 +495,24 @@ export class XenDomain implements Domain, Archived {
 
   /** Timers that are due fire; virtual time jumps to the next one when nothing can run. */
   catchUp(): void {
-    if (this.clock instanceof VirtualClock) {
-      // Guests do not notice that they wait for the host.
-      if (this.#suspended) return;
-      if (this.idle) this.clock.advanceTo(this.nextDeadline());
-    }
+    // With virtual time guests do not notice that they wait for the host.
+    if (this.#suspended) return;
+    this.#serveDisks();
+    if (this.#standsStill) return;
+    if (this.idle && this.clock instanceof VirtualClock) this.clock.advanceTo(this.nextDeadline());
     const now = this.clock.now();
     if (this.timers.nextDeadline() <= now) this.timers.expire(now);
     if (this.watchdogs.some((deadline) => deadline <= now)) this.shutdown(ShutdownReason.watchdog);
+  }
+
+  #serveDisks(): void {
+    const disks = this.#disks;
+    if (!disks?.hasWork || this.#standsStill) return;
+    this.#waiting.attempt(
+      () => disks.poll(),
+      () => disks.wake(),
+    );
+    this.rings.storeChanged();
   }
 
   /** Lets each runnable virtual processor have one turn. */
@@ -480,6 +520,7 @@ export class XenDomain implements Domain, Archived {
     const { position: first, budget } = this.#suspended ?? { position: 0, budget: TURN };
     if (!this.#suspended) this.#beginTurn();
     this.#suspended = undefined;
+    if (this.#standsStill) return;
     const count = this.vcpus.length;
     for (let position = first; position < count && this.state.kind === 'running'; position++) {
       const vcpu = this.vcpus[(this.#nextVcpu + position) % count] as XenVcpu;
@@ -570,7 +611,7 @@ export class XenDomain implements Domain, Archived {
   /** Figures of the domain as plain data. */
   figures(wallSeconds: number): object {
     this.#wallSeconds = wallSeconds;
-    return this.statistics.report();
+    return { ...this.statistics.report(), ...(this.#disks ? { dma: this.#disks.counters } : {}) };
   }
 }
 

@@ -1,4 +1,6 @@
 import type { Archive, Archived } from '../../archive/archive.ts';
+import type { GrantUse } from '../../devices/xen/frontend.ts';
+import { NO_FRAME } from '../../memory/frame-pool.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import type { HostAddress, Mfn } from '../../x86/brand.ts';
 import { BACKEND_DOMAIN, DOMID_SELF, domainMeant } from './domain-id.ts';
@@ -48,20 +50,14 @@ export const GRANT_XENSTORE = 1;
 /** The domain's pages, as whoever types and counts them lets the host hold them. */
 export interface GrantedPages {
   /**
-   * Holds a page of the domain for the time of an access: a reference, and for writing a writable type as well.
+   * Holds a page of the domain for the time of an access: for writing, a reference and a writable type. The host may
+   * page it out and in meanwhile.
    * @returns false when the number names no page of the domain or the page cannot be written by anyone (a page table)
    */
   hold(mfn: Mfn, write: boolean): boolean;
   release(mfn: Mfn, write: boolean): void;
   /** The host wrote bytes of the page. */
   written(mfn: Mfn, offset: number, length: number): void;
-}
-
-/** An access under way; give it back to `end`. Translate `mfn` again on each use of the page. */
-export interface GrantUse {
-  readonly reference: number;
-  readonly mfn: Mfn;
-  readonly write: boolean;
 }
 
 interface ActiveGrant {
@@ -170,7 +166,7 @@ export class GrantTable implements Archived {
     return GrantStatus.badHandle;
   }
 
-  /** GNTTABOP_copy within the domain: own frames by number, or frames that it has granted to itself. */
+  /** GNTTABOP_copy within the domain: own frames by number, or frames that it has granted to itself. @throws PageAbsent */
   copy(source: CopyEnd, target: CopyEnd, length: number): GrantStatus {
     if (source.offset + length > PAGE_BYTES || target.offset + length > PAGE_BYTES) return GrantStatus.badCopyArgument;
     const from = this.#beginCopyEnd(source, false);
@@ -178,15 +174,15 @@ export class GrantTable implements Archived {
     try {
       const to = this.#beginCopyEnd(target, true);
       if (typeof to === 'number') return to;
-      const start = this.#space.addressOf(from.mfn) + source.offset;
-      this.#space.pool.memory.u8.copyWithin(
-        this.#space.writableAddressOf(to.mfn) + target.offset,
-        start,
-        start + length,
-      );
-      this.#pages.written(to.mfn, target.offset, length);
-      this.#endCopyEnd(target, to);
-      return GrantStatus.okay;
+      try {
+        const end = this.#space.writableAddressOf(to.mfn) + target.offset;
+        const start = this.#space.addressOf(from.mfn) + source.offset;
+        this.#space.pool.memory.u8.copyWithin(end, start, start + length);
+        this.#pages.written(to.mfn, target.offset, length);
+        return GrantStatus.okay;
+      } finally {
+        this.#endCopyEnd(target, to);
+      }
     } finally {
       this.#endCopyEnd(source, from);
     }
@@ -213,7 +209,7 @@ export class GrantTable implements Archived {
       if (write && flags & EntryFlag.readOnly) return GrantStatus.generalError;
     }
     const mfn = active?.mfn ?? (view.getUint32(entry + Entry.frame, true) as Mfn);
-    if (this.#space.addressOf(mfn) < 0 || !this.#pages.hold(mfn, write)) return GrantStatus.badPage;
+    if (!this.#isPage(mfn) || !this.#pages.hold(mfn, write)) return GrantStatus.badPage;
     const grant = active ?? { mfn, readers: 0, writers: 0 };
     this.active.set(reference, grant);
     if (write) grant.writers++;
@@ -238,6 +234,11 @@ export class GrantTable implements Archived {
       this.active.delete(use.reference);
     }
     if (entry >= 0) view.setUint16(entry, view.getUint16(entry, true) & ~clear, true);
+  }
+
+  /** Whether the number has a page, be it absent at present. */
+  #isPage(mfn: Mfn): boolean {
+    return (this.#space.frames[mfn] ?? NO_FRAME) !== NO_FRAME;
   }
 
   /** Host address of an entry, −1 beyond the table. */
@@ -270,7 +271,7 @@ export class GrantTable implements Archived {
     }
     if (end.domain !== DOMID_SELF) return GrantStatus.permissionDenied;
     const mfn = end.reference as Mfn;
-    if (this.#space.addressOf(mfn) < 0 || !this.#pages.hold(mfn, write)) return GrantStatus.badPage;
+    if (!this.#isPage(mfn) || !this.#pages.hold(mfn, write)) return GrantStatus.badPage;
     return { reference: 0, mfn, write };
   }
 

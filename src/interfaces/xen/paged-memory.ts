@@ -1,4 +1,6 @@
 import type { ProcessorGroup } from '../../cpu/processor.ts';
+import { SpaceMemory } from '../../devices/dma/space-memory.ts';
+import type { DeviceMemoryEvents } from '../../domain/host-waits.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import { AddressSpace } from '../../mm/address-space.ts';
 import type { MemoryError } from '../../mm/errors.ts';
@@ -14,13 +16,17 @@ import { builtPages, type DomainPlan } from './domain-plan.ts';
 
 /**
  * The memory of a domain whose pages come and go. In its address space a page has its pseudo-physical address; behind
- * the last of them stand the pages that a balloon can bring.
+ * the last of them stand the pages that a balloon can bring. Two external tables follow it, the machine space for
+ * processors and one for devices.
  */
 export interface PagedMemory {
   readonly machine: MachineSpace;
   readonly pager: Pager;
   /** Shadows of the domain's tables, if processors are to walk these. */
   readonly shadow: ShadowTables | undefined;
+  readonly devices: SpaceMemory;
+  /** What devices tell; set by the domain. */
+  readonly events: DeviceMemoryEvents;
   /** Pages that are kept in place while the domain is built. */
   readonly pinned: readonly Mfn[];
 }
@@ -41,7 +47,7 @@ export interface PagedMemoryOptions {
 }
 
 /** External tables that may follow the memory of one guest. */
-const TABLES = 2;
+const TABLES = 3;
 
 function addressOf(page: number): HostVirtual {
   return (page * PAGE_SIZE) as HostVirtual;
@@ -92,10 +98,22 @@ async function followMemory(
   const pager = new Pager({ machine, memory, invalidator: group, marks, numbers, populated: pages, order: first });
   await pager.start();
   try {
+    const events: DeviceMemoryEvents = { onArrival: () => {}, onFailure: () => {} };
+    const devices = await SpaceMemory.follow({
+      space: memory,
+      pool,
+      invalidator: group,
+      // Devices count the pages of the address space.
+      log: { note: (page) => machine.log.note(numbers[page] ?? -1) },
+      pages: numbers.length,
+      order: first + 2,
+      onArrival: () => events.onArrival(),
+      onFailure: (error) => events.onFailure(error),
+    });
     // What a guest's entry no longer allows is not to be used any more, flushed or not: its page can be a table by then.
     const following = { space: machine, frames: group, pager, order: first + 1, mayUnsync: false };
     const shadow = shadowed ? await followWithShadows(following) : undefined;
-    return { machine, pager, shadow, pinned: [] };
+    return { machine, pager, shadow, devices, events, pinned: [] };
   } catch (error) {
     await pager.end();
     throw error;

@@ -193,24 +193,36 @@ export class DirectPaging implements Translation, Archived {
     }
   }
 
-  /** Keeps a page writable for the host (a ring, vcpu_info, a granted page): it cannot become a table. */
+  /** Keeps a page where it is and writable for the host (a ring, vcpu_info): it cannot become a table. */
   holdWritable(mfn: Mfn): number {
     this.#validator.finish();
     if (!this.types.isPlain(mfn)) return PagingError.invalid;
     this.#space.pin(mfn);
+    return this.holdType(mfn);
+  }
+
+  /** Ends what one successful `holdWritable` began. */
+  dropWritable(mfn: Mfn): void {
+    this.dropType(mfn);
+    this.#space.unpin(mfn);
+  }
+
+  /** Keeps a page from becoming a table, for a device that writes it; its frame may come and go meanwhile. */
+  holdType(mfn: Mfn): number {
+    this.#validator.finish();
+    if (!this.types.isPlain(mfn)) return PagingError.invalid;
     this.types.takeWritable(mfn);
     this.types.references[mfn]!++; // an owned number is below the limit
     this.types.hostHolds[mfn]!++;
     return 0;
   }
 
-  /** Ends what one successful `holdWritable` began. */
-  dropWritable(mfn: Mfn): void {
+  /** Ends what one successful `holdType` began. */
+  dropType(mfn: Mfn): void {
     if ((this.types.hostHolds[mfn] ?? 0) === 0) throw new RangeError(`machine frame ${mfn} is not held by the host`);
     this.types.hostHolds[mfn]!--;
     this.types.references[mfn]!--;
     this.types.dropWritable(mfn);
-    this.#space.unpin(mfn);
   }
 
   // ─── Entries ───────────────────────────────────────────────────────────────────────────────────────────────────────

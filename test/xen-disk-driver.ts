@@ -1,0 +1,214 @@
+import type { BlockStore } from '../src/devices/block/store.ts';
+import { BlockBackend } from '../src/devices/xen/block-backend.ts';
+import type { RingSegment } from '../src/devices/xen/block-ring.ts';
+import type { FrontEnd, GrantUse } from '../src/devices/xen/frontend.ts';
+import { Xenstore } from '../src/devices/xenstore.ts';
+import { PageAbsent } from '../src/memory/page-absent.ts';
+import { type Gfn, type GuestPhysical, type Mfn, PAGE_SIZE } from '../src/x86/brand.ts';
+import { SwappedMemory } from './dma-machine.ts';
+
+const DOMAIN = 5;
+const HERE = `/local/domain/${DOMAIN}/device/vbd/51712`;
+const BACKEND = `/local/domain/0/backend/vbd/${DOMAIN}/51712`;
+const PORT = 3;
+const SECTOR = 512;
+
+/** The page of the ring, and its grant reference; pages 1 to 8 are granted by their own numbers. */
+const RING = 0;
+const DATA_PAGES = 8;
+
+/** Offsets of the ring's page (public/io/ring.h, blkif.h). */
+const REQUEST_PRODUCER = 0;
+const REQUEST_EVENT = 4;
+const RESPONSE_PRODUCER = 8;
+const RESPONSE_EVENT = 12;
+const SLOTS = 0x40;
+const SLOT_BYTES = 112;
+
+interface DriverRequest {
+  readonly operation: number;
+  readonly sector: number;
+  readonly segments: readonly RingSegment[];
+  /** What the request says of its segments, where that differs. */
+  readonly count?: number;
+}
+
+interface Response {
+  readonly id: number;
+  readonly operation: number;
+  readonly status: number;
+}
+
+/** The driver of a disk in a guest whose pages come and go, as far as its back end sees it. */
+export class XenDiskDriver {
+  /** Accesses to granted pages that have not ended. */
+  accesses = 0;
+  pins = 0;
+  events = 0;
+  readonly #memory = new SwappedMemory();
+  readonly #store = new Xenstore();
+  readonly #backend: BlockBackend;
+  readonly #readOnly = new Set<number>();
+  #isRingThere = true;
+  #producer = 0;
+  #consumer = 0;
+
+  constructor(disk: BlockStore) {
+    this.#backend = new BlockBackend(disk, 0, this.#frontEnd(), this.#memory.pool.memory);
+  }
+
+  #frontEnd(): FrontEnd {
+    const frameOf = ({ mfn }: GrantUse) => this.#memory.frameOf(mfn as number as Gfn);
+    return {
+      domain: DOMAIN,
+      store: this.#store,
+      memory: this.#memory.table,
+      begin: (reference, write) => {
+        if (reference > DATA_PAGES || (write && this.#readOnly.has(reference))) return undefined;
+        this.accesses++;
+        return { reference, mfn: reference as Mfn, write };
+      },
+      end: () => {
+        this.accesses--;
+      },
+      addressOf: ({ mfn }) => (mfn * PAGE_SIZE) as GuestPhysical,
+      pin: ({ mfn }) => {
+        if (!this.#isRingThere) throw new PageAbsent(mfn, true);
+        this.pins++;
+      },
+      unpin: () => {
+        this.pins--;
+      },
+      pinnedAddress: (use) => this.#memory.pool.addressOf(frameOf(use)),
+      bind: (port) => port === PORT,
+      unbind: () => {},
+      raise: () => {
+        this.events++;
+      },
+      wake: () => {},
+    };
+  }
+
+  // The store
+
+  backendNode(name: string): string | undefined {
+    return this.#store.read(`${BACKEND}/${name}`);
+  }
+
+  setState(state: number): void {
+    this.#store.write(`${HERE}/state`, String(state));
+    this.poll();
+  }
+
+  /** @param nodes what the driver says otherwise */
+  connect(nodes: Readonly<Record<string, string>> = {}): void {
+    this.#producer = 0;
+    this.#consumer = 0;
+    for (const [offset, value] of [
+      [REQUEST_PRODUCER, 0],
+      [REQUEST_EVENT, 1],
+      [RESPONSE_PRODUCER, 0],
+      [RESPONSE_EVENT, 1],
+    ] as const) {
+      this.#setWord(offset, value);
+    }
+    if (!this.#isRingThere) this.#memory.evict(RING as Gfn);
+    const said = { 'ring-ref': `${RING}`, 'event-channel': `${PORT}`, protocol: 'x86_64-abi', ...nodes };
+    for (const [name, value] of Object.entries(said)) this.#store.write(`${HERE}/${name}`, value);
+    this.setState(3);
+  }
+
+  // Pages
+
+  evictRing(): void {
+    this.#isRingThere = false;
+  }
+
+  bringRing(): void {
+    this.#isRingThere = true;
+  }
+
+  evict(page: number): void {
+    this.#memory.evict(page as Gfn);
+  }
+
+  grantReadOnly(page: number): void {
+    this.#readOnly.add(page);
+  }
+
+  fill(page: number, value: number): void {
+    this.#memory.write(page * PAGE_SIZE, new Uint8Array(PAGE_SIZE).fill(value));
+  }
+
+  /** The value of each sector of a page, all of whose bytes are equal. */
+  sectorsOf(page: number): number[] {
+    const bytes = this.#memory.read(page * PAGE_SIZE, PAGE_SIZE);
+    return Array.from({ length: PAGE_SIZE / SECTOR }, (_none, index) => {
+      const sector = bytes.subarray(index * SECTOR, (index + 1) * SECTOR);
+      return sector.every((byte) => byte === sector[0]) ? (sector[0] as number) : -1;
+    });
+  }
+
+  // The ring
+
+  #word(offset: number): number {
+    return this.#memory.readU32(RING * PAGE_SIZE + offset);
+  }
+
+  #setWord(offset: number, value: number): void {
+    this.#memory.writeU32(RING * PAGE_SIZE + offset, value);
+  }
+
+  segment(page: number, first = 0, last = 7): RingSegment {
+    return { reference: page, first, last };
+  }
+
+  request({ operation, sector, segments, count = segments.length }: DriverRequest): void {
+    const slot = SLOTS + (this.#producer & 31) * SLOT_BYTES;
+    this.#setWord(slot, operation | (count << 8));
+    this.#setWord(slot + 8, this.#producer);
+    this.#setWord(slot + 12, 0);
+    this.#setWord(slot + 16, sector);
+    this.#setWord(slot + 20, 0);
+    for (const [index, { reference, first, last }] of segments.entries()) {
+      this.#setWord(slot + 24 + index * 8, reference);
+      this.#setWord(slot + 28 + index * 8, first | (last << 8));
+    }
+    this.setProducer(this.#producer + 1);
+  }
+
+  setProducer(producer: number): void {
+    const before = this.#producer;
+    this.#producer = producer;
+    this.#setWord(REQUEST_PRODUCER, producer);
+    const wanted = this.#word(REQUEST_EVENT);
+    if ((producer - wanted) >>> 0 < (producer - before) >>> 0) this.#backend.notified();
+  }
+
+  poll(): void {
+    this.#backend.poll();
+  }
+
+  /** Lets the back end work until it has nothing more to do. */
+  async settle(): Promise<void> {
+    for (let idleRounds = 0; idleRounds < 2; idleRounds++) {
+      this.poll();
+      if (this.#backend.isBusy || this.#memory.isWaiting) idleRounds = 0;
+      this.#memory.bringIn();
+      await new Promise((resume) => setImmediate(resume));
+    }
+  }
+
+  /** All responses that have not been taken yet, when nothing more comes. */
+  async responses(): Promise<Response[]> {
+    await this.settle();
+    const responses: Response[] = [];
+    for (; this.#consumer !== this.#word(RESPONSE_PRODUCER); this.#consumer++) {
+      const slot = SLOTS + (this.#consumer & 31) * SLOT_BYTES;
+      const tail = this.#word(slot + 8);
+      responses.push({ id: this.#word(slot), operation: tail & 0xff, status: tail >> 16 });
+    }
+    this.#setWord(RESPONSE_EVENT, this.#consumer + 1);
+    return responses;
+  }
+}
