@@ -250,6 +250,7 @@ export class Processor implements ProcessorApi, Archived {
   restored(): void {
     const { cr0, cr4, efer } = this;
     Object.assign(this.memory.controls, { cr0, cr4, efer });
+    this.#updateFlatSegments();
     this.#updateTlb();
   }
 
@@ -400,6 +401,22 @@ export class Processor implements ProcessorApi, Archived {
       this.#updateStackSize();
     }
     if (segment === SegmentRegister.ss) this.#updateStackSize();
+    this.#updateFlatSegments();
+  }
+
+  #updateFlatSegments(): void {
+    const { u32 } = this.#host;
+    const begins = (segment: SegmentRegister) => u32[this.#word + State.segmentBase / 4 + segment * 2] === 0;
+    const isPlain = (segment: SegmentRegister) =>
+      begins(segment) && u32[this.#word + State.segmentChecked / 4 + segment] === 0;
+    const flat =
+      this.codeSize === 32 &&
+      this.stackSize === 4 &&
+      begins(SegmentRegister.cs) &&
+      isPlain(SegmentRegister.ss) &&
+      isPlain(SegmentRegister.ds) &&
+      isPlain(SegmentRegister.es);
+    this.#set(State.flatSegments, flat ? 1 : 0);
   }
 
   #updateStackSize(): void {
@@ -785,7 +802,7 @@ export class Processor implements ProcessorApi, Archived {
     const jit = this.#group.jit as Jit; // there are no warming records without it
     const { u32 } = this.#host;
     const place = u32[(record + RecordField.immediate) >> 2] as HostAddress;
-    const answer = jit.request(place, this.codeSize);
+    const answer = jit.request(place, this.codeSize, this.#get(State.flatSegments) !== 0);
     if (answer === Answer.compiled) return 1;
     u32[(record + RecordField.displacement) >> 2] = answer === Answer.later ? jit.options.threshold : NEVER;
     return 0;

@@ -63,6 +63,8 @@ export const enum State {
   budget = 0x1c0,
   /** Instructions that regions executed, 64 bits. */
   regionInstructions = 0x1d0,
+  /** 1 in 32-bit code when CS, SS, DS and ES begin at 0 and need no checks, and the stack pointer has 32 bits. */
+  flatSegments = 0x1e0,
   /** Non-zero when an x87, MMX or SSE instruction may have to fault (CR0.TS, CR0.EM, CR4.OSFXSR clear). */
   fpuTrap = 0x1c8,
   xmm = 0x200,

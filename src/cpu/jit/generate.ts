@@ -19,17 +19,20 @@ export interface GeneratorOptions {
   readonly meaningOf: (operation: string) => Semantics;
 }
 
+export interface RegionPlan {
+  readonly nodes: readonly Node[];
+  /** Segments are taken to be flat (`State.flatSegments`): in 32-bit code most of what an access costs is theirs. */
+  readonly flat: boolean;
+}
+
 /** A module with one exported function for each region: `0`, `1` … */
-export function generateModule(
-  options: GeneratorOptions,
-  regions: readonly (readonly Node[])[],
-): Uint8Array<ArrayBuffer> {
+export function generateModule(options: GeneratorOptions, regions: readonly RegionPlan[]): Uint8Array<ArrayBuffer> {
   const module = new ModuleBuilder(options.memoryPages);
   const imports = importAll(module);
-  regions.forEach((nodes, index) => {
+  regions.forEach(({ nodes, flat }, index) => {
     const { builder } = module.function(REGION, String(index));
-    const long = isLong(nodes);
-    new RegionGenerator(options, new RegionContext(builder, imports, options.tlbEntries, long), nodes).generate();
+    const context = new RegionContext(builder, imports, options.tlbEntries, isLong(nodes), flat);
+    new RegionGenerator(options, context, nodes).generate(flat);
   });
   return module.build();
 }
@@ -65,7 +68,7 @@ export function observeEffects(
 ): { effects: Effects; decidedByConstant: boolean } {
   const fn = new FunctionBuilder(REGION);
   const numbers = { flags: 0, carry: 1, x87: 2, sse: 3, helper: 4 };
-  const context = new RegionContext(fn, numbers, options.tlbEntries, shape.long);
+  const context = new RegionContext(fn, numbers, options.tlbEntries, shape.long, false);
   context.begin({ instruction, shape, effects: ANYTHING, offset: 0, deadFlags: false }, 0, () => {});
   options.meaningOf(shape.operation)(context);
   return { effects: context.observed(), decidedByConstant: fn.decidedByConstant };
@@ -96,10 +99,11 @@ class RegionGenerator {
     this.#long = isLong(nodes);
   }
 
-  generate(): void {
+  generate(flat: boolean): void {
     const [entry] = this.#nodes;
     if (!entry) throw new Error('a region has at least one block');
     markDeadFlags(this.#nodes);
+    if (flat) this.#context.requireFlatSegments(entry.block.offset);
     this.#tree(entry, 0);
     this.#context.finish();
   }

@@ -61,6 +61,8 @@ interface LiveModule {
 interface Candidate {
   readonly place: HostAddress;
   readonly mode: CodeSize;
+  /** Whether segments were flat when it was executed. */
+  readonly flat: boolean;
 }
 
 interface Prepared {
@@ -115,12 +117,12 @@ export class Jit {
     return bytes;
   }
 
-  /** A block was executed often. */
-  request(place: HostAddress, mode: CodeSize): Answer {
+  /** A block was executed often. @param flat as `State.flatSegments` says */
+  request(place: HostAddress, mode: CodeSize, flat: boolean): Answer {
     const key = place * 128 + mode;
     // Asked again before there were enough to make a module of: it is hot indeed.
     const waiting = this.#queue.has(key);
-    this.#queue.set(key, { place, mode });
+    this.#queue.set(key, { place, mode, flat });
     if (!waiting && this.#queue.size < this.options.regionsPerModule) return Answer.later;
     this.#compileQueue();
     return this.#parts.code.regionAt(place, mode) ? Answer.compiled : Answer.never;
@@ -169,7 +171,7 @@ export class Jit {
     this.#makeRoom(prepared.length);
     const bytes = generateModule(
       this.#generator,
-      prepared.map(({ nodes }) => nodes),
+      prepared.map(({ nodes, candidate: { flat } }) => ({ nodes, flat })),
     );
     const { exports } = new WebAssembly.Instance(new WebAssembly.Module(bytes), {
       host: imports,

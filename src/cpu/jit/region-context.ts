@@ -78,6 +78,7 @@ export class RegionContext implements Context {
   readonly #imports: RegionImports;
   readonly #tlbEntries: number;
   readonly #long: boolean;
+  readonly #flat: boolean;
   readonly #registers: (Local<'i64'> | undefined)[] = [];
   readonly #written = new Set<number>();
   readonly #flagKind: Local<'i32'>;
@@ -95,9 +96,11 @@ export class RegionContext implements Context {
   #branches = false;
   #needsInterpreter = false;
 
-  constructor(fn: FunctionBuilder, imports: RegionImports, tlbEntries: number, long: boolean) {
+  /** @param flat the region is executed only where `State.flatSegments` says so */
+  constructor(fn: FunctionBuilder, imports: RegionImports, tlbEntries: number, long: boolean, flat: boolean) {
     this.fn = fn;
     this.#long = long;
+    this.#flat = flat;
     this.state = fn.parameter(0, 'i32');
     this.#imports = imports;
     this.#tlbEntries = tlbEntries;
@@ -125,6 +128,12 @@ export class RegionContext implements Context {
     this.#baseDepth = this.fn.depth;
     this.#setConditionally = false;
     if (current.effects.mayLeave) this.fn.set(this.at, i32(this.#place(current.offset, index)));
+  }
+
+  /** At the region's entry: other segments than it was made for are the interpreter's business. */
+  requireFlatSegments(offset: number): void {
+    this.fn.set(this.at, i32(this.#place(offset, 0)));
+    this.#leaveIf(eqz(load32(this.state, State.flatSegments)));
   }
 
   end(): void {
@@ -336,7 +345,10 @@ export class RegionContext implements Context {
     const { base, index, scale, displacement, displacementHigh } = this.#current.instruction;
     const { memory, addressSize } = this.shape;
     if (memory === 'none') throw new Error(`${this.shape.operation} has no memory operand`);
-    if (memory === 'absolute') return i64((BigInt(displacementHigh) << 32n) | BigInt(displacement >>> 0));
+    if (memory === 'absolute') {
+      const high = this.shape.long ? displacementHigh : 0;
+      return i64((BigInt(high) << 32n) | BigInt(displacement >>> 0));
+    }
     if (base === AddressRegister.rip) {
       const address = add(this.pageBase, i64(this.#next + displacement));
       return addressSize === 8 ? address : zeroExtend(address, addressSize);
@@ -348,12 +360,19 @@ export class RegionContext implements Context {
   }
 
   address(bytes: number, write: boolean): I64 {
-    return this.linear(this.effectiveOffset(), bytes, write);
+    const offset = this.effectiveOffset();
+    // An offset has no more bits than addresses in its mode.
+    return this.#isKnownFlat(this.#current.instruction.segment) ? offset : this.linear(offset, bytes, write);
+  }
+
+  /** Code segments and those of threads are looked at when code runs. */
+  #isKnownFlat(segment: number): boolean {
+    return this.#flat && segment < SegmentRegister.fs && segment !== SegmentRegister.cs;
   }
 
   linear(offset: I64, _bytes: number, _write: boolean, segment?: number): I64 {
     const number = segment ?? this.#current.instruction.segment;
-    if (this.shape.long) return this.flatLinear(offset, segment);
+    if (this.shape.long || this.#isKnownFlat(number)) return this.flatLinear(offset, segment);
     const value = this.let(offset);
     this.#leaveIf(load32(this.state, State.segmentChecked + number * 4));
     return this.#legacyLinear(number, value);
@@ -366,12 +385,18 @@ export class RegionContext implements Context {
   }
 
   isFlat(segment?: number): I32 {
-    if (this.shape.long) return i32(1);
     const number = segment ?? this.#current.instruction.segment;
+    if (this.shape.long || this.#isKnownFlat(number)) return i32(1);
     return eqz(load32(this.state, State.segmentChecked + number * 4));
   }
 
+  stackMask(): I64 {
+    if (this.#flat) return i64(0xffff_ffffn);
+    return select(ne(load32(this.state, State.stackSize), i32(2)), i64(0xffff_ffffn), i64(0xffff));
+  }
+
   #legacyLinear(segment: number, offset: I64): I64 {
+    if (this.#isKnownFlat(segment)) return zeroExtend(offset, 4);
     return zeroExtend(add(load64(this.state, State.segmentBase + segment * 8), offset), 4);
   }
 
@@ -573,7 +598,7 @@ export class RegionContext implements Context {
   }
 
   #codeBase(): I64 {
-    return load64(this.state, State.segmentBase + SegmentRegister.cs * 8);
+    return this.#flat ? i64(0) : load64(this.state, State.segmentBase + SegmentRegister.cs * 8);
   }
 
   instructionAddress(): I64 {

@@ -97,6 +97,8 @@ export interface Context {
   address(bytes: number, write: boolean): I64;
   /** Linear address of `offset` in a segment (0–5, or the instruction's own when omitted); checks legacy limits. */
   linear(offset: I64, bytes: number, write: boolean, segment?: number): I64;
+  /** Outside 64-bit code: 2^32 − 1 or 2^16 − 1, as the stack segment says. */
+  stackMask(): I64;
   /** The same without checks, for a segment that `isFlat` vouches for. */
   flatLinear(offset: I64, segment?: number): I64;
   /** Whether no offset in the segment needs a check. */

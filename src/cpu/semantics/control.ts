@@ -25,7 +25,7 @@ import {
   zeroExtend,
 } from '../wasm/expression.ts';
 import { CONDITIONS, type Context, type Semantics } from './context.ts';
-import { push, stackMask } from './integer-move.ts';
+import { push } from './integer-move.ts';
 
 const RCX = 1;
 const RSP = 4;
@@ -76,7 +76,7 @@ const call: Semantics = (c) => {
 /** Near return; the operand releases bytes of arguments. */
 const returnNear: Semantics = (c) => {
   const size = c.shape.operandSize;
-  const mask = c.shape.long ? null : c.let(stackMask(c));
+  const mask = c.shape.long ? null : c.let(c.stackMask());
   const pointer = c.let(mask ? and(c.register(RSP, 8), mask) : c.register(RSP, 8));
   const target = c.let(c.load(size, c.linear(pointer, size, false, 2)));
   requireCanonical(c, target);

@@ -13,7 +13,6 @@ import {
   leU,
   load32,
   ltU,
-  ne,
   or,
   select,
   shl,
@@ -47,12 +46,7 @@ const exchange: Semantics = (c) => {
 function stackPointer(c: Context): I64 {
   const value = c.register(RSP, 8);
   if (c.shape.long) return value;
-  return and(value, stackMask(c));
-}
-
-/** 2^32 − 1 or 2^16 − 1, as the stack segment says (legacy code). */
-export function stackMask(c: Context): I64 {
-  return select(ne(load32(c.state, State.stackSize), i32(2)), i64(0xffff_ffffn), i64(0xffff));
+  return and(value, c.stackMask());
 }
 
 function setStackPointer(c: Context, value: I64): void {
@@ -60,7 +54,7 @@ function setStackPointer(c: Context, value: I64): void {
     c.setRegister(RSP, 8, value);
     return;
   }
-  const mask = c.let(stackMask(c));
+  const mask = c.let(c.stackMask());
   const kept = and(c.register(RSP, 8), sub(i64(-1), mask));
   c.setRegister(RSP, 8, or(kept, and(value, mask)));
 }
@@ -68,7 +62,7 @@ function setStackPointer(c: Context, value: I64): void {
 /** Offset after moving the stack pointer, masked to the stack's size. */
 function moved(c: Context, pointer: I64, by: number): I64 {
   const value = add(pointer, i64(by));
-  return c.shape.long ? value : and(value, stackMask(c));
+  return c.shape.long ? value : and(value, c.stackMask());
 }
 
 /** Stores below the stack pointer, then moves it. */
@@ -144,7 +138,7 @@ const enter: Semantics = (c) => {
   const pointer = c.fn.local('i64');
   const base = c.fn.local('i64');
   const count = c.fn.local('i32');
-  const mask = c.shape.long ? i64(-1) : c.let(stackMask(c));
+  const mask = c.shape.long ? i64(-1) : c.let(c.stackMask());
   c.fn.set(pointer, frame);
   c.store(size, c.linear(frame, size, true, SegmentRegister.ss), c.register(RBP, size));
   c.fn.if(level, () => {
@@ -173,7 +167,7 @@ const enter: Semantics = (c) => {
 
 const leave: Semantics = (c) => {
   const size = c.shape.operandSize;
-  const base = c.let(c.shape.long ? c.register(RBP, 8) : and(c.register(RBP, 8), stackMask(c)));
+  const base = c.let(c.shape.long ? c.register(RBP, 8) : and(c.register(RBP, 8), c.stackMask()));
   const value = c.let(c.load(size, c.linear(base, size, false, SegmentRegister.ss)));
   setStackPointer(c, c.let(add(base, i64(size))));
   c.setRegister(RBP, size, value);
