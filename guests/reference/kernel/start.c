@@ -112,10 +112,12 @@ void start_kernel(void) {
   PV_CALL_0(irq, init_irq);
   PV_CALL_0(time, time_init);
   PV_CALL_0(apic, setup_boot_clock);
+#ifdef PARAVIRT
+  if (word_value("hostile=")) be_hostile();
+#endif
   start_cpus();
   print("processors %u\n", (u64)cpu_count);
 #ifdef PARAVIRT
-  if (word_value("hostile=")) be_hostile();
   count_operations();
   u64 first = play_round();
   stop_counting();
