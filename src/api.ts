@@ -1,6 +1,7 @@
 import type { BlockStore } from './devices/block/store.ts';
 import type { MacAddress } from './devices/network/ethernet.ts';
 import type { EthernetSwitch } from './devices/network/switch.ts';
+import type { Audit } from './inspect/audit.ts';
 import type { Profile } from './inspect/profile.ts';
 import type { SwapStore } from './mm/swap.ts';
 import type { SnapshotTarget } from './snapshot/format.ts';
@@ -79,6 +80,8 @@ export interface BootOptions {
   readonly check?: boolean;
   /** Finds out where the guest's time goes, at some cost; `VirtualMachine.profile` says it. */
   readonly profile?: boolean;
+  /** Finds out which places of the kernel touch live page tables, at much cost (xen); `VirtualMachine.audit` says it. */
+  readonly audit?: boolean;
   /** Virtual time: the guest's clock counts instructions, and equal input gives equal runs. */
   readonly deterministic?: boolean;
 }
@@ -104,6 +107,8 @@ export interface VirtualMachine {
   statistics(): object;
   /** Where the time went until now, if the guest was booted with `profile`; also valid after the end. */
   profile(): Profile | undefined;
+  /** What touched live page tables until now, if the guest was booted with `audit`; also valid after the end. */
+  audit(): Audit | undefined;
   /** Begins the profile anew: what was found until now is forgotten. */
   restartProfile(): void;
   /** Begins to log which pages of the guest's memory are written: by the guest, its devices, or the host for it. */

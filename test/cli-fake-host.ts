@@ -101,6 +101,8 @@ class FakeMachine implements VirtualMachine {
     this.end({ kind: 'stopped' });
   }
 
+  audit(): undefined {}
+
   profile(): Profile | undefined {
     if (!this.options.profile) return undefined;
     const place = { mode: 'kernel', name: 'schedule', samples: 3, seconds: 3 } as const;

@@ -3,6 +3,7 @@ import { imagePath } from '../guests/reference/build.ts';
 import type { Outcome } from '../src/api.ts';
 import { chooseCell } from '../src/domain/cells.ts';
 import { type BootOptions, createHost } from '../src/index.ts';
+import type { Audit } from '../src/inspect/audit.ts';
 import { outputOf } from './guest/output.ts';
 
 /** Boots of the reference guest (guests/reference), and what it prints. */
@@ -11,6 +12,7 @@ const MEMORY = 32 << 20;
 export interface Printed {
   readonly lines: readonly string[];
   readonly outcome: Outcome;
+  readonly audit?: Audit | undefined;
 }
 
 /** @param words of the command line; @param kernel another build than the one that is kept */
@@ -34,7 +36,11 @@ export async function runReference(
       ...cell,
     });
     const text = await outputOf(machine);
-    return { lines: text.split('\n').filter((line) => line !== ''), outcome: await machine.done };
+    return {
+      lines: text.split('\n').filter((line) => line !== ''),
+      outcome: await machine.done,
+      audit: machine.audit(),
+    };
   } finally {
     await host.close();
   }

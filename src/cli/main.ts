@@ -2,11 +2,11 @@ import packageJson from '../../package.json' with { type: 'json' };
 import { InputError } from '../boot/input-error.ts';
 import { tuneEngine } from '../node/engine.ts';
 import { createHost } from './core.ts';
-import { parseProfileOptions, parseRunOptions, type RunOptions } from './options.ts';
+import { parseAuditOptions, parseProfileOptions, parseRunOptions, type RunOptions } from './options.ts';
 import { run } from './run.ts';
 import { runGuests } from './run-guests.ts';
 import { ExitStatus } from './session.ts';
-import { PROFILE_USAGE, RUN_USAGE, USAGE } from './usage.ts';
+import { AUDIT_USAGE, PROFILE_USAGE, RUN_USAGE, USAGE } from './usage.ts';
 
 /** The command. @param args without the program's name. @returns the exit status. */
 export async function main(args: readonly string[]): Promise<number> {
@@ -25,6 +25,8 @@ async function dispatch([command, ...rest]: readonly string[]): Promise<number> 
       return start(parseRunOptions(rest), RUN_USAGE);
     case 'profile':
       return start(parseProfileOptions(rest), PROFILE_USAGE);
+    case 'audit':
+      return start(parseAuditOptions(rest), AUDIT_USAGE);
     case 'help':
     case '--help':
     case '-h':
@@ -49,6 +51,7 @@ const USAGES: ReadonlyMap<string | undefined, string> = new Map([
   ['help', USAGE],
   ['run', RUN_USAGE],
   ['profile', PROFILE_USAGE],
+  ['audit', AUDIT_USAGE],
 ]);
 
 function usageOf(command: string | undefined): string {

@@ -46,16 +46,22 @@ export interface RunOptions extends GuestOptions {
   readonly jitThreshold: number | undefined;
   /** Where the guest's time goes is found out. */
   readonly profile: ProfileOptions | undefined;
+  /** What touches live page tables is found out. */
+  readonly audit: ListOptions | undefined;
+}
+
+/** How a list of findings is shown. */
+export interface ListOptions {
+  /** Lines of each list. */
+  readonly top: number;
+  /** File for it; stderr when there is none. */
+  readonly output: string | undefined;
 }
 
 /** What `ring1 profile` takes besides. */
-export interface ProfileOptions {
+export interface ProfileOptions extends ListOptions {
   /** What the guest prints before the profile begins. */
   readonly after: string | undefined;
-  /** Lines of each list. */
-  readonly top: number;
-  /** File for the profile; stderr when there is none. */
-  readonly output: string | undefined;
 }
 
 export const INTERFACES: readonly InterfaceName[] = ['xen', 'kvm', 'native', 'vmi', 'lguest'];
@@ -96,17 +102,21 @@ const PARSE = {
   help: { type: 'boolean', short: 'h' },
 } as const satisfies ParseArgsConfig['options'];
 
-const PARSE_PROFILE = {
+const PARSE_AUDIT = {
   ...PARSE,
-  after: { type: 'string' },
   top: { type: 'string' },
   output: { type: 'string' },
+} as const satisfies ParseArgsConfig['options'];
+
+const PARSE_PROFILE = {
+  ...PARSE_AUDIT,
+  after: { type: 'string' },
 } as const satisfies ParseArgsConfig['options'];
 
 /** @returns 'help' if that is asked for. */
 export function parseRunOptions(args: readonly string[]): RunOptions | 'help' {
   const { values, positionals } = parseWords('run', PARSE, args);
-  return values.help ? 'help' : runOptions(values, positionals, undefined);
+  return values.help ? 'help' : runOptions(values, positionals, {});
 }
 
 /** The options of `ring1 profile`: those of `ring1 run`, and how the profile is shown. */
@@ -116,8 +126,21 @@ export function parseProfileOptions(args: readonly string[]): RunOptions | 'help
   if (positionals.length > 0) {
     throw new InputError(`a profile is of one guest; describe it with options and not by ${positionals.join(', ')}`);
   }
-  const { after, output, top = '25' } = values;
-  return runOptions(values, [], { after, output, top: parseInteger('--top', top, 1, MOST_LINES) });
+  return runOptions(values, [], { profile: { after: values.after, ...listOptions(values) } });
+}
+
+/** The options of `ring1 audit`: those of `ring1 run`, and how the audit is shown. */
+export function parseAuditOptions(args: readonly string[]): RunOptions | 'help' {
+  const { values, positionals } = parseWords('audit', PARSE_AUDIT, args);
+  if (values.help) return 'help';
+  if (positionals.length > 0) {
+    throw new InputError(`an audit is of one guest; describe it with options and not by ${positionals.join(', ')}`);
+  }
+  return runOptions(values, [], { audit: listOptions(values) });
+}
+
+function listOptions({ output, top = '25' }: Words<typeof PARSE_AUDIT>['values']): ListOptions {
+  return { output, top: parseInteger('--top', top, 1, MOST_LINES) };
 }
 
 /** What a snapshot says of its guest. */
@@ -136,7 +159,7 @@ const SAVED_OPTIONS = [
 function runOptions(
   values: Words<typeof PARSE>['values'],
   guestFiles: readonly string[],
-  profile: ProfileOptions | undefined,
+  { profile, audit }: Partial<Pick<RunOptions, 'profile' | 'audit'>>,
 ): RunOptions {
   const said = values.snapshot === undefined ? undefined : SAVED_OPTIONS.find((name) => values[name] !== undefined);
   if (said !== undefined) throw new InputError(`--${said} does not go with --snapshot, which says all of its guest`);
@@ -167,6 +190,7 @@ function runOptions(
         ? undefined
         : parseInteger('--jit-threshold', values['jit-threshold'], 0, MOST_EXECUTIONS),
     profile,
+    audit,
   };
 }
 

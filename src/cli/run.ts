@@ -7,6 +7,7 @@ import { collectGarbage } from '../node/engine.ts';
 import { fileErrorReason, requireWritable } from '../node/files.ts';
 import { SnapshotFile } from '../node/snapshot-file.ts';
 import { Terminal } from '../node/terminal.ts';
+import { auditText } from './audit-text.ts';
 import { openSnapshot } from './core.ts';
 import { prepareGuest, prepareSavedGuest } from './guest-boot.ts';
 import { openNetwork } from './guest-network.ts';
@@ -30,6 +31,7 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
   const started = performance.now();
   if (options.stats !== undefined) await requireWritable(options.stats, 'statistics');
   if (options.profile?.output !== undefined) await requireWritable(options.profile.output, 'profile');
+  if (options.audit?.output !== undefined) await requireWritable(options.audit.output, 'audit');
   if (options.save !== undefined) await requireWritable(options.save, 'snapshot');
   const file = options.snapshot === undefined ? undefined : await SnapshotFile.open(options.snapshot);
   const snapshot = file && (await openSnapshot(file));
@@ -38,6 +40,7 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
     ...(snapshot ? await prepareSavedGuest(snapshot, options) : await prepareGuest(options)),
     adapters: network ? [network.adapter(1)] : [],
     profile: options.profile !== undefined,
+    audit: options.audit !== undefined,
   };
   const trace = options.trace === undefined ? undefined : openTrace(options.trace);
   const host = await openHost(options, bootOptions.memory, createHost);
@@ -91,6 +94,7 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
     process.stdout.off('resize', onResize);
     removeSignalHandlers();
     const profile = machine?.profile();
+    const audit = machine?.audit();
     if (options.stats !== undefined && machine !== undefined) {
       const figures = {
         outcome: interruption === undefined ? outcome.kind : interruption.kind,
@@ -100,10 +104,12 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
         host: host.statistics(),
         domain: machine.statistics(),
         ...(profile ? { profile } : {}),
+        ...(audit ? { audit } : {}),
       };
       await writeStatistics(options.stats, figures);
     }
     if (profile && options.profile) await showProfile(profile, options.profile, watch);
+    if (audit && options.audit) await showList('audit', auditText(audit, options.audit.top), options.audit.output);
     await host.close();
     network?.gateway.close();
     for (const disk of bootOptions.disks) await disk.close();
@@ -185,9 +191,12 @@ async function showProfile(
   watch: OutputWatch | undefined,
 ): Promise<void> {
   if (watch?.isFound === false) warn(`the guest did not print "${after}"; the profile is of all that it did`);
-  const text = profileText(profile, top);
+  await showList('profile', profileText(profile, top), output);
+}
+
+async function showList(what: string, text: string, output: string | undefined): Promise<void> {
   if (output === undefined) process.stderr.write(text);
-  else await writeResult(output, 'profile', text);
+  else await writeResult(output, what, text);
 }
 
 function report(outcome: Outcome, interruption: Interruption | undefined, options: RunOptions): number {

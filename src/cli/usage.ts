@@ -5,6 +5,7 @@ ring1 boots unmodified Linux kernels in a processor of its own.
 commands:
   run           boot a kernel and connect this terminal to its console
   profile       the same, and say where the guest's time went
+  audit         the same, and list the places of the kernel that touch live page tables
   help COMMAND  explain a command
 
 options:
@@ -65,4 +66,20 @@ asked it for. Of the guest's instructions it says how many were compiled; the in
 The guest is looked at every 100,000 instructions or so, which slows it down by a third. For one piece of work, let it do nothing else:
 
   ring1 profile --after READY --append 'ring1.run="sha256sum /bin/busybox"'
+`;
+
+export const AUDIT_USAGE = `usage: ring1 audit [OPTIONS]
+
+Boots a kernel as "ring1 run" does, as a Xen guest with direct paging, with the same options (see "ring1 help run"), and
+prints at the end each place of its code that touched an entry of a live page table: how often it read one, asked for a
+change of one by an operation, stored to one so that the host carried the store out after it had examined it (emulated), or
+stored in vain (refused). Of the reference guest it also says whether a read was one of its recorded accessors. With
+--check a broken contract ends the guest, and stands in the reason.
+
+  --top N             lines of the list (default 25)
+  --output FILE       write it there instead of to the terminal's standard error; --stats has it with all lines
+
+Each of these accesses leaves compiled code. A boot of Debian's kernel takes a quarter longer for it.
+
+  ring1 audit --kernel reference
 `;

@@ -17,6 +17,7 @@ import type { CodeCache } from './code-cache.ts';
 import { Access, Exit } from './exits.ts';
 import { FrameMark, type FrameMarks } from './frame-marks.ts';
 import type { FrameWatchers } from './frame-watchers.ts';
+import type { ObservedFrames } from './observed-frames.ts';
 import { State } from './state.ts';
 import { NO_TABLES, Tlb } from './tlb.ts';
 import { type TlbCounters, TlbSets } from './tlb-sets.ts';
@@ -56,6 +57,8 @@ export class MemoryUnit implements GuestMemory {
   alignmentChecked = false;
   /** Told of each access that no TLB answers, before the walk. */
   onMiss: ((address: GuestVirtual, access: Access) => void) | undefined;
+  /** Frames that someone wants to see all accesses to. */
+  observed: ObservedFrames | undefined;
   /** Whether accesses reach devices; otherwise they leave generated code first. */
   devicesOpen = false;
   #metNotCanonical = false;
@@ -163,6 +166,7 @@ export class MemoryUnit implements GuestMemory {
         : this.#walker.walk(translation, root, low, high, access, user, this.controls);
     if (!allowed) return -1 as HostAddress;
     const { frame, writable, executable } = this.#walker.result;
+    if (this.observed?.isObserved(frame)) return (pool.addressOf(frame) + (low & 0xfff)) as HostAddress;
     const unseen = this.#noteInLog(translation.log, this.#walker.result.page, access);
     const mayWrite = writable && unseen && !marks.has(frame, FrameMark.code | FrameMark.watched);
     const address = pool.addressOf(frame);
@@ -279,6 +283,10 @@ export class MemoryUnit implements GuestMemory {
       this.#loadFromDevice(device * PAGE_SIZE + (low & 0xfff), bytes);
       return 0;
     }
+    if (this.observed?.isObserved(this.#walker.result.frame)) {
+      if (!this.devicesOpen) return Exit.device;
+      this.observed.loaded(joinSigned(low, high) as GuestVirtual);
+    }
     if (inFirst < bytes) {
       const nextLow = (low + inFirst) >>> 0;
       const nextHigh = nextLow === 0 ? (high + 1) >>> 0 : high;
@@ -314,6 +322,7 @@ export class MemoryUnit implements GuestMemory {
         this.#storeToDevice(device * PAGE_SIZE + (low & 0xfff), source, bytes);
         return 0;
       }
+      if (this.#mustBeSeen()) return Exit.device;
       if (inFirst === bytes && this.#emulateStore(source, low, high, bytes, user)) return 0;
       return this.#pageFault(low, high);
     }
@@ -357,6 +366,14 @@ export class MemoryUnit implements GuestMemory {
     this.#noteWrite(target, bytes);
   }
 
+  /** A refused store to a frame that someone observes, by code that has not been left for it yet. */
+  #mustBeSeen(): boolean {
+    const { refused } = this.#walker.result;
+    if (!this.observed || this.devicesOpen || refused < 0) return false;
+    const frame = this.#translation.frames[refused] as Frame | undefined;
+    return frame !== undefined && this.observed.isObserved(frame);
+  }
+
   #emulateStore(source: number, low: number, high: number, bytes: number, user: boolean): boolean {
     const target = this.#walker.result.refused;
     if (user || target < 0 || !this.#translation.emulateStore) return false;
@@ -397,6 +414,7 @@ export class MemoryUnit implements GuestMemory {
       return 0;
     }
     const { device, refused } = this.#walker.result;
+    if (first < 0 && this.#mustBeSeen()) return Exit.device;
     const host = !crossing && (device >= 0 || (!user && refused >= 0 && this.#translation.emulateStore !== undefined));
     if (first < 0 && !host) return this.#pageFault(low, high);
     if (crossing) {

@@ -1,4 +1,5 @@
 import type { GuestConsole, Outcome, VirtualMachine } from '../api.ts';
+import type { Audit, TableAudit } from '../inspect/audit.ts';
 import type { Profile } from '../inspect/profile.ts';
 import type { Profiler } from '../inspect/profiler.ts';
 import type { SnapshotTarget } from '../snapshot/format.ts';
@@ -13,6 +14,12 @@ export interface MachineServices {
   save(target: SnapshotTarget): Promise<void>;
 }
 
+/** What looks at a domain while it runs. */
+export interface MachineInspection {
+  readonly profiler: Profiler | undefined;
+  readonly audit: TableAudit | undefined;
+}
+
 /** One guest, as its user holds it. */
 export class Machine implements VirtualMachine, DomainObserver {
   readonly domain: Domain;
@@ -21,6 +28,7 @@ export class Machine implements VirtualMachine, DomainObserver {
   readonly #output: OutputQueue;
   readonly #services: MachineServices;
   readonly #profiler: Profiler | undefined;
+  readonly #audit: TableAudit | undefined;
   readonly #started = performance.now();
   #settle: (outcome: Outcome) => void = () => {};
   #over = false;
@@ -29,11 +37,12 @@ export class Machine implements VirtualMachine, DomainObserver {
   /** Settles when no snapshot is being written. */
   saved: Promise<void> = Promise.resolve();
 
-  constructor(domain: Domain, output: OutputQueue, profiler: Profiler | undefined, services: MachineServices) {
+  constructor(domain: Domain, output: OutputQueue, inspection: MachineInspection, services: MachineServices) {
     this.domain = domain;
     this.#output = output;
     this.#services = services;
-    this.#profiler = profiler;
+    this.#profiler = inspection.profiler;
+    this.#audit = inspection.audit;
     this.console = {
       output: output.stream,
       write: (bytes) => domain.type(bytes),
@@ -101,6 +110,10 @@ export class Machine implements VirtualMachine, DomainObserver {
 
   profile(): Profile | undefined {
     return this.#profiler?.report();
+  }
+
+  audit(): Audit | undefined {
+    return this.#audit?.report();
   }
 
   restartProfile(): void {

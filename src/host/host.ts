@@ -22,7 +22,9 @@ import { Scheduler } from '../domain/scheduler.ts';
 import { SeededRandom } from '../domain/seeded-random.ts';
 import { SharedFiles } from '../domain/shared-files.ts';
 import { TransientKernel } from '../domain/transient-kernel.ts';
+import { TableAudit } from '../inspect/audit.ts';
 import { type CodeStatistics, codeStatistics } from '../inspect/code-statistics.ts';
+import { recordedAccessors } from '../inspect/kernel-accessors.ts';
 import { kernelSymbolizer } from '../inspect/kernel-symbols.ts';
 import { Profiler } from '../inspect/profiler.ts';
 import type { Symbolizer } from '../inspect/text.ts';
@@ -94,6 +96,7 @@ export class RingHost implements Host {
     const { kernel: file, initrd = new Uint8Array(0), memory } = options;
     const cell = chooseCell(options.interface, options.paging);
     refuseDevices(options, cell);
+    refuseAudit(options, cell);
     refuseHopelessMemory(file, initrd.length, memory);
     const files = { kernel: this.#files.acquire(file), initrd: this.#files.acquire(initrd) };
     const release = (): void => {
@@ -111,10 +114,10 @@ export class RingHost implements Host {
         return await this.#run(
           origin,
           options,
-          { nanoseconds: 0, symbolize: kernelSymbolizer(() => image) },
-          (common) => {
+          { nanoseconds: 0, symbolize: kernelSymbolizer(() => image), accessors: () => recordedAccessors(image) },
+          (common, _random, audit) => {
             return cell.interface === 'xen'
-              ? bootXen(this.#memory, common, options, files)
+              ? bootXen(this.#memory, common, options, files, audit)
               : bootMicrovm(this.#memory, cell, common, options, files);
           },
         );
@@ -170,15 +173,25 @@ export class RingHost implements Host {
   /** @param start system time that the guest begins with, and names of its kernel */
   async #run(
     origin: Origin,
-    options: Pick<BootOptions, 'trace' | 'profile'>,
-    start: { readonly nanoseconds: number; readonly symbolize: Symbolizer },
-    build: (common: CommonOptions, random: SeededRandom | undefined) => Promise<GuestDomain>,
+    options: Pick<BootOptions, 'trace' | 'profile' | 'audit'>,
+    start: {
+      readonly nanoseconds: number;
+      readonly symbolize: Symbolizer;
+      readonly accessors?: () => ReadonlySet<number> | undefined;
+    },
+    build: (
+      common: CommonOptions,
+      random: SeededRandom | undefined,
+      audit: TableAudit | undefined,
+    ) => Promise<GuestDomain>,
   ): Promise<VirtualMachine> {
     await this.#roomMade();
     const { guest } = origin;
     const output = new OutputQueue();
     const id = this.#nextDomain++;
     const seeded = guest.deterministic ? new SeededRandom(id) : undefined;
+    const { symbolize, accessors = () => undefined } = start;
+    const audit = options.audit ? new TableAudit({ symbolize, accessors }) : undefined;
     const profiler = options.profile ? createProfiler(start.symbolize, guest.interface, this.#group) : undefined;
     let domain: GuestDomain | undefined;
     const common: CommonOptions = {
@@ -197,15 +210,20 @@ export class RingHost implements Host {
       ...(options.trace ? { trace: options.trace } : {}),
     };
     try {
-      domain = await build(common, seeded);
+      domain = await build(common, seeded, audit);
     } catch (error) {
       if (!(error instanceof OutOfFrames)) throw error;
       throw noMemory(guest.memory);
     }
-    const machine: Machine = new Machine(domain, output, profiler, {
-      released: () => this.#end(machine, origin),
-      save: (target) => this.#save(domain, seeded, origin, target),
-    });
+    const machine: Machine = new Machine(
+      domain,
+      output,
+      { profiler, audit },
+      {
+        released: () => this.#end(machine, origin),
+        save: (target) => this.#save(domain, seeded, origin, target),
+      },
+    );
     this.#machines.add(machine);
     this.#scheduler.add(domain, machine);
     return machine;
@@ -251,6 +269,12 @@ export class RingHost implements Host {
     this.#scheduler.close();
     await Promise.all(this.#ending);
     await this.#swap?.close();
+  }
+}
+
+function refuseAudit({ audit }: BootOptions, cell: Cell): void {
+  if (audit && cell.paging !== 'direct') {
+    throw new InputError('only with direct paging does the host see what touches page tables; give --interface xen');
   }
 }
 

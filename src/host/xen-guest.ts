@@ -1,4 +1,5 @@
 import type { BootOptions } from '../api.ts';
+import type { TableAudit } from '../inspect/audit.ts';
 import { XenDomain } from '../interfaces/xen/domain.ts';
 import { planDomain } from '../interfaces/xen/domain-plan.ts';
 import { createPagedMemory, resumePagedMemory } from '../interfaces/xen/paged-memory.ts';
@@ -16,6 +17,7 @@ export async function bootXen(
   common: CommonOptions,
   options: BootOptions,
   files: GuestFiles,
+  audit?: TableAudit,
 ): Promise<XenDomain> {
   const { memory, check = false, commandLine } = options;
   const plan = planDomain({
@@ -38,7 +40,7 @@ export async function bootXen(
   });
   if ('kind' in paged) throw noMemory(plan.pages * PAGE_SIZE, paged.message);
   try {
-    const domain = new XenDomain({ ...common, uuid, pages: plan.pages, paged, check });
+    const domain = new XenDomain({ ...common, uuid, pages: plan.pages, paged, check, audit });
     domain.boot({ name: `guest${common.id}`, plan, disks: options.disks ?? [] });
     return domain;
   } catch (error) {

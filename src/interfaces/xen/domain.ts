@@ -9,6 +9,7 @@ import { DomainCrash } from '../../domain/crash.ts';
 import type { Domain, DomainState } from '../../domain/domain.ts';
 import { HostWaits } from '../../domain/host-waits.ts';
 import { encodeVcpuTime, publishVcpuTime } from '../../domain/pvclock.ts';
+import type { TableAudit } from '../../inspect/audit.ts';
 import type { ContractChecker } from '../../inspect/contracts.ts';
 import { crashReport } from '../../inspect/crash-report.ts';
 import { chooseExecution, type Profiler } from '../../inspect/profiler.ts';
@@ -40,6 +41,7 @@ import type { PagedMemory } from './paged-memory.ts';
 import { RefusedStores } from './refused-stores.ts';
 import { RUNSTATE_64, RunState, Runstates } from './runstate.ts';
 import { SHARED_INFO_64, SharedInfo, VcpuInfo } from './shared-info.ts';
+import { TableObserver } from './table-observer.ts';
 import { Timers } from './timers.ts';
 import { XenVcpu } from './vcpu.ts';
 import { publishWallclock } from './wallclock.ts';
@@ -70,6 +72,8 @@ export interface XenDomainOptions {
   readonly profiler?: Profiler | undefined;
   /** Names for addresses in crash reports. */
   readonly symbolize?: Symbolizer;
+  /** Finds out what touches live page tables. */
+  readonly audit?: TableAudit | undefined;
 }
 
 /** What a domain begins with. */
@@ -126,6 +130,7 @@ export class XenDomain implements Domain, Archived {
   readonly #watchers: DomainWatcher[] = [];
   readonly #services: SystemServices[] = [];
   readonly #checker: ContractChecker | undefined;
+  readonly #observer: TableObserver | undefined;
   readonly #flushTrace: () => void;
   #turnsToRecount = TURNS_PER_RECOUNT;
   #wallSeconds = 0;
@@ -166,7 +171,12 @@ export class XenDomain implements Domain, Archived {
       invalidator: group,
       virtualProcessors: options.vcpus,
       shadow: paged?.shadow,
-      events: pagingEvents(this, () => this.#checker),
+      events: pagingEvents(
+        this,
+        () => this.#checker,
+        () => this.#observer,
+        group,
+      ),
     });
 
     const frames = addDomainFrames(this.paging, this.space, pages, options.permutation);
@@ -200,10 +210,15 @@ export class XenDomain implements Domain, Archived {
     const trace = options.trace && writeTrace(this, options.trace);
     if (trace) this.#watchers.push(trace.watcher);
     this.#flushTrace = trace ? () => trace.writer.flush() : () => {};
+    if (options.audit) this.#observer = new TableObserver(this, options.audit);
     if (options.check) this.#checker = checkContracts(this, group.parts.marks, this.#symbolize);
     this.operations = createOperations(implementOperations(this), {
       counts: this.statistics.operations,
-      observers: [...(this.#checker ? [this.#checker] : []), ...(trace ? [trace.writer] : [])],
+      observers: [
+        ...(this.#checker ? [this.#checker] : []),
+        ...(trace ? [trace.writer] : []),
+        ...(options.audit ? [options.audit] : []),
+      ],
     });
     const execute = chooseExecution(options.exactTurns ?? false, options.profiler);
     this.#execution = new Execution(this, this.#watchers, execute);
@@ -594,6 +609,7 @@ export class XenDomain implements Domain, Archived {
   destroy(): Promise<void> {
     this.#flushTrace();
     const freed = this.#waiting.end();
+    this.#observer?.end();
     for (const { processor } of this.vcpus) this.#group.release(processor);
     this.paging.destroy();
     return freed;

@@ -105,9 +105,20 @@ export class Execution {
           this.#exception(vcpu);
         }
         break;
+      case Exit.device:
+        this.#stepObserved(vcpu);
+        break;
       default:
         throw new Error(`unexpected exit ${exit}`);
     }
+  }
+
+  /** An instruction that touches an observed frame; a Xen guest has no devices in memory. */
+  #stepObserved(vcpu: XenVcpu): void {
+    const { processor } = vcpu;
+    const exit = processor.stepWithDevices();
+    if (exit === Exit.hostFault) this.#domain.bringIn(vcpu, processor.exitDetail, processor.exitError !== 0);
+    else if (exit !== Exit.budget) this.#handle(vcpu, exit);
   }
 
   /** The exception stands in the mailbox. It stays there, and the processor executes nothing, until it is delivered. */

@@ -1,5 +1,6 @@
 import { Access, Exit } from '../../cpu/exits.ts';
 import type { FrameMarks } from '../../cpu/frame-marks.ts';
+import type { FrameInvalidator } from '../../cpu/translation.ts';
 import { ContractChecker } from '../../inspect/contracts.ts';
 import { exitNames } from '../../inspect/statistics.ts';
 import { hexadecimal, type Symbolizer } from '../../inspect/text.ts';
@@ -13,6 +14,7 @@ import { hypercallName } from './abi.ts';
 import type { XenDomain } from './domain.ts';
 import { Special } from './hypercalls/call.ts';
 import { XenMmuState } from './mmu-state.ts';
+import type { TableObserver } from './table-observer.ts';
 import type { XenVcpu } from './vcpu.ts';
 
 /** Sees what crosses the boundary. */
@@ -73,10 +75,16 @@ export function checkContracts(domain: XenDomain, marks: FrameMarks, symbolize: 
  * What the paging tells: stores that it carried out are the operation pteUpdate, and all of it is for the checker.
  * Loads of entries cannot be told: the guest has its tables mapped, and reads them as any memory.
  */
-export function pagingEvents(domain: XenDomain, checker: () => ContractChecker | undefined): PagingEvents {
+export function pagingEvents(
+  domain: XenDomain,
+  checker: () => ContractChecker | undefined,
+  observer: () => TableObserver | undefined,
+  invalidator: FrameInvalidator,
+): PagingEvents {
   const running = () => domain.running.index;
   return {
     storeCarriedOut: (address, table, index, old, value) => {
+      observer()?.storeCarriedOut();
       const vcpu = running();
       domain.operations.mmu.pteUpdate(vcpu, domain.paging.root(vcpu), address, table, index);
       // two words each
@@ -85,9 +93,13 @@ export function pagingEvents(domain: XenDomain, checker: () => ContractChecker |
     storeRefused: (table, index) => {
       const { running: vcpu, paging, refusedStores } = domain;
       refusedStores.refused(vcpu.index, paging.types.type[table] as FrameType, index);
+      observer()?.storeRefused();
       checker()?.directStore(vcpu.index, table, index);
     },
-    becomesTable: (mfn, level) => checker()?.pageRetyped(running(), mfn, FRAME_TYPE_NAMES[level] ?? 'none'),
+    becomesTable: (mfn, level) => {
+      observer()?.becomesTable(mfn, invalidator);
+      checker()?.pageRetyped(running(), mfn, FRAME_TYPE_NAMES[level] ?? 'none');
+    },
     leaves: (mfn) => checker()?.pageFreed(running(), mfn),
   };
 }
