@@ -1,10 +1,11 @@
 import { execFileSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { initramfs } from '../../guests/recipes.ts';
+import { initramfs, kernelModules } from '../../guests/recipes.ts';
 import { createHost, type VirtualMachine } from '../../src/index.ts';
 import { debianKernel, hasPackageArchive } from '../debian-kernel.ts';
 import { MemoryStore } from '../mm-world.ts';
@@ -25,6 +26,20 @@ const LEAVE_LITTLE = 'echo 256 >/proc/sys/vm/min_free_kbytes';
 /** Hundredths of a second that the guest could have run and did not. */
 const SHOW_STOLEN = 'read cpu user nice system idle iowait irq softirq steal rest </proc/stat; echo stolen $steal';
 
+/** Bytes that a guest copies on its disk, from the first half to the second. */
+const COPIED = MIB;
+
+/**
+ * Traffic on the disk while memory-fill runs: the first half is read, into other pages each time, compared with what the
+ * host has written there, and copied to the second half.
+ */
+function diskTraffic(disk: string, sum: string): string {
+  const copy = `dd if=/dev/${disk} of=/dev/${disk} bs=64k count=16 seek=16 conv=notrunc,fsync 2>/dev/null`;
+  const check = `dd if=/dev/${disk} bs=64k count=16 2>/dev/null | sha256sum | grep -q ${sum}`;
+  const round = `${copy}; ${check} || echo disk wrong; echo 3 >/proc/sys/vm/drop_caches`;
+  return `for round in 1 2 3 4 5; do sleep 3; ${round}; done; echo disk copied; wait`;
+}
+
 let directory = '';
 let initrd: Uint8Array = new Uint8Array(0);
 
@@ -41,22 +56,33 @@ beforeAll(async () => {
     fileURLToPath(new URL('memory-fill.c', import.meta.url)),
   ]);
   const extra = [{ type: 'file', path: 'bin/memory-fill', data: readFileSync(program), mode: 0o755 }] as const;
-  initrd = await initramfs({ extra });
+  initrd = await initramfs({ extra, modules: await kernelModules('cloud-amd64') });
   writeFileSync(join(directory, 'initrd'), initrd);
 });
 afterAll(() => rmSync(directory, { recursive: true, force: true }));
 
 describe.skipIf(!hasPackageArchive)('guests with more memory than their host', () => {
-  it.each(['xen', 'kvm'])(
-    'keep what they have written: four of 256M, each with 200 MB in use, on 400M, as guests of %s',
-    async (name) => {
+  it.each([
+    ['xen', 'xvda'],
+    ['kvm', 'vda'],
+  ])(
+    'keep what they have written, in memory and on disks: four of 256M, each with 200 MB in use, on 400M, as guests of %s',
+    async (name, disk) => {
       const stats = join(directory, 'stats.json');
       const swap = join(directory, 'swap');
       const names = ['one', 'two', 'three', 'four'];
       const files = names.map((guest, index) => {
         const path = join(directory, `${guest}.cfg`);
-        const command = `${LEAVE_LITTLE}; memory-fill 200 ${index * 1000} 1; ${SHOW_STOLEN}`;
-        writeFileSync(path, `name = "${guest}"\nmemory = 256\nextra = '${LEAN} ring1.run="${command}"'\n`);
+        const image = join(directory, `${guest}.img`);
+        const data = new Uint8Array(2 * COPIED);
+        for (let place = 0; place < COPIED; place += 65_536)
+          crypto.getRandomValues(data.subarray(place, place + 65_536));
+        writeFileSync(image, data);
+        const sum = createHash('sha256').update(data.subarray(0, COPIED)).digest('hex');
+        const traffic = diskTraffic(disk, sum);
+        const command = `${LEAVE_LITTLE}; memory-fill 200 ${index * 1000} 1 & ${traffic}; ${SHOW_STOLEN}`;
+        const extra = `${LEAN} ring1.run="${command}"`;
+        writeFileSync(path, `name = "${guest}"\nmemory = 256\ndisk = ["${image}"]\nextra = '${extra}'\n`);
         return path;
       });
       const run = await GuestConsole.start(
@@ -66,6 +92,10 @@ describe.skipIf(!hasPackageArchive)('guests with more memory than their host', (
       expect(await run.ended).toEqual({ status: 0, stderr: '' });
       for (const guest of names) {
         expect(run.text).toContain(`${guest}: filled 48828 pages, 0 words wrong`);
+        expect(run.text).toContain(`${guest}: disk copied`);
+        expect(run.text).not.toContain(`${guest}: disk wrong`);
+        const image = readFileSync(join(directory, `${guest}.img`));
+        expect(image.compare(image, COPIED, 2 * COPIED, 0, COPIED)).toBe(0);
         // It knows that the rest of the time was not its own: the others' turns, and the waits for its pages.
         expect(Number(new RegExp(`^${guest}: stolen (\\d+)`, 'm').exec(run.text)?.[1])).toBeGreaterThan(100);
       }
@@ -74,6 +104,8 @@ describe.skipIf(!hasPackageArchive)('guests with more memory than their host', (
       // 800 MB of data in 400M: at least half of them had to go, and most of that came back to be checked.
       expect(host.swap.swappedOut).toBeGreaterThan(90_000);
       expect(host.swap.swappedIn).toBeGreaterThan(90_000);
+      // Each disk reached its guest's memory through entries that the host took away meanwhile.
+      for (const { domain } of guests) expect(domain.dma.taken).toBeGreaterThan(0);
       expect(guests.map(({ outcome }: { outcome: string }) => outcome)).toEqual(Array(4).fill('poweroff'));
       expect(existsSync(swap)).toBe(false);
     },
