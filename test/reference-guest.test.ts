@@ -14,6 +14,7 @@ const HASH = 'cf82ec816013146c';
 const CELLS = [
   ['xen', 'direct', 1],
   ['xen', 'direct', 2],
+  ['xen', 'shadow', 2],
   ['kvm', 'nested', 1],
   ['kvm', 'nested', 2],
   ['native', 'native', 1],

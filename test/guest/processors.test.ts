@@ -33,7 +33,12 @@ describe.skipIf(!hasPackageArchive).each([
   { count: 2, how: 'unobserved', options: [], timer: XEN_TIMER },
   { count: 4, how: 'with its contracts checked', options: ['--check'], timer: XEN_TIMER },
   { count: 2, how: 'on KVM', options: ['--interface', 'kvm'], timer: APIC_TIMER },
-  { count: 2, how: 'on bare hardware', options: ['--interface', 'native'], timer: APIC_TIMER },
+  {
+    count: 2,
+    how: 'on bare hardware with shadows of its tables',
+    options: ['--interface', 'native', '--paging', 'shadow'],
+    timer: APIC_TIMER,
+  },
 ])('a guest with $count processors, $how,', ({ count, options, timer }) => {
   let guest: GuestConsole;
   const each = Array.from({ length: count }, (_, index) => index);
