@@ -7,8 +7,8 @@ import {
 } from '../cpu/protection/control-registers.ts';
 import type { Implementation } from '../ops/catalogue.ts';
 import type { OperationsOf } from '../ops/dispatch.ts';
-import { highWord, lowWord, PAGE_SIZE, type Pfn } from '../x86/brand.ts';
-import { Cr0 } from '../x86/registers.ts';
+import { type GuestPhysical, highWord, lowWord, PAGE_SIZE, type Pfn } from '../x86/brand.ts';
+import { Cr0, Cr4 } from '../x86/registers.ts';
 import type { MicrovmDomain } from './domain.ts';
 import { readMsr, writeMsr } from './msr.ts';
 import type { MicrovmVcpu } from './vcpu.ts';
@@ -26,6 +26,20 @@ const status = (accepted: boolean): number => (accepted ? 0 : REFUSED);
 export function implementOperations(domain: MicrovmDomain) {
   const { vcpus } = domain;
   const vcpuAt = (index: number) => vcpus[index] as MicrovmVcpu; // operations are called for vCPUs that exist
+
+  /** A store by the host; whoever keeps a second form of the table is told. @throws PageAbsent */
+  const writeEntry = ({ processor }: MicrovmVcpu, table: Pfn, index: number, low: number, high: number): boolean => {
+    const { paging, group } = domain;
+    const isWide = (processor.cr4 & Cr4.physicalAddressExtension) !== 0;
+    const bytes = isWide ? 8 : 4;
+    const address = paging.addressOf((table * PAGE_SIZE + index * bytes) as GuestPhysical);
+    if (address < 0) return false;
+    const { memory, pool } = group.parts;
+    memory.view.setUint32(address, low, true);
+    if (isWide) memory.view.setUint32(address + 4, high, true);
+    group.frameWritten(pool.frameAt(address), address % PAGE_SIZE, bytes);
+    return true;
+  };
 
   const stop = (vcpu: number): void => {
     vcpuAt(vcpu).halted = true;
@@ -76,6 +90,13 @@ export function implementOperations(domain: MicrovmDomain) {
         return status(writeCr3(state, root * PAGE_SIZE + cr3Low));
       },
       flushTlbSingle: (vcpu, address) => vcpuAt(vcpu).processor.invalidatePage(address),
+      flushTlbUser(vcpu) {
+        const { state } = vcpuAt(vcpu);
+        writeCr3(state, state.cr3);
+      },
+      setPte: (vcpu, table, index, low, high) => status(writeEntry(vcpuAt(vcpu), table, index, low, high)),
+      // What is kept of the page goes when it is written to or walked as something else.
+      releasePt: () => 0,
     },
   } satisfies Implementation<Pfn>;
 }

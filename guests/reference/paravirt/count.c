@@ -41,4 +41,6 @@ void print_counts(void) {
   }
 }
 
+u64 lazy_batches, lazy_updates;
+
 u64 lazy_sections(void) { return operation_counts[PV_TYPE(misc, set_lazy_mode)] / 2; }

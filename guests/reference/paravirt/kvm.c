@@ -12,6 +12,7 @@
 #define SIGNATURE_LEAF 0x40000000
 #define FEATURES_LEAF 0x40000001
 #define FEATURE_NO_IO_DELAY (1u << 1)
+#define FEATURE_MMU_OP (1u << 2)
 #define FEATURE_CLOCK (1u << 3)
 #define FEATURE_STEAL_TIME (1u << 5)
 #define FEATURE_FLUSH (1u << 9)
@@ -47,6 +48,92 @@ static void kvm_flush_tlb_others(u64 targets, struct memory_descriptor *mm, u64 
   native_flush_tlb_others(targets, mm, address);
 }
 
+/*
+ * Changes of page tables by hypercall, as hosts without nested paging offered them in 2008: records in a buffer, so that
+ * a host that keeps shadows hears of a whole section at once.
+ */
+#define HYPERCALL_MMU_OP 2
+#define RECORD_WRITE 1
+#define RECORD_FLUSH 2
+#define RECORD_RELEASE 3
+
+static struct cpu_queue {
+  u32 bytes;
+  u8 buffer[1024] ALIGNED(8);
+} queues[MOST_CPUS];
+
+static s64 mmu_operations(u64 bytes, u64 address) {
+  s64 result;
+  asm volatile("vmcall" : "=a"(result) : "a"(HYPERCALL_MMU_OP), "b"(bytes), "c"(address), "d"(0UL) : "memory");
+  return result;
+}
+
+/* The host may stop after each record and says how far it came. */
+static void flush_queue(void) {
+  struct cpu_queue *queue = &queues[this_cpu()->number];
+  if (queue->bytes == 0) return;
+  if (this_cpu()->lazy_mode == LAZY_MMU) lazy_batches++;
+  for (u64 done = 0; done < queue->bytes;) {
+    s64 result = mmu_operations(queue->bytes - done, physical(queue->buffer) + done);
+    if (result <= 0) panic("KVM refused to change a page table: -%u", (u64)-result);
+    done += (u64)result;
+  }
+  queue->bytes = 0;
+}
+
+/* In a lazy section it waits there for the others. */
+static void add_record(const void *record, u32 bytes) {
+  struct cpu_queue *queue = &queues[this_cpu()->number];
+  if (queue->bytes + bytes > sizeof(queue->buffer)) flush_queue();
+  copy(queue->buffer + queue->bytes, record, bytes);
+  queue->bytes += bytes;
+  if (this_cpu()->lazy_mode == LAZY_MMU) lazy_updates++;
+  else flush_queue();
+}
+
+static void write_entry(const void *pointer, u64 entry) {
+  u64 record[] = {RECORD_WRITE, physical(pointer), entry};
+  add_record(record, sizeof(record));
+}
+
+static void kvm_set_pte_at(struct memory_descriptor *mm, u64 address, pte_entry *pointer, u64 entry) {
+  (void)mm, (void)address;
+  write_entry(pointer, entry);
+}
+static void kvm_pte_clear(struct memory_descriptor *mm, u64 address, pte_entry *pointer) {
+  (void)mm, (void)address;
+  write_entry(pointer, 0);
+}
+static void kvm_set_pmd(pmd_entry *pointer, u64 entry) { write_entry(pointer, entry); }
+static void kvm_set_pud(pud_entry *pointer, u64 entry) { write_entry(pointer, entry); }
+static void kvm_set_pgd(pgd_entry *pointer, u64 entry) { write_entry(pointer, entry); }
+
+static void kvm_flush_tlb_user(void) {
+  u64 record = RECORD_FLUSH;
+  add_record(&record, sizeof(record));
+}
+
+static void kvm_release_pt(u64 page) {
+  u64 record[] = {RECORD_RELEASE, page * PAGE_SIZE};
+  add_record(record, sizeof(record));
+}
+
+static void kvm_set_lazy_mode(u32 mode) {
+  if (mode == LAZY_NONE) flush_queue();
+}
+
+static void install_mmu_operations(void) {
+  struct pv_mmu_ops *ops = &pv_mmu_ops;
+  ops->set_pte_at = kvm_set_pte_at;
+  ops->pte_clear = kvm_pte_clear;
+  ops->set_pmd = kvm_set_pmd;
+  ops->set_pud = kvm_set_pud;
+  ops->set_pgd = kvm_set_pgd;
+  ops->flush_tlb_user = kvm_flush_tlb_user;
+  ops->release_pt = ops->release_pd = ops->release_pud = kvm_release_pt;
+  pv_misc_ops.set_lazy_mode = kvm_set_lazy_mode;
+}
+
 void kvm_detect(void) {
   u32 leaf[4] = {SIGNATURE_LEAF, 0, 0, 0};
   native_cpuid(leaf);
@@ -60,6 +147,7 @@ void kvm_detect(void) {
     pv_time_ops.sched_clock = kvm_sched_clock;
     pv_time_ops.get_cpu_khz = kvm_get_cpu_khz;
   }
+  if (features & FEATURE_MMU_OP) install_mmu_operations();
   if (features & FEATURE_NO_IO_DELAY) pv_cpu_ops.io_delay = paravirt_nop;
   if (features & FEATURE_STEAL_TIME && features & FEATURE_FLUSH) pv_mmu_ops.flush_tlb_others = kvm_flush_tlb_others;
 }

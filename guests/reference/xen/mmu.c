@@ -13,7 +13,6 @@
 
 static u64 machine_frames[MOST_PAGES];
 static u8 is_read_only[MOST_PAGES];
-u64 lazy_batches, lazy_updates;
 
 extern pgd_entry *boot_page_table;
 

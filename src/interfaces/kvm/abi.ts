@@ -9,6 +9,7 @@ export const CPUID_FEATURES = CPUID_BASE + 1;
 export const enum Feature {
   clock = 0,
   noIoDelay = 1,
+  mmuOperations = 2,
   clockNumbers2 = 3,
   stealTime = 5,
   endOfInterrupt = 6,
@@ -52,5 +53,11 @@ export const enum Preempted {
 /** Results of hypercalls, negative. */
 export const enum HypercallError {
   notPermitted = -1,
+  fault = -14,
+  invalid = -22,
   unknown = -1000,
+}
+
+export const enum Hypercall {
+  mmuOperations = 2,
 }

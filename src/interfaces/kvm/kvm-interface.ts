@@ -6,9 +6,10 @@ import type { MicrovmDomain } from '../../microvm/domain.ts';
 import type { MicrovmInterface } from '../../microvm/interface.ts';
 import type { MicrovmVcpu } from '../../microvm/vcpu.ts';
 import { Register } from '../../x86/registers.ts';
-import { CPUID_BASE, CPUID_FEATURES, Feature, HypercallError, Msr, Wallclock } from './abi.ts';
+import { CPUID_BASE, CPUID_FEATURES, Feature, Hypercall, HypercallError, Msr, Wallclock } from './abi.ts';
 import { EndOfInterruptArea } from './end-of-interrupt.ts';
 import { GuestArea } from './guest-area.ts';
+import { carryOutRecords } from './mmu-operations.ts';
 import { StealTimeArea } from './steal-time.ts';
 
 /**
@@ -83,7 +84,7 @@ class KvmInterface implements MicrovmInterface {
       case CPUID_BASE:
         return [CPUID_FEATURES, word('KVMK'), word('VMKV'), word('M\0\0\0')];
       case CPUID_FEATURES:
-        return [FEATURES, 0, 0, 0];
+        return [this.#offersMmuOperations ? FEATURES | bits(Feature.mmuOperations) : FEATURES, 0, 0, 0];
       default:
         return machineCpuid(leaf, subleaf, vcpu, MAXIMUM_LEAF);
     }
@@ -145,10 +146,29 @@ class KvmInterface implements MicrovmInterface {
     return nameOrForget(endOfInterrupt.area, value);
   }
 
-  /** None of the features that have hypercalls is offered. */
-  hypercall({ processor }: MicrovmVcpu): boolean {
-    processor.setValue(Register.rax, processor.privilege === 0 ? HypercallError.unknown : HypercallError.notPermitted);
+  /** Changes of page tables are the only hypercall of a feature that is offered, where the host keeps shadows. */
+  hypercall(vcpu: MicrovmVcpu): boolean {
+    const { processor } = vcpu;
+    const result =
+      processor.privilege !== 0
+        ? HypercallError.notPermitted
+        : processor.low(Register.rax) === Hypercall.mmuOperations && this.#offersMmuOperations
+          ? this.#mmuOperations(vcpu)
+          : HypercallError.unknown;
+    processor.setValue(Register.rax, result);
     return true;
+  }
+
+  get #offersMmuOperations(): boolean {
+    return this.#domain.paging.shadow !== undefined;
+  }
+
+  /** In 64-bit code the address is in one register, else its halves are in two. */
+  #mmuOperations(vcpu: MicrovmVcpu): number {
+    const { processor } = vcpu;
+    const low = processor.low(Register.rcx);
+    const high = processor.codeSize === 64 ? processor.high(Register.rcx) : processor.low(Register.rdx);
+    return carryOutRecords(this.#domain, vcpu, high * 0x1_0000_0000 + low, processor.low(Register.rbx));
   }
 
   // Turns and interrupts
