@@ -18,6 +18,11 @@ export interface HostOptions {
    * decoded code, page-table bookkeeping) comes on top. Guests may have more memory in sum, if there is a swap store.
    */
   readonly memory: number;
+  /**
+   * Guests that the host is to have at a time; 1 without it. With many, each gets smaller caches of translations, so that
+   * their sum stays small; it is slower by that.
+   */
+  readonly guests?: number;
   /** When guests' code is compiled, and how. None of it changes what a guest sees. */
   readonly jit?: {
     /** Executions of a piece of code before it is compiled; 0 leaves everything to the interpreter. */
@@ -87,7 +92,10 @@ export interface BootOptions {
 }
 
 /** What a guest that goes on is connected to: as it was when it was saved. All else stands in the snapshot. */
-export type ResumeOptions = Pick<BootOptions, 'disks' | 'adapters' | 'trace' | 'profile'>;
+export interface ResumeOptions extends Pick<BootOptions, 'disks' | 'adapters' | 'trace' | 'profile'> {
+  /** The guest is one of several copies: it gets a name, an identifier and random numbers of its own. */
+  readonly fresh?: boolean;
+}
 
 /** The contents of a disk, wherever they are kept. Its owner closes it, when the guests that had it have ended. */
 export type Disk = BlockStore;
@@ -126,6 +134,11 @@ export interface VirtualMachine {
    * not notice. Rejects with what the target said, and for a guest that has ended.
    */
   snapshot(target: SnapshotTarget): Promise<void>;
+  /**
+   * Another guest that goes on from where this one is, with a name, an identifier and random numbers of its own. The two
+   * share all pages until one of them writes. Rejects with an InputError for a guest with native paging.
+   */
+  clone(options?: ResumeOptions): Promise<VirtualMachine>;
   /** Ends the guest at once; `done` gives `stopped` unless it had ended by itself. */
   stop(): void;
 }

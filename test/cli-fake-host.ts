@@ -97,6 +97,10 @@ class FakeMachine implements VirtualMachine {
     await target.append(new TextEncoder().encode('all of the guest'));
   }
 
+  clone(): Promise<VirtualMachine> {
+    return Promise.reject(new InputError('no guest of this kind can be cloned'));
+  }
+
   stop(): void {
     this.end({ kind: 'stopped' });
   }

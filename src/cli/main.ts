@@ -1,12 +1,14 @@
 import packageJson from '../../package.json' with { type: 'json' };
 import { InputError } from '../boot/input-error.ts';
 import { tuneEngine } from '../node/engine.ts';
+import { clone } from './clone.ts';
+import { parseCloneOptions } from './clone-options.ts';
 import { createHost } from './core.ts';
 import { parseAuditOptions, parseProfileOptions, parseRunOptions, type RunOptions } from './options.ts';
 import { run } from './run.ts';
 import { runGuests } from './run-guests.ts';
 import { ExitStatus } from './session.ts';
-import { AUDIT_USAGE, PROFILE_USAGE, RUN_USAGE, USAGE } from './usage.ts';
+import { AUDIT_USAGE, CLONE_USAGE, PROFILE_USAGE, RUN_USAGE, USAGE } from './usage.ts';
 
 /** The command. @param args without the program's name. @returns the exit status. */
 export async function main(args: readonly string[]): Promise<number> {
@@ -27,6 +29,8 @@ async function dispatch([command, ...rest]: readonly string[]): Promise<number> 
       return start(parseProfileOptions(rest), PROFILE_USAGE);
     case 'audit':
       return start(parseAuditOptions(rest), AUDIT_USAGE);
+    case 'clone':
+      return startClones(rest);
     case 'help':
     case '--help':
     case '-h':
@@ -46,12 +50,20 @@ function start(options: RunOptions | 'help', usage: string): Promise<number> | n
   return options.guestFiles.length > 0 ? runGuests(options, createHost) : run(options, createHost);
 }
 
+function startClones(args: readonly string[]): Promise<number> | number {
+  const options = parseCloneOptions(args);
+  if (options === 'help') return print(CLONE_USAGE);
+  tuneEngine();
+  return clone(options, createHost);
+}
+
 const USAGES: ReadonlyMap<string | undefined, string> = new Map([
   [undefined, USAGE],
   ['help', USAGE],
   ['run', RUN_USAGE],
   ['profile', PROFILE_USAGE],
   ['audit', AUDIT_USAGE],
+  ['clone', CLONE_USAGE],
 ]);
 
 function usageOf(command: string | undefined): string {

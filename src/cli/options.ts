@@ -194,13 +194,13 @@ function runOptions(
   };
 }
 
-type OptionsConfig = NonNullable<ParseArgsConfig['options']>;
-type Words<Options extends OptionsConfig> = ReturnType<
+export type OptionsConfig = NonNullable<ParseArgsConfig['options']>;
+export type Words<Options extends OptionsConfig> = ReturnType<
   typeof parseArgs<{ args: string[]; options: Options; strict: true; allowPositionals: true }>
 >;
 
 /** @param command whose help a message names */
-function parseWords<Options extends OptionsConfig>(
+export function parseWords<Options extends OptionsConfig>(
   command: string,
   options: Options,
   args: readonly string[],
@@ -260,7 +260,7 @@ export function parseInteger(option: string, text: string, least: number, most: 
   return value;
 }
 
-function parseTimeout(text: string): number {
+export function parseTimeout(text: string): number {
   const value = /^\d+(\.\d+)?$/.test(text) ? Number(text) : Number.NaN;
   if (!(value > 0 && value <= LONGEST_TIMEOUT_SECONDS)) {
     throw new InputError(`--timeout ${text} is not a number of seconds from 0.001 to ${LONGEST_TIMEOUT_SECONDS}`);

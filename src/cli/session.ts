@@ -31,13 +31,25 @@ export const LONGEST_INTERVAL = 2 ** 31 - 1;
 /** Slots beyond the guests' own pages, for what a balloon brings. */
 const SPARE_SWAP = 16 << 20;
 
-/** @param guestMemory bytes that all guests have together; what does not fit into the host's memory goes to swap */
-export async function openHost(options: RunOptions, guestMemory: number, createHost: CreateHost): Promise<Host> {
+/** What the host of a run is made of. */
+type HostWishes = Pick<RunOptions, 'jitThreshold' | 'check' | 'hostMemory' | 'swap'>;
+
+/**
+ * @param guestMemory bytes that all guests have together; what does not fit into the host's memory goes to swap
+ * @param guests at a time
+ */
+export async function openHost(
+  options: HostWishes,
+  guestMemory: number,
+  createHost: CreateHost,
+  guests = 1,
+): Promise<Host> {
   const { jitThreshold, check } = options;
   const memory = options.hostMemory ?? guestMemory;
   const swaps = options.swap !== undefined || memory < guestMemory;
   return createHost({
     memory,
+    guests,
     jit: { ...moduleLimits(), ...(jitThreshold === undefined ? {} : { threshold: jitThreshold }) },
     check,
     ...(swaps ? { swap: await openSwap(options.swap, guestMemory + SPARE_SWAP) } : {}),

@@ -6,6 +6,7 @@ commands:
   run           boot a kernel and connect this terminal to its console
   profile       the same, and say where the guest's time went
   audit         the same, and list the places of the kernel that touch live page tables
+  clone         let copies of a saved guest carry out a command each
   help COMMAND  explain a command
 
 options:
@@ -82,4 +83,22 @@ stored in vain (refused). Of the reference guest it also says whether a read was
 Each of these accesses leaves compiled code. A boot of Debian's kernel takes a quarter longer for it.
 
   ring1 audit --kernel reference
+`;
+
+export const CLONE_USAGE = `usage: ring1 clone SNAPSHOT --each COMMAND [OPTIONS]
+
+Lets copies of a guest go on from a snapshot ("ring1 run --save"), which was taken at the prompt of its shell. COMMAND is
+typed at the shell of each; {} in it, and the shell's $RING1_CLONE, are the number of the copy. What the copies print comes
+out as "NUMBER: line", and each ends when its command has. Copies share all memory that they do not change. Each has a name
+and random numbers of its own; what its kernel keeps of random numbers is mixed with those of the processor within a minute.
+
+  --count N           copies, from number 1 on (default 1)
+  --each COMMAND      what each is to do
+  --host-memory SIZE  memory for all copies (default: the guest's, and 8M for each that runs); what does not fit goes to swap
+  --swap FILE         file for swap, made and removed again (default: one in the directory for temporary files)
+  --timeout SECONDS   stop after that time
+  --jit-threshold N   executions of a piece of code before it is compiled; 0 leaves all to the interpreter (default 1500)
+  --help              this text
+
+exit status: 0 each command ended with 0, 1 one of them did not, or wrong usage or input, 3 timeout, 128 + N ended by signal N
 `;

@@ -1,4 +1,4 @@
-import type { GuestConsole, Outcome, VirtualMachine } from '../api.ts';
+import type { GuestConsole, Outcome, ResumeOptions, VirtualMachine } from '../api.ts';
 import type { Audit, TableAudit } from '../inspect/audit.ts';
 import type { Profile } from '../inspect/profile.ts';
 import type { Profiler } from '../inspect/profiler.ts';
@@ -12,6 +12,7 @@ export interface MachineServices {
   /** Called once, when nothing of the domain is needed any more. */
   released(): void;
   save(target: SnapshotTarget): Promise<void>;
+  clone(options: ResumeOptions): Promise<VirtualMachine>;
 }
 
 /** What looks at a domain while it runs. */
@@ -77,6 +78,16 @@ export class Machine implements VirtualMachine, DomainObserver {
     const saving = this.#services.save(target);
     this.saved = saving.catch(() => {});
     return saving;
+  }
+
+  async clone(options: ResumeOptions = {}): Promise<VirtualMachine> {
+    if (this.#over) throw new Error('the guest has ended');
+    const cloning = this.#services.clone(options);
+    this.saved = cloning.then(
+      () => {},
+      () => {},
+    );
+    return cloning;
   }
 
   stop(): void {

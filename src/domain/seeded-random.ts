@@ -2,9 +2,13 @@ import type { Archive, Archived } from '../archive/archive.ts';
 
 /** A small generator (xorshift) for guests that must run the same way each time; not for secrets. */
 export class SeededRandom implements Archived {
-  #state: number;
+  #state = 1;
 
   constructor(seed: number) {
+    this.seed(seed);
+  }
+
+  seed(seed: number): void {
     this.#state = (seed * 0x9e37_79b9) | 1;
   }
 

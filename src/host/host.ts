@@ -40,9 +40,9 @@ import type { SwapStore } from '../mm/swap.ts';
 import { shadowCapacity } from '../paging/shadow/shadow-pool.ts';
 import type { GuestDescription, SnapshotTarget } from '../snapshot/format.ts';
 import type { Snapshot } from '../snapshot/snapshot.ts';
-import { writeSnapshot } from '../snapshot/write-snapshot.ts';
+import { type GuestImage, writeSnapshot } from '../snapshot/write-snapshot.ts';
 import { PAGE_SIZE } from '../x86/brand.ts';
-import { bootMicrovm, type CommonOptions, resumeMicrovm } from './microvm-guest.ts';
+import { bootMicrovm, type CommonOptions, resumeMicrovm, type SavedMemory } from './microvm-guest.ts';
 import { noMemory } from './no-memory.ts';
 import { SavedFiles } from './saved-files.ts';
 import { bootXen, resumeXen } from './xen-guest.ts';
@@ -51,6 +51,12 @@ type GuestDomain = XenDomain | MicrovmDomain;
 
 /** Room for what is not a frame: decoded code (32 MiB), its table, TLBs, state blocks. */
 const CONTROL_BYTES = 128 << 20;
+
+/** With more guests than these, TLBs of full size would take more memory than the guests do. */
+const FEW_GUESTS = 8;
+const SMALL_TLBS = { tlbEntries: 1024, tlbRoots: 4 } as const;
+/** What one such guest takes of the control structures: nine TLBs of 32 KiB, and its state. */
+const SMALL_GUEST_BYTES = 320 << 10;
 
 /** Wall clock, uuid and entropy of a deterministic guest: any fixed values would do. */
 const DETERMINISTIC_EPOCH = 1_700_000_000;
@@ -61,8 +67,18 @@ interface Origin {
   readonly kernel: Uint8Array;
   readonly initrd: Uint8Array;
   /** Gives the files back when the guest has ended. */
-  release(): void;
+  release: () => void;
 }
+
+interface RunningGuest {
+  readonly domain: GuestDomain;
+  /** What a guest with virtual time takes for random. */
+  readonly random: SeededRandom | undefined;
+  readonly origin: Origin;
+}
+
+/** All that a guest is besides its memory. */
+type SavedGuest = Omit<GuestImage, 'memory'>;
 
 /** Domains, their shared memory, and the loop that lets them take turns. */
 export class RingHost implements Host {
@@ -81,9 +97,11 @@ export class RingHost implements Host {
   constructor(options: HostOptions) {
     const guestPages = Math.ceil(options.memory / PAGE_SIZE);
     const frames = guestPages + overheadFrames(guestPages) + overheadOf(guestPages) + shadowCapacity(guestPages);
-    const memory = new HostMemory(frames * PAGE_SIZE + CONTROL_BYTES);
+    const guests = options.guests ?? 1;
+    const many = guests > FEW_GUESTS;
+    const memory = new HostMemory(frames * PAGE_SIZE + CONTROL_BYTES + (many ? guests * SMALL_GUEST_BYTES : 0));
     const pool = new FramePool(memory, frames);
-    this.#group = new ProcessorGroup(memory, pool, { jit: options.jit ?? {} });
+    this.#group = new ProcessorGroup(memory, pool, { jit: options.jit ?? {}, ...(many ? SMALL_TLBS : {}) });
     this.#swap = options.swap;
     const store = options.swap ? { store: options.swap } : {};
     this.#memory = new MemoryManager({ pool, checked: options.check ?? false, ...store });
@@ -132,25 +150,37 @@ export class RingHost implements Host {
 
   async resume(snapshot: Snapshot, options: ResumeOptions = {}): Promise<VirtualMachine> {
     if (this.#closed) throw new Error('the host is closed');
-    const { guest, memory, kernel, initrd } = snapshot;
-    const cell = chooseCell(guest.interface as InterfaceName, guest.paging as PagingName);
+    const { guest, memory } = snapshot;
     refuseOtherDevices(guest, options);
-    const space = cell.paging === 'native' ? undefined : await this.#createSpace(guest.memory);
-    if (space) await this.#saved.map(space, memory);
-    const release = (): void => {
-      if (space) this.#saved.release(memory);
-    };
+    if (guest.paging === 'native') return this.#goOn(snapshot, { file: memory }, () => {}, options);
+    const space = await this.#createSpace(guest.memory);
+    await this.#saved.map(space, memory);
+    return this.#goOn(snapshot, { space }, () => this.#saved.release(memory), options);
+  }
+
+  /** @param release gives back what the memory is made of, when the guest has ended or cannot be built */
+  async #goOn(
+    { guest, state, kernel, initrd }: SavedGuest,
+    memory: SavedMemory,
+    release: () => void,
+    options: ResumeOptions,
+  ): Promise<VirtualMachine> {
+    const symbolize = kernelSymbolizer(() => new TransientKernel(kernel).image);
+    const start = { nanoseconds: guest.systemTime, symbolize };
+    const cell = chooseCell(guest.interface as InterfaceName, guest.paging as PagingName);
+    const { commandLine } = guest;
     try {
-      const symbolize = kernelSymbolizer(() => new TransientKernel(kernel).image);
-      const start = { nanoseconds: guest.systemTime, symbolize };
-      const devices = { ...options, commandLine: guest.commandLine, deterministic: guest.deterministic };
-      const origin = { guest: { ...guest }, kernel, initrd, release };
-      return await this.#run(origin, devices, start, (common, random) => {
-        const readBack = (domain: Archived): void => restore(savedState(domain, random), snapshot.state);
-        if (space && cell.interface === 'xen') {
-          return resumeXen({ ...common, id: guest.domain }, common.id, guest, space, readBack);
+      const origin = { guest, kernel, initrd, release };
+      return await this.#run(origin, options, start, (common, random) => {
+        const readBack = (domain: GuestDomain): void => {
+          restore(savedState(domain, random), state);
+          if (options.fresh) renew(domain, common, random);
+        };
+        if ('space' in memory && cell.interface === 'xen') {
+          return resumeXen({ ...common, id: guest.domain }, common.id, guest, memory.space, readBack);
         }
-        return resumeMicrovm(cell, common, devices, memory.pages, space ? { space } : { file: memory }, readBack);
+        const pages = Math.floor(guest.memory / PAGE_SIZE);
+        return resumeMicrovm(cell, common, { ...options, commandLine }, pages, memory, readBack);
       });
     } catch (error) {
       release();
@@ -215,13 +245,15 @@ export class RingHost implements Host {
       if (!(error instanceof OutOfFrames)) throw error;
       throw noMemory(guest.memory);
     }
+    const running: RunningGuest = { domain, random: seeded, origin };
     const machine: Machine = new Machine(
       domain,
       output,
       { profiler, audit },
       {
         released: () => this.#end(machine, origin),
-        save: (target) => this.#save(domain, seeded, origin, target),
+        save: (target) => this.#save(running, target),
+        clone: (cloneOptions) => this.#clone(running, cloneOptions),
       },
     );
     this.#machines.add(machine);
@@ -229,20 +261,27 @@ export class RingHost implements Host {
     return machine;
   }
 
-  async #save(
-    domain: GuestDomain,
-    random: SeededRandom | undefined,
-    { guest, kernel, initrd }: Origin,
-    target: SnapshotTarget,
-  ): Promise<void> {
-    if (guest.disks > 0 && domain instanceof XenDomain) {
-      throw new InputError('a guest of the interface xen that has disks cannot be saved yet');
-    }
+  async #save(running: RunningGuest, target: SnapshotTarget): Promise<void> {
+    const { domain } = running;
+    refuseXenDisks(running);
     return this.#scheduler.whileStanding(domain, () => {
-      const state = save(savedState(domain, random));
-      const description = { ...guest, domain: domain.id, systemTime: domain.clock.now() };
-      return writeSnapshot({ guest: description, state, memory: domain.savedPages, kernel, initrd }, target);
+      return writeSnapshot({ ...present(running), memory: domain.savedPages }, target);
     });
+  }
+
+  /** The guest stands still only until its pages are shared. */
+  async #clone(running: RunningGuest, options: ResumeOptions): Promise<VirtualMachine> {
+    const { domain, origin } = running;
+    const { pager } = domain;
+    if (!pager) throw new InputError('a guest with native paging shares no pages, so it cannot be cloned; save it');
+    refuseXenDisks(running);
+    refuseOtherDevices(origin.guest, options);
+    const { saved, space } = await this.#scheduler.whileStanding(domain, async () => {
+      const cloned = await pager.cloneMemory(this.#memory);
+      if (!(cloned instanceof AddressSpace)) throw noMemory(origin.guest.memory, cloned.message);
+      return { saved: present(running), space: cloned };
+    });
+    return this.#goOn(saved, { space }, share(origin), { ...options, fresh: true });
   }
 
   #end(machine: Machine, origin: Origin): void {
@@ -291,7 +330,7 @@ function refuseDevices({ disks = [], adapters = [], deterministic }: BootOptions
 }
 
 /** A guest that goes on has the devices that it had. */
-function refuseOtherDevices(guest: GuestDescription, { disks = [], adapters = [] }: ResumeOptions): void {
+function refuseOtherDevices(guest: Origin['guest'], { disks = [], adapters = [] }: ResumeOptions): void {
   const check = (what: string, had: number, has: number): void => {
     if (had !== has) throw new InputError(`the guest had ${had} ${what} when it was saved, and is given ${has}`);
   };
@@ -312,7 +351,36 @@ function describe(options: BootOptions, cell: Cell): Origin['guest'] {
   };
 }
 
-/** All that is saved of a guest besides its memory. */
+/** What is under way at a disk of a Xen guest is not archived yet. */
+function refuseXenDisks({ domain, origin }: RunningGuest): void {
+  if (origin.guest.disks > 0 && domain instanceof XenDomain) {
+    throw new InputError('a guest of the interface xen that has disks cannot be saved yet');
+  }
+}
+
+function present({ domain, random, origin: { guest, kernel, initrd } }: RunningGuest): SavedGuest {
+  const description = { ...guest, domain: domain.id, systemTime: domain.clock.now() };
+  return { guest: description, state: save(savedState(domain, random)), kernel, initrd };
+}
+
+/** Another guest has pages of the files: they are given back with the last of the two. @returns the other's release */
+function share(origin: Origin): () => void {
+  const { release } = origin;
+  let users = 2;
+  const leave = (): void => {
+    if (--users === 0) release();
+  };
+  origin.release = leave;
+  return leave;
+}
+
+/** Gives a copy of a guest what must not be the same in both. The host's own random numbers never are. */
+function renew(domain: GuestDomain, { id }: CommonOptions, random: SeededRandom | undefined): void {
+  random?.seed(id);
+  if (domain instanceof XenDomain) domain.rename(`guest${id}`);
+}
+
+/** The state of a guest, as an archive takes it. */
 function savedState(domain: Archived, random: SeededRandom | undefined): Archived {
   return {
     archive(archive) {

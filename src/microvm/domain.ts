@@ -25,6 +25,7 @@ import { createOperations } from '../ops/dispatch.ts';
 import { DirtyPages } from '../paging/dirty-pages.ts';
 import type { GuestPages } from '../paging/guest-pages.ts';
 import type { NestedPaging } from '../paging/nested/nested-paging.ts';
+import type { Pager } from '../paging/pager.ts';
 import { type Mfn, PAGE_SIZE } from '../x86/brand.ts';
 import { Execution, type ExitWatcher } from './execution.ts';
 import { writeTrace } from './inspection.ts';
@@ -208,6 +209,11 @@ export class MicrovmDomain implements Domain, Archived {
 
   get savedPages(): GuestPages {
     return this.paging;
+  }
+
+  /** What brings the memory's pages in, unless all stay. */
+  get pager(): Pager | undefined {
+    return this.paging.pager;
   }
 
   /** No page and no back end is waited for. */

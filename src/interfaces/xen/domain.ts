@@ -4,6 +4,7 @@ import type { SystemServices } from '../../cpu/system.ts';
 import type { BlockStore } from '../../devices/block/store.ts';
 import { Xenstore } from '../../devices/xenstore.ts';
 import { createDomainTree, createHostTree } from '../../devices/xenstore-domain.ts';
+import { homeOf } from '../../devices/xenstore-node.ts';
 import { type Clock, VirtualClock } from '../../domain/clock.ts';
 import { DomainCrash } from '../../domain/crash.ts';
 import type { Domain, DomainState } from '../../domain/domain.ts';
@@ -22,6 +23,7 @@ import { DirectPaging } from '../../paging/direct/direct-paging.ts';
 import { PagingError } from '../../paging/direct/errors.ts';
 import { DirtyPages } from '../../paging/dirty-pages.ts';
 import type { GuestPages } from '../../paging/guest-pages.ts';
+import type { Pager } from '../../paging/pager.ts';
 import { type GuestVirtual, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
 import { Register } from '../../x86/registers.ts';
 import { ShutdownReason } from './abi.ts';
@@ -292,6 +294,19 @@ export class XenDomain implements Domain, Archived {
   get savedPages(): GuestPages {
     if (!this.#paged) throw new Error('the domain has frames of its own, which are not saved');
     return this.#paged.pager;
+  }
+
+  /** What brings the memory's pages in, unless all stay. */
+  get pager(): Pager | undefined {
+    return this.#paged?.pager;
+  }
+
+  /** A copy of another domain gets a name and an identifier of its own; the number that its kernel knows stays. */
+  rename(name: string): void {
+    const words = new Uint32Array(this.uuidBytes.length / 4);
+    for (let word = 0; word < words.length; word += 2) this.#random(words.subarray(word, word + 2));
+    this.uuidBytes.set(new Uint8Array(words.buffer));
+    this.store.write(`${homeOf(this.id)}/name`, name);
   }
 
   /** The date has gone on meanwhile, unless time is virtual. */

@@ -1,0 +1,94 @@
+import type { CreateHost, Host, VirtualMachine } from '../api.ts';
+import { SnapshotFile } from '../node/snapshot-file.ts';
+import type { Snapshot } from '../snapshot/snapshot.ts';
+import type { CloneOptions } from './clone-options.ts';
+import { openSnapshot } from './core.ts';
+import { ExitStatus, type Interruption, LONGEST_INTERVAL, onSignals, openHost, warn } from './session.ts';
+import { ShellCommand } from './shell-command.ts';
+
+/** Memory for what each clone changes; what does not fit goes to swap. */
+const CLONE_MEMORY = 8 << 20;
+/** Clones that are at work at the same time: more would only wait for each other. */
+const AT_ONCE = 8;
+
+/** Lets copies of a saved guest carry out a command each, and prints what they answer. */
+export async function clone(options: CloneOptions, createHost: CreateHost): Promise<ExitStatus | number> {
+  const file = await SnapshotFile.open(options.snapshot);
+  const snapshot = await openSnapshot(file);
+  const { memory } = snapshot.guest;
+  const guests = Math.min(options.count, AT_ONCE);
+  const host = await openHost(
+    { ...options, check: false, hostMemory: options.hostMemory ?? memory + guests * CLONE_MEMORY },
+    memory * guests,
+    createHost,
+    guests,
+  );
+  const running = new Set<VirtualMachine>();
+  let interruption: Interruption | undefined;
+  const interrupt = (cause: Interruption): void => {
+    interruption ??= cause;
+    for (const machine of running) machine.stop();
+  };
+  const removeSignalHandlers = onSignals((number) => interrupt({ kind: 'signal', number }));
+  const keepAlive = setInterval(() => {}, LONGEST_INTERVAL);
+  const { timeoutSeconds } = options;
+  const timer =
+    timeoutSeconds === undefined ? undefined : setTimeout(() => interrupt({ kind: 'timeout' }), timeoutSeconds * 1000);
+  let next = 1;
+  let failures = 0;
+  const work = async (): Promise<void> => {
+    while (next <= options.count && interruption === undefined) {
+      const number = next++;
+      if (!(await runClone(number, options.each, host, snapshot, running))) failures++;
+    }
+  };
+  try {
+    await Promise.all(Array.from({ length: guests }, work));
+  } finally {
+    clearTimeout(timer);
+    clearInterval(keepAlive);
+    removeSignalHandlers();
+    await host.close();
+    await file.close();
+  }
+  if (interruption?.kind === 'signal') return ExitStatus.signal + interruption.number;
+  if (interruption?.kind === 'timeout') {
+    warn(`stopped after ${timeoutSeconds} seconds (--timeout)`);
+    return ExitStatus.timeout;
+  }
+  return failures === 0 ? ExitStatus.success : ExitStatus.badInput;
+}
+
+/** @returns whether the command ended with status 0 */
+async function runClone(
+  number: number,
+  each: string,
+  host: Host,
+  snapshot: Snapshot,
+  running: Set<VirtualMachine>,
+): Promise<boolean> {
+  const machine = await host.resume(snapshot, { fresh: true });
+  running.add(machine);
+  const command = each.replaceAll('{}', String(number));
+  const shell = new ShellCommand(`RING1_CLONE=${number}; ${command}`, (line) => {
+    process.stdout.write(`${number}: ${line}\n`);
+  });
+  machine.console.write(new TextEncoder().encode(shell.line));
+  const reader = machine.console.output.getReader();
+  while (shell.status === undefined) {
+    const { done, value } = await reader.read();
+    if (done) break;
+    shell.feed(value);
+  }
+  running.delete(machine);
+  const { status } = shell;
+  machine.stop();
+  const outcome = await machine.done;
+  if (status === undefined) {
+    const reason = outcome.kind === 'crash' ? `it crashed: ${outcome.reason}` : outcome.kind;
+    warn(`clone ${number} ended before its command did: ${reason}`);
+  } else if (status !== 0) {
+    warn(`the command of clone ${number} ended with status ${status}`);
+  }
+  return status === 0;
+}

@@ -1,0 +1,71 @@
+import { describe, expect, it } from 'vitest';
+import { initramfs, kernelModules } from '../../guests/recipes.ts';
+import type { VirtualMachine } from '../../src/api.ts';
+import { createHost, openSnapshot } from '../../src/index.ts';
+import { debianKernel, hasPackageArchive } from '../debian-kernel.ts';
+import { sourceOf } from '../snapshot-samples.ts';
+
+const MEMORY = 96 << 20;
+const CLONES = 3;
+/** What a clone that runs a shell's builtin may write, in pages: 8 MiB. */
+const MOST_PAGES = 2048;
+
+/** What a guest prints from here on, until a pattern is met. */
+function reader(machine: VirtualMachine): (pattern: RegExp) => Promise<string> {
+  const stream = machine.console.output.getReader();
+  let text = '';
+  return async (pattern) => {
+    while (!pattern.test(text)) {
+      const { done, value } = await stream.read();
+      if (done) throw new Error(`the guest ended: ${text.slice(-500)}`);
+      text += new TextDecoder('latin1').decode(value);
+    }
+    return pattern.exec(text)?.[1] ?? '';
+  };
+}
+
+async function answer(machine: VirtualMachine, number: number): Promise<string> {
+  const read = reader(machine);
+  machine.console.write(new TextEncoder().encode(`echo sum=$((${number} + 1000)).\n`));
+  return read(/sum=(\d+)\./);
+}
+
+describe.skipIf(!hasPackageArchive)('clones', () => {
+  it.each(['xen', 'kvm'] as const)(
+    'of a booted guest each go their own way, and share what they do not change: %s',
+    async (name) => {
+      const kernel = await debianKernel('cloud-amd64');
+      const initrd = await (name === 'xen' ? initramfs() : initramfs({ modules: await kernelModules('cloud-amd64') }));
+      const commandLine = name === 'xen' ? 'console=hvc0' : 'console=ttyS0 reboot=acpi panic=-1';
+      const host = await createHost({ memory: 2 * MEMORY, guests: CLONES + 2 });
+      const free = (): number => (host.statistics() as { frames: { available: number } }).frames.available;
+      try {
+        const original = await host.boot({ kernel, initrd, commandLine, memory: MEMORY, vcpus: 1, interface: name });
+        await reader(original)(/READY[\s\S]*# /);
+        const parts: Uint8Array[] = [];
+        await original.snapshot({ append: async (bytes) => void parts.push(bytes) });
+        const snapshot = await openSnapshot(sourceOf(Uint8Array.from(Buffer.concat(parts))));
+
+        const first = await host.resume(snapshot, { fresh: true });
+        expect(await answer(first, 1)).toBe('1001');
+        const before = free();
+        const others: VirtualMachine[] = [];
+        for (let number = 2; number <= CLONES; number++) others.push(await host.resume(snapshot, { fresh: true }));
+        others.push(await first.clone());
+        const numbers = others.map((_, index) => index + 2);
+        const answers = await Promise.all(others.map((clone, index) => answer(clone, index + 2)));
+        expect(answers).toEqual(numbers.map((number) => String(number + 1000)));
+        expect(before - free()).toBeLessThan(others.length * MOST_PAGES);
+
+        // Whom a clone was made of can end before it.
+        first.stop();
+        const last = others[others.length - 1] as VirtualMachine;
+        last.console.write(new TextEncoder().encode('poweroff -f\n'));
+        expect((await last.done).kind).toBe('poweroff');
+      } finally {
+        await host.close();
+      }
+    },
+    300_000,
+  );
+});

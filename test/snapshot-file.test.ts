@@ -1,0 +1,78 @@
+import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { main } from '../src/cli/main.ts';
+import { SnapshotFile, saveSnapshotFile } from '../src/node/snapshot-file.ts';
+import { Snapshot } from '../src/snapshot/snapshot.ts';
+import { writeSnapshot } from '../src/snapshot/write-snapshot.ts';
+import { killWriters } from './snapshot-kills.ts';
+import { sampleBytes, sampleImage } from './snapshot-samples.ts';
+
+let directory: string;
+let path: string;
+beforeEach(async () => {
+  directory = await mkdtemp(join(tmpdir(), 'ring1-snapshot-'));
+  path = join(directory, 'guest.ring1');
+});
+afterEach(() => rm(directory, { recursive: true }));
+
+const save = (seed: number): Promise<void> =>
+  saveSnapshotFile(path, (target) => writeSnapshot(sampleImage(seed), target));
+
+async function savedSeed(): Promise<unknown> {
+  const file = await SnapshotFile.open(path);
+  try {
+    return (await Snapshot.open(file)).state.seed;
+  } finally {
+    await file.close();
+  }
+}
+
+describe('a snapshot file', () => {
+  it('is replaced by the next one, and nothing else is left', async () => {
+    await save(1);
+    await save(2);
+    expect(await savedSeed()).toBe(2);
+    expect(await readdir(directory)).toEqual(['guest.ring1']);
+  });
+
+  it('stays when the next one cannot be written', async () => {
+    await save(1);
+    const broken = saveSnapshotFile(path, async (target) => {
+      await target.append(new Uint8Array(100));
+      throw Object.assign(new Error('no space'), { code: 'ENOSPC' });
+    });
+    await expect(broken).rejects.toThrow(`cannot save the guest to ${path}: no space left on the device`);
+    expect(await savedSeed()).toBe(1);
+    expect(await readdir(directory)).toEqual(['guest.ring1']);
+  });
+
+  it('is there, whole, whenever the one who saves is killed', async () => {
+    const report = await killWriters(8);
+    expect(report.saved).toBeGreaterThan(0);
+  }, 120_000);
+});
+
+describe('ring1 run --snapshot', () => {
+  const refusals: [string, (bytes: Uint8Array) => Uint8Array, RegExp][] = [
+    ['cut off', (bytes) => bytes.slice(0, bytes.length - 9), /is damaged: it ends early/],
+    ['with a bit changed', (bytes) => bytes.fill(7, 5000, 5001), /is damaged: the bytes from \d+ on/],
+    ['of another version', (bytes) => bytes.fill(9, 8, 9), /is of version 9, and this ring1 reads version/],
+    ['that is none', () => new TextEncoder().encode('a text'.repeat(30)), /is no snapshot of ring1/],
+  ];
+  it.each(refusals)('refuses a file %s in one line, with status 1', async (_what, damage, message) => {
+    await writeFile(path, damage(await sampleBytes(sampleImage(1))));
+    const lines: string[] = [];
+    const write = process.stderr.write;
+    process.stderr.write = ((line: string) => lines.push(line) > 0) as typeof write;
+    try {
+      expect(await main(['run', '--snapshot', path])).toBe(1);
+    } finally {
+      process.stderr.write = write;
+    }
+    expect(lines).toHaveLength(1);
+    expect(lines[0]).toMatch(/^ring1: [^\n]+\n$/);
+    expect(lines[0]).toMatch(message);
+  });
+});
