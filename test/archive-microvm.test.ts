@@ -133,6 +133,7 @@ describe('the state of a microVM', () => {
     const ofTheHost = (index: number): boolean =>
       (index >= State.tlb && index < State.stepping) ||
       (index >= State.budget && index < State.fpuTrap) ||
+      (index >= State.flatSegments && index < State.xmm) ||
       index >= State.missAddress;
     const different = [...source.block.keys()].filter((index) => source.block[index] !== target.block[index]);
     expect(different.filter((index) => !ofTheHost(index))).toEqual([]);

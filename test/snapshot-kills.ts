@@ -15,9 +15,6 @@ import { Snapshot } from '../src/snapshot/snapshot.ts';
  */
 
 const WRITER = fileURLToPath(new URL('snapshot-kill-writer.ts', import.meta.url));
-/** Longest life of a writer after it began to save, in milliseconds: some snapshots' worth. */
-const LONGEST_LIFE = 400;
-
 export interface KillReport {
   kills: number;
   /** Of these, while a snapshot was being written: its temporary file was left. */
@@ -37,10 +34,11 @@ export async function killWriters(kills: number): Promise<KillReport> {
     let last = 0;
     for (let kill = 0; kill < kills; kill++) {
       const acknowledged = await killOne(script, path, last + 1);
-      const found = await seedOf(path, acknowledged ?? last);
-      const atLeast = acknowledged ?? last;
+      const found = await seedOf(path);
       // The name may have been given to a snapshot just before the writer could say so.
-      if (found !== atLeast && found !== atLeast + 1) throw new Error(`snapshot ${found} in place of ${atLeast}`);
+      if (found !== acknowledged && found !== acknowledged + 1) {
+        throw new Error(`snapshot ${found} in place of ${acknowledged}`);
+      }
       report.saved += found - last;
       last = found;
       for (const name of readdirSync(directory).filter((other) => other.endsWith('.tmp'))) {
@@ -55,24 +53,27 @@ export async function killWriters(kills: number): Promise<KillReport> {
 }
 
 /** @returns the last seed that the writer had saved for certain */
-async function killOne(script: string, path: string, first: number): Promise<number | undefined> {
+async function killOne(script: string, path: string, first: number): Promise<number> {
   const writer = spawn(process.execPath, [script, path, String(first)], { stdio: ['ignore', 'pipe', 'inherit'] });
   let printed = '';
+  let began: number | undefined;
   writer.stdout.setEncoding('latin1').on('data', (chunk: string) => {
-    if (printed === '') setTimeout(() => writer.kill('SIGKILL'), Math.random() * LONGEST_LIFE);
+    const isFirst = !printed.includes('saved');
     printed += chunk;
+    began ??= performance.now();
+    if (!isFirst || !printed.includes('saved')) return;
+    // Its first snapshot says how long one takes; it ends within the next one or two.
+    setTimeout(() => writer.kill('SIGKILL'), Math.random() * 2 * (performance.now() - began));
   });
   await once(writer, 'close');
   const saved = [...printed.matchAll(/saved (\d+)\n/g)].pop();
-  return saved === undefined ? undefined : Number(saved[1]);
+  if (!saved) throw new Error(`the writer ended early: ${printed}`);
+  return Number(saved[1]);
 }
 
-/** What the file holds; 0 when there is none, and none was saved. */
-async function seedOf(path: string, acknowledged: number): Promise<number> {
-  const file = await SnapshotFile.open(path).catch((error: unknown) => {
-    if (acknowledged > 0) throw error;
-  });
-  if (!file) return 0;
+/** Which snapshot the file holds. @throws InputError when it is not whole */
+async function seedOf(path: string): Promise<number> {
+  const file = await SnapshotFile.open(path);
   try {
     const { state } = await Snapshot.open(file);
     return Number(state.seed);

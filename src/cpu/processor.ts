@@ -251,6 +251,7 @@ export class Processor implements ProcessorApi, Archived {
     const { cr0, cr4, efer } = this;
     Object.assign(this.memory.controls, { cr0, cr4, efer });
     this.#updateFlatSegments();
+    this.#updateFlatSegments();
     this.#updateTlb();
   }
 

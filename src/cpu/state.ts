@@ -90,12 +90,13 @@ export const enum State {
 
 /**
  * The parts of a state block that outlive a run, each with its first byte and its end. The others are the host's: where
- * the TLB stands, the budget of the run, accesses that are being carried out.
+ * the TLB stands, the budget of the run, what follows from segments, accesses that are being carried out.
  */
 export const SAVED_STATE: readonly (readonly [name: string, start: State, end: State])[] = [
   ['registers', State.registers, State.tlb],
   ['interrupts', State.stepping, State.budget],
-  ['floatingPoint', State.fpuTrap, State.exitKind],
+  ['floatingPointTrap', State.fpuTrap, State.flatSegments],
+  ['floatingPoint', State.xmm, State.exitKind],
   ['mailbox', State.exitKind, State.missAddress],
 ];
 
