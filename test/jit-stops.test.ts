@@ -8,7 +8,7 @@ import { State } from '../src/cpu/state.ts';
 import { PAGE_SIZE } from '../src/x86/brand.ts';
 import { Cr4, Flag, Pte, Register, Vector } from '../src/x86/registers.ts';
 import { listing } from './listing.ts';
-import { AGAIN, AT_ONCE, FORMATS, INTERPRETER, RegionMachine } from './region-machine.ts';
+import { AGAIN, AT_ONCE, FORMATS, INTERPRETER, RegionMachine, statesOf } from './region-machine.ts';
 import { ALL_RIGHTS, CODE, DATA } from './system-machine.ts';
 
 /** Three times: a hundred additions, and a copy of 300 bytes over the end of a page. */
@@ -25,14 +25,6 @@ const LONG_WAY = listing(`
   f4                  hlt
 `);
 const LONG_WAY_COUNT = 1 + 3 * (3 + 100 + 300 + 3);
-
-/** The states before each instruction of a program, one repetition of a string instruction at a time. */
-function statesOf(machine: RegionMachine): object[] {
-  machine.restart();
-  const states = [machine.stateNow()];
-  while (machine.processor.step() === Exit.budget) states.push(machine.stateNow());
-  return states;
-}
 
 /** MXCSR. */
 const ONLY_PRECISION_MASKED = 0x1000;

@@ -1,5 +1,6 @@
 /** Machines for small programs whose code becomes regions early; the programs are the same in 64-bit and 32-bit code. */
 import { SegmentRegister } from '../src/cpu/decode/instruction.ts';
+import { Exit } from '../src/cpu/exits.ts';
 import type { Processor, ProcessorGroupOptions } from '../src/cpu/processor.ts';
 import { State } from '../src/cpu/state.ts';
 import type { GuestVirtual, HostAddress } from '../src/x86/brand.ts';
@@ -98,4 +99,12 @@ export class RegionMachine extends TestMachine {
     const place = this.pool.addressOf(this.frameOf(this.numberAt(address))) + (address % PAGE_SIZE);
     return this.group.parts.code.regionAt(place as HostAddress, this.processor.codeSize);
   }
+}
+
+/** The states before each instruction of a program, one repetition of a string instruction at a time. */
+export function statesOf(machine: RegionMachine): object[] {
+  machine.restart();
+  const states = [machine.stateNow()];
+  while (machine.processor.step() === Exit.budget) states.push(machine.stateNow());
+  return states;
 }

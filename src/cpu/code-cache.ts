@@ -2,9 +2,9 @@ import type { FramePool } from '../memory/frame-pool.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
 import type { Frame, HostAddress } from '../x86/brand.ts';
 import { FrameMark, type FrameMarks } from './frame-marks.ts';
-import { PseudoHandler, RecordField } from './interpreter/record.ts';
+import { PseudoHandler, RecordField, RegionWord } from './interpreter/record.ts';
 import { PlaceMap } from './place-map.ts';
-import { CODE_HASH_SHIFT, CODE_SLOTS_SHIFT, CodeSlot } from './tlb-layout.ts';
+import { CODE_HASH_SHIFT, CODE_SLOTS_SHIFT, CODE_UNIT_SHIFT, CodeSlot } from './tlb-layout.ts';
 
 /** A run of decoded instructions that begins at one place. */
 export interface Block {
@@ -114,6 +114,21 @@ export class CodeCache {
     this.#dropAt(region.place, region.mode);
   }
 
+  /** How often a block is still to be executed until it is hot; 0 when it is, infinite when nothing was decoded there. */
+  executionsLeft(place: HostAddress, mode: number): number {
+    const record = this.find(place, mode)?.record;
+    if (record === undefined) return Number.POSITIVE_INFINITY;
+    if (this.#memory.u16[record >> 1] !== PseudoHandler.warming) return 0;
+    return this.#memory.u32[(record + RecordField.displacement) >> 2] as number;
+  }
+
+  /** What is executed as part of a region becomes one of its own only if it is often entered in another way. */
+  startCountingAgain(place: HostAddress, mode: number, executions: number): void {
+    const record = this.find(place, mode)?.record;
+    if (record === undefined || this.#memory.u16[record >> 1] !== PseudoHandler.warming) return;
+    this.#memory.u32[(record + RecordField.displacement) >> 2] = executions;
+  }
+
   dropRegion(region: Region): void {
     this.#regions.delete(region.place, region.mode);
     const frame = this.#pool.frameAt(region.place);
@@ -137,10 +152,17 @@ export class CodeCache {
     this.#memory.u32[word] = block.place;
     this.#memory.u32[word + 1] = block.mode;
     this.#memory.u32[word + CodeSlot.record / 4] = block.record;
+    this.#memory.u32[word + CodeSlot.region / 4] = this.regionWordAt(block.place, block.mode);
+  }
+
+  /** The RegionWord of the region that begins at a place; 0 when there is none. */
+  regionWordAt(place: HostAddress, mode: number): number {
+    const region = this.#regions.get(place, mode);
+    return region ? (region.slot + 1) | (region.slack << RegionWord.budgetShift) : 0;
   }
 
   #slotOf(place: HostAddress): number {
-    const hash = (place ^ (place >>> CODE_HASH_SHIFT)) & ((1 << CODE_SLOTS_SHIFT) - 1);
+    const hash = ((place >>> CODE_UNIT_SHIFT) ^ (place >>> CODE_HASH_SHIFT)) & ((1 << CODE_SLOTS_SHIFT) - 1);
     return this.slots + hash * CodeSlot.size;
   }
 

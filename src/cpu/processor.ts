@@ -15,7 +15,7 @@ import { FrameMark, FrameMarks } from './frame-marks.ts';
 import { type FrameWatcher, FrameWatchers, type FrameWatching } from './frame-watchers.ts';
 import { createHelpers } from './helpers.ts';
 import { HANDLER_LIMIT, type HostFunctions, Interpreter } from './interpreter/interpreter.ts';
-import { BLOCK_LIMIT, Link, PseudoHandler, RecordField } from './interpreter/record.ts';
+import { BLOCK_LIMIT, Link, PseudoHandler, RecordField, RegionWord } from './interpreter/record.ts';
 import {
   endsBlock,
   fuseRecord,
@@ -916,11 +916,11 @@ export class Processor implements ProcessorApi, Archived {
   #writeHead(record: HostAddress, place: HostAddress): number {
     const { jit, parts } = this.#group;
     if (!jit) return record;
-    const region = parts.code.regionAt(place, this.codeSize);
+    const region = parts.code.regionWordAt(place, this.codeSize);
     const { u32 } = this.#host;
     writePseudo(this.#host, record, region ? PseudoHandler.region : PseudoHandler.warming, place & 0xfff, 0);
-    u32[(record + RecordField.displacement) >> 2] = region ? region.slot : jit.options.threshold;
-    u32[(record + RecordField.link) >> 2] = region ? region.slack : 0;
+    u32[(record + RecordField.displacement) >> 2] = region || jit.options.threshold;
+    u32[(record + RecordField.link) >> 2] = region >>> RegionWord.budgetShift;
     u32[(record + RecordField.immediate) >> 2] = place;
     return record + RecordField.size;
   }

@@ -18,14 +18,20 @@ export const enum TlbEntry {
  * Decoded code by place: 16 bytes a slot.
  *   0  u64 key: host address of the first byte | code mode << 32
  *   8  u32 record
+ *  12  u32 region that begins there: RegionWord, or 0
  */
 export const enum CodeSlot {
   key = 0,
   record = 8,
+  region = 12,
   sizeShift = 4,
   size = 16,
 }
 /** A kernel and its programs have some 100,000 blocks. */
 export const CODE_SLOTS_SHIFT = 18;
-/** The slot of a key: bits of the address, spread by its page. */
-export const CODE_HASH_SHIFT = 11;
+/**
+ * The slot of a key: its address in units of so many bytes, which few blocks are shorter than (hot code then has its slots
+ * together), and bits of the page.
+ */
+export const CODE_UNIT_SHIFT = 2;
+export const CODE_HASH_SHIFT = 13;

@@ -1,5 +1,5 @@
 import { State } from '../state.ts';
-import { CODE_HASH_SHIFT, CODE_SLOTS_SHIFT, CodeSlot, TlbEntry } from '../tlb-layout.ts';
+import { CODE_HASH_SHIFT, CODE_SLOTS_SHIFT, CODE_UNIT_SHIFT, CodeSlot, TlbEntry } from '../tlb-layout.ts';
 import {
   add,
   and,
@@ -28,22 +28,24 @@ export interface CodePlaces {
 
 /**
  * Finds decoded code by linear address: through the execute tag of the TLB, then in the table by place.
- * @param found gets the record and the page's linear address; what is emitted behind this runs when nothing was found
+ * @param found gets its slot of the table and the page's linear address; what is emitted behind this runs when nothing
+ *   was found
  */
-export function emitFindCode(
+export function emitFindSlot(
   fn: FunctionBuilder,
   places: CodePlaces,
   state: I32,
   target: I64,
-  found: (record: I32, page: I64) => void,
+  found: (slot: I32, page: I64) => void,
 ): void {
   const entry = fn.let(tlbEntry(load32(state, State.tlb), target, places.tlbEntries));
   const page = fn.let(and(target, i64(-4096)));
   fn.if(eq(load64(entry, TlbEntry.executeTag), page), () => {
     const place = fn.let(add(load32(entry, TlbEntry.frame), and(wrap(target), i32(4095))));
-    const hash = and(xor(place, shrU(place, i32(CODE_HASH_SHIFT))), i32((1 << CODE_SLOTS_SHIFT) - 1));
+    const mixed = xor(shrU(place, i32(CODE_UNIT_SHIFT)), shrU(place, i32(CODE_HASH_SHIFT)));
+    const hash = and(mixed, i32((1 << CODE_SLOTS_SHIFT) - 1));
     const slot = fn.let(add(i32(places.codeSlots), shl(hash, i32(CodeSlot.sizeShift))));
     const key = or(extendU(place), shl(extendU(load32(state, State.codeSize)), i64(32)));
-    fn.if(eq(load64(slot, CodeSlot.key), key), () => found(load32(slot, CodeSlot.record), page));
+    fn.if(eq(load64(slot, CodeSlot.key), key), () => found(slot, page));
   });
 }

@@ -3,7 +3,7 @@ import { Exit } from '../exits.ts';
 import { HOST_FUNCTIONS, type HostFunction, type Semantics, type Shape } from '../semantics/context.ts';
 import { parseShapeKey, shapeKey } from '../semantics/shape-key.ts';
 import { State } from '../state.ts';
-import { TlbEntry } from '../tlb-layout.ts';
+import { CodeSlot, TlbEntry } from '../tlb-layout.ts';
 import {
   add,
   and,
@@ -32,9 +32,9 @@ import {
 } from '../wasm/expression.ts';
 import { callIndirectOf, callOf, type FunctionBuilder, ModuleBuilder } from '../wasm/module.ts';
 import { emitCarry, emitFlags, type Functions, RecordContext, tlbEntry, type Ways } from './context.ts';
-import { emitFindCode } from './find-code.ts';
-import { Link, PseudoHandler, RecordField } from './record.ts';
-import { emitRegionLoop } from './region-loop.ts';
+import { emitFindSlot } from './find-code.ts';
+import { Link, PseudoHandler, RecordField, RegionAnswer } from './record.ts';
+import { emitEnterRegions, emitRegionLoop, REGION, REGION_LOOP } from './region-loop.ts';
 
 /** What a cold handler answers, besides 0 (go on) and a positive Exit (leave at the instruction). */
 const enum Answer {
@@ -229,8 +229,11 @@ function buildMain(options: InterpreterOptions, hot: readonly string[]): Uint8Ar
   emitCarry(carry.builder);
   carry.builder.unreachable();
   for (const name of ['x87', 'sse', 'helper'] as const) emitForward(module, host, name);
+  const loop = module.function(REGION_LOOP, 'regions');
+  emitRegionLoop(loop.builder, options, { table: REGION_TABLE, region: module.type(REGION) });
+  loop.builder.unreachable();
   const regions = module.function(COLD_HANDLER);
-  emitRegionLoop(regions.builder, options, { table: REGION_TABLE, region: module.type(STATE_TO_INTEGER) });
+  emitEnterRegions(regions.builder, loop.index);
   regions.builder.unreachable();
   const functions = { host, flags: flags.index, carry: carry.index, regions: regions.index };
   const { builder: fn } = module.function(STATE_TO_INTEGER, 'run');
@@ -264,7 +267,7 @@ function emitRun(
   const record = fn.local('i32');
   const target = fn.local('i64');
   const code = fn.local('i32');
-  /** INTERPRET when the record that is looked up must not lead into a region. */
+  /** Non-zero when the record that is looked up must not lead into a region. */
   const interpreting = fn.local('i32');
 
   const pageBase = load64(state, State.pageBase);
@@ -374,9 +377,10 @@ function emitRun(
   };
   pseudo[PseudoHandler.region] = () => {
     fn.if(geS(budget, link), () => {
-      const answer = fn.letAside(callOf('i32', functions.regions, state, record), state);
+      const region = load32(record, RecordField.displacement);
+      const answer = fn.letAside(callOf('i32', functions.regions, state, region), state);
       fn.if(gtS(answer, i32(0)), () => fn.return(answer));
-      fn.set(interpreting, answer);
+      fn.set(interpreting, eq(answer, i32(RegionAnswer.interpret)));
       fn.set(target, load64(state, State.rip));
       fn.branch(jump);
     });
@@ -441,8 +445,8 @@ function emitRun(
     setRip(target);
     fn.return(i32(Exit.budget));
   });
-  emitFindCode(fn, options, state, target, (found, page) => {
-    fn.set(record, found);
+  emitFindSlot(fn, options, state, target, (slot, page) => {
+    fn.set(record, load32(slot, CodeSlot.record));
     fn.store(store64(state, page, State.pageBase));
     fn.branchIf(eqz(interpreting), again);
     skipHead();

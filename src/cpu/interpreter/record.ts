@@ -55,7 +55,7 @@ export const enum PseudoHandler {
   stop = 3,
   /** First record of a block that may become the entry of a region: `displacement` executions are still to come. */
   warming = 4,
-  /** First record of a block that a region begins with: slot in `displacement`, budget that it needs in `link`. */
+  /** First record of a block that a region begins with: RegionWord in `displacement`, budget that it needs in `link`. */
   region = 5,
   count = 6,
 }
@@ -63,8 +63,20 @@ export const enum PseudoHandler {
 /** Instructions in one block; the overshoot of a budget is below this. */
 export const BLOCK_LIMIT = 64;
 
-/**
- * What a region answers when the interpreter is to execute the instruction at State.rip, even if a region begins there.
- * 0 stands for going on at State.rip in whatever way; everything else is an Exit.
- */
-export const INTERPRET = -1;
+/** What regions, and the loop that goes from one to the next, answer; positive answers are an Exit. */
+export const enum RegionAnswer {
+  /** Control goes on at State.rip, in whatever way. */
+  goOn = 0,
+  /** The interpreter is to execute the instruction at State.rip, even if a region begins there. */
+  interpret = -1,
+  /** No region can be entered at State.rip. */
+  leaveRegions = -2,
+  /** Control is where a call is to return to. */
+  returned = -3,
+}
+
+/** A region as the table of decoded code names it: its slot plus 1 in the low half, the budget that it needs in the high one. */
+export const enum RegionWord {
+  slotMask = 0xffff,
+  budgetShift = 16,
+}

@@ -1,16 +1,14 @@
 import type { Instruction } from '../decode/instruction.ts';
+import { REGION } from '../interpreter/region-loop.ts';
 import type { Semantics, Shape } from '../semantics/context.ts';
 import { add, geS, type I64, i32, i64, ltS, sub, zeroExtend } from '../wasm/expression.ts';
 import { FunctionBuilder, type Label, ModuleBuilder } from '../wasm/module.ts';
 import type { Effects } from './effects.ts';
 import { markDeadFlags } from './flag-liveness.ts';
-import type { RegionInstruction } from './region.ts';
+import { endsInCall, type RegionInstruction } from './region.ts';
 import { REGION_IMPORTS, RegionContext, type RegionImport, type RegionImports } from './region-context.ts';
 import type { Node } from './structure.ts';
 import { longestPath } from './structure.ts';
-
-/** (state) → 0, with State.rip saying where to go on, or an Exit. */
-const REGION = { parameters: ['i32'], result: 'i32' } as const;
 
 export interface GeneratorOptions {
   /** Exact size of the host's memory, in 64 KiB pages. */
@@ -40,8 +38,7 @@ export function generateModule(options: GeneratorOptions, regions: readonly Regi
 function importAll(module: ModuleBuilder): RegionImports {
   const imports = {} as Record<RegionImport, number>;
   for (const name of Object.keys(REGION_IMPORTS) as RegionImport[]) {
-    const parameters = new Array<'i32'>(REGION_IMPORTS[name]).fill('i32');
-    imports[name] = module.importFunction(name, { parameters, result: 'i32' });
+    imports[name] = module.importFunction(name, REGION_IMPORTS[name]);
   }
   return imports;
 }
@@ -67,9 +64,9 @@ export function observeEffects(
   shape: Shape,
 ): { effects: Effects; decidedByConstant: boolean } {
   const fn = new FunctionBuilder(REGION);
-  const numbers = { flags: 0, carry: 1, x87: 2, sse: 3, helper: 4 };
+  const numbers = { flags: 0, carry: 1, x87: 2, sse: 3, helper: 4, regions: 5 };
   const context = new RegionContext(fn, numbers, options.tlbEntries, shape.long, false);
-  context.begin({ instruction, shape, effects: ANYTHING, offset: 0, deadFlags: false }, 0, () => {});
+  context.begin({ instruction, shape, effects: ANYTHING, offset: 0, deadFlags: false }, 0, { branch: () => {} });
   options.meaningOf(shape.operation)(context);
   return { effects: context.observed(), decidedByConstant: fn.decidedByConstant };
 }
@@ -118,7 +115,7 @@ class RegionGenerator {
     if (node.isLoop) this.#loops.set(node, fn.open(0x03));
     for (const child of labelled.toReversed()) this.#labels.set(child, fn.open(0x02));
     this.#body(node, before);
-    const done = before + block.instructions.length;
+    const done = endsInCall(block) ? 0 : before + block.instructions.length;
     if (inline?.isLoop) {
       this.#arrive(inline, done);
       this.#tree(inline, 0);
@@ -145,8 +142,12 @@ class RegionGenerator {
     context.knownFlags = node.isLoop ? undefined : this.#knownFlags.get(node);
     node.block.instructions.forEach((current, index) => {
       const done = before + index + 1;
+      const returns = node.next && current.shape.operation === 'call';
       fn.scope(() => {
-        context.begin(current, done - 1, () => this.#taken(node, current, done));
+        context.begin(current, done - 1, {
+          branch: () => this.#taken(node, current, done),
+          ...(returns ? { returnTo: { linear: this.#linear(node.block.end), budget: this.#slack } } : {}),
+        });
         this.#options.meaningOf(current.shape.operation)(context);
         context.end();
       });

@@ -6,7 +6,7 @@ import type { Semantics, Shape } from '../semantics/context.ts';
 import { shapeKey } from '../semantics/shape-key.ts';
 import type { Effects } from './effects.ts';
 import { type GeneratorOptions, generateModule, observeEffects } from './generate.ts';
-import { discoverRegion, type RegionSource } from './region.ts';
+import { discoverRegion, endsInCall, type RegionSource } from './region.ts';
 import { longestPath, type Node, structureOf } from './structure.ts';
 
 /**
@@ -41,6 +41,9 @@ export const DEFAULT_JIT: JitOptions = {
   maximumModules: 2000,
   regionSlots: 8192,
 };
+
+/** Share of the threshold that a block has left when it is warm. */
+const WARM = 0.75;
 
 /** What becomes of a block that was executed often. */
 export const enum Answer {
@@ -151,6 +154,7 @@ export class Jit {
       mode,
       effectsOf: (instruction, shape) => this.#effectsOf(instruction, shape),
       wasReached: (offset) => code.find((page + offset) as HostAddress, mode) !== undefined,
+      isWarm: (offset) => code.executionsLeft((page + offset) as HostAddress, mode) < this.options.threshold * WARM,
     };
     const blocks = discoverRegion(source, place % PAGE_SIZE);
     return blocks?.[0] && structureOf(blocks[0]);
@@ -185,11 +189,22 @@ export class Jit {
       module.regions.add(region);
       this.#moduleOf.set(region, module);
       code.addRegion(region);
+      this.#startCountingAgain(candidate, nodes);
       this.counters.instructions += nodes.reduce((sum, { block }) => sum + block.instructions.length, 0);
     });
     this.counters.compiled += prepared.length;
     this.counters.modules++;
     this.counters.bytes += bytes.length;
+  }
+
+  /** Control comes back from calls inside of the region. */
+  #startCountingAgain({ place, mode }: Candidate, nodes: readonly Node[]): void {
+    const page = place - (place % PAGE_SIZE);
+    for (const { block, next } of nodes) {
+      if (!next || !endsInCall(block)) continue;
+      const behind = (page + block.end) as HostAddress;
+      this.#parts.code.startCountingAgain(behind, mode, this.options.threshold);
+    }
   }
 
   /** A module's memory is free only when all its regions are gone, so whole modules go. */

@@ -2,7 +2,8 @@ import { AddressRegister, OperandKind, SegmentRegister } from '../decode/instruc
 import { Exit } from '../exits.ts';
 import { carryOf, conditionOf, type FlagValues, flagBits } from '../flags.ts';
 import { tlbEntry } from '../interpreter/context.ts';
-import { INTERPRET } from '../interpreter/record.ts';
+import { RegionAnswer } from '../interpreter/record.ts';
+import { REGION_LOOP } from '../interpreter/region-loop.ts';
 import type { Condition, Context, HostFunction, Shape } from '../semantics/context.ts';
 import { FlagKind, State } from '../state.ts';
 import { TlbEntry } from '../tlb-layout.ts';
@@ -21,6 +22,7 @@ import {
   load64,
   load128,
   loadInteger,
+  ltS,
   ne,
   or,
   select,
@@ -37,17 +39,22 @@ import {
   wrap,
   zeroExtend,
 } from '../wasm/expression.ts';
-import { callOf, type FunctionBuilder, type Label, type Local } from '../wasm/module.ts';
+import { callOf, type FunctionBuilder, type Label, type Local, type Signature } from '../wasm/module.ts';
 import type { Effects } from './effects.ts';
 import type { RegionInstruction } from './region.ts';
 
+function numbers(count: number): Signature {
+  return { parameters: new Array<'i32'>(count).fill('i32'), result: 'i32' };
+}
+
 /** What generated code of a region can call; all of them are WebAssembly, so importing them is cheap. */
 export const REGION_IMPORTS = {
-  flags: 1,
-  carry: 1,
-  x87: 4,
-  sse: 6,
-  helper: 2,
+  flags: numbers(1),
+  carry: numbers(1),
+  x87: numbers(4),
+  sse: numbers(6),
+  helper: numbers(2),
+  regions: REGION_LOOP,
 } as const;
 export type RegionImport = keyof typeof REGION_IMPORTS;
 export type RegionImports = Readonly<Record<RegionImport, number>>;
@@ -58,10 +65,20 @@ export type RegionImports = Readonly<Record<RegionImport, number>>;
  */
 export const AT_COUNT_SHIFT = 16;
 
+/** Where an instruction can lead. */
+export interface Ways {
+  /** Emits what its direct branch does. */
+  branch(): void;
+  /** Where in the region control goes on when a call returns, and the budget that is needed there. */
+  readonly returnTo?: { readonly linear: I64; readonly budget: number };
+}
+
 /** Tier 1: one instruction's numbers are constants, general registers and flags are locals, and misses leave the region. */
 export class RegionContext implements Context {
   readonly fn: FunctionBuilder;
   readonly state: I32;
+  /** Calls of the guest around this region that are calls of regions. */
+  readonly calls: I32;
   /** Linear address of the region's page. */
   readonly pageBase: Local<'i64'>;
   readonly tlb: Local<'i32'>;
@@ -89,7 +106,7 @@ export class RegionContext implements Context {
   #index = 0;
   #baseDepth = 0;
   #setConditionally = false;
-  #onBranch: () => void = () => {};
+  #ways: Ways = { branch: () => {} };
   #readsFlags = false;
   #setsFlags = false;
   #mayLeave = false;
@@ -102,6 +119,7 @@ export class RegionContext implements Context {
     this.#long = long;
     this.#flat = flat;
     this.state = fn.parameter(0, 'i32');
+    this.calls = fn.parameter(1, 'i32');
     this.#imports = imports;
     this.#tlbEntries = tlbEntries;
     this.pageBase = fn.local('i64');
@@ -112,6 +130,8 @@ export class RegionContext implements Context {
     this.rip = fn.local('i64');
     this.#flagKind = fn.local('i32');
     this.#flags = { a: fn.local('i64'), b: fn.local('i64'), result: fn.local('i64') };
+    fn.set(this.pageBase, load64(this.state, State.pageBase));
+    fn.later(() => this.#loadAll());
     this.jumpLabel = fn.open(0x02);
     this.leaveLabel = fn.open(0x02);
   }
@@ -121,10 +141,10 @@ export class RegionContext implements Context {
   }
 
   /** @param index instructions since the budget was last counted */
-  begin(current: RegionInstruction, index: number, onBranch: () => void): void {
+  begin(current: RegionInstruction, index: number, ways: Ways): void {
     this.#current = current;
     this.#index = index;
-    this.#onBranch = onBranch;
+    this.#ways = ways;
     this.#baseDepth = this.fn.depth;
     this.#setConditionally = false;
     if (current.effects.mayLeave) this.fn.set(this.at, i32(this.#place(current.offset, index)));
@@ -161,34 +181,41 @@ export class RegionContext implements Context {
 
   /** Closes the function: the ways out, and the loads and stores around the body. */
   finish(): void {
-    const { fn, state } = this;
+    const { fn } = this;
     fn.unreachable();
     fn.close(); // leaveLabel
     const linear = add(this.pageBase, extendU(and(this.at, i32((1 << AT_COUNT_SHIFT) - 1))));
     fn.set(this.rip, this.#long ? linear : zeroExtend(linear, 4));
     fn.set(this.budgetLeft, sub(this.budgetLeft, shrU(this.at, i32(AT_COUNT_SHIFT))));
-    fn.set(this.exitKind, select(this.exitKind, this.exitKind, i32(INTERPRET)));
+    fn.set(this.exitKind, select(this.exitKind, this.exitKind, i32(RegionAnswer.interpret)));
     fn.close(); // jumpLabel
+    this.#storeAll();
+    fn.return(this.exitKind);
+  }
+
+  /** The state block becomes exact; only when everything that is written in the region is known. */
+  #storeAll(): void {
+    const { fn, state } = this;
     for (const register of this.#written) {
       fn.store(store64(state, this.#register(register), State.registers + register * 8));
     }
     if (this.#flagsWritten) this.#storeFlags();
     fn.store(store32(state, this.budgetLeft, State.budget));
     fn.store(store64(state, this.rip, State.rip));
-    fn.return(this.exitKind);
-    fn.atEntry(() => {
-      fn.set(this.pageBase, load64(state, State.pageBase));
-      fn.set(this.tlb, load32(state, State.tlb));
-      fn.set(this.budgetLeft, load32(state, State.budget));
-      this.#registers.forEach((local, register) => {
-        if (local) fn.set(local, load64(state, State.registers + register * 8));
-      });
-      if (!this.#flagsUsed) return;
-      fn.set(this.#flagKind, load32(state, State.flagKind));
-      fn.set(this.#flags.a, load64(state, State.flagA));
-      fn.set(this.#flags.b, load64(state, State.flagB));
-      fn.set(this.#flags.result, load64(state, State.flagResult));
+  }
+
+  #loadAll(): void {
+    const { fn, state } = this;
+    fn.set(this.tlb, load32(state, State.tlb));
+    fn.set(this.budgetLeft, load32(state, State.budget));
+    this.#registers.forEach((local, register) => {
+      if (local) fn.set(local, load64(state, State.registers + register * 8));
     });
+    if (!this.#flagsUsed) return;
+    fn.set(this.#flagKind, load32(state, State.flagKind));
+    fn.set(this.#flags.a, load64(state, State.flagA));
+    fn.set(this.#flags.b, load64(state, State.flagB));
+    fn.set(this.#flags.result, load64(state, State.flagResult));
   }
 
   #storeFlags(): void {
@@ -574,7 +601,7 @@ export class RegionContext implements Context {
   branch(): void {
     if (this.shape.long || this.shape.operandSize !== 2) {
       this.#branches = true;
-      this.#onBranch();
+      this.#ways.branch();
       return;
     }
     // IP wraps at 64 KiB.
@@ -591,10 +618,27 @@ export class RegionContext implements Context {
   /** Out of the region to a linear address. @param count instructions of the block that were completed */
   leaveTo(linear: I64, count: number): void {
     const { fn } = this;
+    const { returnTo } = this.#ways;
     this.#mayLeave = true;
     fn.set(this.rip, linear);
     fn.set(this.budgetLeft, sub(this.budgetLeft, i32(count)));
-    fn.branch(this.jumpLabel);
+    if (returnTo) this.#call(returnTo);
+    else fn.branch(this.jumpLabel);
+  }
+
+  /**
+   * A call of the guest is a call of regions: control comes back here when it returns with nothing else between. No
+   * translation changes meanwhile, since what changes them is carried out by the host or the interpreter.
+   */
+  #call({ linear, budget }: NonNullable<Ways['returnTo']>): void {
+    const { fn, state } = this;
+    fn.later(() => this.#storeAll());
+    const calls = add(this.calls, i32(1));
+    const answer = this.let(callOf('i32', this.#imports.regions, state, i32(0), linear, calls));
+    fn.ifSeldom(ne(answer, i32(RegionAnswer.returned)), () => fn.return(answer));
+    fn.later(() => this.#loadAll());
+    fn.ifSeldom(ltS(this.budgetLeft, i32(budget)), () => fn.return(i32(RegionAnswer.goOn)));
+    this.knownFlags = undefined;
   }
 
   #codeBase(): I64 {

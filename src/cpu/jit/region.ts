@@ -31,7 +31,7 @@ export interface BasicBlock {
   readonly end: number;
   /** Where a direct branch at the end leads, when that is part of the region. */
   taken: BasicBlock | undefined;
-  /** Where control falls through to, when that is part of the region. */
+  /** Where control falls through to, or a call at the end returns to, when that is part of the region. */
   next: BasicBlock | undefined;
   /** The last instruction never falls through. */
   readonly closed: boolean;
@@ -46,6 +46,8 @@ export interface RegionSource {
   effectsOf(instruction: Instruction, shape: Shape): Effects;
   /** Whether control has been at an offset of the page before: cold code is left out. */
   wasReached(offset: number): boolean;
+  /** Whether calls have come back to an offset of the page often. */
+  isWarm(offset: number): boolean;
 }
 
 /**
@@ -72,6 +74,10 @@ export function discoverRegion(source: RegionSource, entry: number): BasicBlock[
         leaders.add(target);
         pending.push(target);
       }
+      if (shape.operation === 'call' && offset < PAGE_SIZE && source.isWarm(offset)) {
+        leaders.add(offset);
+        pending.push(offset);
+      }
       if (endsBlock(shape.operation, SYSTEM)) break;
       if (effects.branches) leaders.add(offset);
     }
@@ -90,7 +96,10 @@ function decodeAt(source: RegionSource, offset: number): RegionInstruction | und
   return effects.needsInterpreter ? undefined : { instruction, shape, effects, offset, deadFlags: false };
 }
 
-/** Offset in the page that a jump leads to directly, or −1. Calls end a region. */
+/** Whether control comes back to the end of a block from elsewhere. */
+export const endsInCall = ({ instructions }: BasicBlock): boolean => instructions.at(-1)?.shape.operation === 'call';
+
+/** Offset in the page that a jump leads to directly, or −1; calls lead out of the region. */
 export function branchTarget({ instruction, offset, shape }: RegionInstruction): number {
   const [operand] = instruction.operands;
   if (operand.kind !== OperandKind.relative || instruction.operandCount === 0 || shape.operation === 'call') return -1;
@@ -119,6 +128,8 @@ function connect(
       list.push(found);
       cursor += found.instruction.length;
       closed = endsBlock(found.shape.operation, SYSTEM);
+      // A call comes back.
+      if (found.shape.operation === 'call' && leaders.has(cursor)) closed = false;
       if (closed || leaders.has(cursor)) break;
     }
     const block: BasicBlock = { offset, instructions: list, end: cursor, taken: undefined, next: undefined, closed };

@@ -1,4 +1,4 @@
-import type { BasicBlock } from './region.ts';
+import { type BasicBlock, endsInCall } from './region.ts';
 
 /** A block in its place among the others of a region. */
 export interface Node {
@@ -121,7 +121,9 @@ export function longestPath(nodes: readonly Node[]): number {
   let longest = 0;
   for (const node of nodes.toReversed()) {
     const forward = (to: Node | undefined) => (to && to.order > node.order ? (lengths.get(to) ?? 0) : 0);
-    const length = node.block.instructions.length + Math.max(forward(node.taken), forward(node.next));
+    // The budget is looked at when a call returns.
+    const next = endsInCall(node.block) ? undefined : node.next;
+    const length = node.block.instructions.length + Math.max(forward(node.taken), forward(next));
     lengths.set(node, length);
     longest = Math.max(longest, length);
   }

@@ -23,21 +23,16 @@ interface Body {
   readonly seldom: readonly number[];
 }
 
-/** A place in emitted code. */
-interface Position {
-  readonly code: ByteWriter;
-  readonly offset: number;
-}
-
 /** Builds the body of one function. Statements are emitted at once, in order. */
 export class FunctionBuilder {
   readonly signature: Signature;
   code = new ByteWriter();
   /** Some condition was known, so that other constants might have led to other code. */
   decidedByConstant = false;
-  readonly #entry = new ByteWriter();
-  /** Conditions that are seldom true. */
-  readonly #seldom: Position[] = [];
+  /** Offsets in `code` of conditions that are seldom true, ascending. */
+  readonly #seldom: number[] = [];
+  /** Places that code is still to come to, ascending. */
+  readonly #gaps: { readonly offset: number; readonly emit: () => void }[] = [];
   readonly #types: ValueType[] = [];
   readonly #free: Record<ValueType, number[]> = { i32: [], i64: [], f32: [], f64: [], v128: [] };
   #scope: Local[] | null = null;
@@ -52,12 +47,9 @@ export class FunctionBuilder {
     return this.#depth;
   }
 
-  /** Emits what is to run before everything else; for what is only known once the body is there. */
-  atEntry(body: () => void): void {
-    const { code } = this;
-    this.code = this.#entry;
-    body();
-    this.code = code;
+  /** Keeps a place for code that is only known once the rest of the body is there; it may not branch. */
+  later(emit: () => void): void {
+    this.#gaps.push({ offset: this.code.length, emit });
   }
 
   parameter<T extends ValueType>(index: number, type: T): Local<T> {
@@ -161,7 +153,7 @@ export class FunctionBuilder {
       return;
     }
     condition.emit(this.code);
-    if (seldom) this.#seldom.push({ code: this.code, offset: this.code.length });
+    if (seldom) this.#seldom.push(this.code.length);
     this.code.bytes([0x04, 0x40]);
     this.#depth++;
     then();
@@ -211,7 +203,7 @@ export class FunctionBuilder {
   /** A branch that is seldom taken; see `ifSeldom`. */
   branchIfSeldom(condition: I32, label: Label): void {
     condition.emit(this.code);
-    this.#seldom.push({ code: this.code, offset: this.code.length });
+    this.#seldom.push(this.code.length);
     this.code.byte(0x0d);
     this.code.unsigned(this.#depth - label.depth);
   }
@@ -249,19 +241,35 @@ export class FunctionBuilder {
   }
 
   body(): Body {
+    const { code } = this;
+    const inserted = new ByteWriter();
+    this.code = inserted;
+    const ends = this.#gaps.map(({ emit }) => {
+      emit();
+      return inserted.length;
+    });
+    this.code = code;
+    inserted.byte(0x0b);
     const out = new ByteWriter();
     out.unsigned(this.#types.length);
     for (const type of this.#types) {
       out.unsigned(1);
       out.byte(TYPE_CODES[type]);
     }
-    const starts = new Map([[this.#entry, out.length]]);
-    out.bytes(this.#entry.result());
-    starts.set(this.code, out.length);
-    out.bytes(this.code.result());
-    out.byte(0x0b);
-    const seldom = this.#seldom.map(({ code, offset }) => (starts.get(code) ?? 0) + offset);
-    return { bytes: out.result().slice(), seldom: seldom.sort((a, b) => a - b) };
+    // Between gaps the code as it is, in each gap what belongs there, and the `end` behind the last one.
+    const hints: number[] = [];
+    let copied = 0;
+    let filled = 0;
+    for (let gap = 0; gap <= this.#gaps.length; gap++) {
+      const offset = this.#gaps[gap]?.offset ?? code.length;
+      for (const hint of this.#seldom) if (copied <= hint && hint < offset) hints.push(out.length + hint - copied);
+      out.bytes(code.result().subarray(copied, offset));
+      const end = ends[gap] ?? inserted.length;
+      out.bytes(inserted.result().subarray(filled, end));
+      copied = offset;
+      filled = end;
+    }
+    return { bytes: out.result().slice(), seldom: hints };
   }
 }
 
