@@ -1,6 +1,7 @@
 import { Access } from '../src/cpu/exits.ts';
 import { type Processor, ProcessorGroup } from '../src/cpu/processor.ts';
 import type { FoundPage, ShadowWalks } from '../src/cpu/translation.ts';
+import type { WalkResult } from '../src/cpu/walk.ts';
 import { PAE_TOPS } from '../src/cpu/walk.ts';
 import { FramePool } from '../src/memory/frame-pool.ts';
 import { HostMemory } from '../src/memory/host-memory.ts';
@@ -60,7 +61,7 @@ export interface Composed {
 
 const memory = new HostMemory((FRAMES + 64) * PAGE_SIZE + (40 << 20));
 const pool = new FramePool(memory, FRAMES);
-const group = new ProcessorGroup(memory, pool, { tlbEntries: 64, tlbRoots: 2, codeBytes: 1 << 20 });
+export const group = new ProcessorGroup(memory, pool, { tlbEntries: 64, tlbRoots: 2, codeBytes: 1 << 20 });
 const store = new MemoryStore(256);
 const manager = new MemoryManager({ pool, store, checked: true, reserve: 2, pause: async () => {} });
 
@@ -215,18 +216,7 @@ export class ShadowWorld {
   /** What a shadow permits, asked as a walk asks it. */
   shadowed(processor: Processor, root: number, address: GuestVirtual, access: Access, user: boolean) {
     const found: FoundPage = {
-      result: {
-        frame: -1 as Frame,
-        page: -1,
-        error: 0,
-        writable: false,
-        executable: false,
-        refused: -1,
-        absent: -1,
-        absentForWrite: false,
-        kind: 0,
-        device: -1,
-      },
+      result: emptyResult(),
       tables: new Int32Array(3),
     };
     const { controls } = processor.memory;
@@ -303,3 +293,19 @@ export class ShadowWorld {
 }
 
 const RIGHTS = Pte.present | Pte.writable;
+
+/** What a walk writes over. */
+export function emptyResult(): WalkResult {
+  return {
+    frame: -1 as Frame,
+    page: -1,
+    error: 0,
+    writable: false,
+    executable: false,
+    refused: -1,
+    absent: -1,
+    absentForWrite: false,
+    kind: 0,
+    device: -1,
+  };
+}
