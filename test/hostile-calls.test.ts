@@ -1,6 +1,6 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { HostileGuests, type HostileRun } from './hostile/guest.ts';
-import { hashes } from './reference-guest.ts';
+import { hashes, type Printed, runReference } from './reference-guest.ts';
 
 /** `npx tsx test/hostile/run.ts` makes a million. */
 const CALLS = 12_000;
@@ -83,5 +83,50 @@ describe('hypercalls of hostile guests, with all frames counted anew after each 
     const found = hashes({ lines: neighbour.split('\n'), outcome: { kind: 'poweroff' } });
     expect(Object.keys(found)).toEqual(['through the tables, counted', 'patched']);
     expect(new Set(Object.values(found)).size).toBe(1);
+  });
+});
+
+describe.each(['nested', 'shadow'] as const)('calls of a hostile KVM guest with %s paging', (paging) => {
+  let printed: Printed;
+  beforeAll(async () => {
+    printed = await runReference({ interface: 'kvm', paging }, 'hostile=3');
+  });
+
+  /** How often something was carried out, and refused. */
+  function timesOf(what: string): readonly [carriedOut: number, refused: number] {
+    const line = printed.lines.find((text) => text.startsWith(`${what} carried out`));
+    const [, carriedOut, refused] = /carried out (\d+) refused (\d+)$/.exec(line ?? '') ?? [];
+    return [Number(carriedOut), Number(refused)];
+  }
+
+  it.each(['11', '12', '4b564d00', '4b564d01', '4b564d03', '4b564d04'])(
+    'register 0x%s is written, and refuses what it cannot hold',
+    (number) => {
+      const [carriedOut, refused] = timesOf(`register ${number}`);
+      expect(carriedOut).toBeGreaterThan(0);
+      expect(refused).toBeGreaterThan(0);
+    },
+  );
+
+  it('registers of features that are not offered are refused', () => {
+    for (const number of ['4b564d02', '4b564d05']) expect(timesOf(`register ${number}`)[0]).toBe(0);
+  });
+
+  it('changes of page tables are carried out where they are offered, and only if they can be', () => {
+    for (const record of [1, 2, 3]) {
+      const [carriedOut, refused] = timesOf(`record ${record}`);
+      expect(carriedOut > 0).toBe(paging === 'shadow');
+      expect(refused).toBeGreaterThan(0);
+    }
+  });
+
+  it('no other hypercall does anything', () => {
+    for (let number = 0; number < 16; number++) {
+      if (number !== 2) expect(timesOf(`hypercall ${number}`)[0]).toBe(0);
+    }
+  });
+
+  it('leave it in order', () => {
+    expect(printed.outcome).toEqual({ kind: 'poweroff' });
   });
 });

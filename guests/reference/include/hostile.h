@@ -6,3 +6,6 @@ u64 hostile_seed(void);
 u64 hostile_random(u64 below);
 u64 hostile_number(void);
 void xen_be_hostile(void);
+void kvm_be_hostile(void);
+/* Bytes to go on behind, when an exception at an instruction was expected; else 0. */
+u32 recover(u64 rip);

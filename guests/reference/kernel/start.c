@@ -61,6 +61,8 @@ void setup_descriptors(struct cpu *cpu) {
 static void be_hostile(void) {
   print("hostile %u\n", hostile_seed());
   if (same_text(pv_info.name, "Xen")) xen_be_hostile();
+  if (same_text(pv_info.name, "KVM")) kvm_be_hostile();
+  end_machine();
 }
 
 static const char *round_title = "through the tables, counted";

@@ -1,5 +1,6 @@
 #include "apic.h"
 #include "console.h"
+#include "hostile.h"
 #include "process.h"
 
 /* Everything that enters the kernel. Interrupts stay off until it is left, or a processor has nothing to do. */
@@ -52,6 +53,13 @@ void handle_trap(struct frame *frame) {
     case 0xff:
       return;
   }
+#ifdef PARAVIRT
+  u32 behind = recover(frame->rip);
+  if (behind > 0) {
+    frame->rip += behind;
+    return;
+  }
+#endif
   if (!FROM_USER(frame)) panic("exception %u at %x, error %x", frame->vector, frame->rip, frame->error);
   lock_kernel();
   print("process %u ended: exception %u at %x\n", this_cpu()->current->number, frame->vector, frame->rip);
