@@ -18,8 +18,6 @@ export interface TaskLayout {
   readonly registers: number;
   readonly segments: readonly (readonly [SegmentRegister, number])[];
   readonly localTable: number;
-  /** Bit 0: the task is to begin with a debug exception. */
-  readonly trap: number | undefined;
 }
 
 /** Selector of the task to return to. */
@@ -53,7 +51,6 @@ const TASK: TaskLayout = {
     [SegmentRegister.gs, 0x5c],
   ],
   localTable: 0x60,
-  trap: 0x64,
 };
 
 const TASK_16: TaskLayout = {
@@ -71,7 +68,6 @@ const TASK_16: TaskLayout = {
     [SegmentRegister.ds, 0x28],
   ],
   localTable: 0x2a,
-  trap: undefined,
 };
 
 export function layoutOfTask(type: SystemType): TaskLayout {

@@ -35,8 +35,6 @@ export const enum TaskSwitch {
 /** What makes an available task's descriptor a busy one's. */
 const BUSY = 0x200;
 const BUSY_TYPE = 2;
-/** DR6.BT: the task wants to be told when it is entered. */
-const DEBUG_TASK = 0x8000;
 const PAGING = (Cr0.protection | Cr0.paging) >>> 0;
 
 /** A task as its segment has it. */
@@ -47,7 +45,6 @@ interface Image {
   readonly registers: readonly number[];
   readonly selectors: ReadonlyMap<SegmentRegister, number>;
   readonly localTable: number;
-  readonly traps: boolean;
 }
 
 /** A selector with what its table said; undefined when it said nothing. */
@@ -105,11 +102,9 @@ export function switchTask(state: SystemState, selector: number, options: TaskSw
     processor.set(register, image.registers[index] as number, 0);
   });
   processor.flags = (image.flags | (nests ? Flag.nestedTask : 0)) >>> 0;
-  if (!loadSegments(state, image, segments)) return false;
+  const loaded = loadSegments(state, image, segments);
   processor.userMode = processor.privilege === 3;
-  if (!image.traps) return true;
-  processor.raise(Vector.debug, DEBUG_TASK);
-  return false;
+  return loaded;
 }
 
 function loadImage(state: SystemState, base: GuestVirtual, layout: TaskLayout): Image | undefined {
@@ -128,7 +123,6 @@ function loadImage(state: SystemState, base: GuestVirtual, layout: TaskLayout): 
     registers: TASK_REGISTERS.map((_, index) => at(layout.registers + index * word, word)),
     selectors: new Map(layout.segments.map(([segment, offset]) => [segment, at(offset, 2)])),
     localTable: at(layout.localTable, 2),
-    traps: layout.trap !== undefined && (at(layout.trap, 2) & 1) !== 0,
   };
   return readable ? image : undefined;
 }
