@@ -55,6 +55,16 @@ test('a swap file that lost its pages says so', async () => {
   await store.close();
 });
 
+test('a swap file that lost its pages and has grown since says so', async () => {
+  const store = await createSwapFile(path, 1 << 20);
+  await store.write(3, new Uint8Array(PAGE_SIZE).fill(1));
+  await truncate(path, 0);
+  await store.write(7, new Uint8Array(PAGE_SIZE).fill(1));
+  await expect(store.read(3, new Uint8Array(PAGE_SIZE))).rejects.toThrow('page 3 of');
+  await store.read(7, new Uint8Array(PAGE_SIZE));
+  await store.close();
+});
+
 test('a swap file does not take the place of another file', async () => {
   const store = await createSwapFile(path, 1 << 20);
   await expect(createSwapFile(path, 1 << 20)).rejects.toThrow('EEXIST');

@@ -18,18 +18,33 @@ export async function createSwapFile(path: string, bytes: number): Promise<SwapS
   // Exclusively: to take over a file that somebody needs would destroy it.
   const file = await open(path, 'wx+', 0o600);
   const writes = new WriteQueue(file, path);
+  const slots = Math.floor(bytes / PAGE_SIZE);
+  /** Of what was written to each slot: a file that somebody has cut off reads as zeros where it has grown again. */
+  const sums = new Uint32Array(slots);
   return {
-    slots: Math.floor(bytes / PAGE_SIZE),
+    slots,
     read: async (slot, target) => {
       const { bytesRead } = await file.read(target, 0, PAGE_SIZE, slot * PAGE_SIZE);
       if (bytesRead !== PAGE_SIZE) throw new Error(`${path} ends before page ${slot}`);
+      if (sumOf(target) !== sums[slot]) throw new Error(`page ${slot} of ${path} is not what was written there`);
     },
-    write: (slot, source) => writes.add(slot, source),
+    write: (slot, source) => {
+      sums[slot] = sumOf(source);
+      return writes.add(slot, source);
+    },
     close: async () => {
       await file.close();
       await unlink(path).catch(() => {});
     },
   };
+}
+
+/** A hash of a page (FNV-1a, by words). @param page aligned to words */
+function sumOf(page: Uint8Array): number {
+  const words = new Uint32Array(page.buffer, page.byteOffset, PAGE_SIZE / 4);
+  let sum = 0x811c_9dc5;
+  for (let index = 0; index < words.length; index++) sum = Math.imul(sum ^ (words[index] as number), 0x0100_0193);
+  return sum >>> 0;
 }
 
 /**

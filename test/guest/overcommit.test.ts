@@ -1,15 +1,18 @@
 import { execFileSync } from 'node:child_process';
 import { createHash } from 'node:crypto';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { truncate } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
 import { initramfs, kernelModules } from '../../guests/recipes.ts';
 import { createHost, type VirtualMachine } from '../../src/index.ts';
+import { createSwapFile } from '../../src/node/swap-file.ts';
 import { debianKernel, hasPackageArchive } from '../debian-kernel.ts';
 import { MemoryStore } from '../mm-world.ts';
 import { GuestConsole } from './console.ts';
+import { outputOf } from './output.ts';
 
 const MIB = 1 << 20;
 const TIME_LIMIT = 900_000;
@@ -173,6 +176,37 @@ describe.skipIf(!hasPackageArchive)('guests with more memory than their host', (
       });
       quiet.console.write(new TextEncoder().encode('echo still $((40 + 2))\n'));
       await quietText.waitFor('still 42');
+      await host.close();
+    },
+    TIME_LIMIT,
+  );
+
+  it(
+    'end with the reason when the swap file has lost their pages; others find it as good as before',
+    async () => {
+      const path = join(directory, 'lost');
+      const host = await createHost({ memory: 50 * MIB, swap: await createSwapFile(path, 256 * MIB) });
+      const kernel = await debianKernel('cloud-amd64');
+      const boot = (commands: string) => {
+        const commandLine = `${LEAN} console=hvc0 ring1.run="${LEAVE_LITTLE}; ${commands}"`;
+        return host.boot({ kernel, initrd, memory: 128 * MIB, vcpus: 1, commandLine });
+      };
+      const used = () => (host.statistics() as { swap: { used: number } }).swap.used;
+      const greedy = await boot('memory-fill 60 1 1000');
+      void collect(greedy);
+      while (used() < 2000) await new Promise((resume) => setTimeout(resume, 20));
+      await truncate(path, 0);
+      expect(await greedy.done).toMatchObject({
+        kind: 'crash',
+        reason: expect.stringMatching(
+          /cannot read a page back from swap: .*(lost ends before page|page \d+ of .*lost is not what was written)/,
+        ),
+      });
+      const other = await boot('memory-fill 60 2 1');
+      const text = outputOf(other);
+      expect(await other.done).toEqual({ kind: 'poweroff' });
+      expect(await text).toContain('filled 14648 pages, 0 words wrong');
+      expect(used()).toBe(0);
       await host.close();
     },
     TIME_LIMIT,
