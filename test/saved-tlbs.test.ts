@@ -215,6 +215,31 @@ describe('a flush', () => {
     expect(look(SHARED).walked).toBe(false);
   });
 
+  test('keeps what came through other entries of a table that changed', () => {
+    change(Table.firstLevel1, 7, Table.otherPage);
+    processor.flushTlb();
+    expect(look(OWN).walked).toBe(false);
+    change(Table.firstLevel1, 6, Table.otherPage, FLAGS);
+    processor.flushTlb();
+    expect(look(OWN)).toEqual({ frame: Table.otherPage, walked: true });
+  });
+
+  test.each([
+    ['cannot be written any more', Table.firstLevel1, USED & ~Pte.writable],
+    ['was not accessed', Table.firstLevel1, FLAGS],
+    ["is the kernel's alone", Table.firstLevel1, USED & ~Pte.user],
+  ])('drops a page that %s', (_what, table, flags) => {
+    change(table, 6, Table.page, flags);
+    processor.flushTlb();
+    expect(look(OWN).walked).toBe(true);
+  });
+
+  test('drops what came through an entry above that changed', () => {
+    change(Table.firstLevel2, 1, Table.otherPage);
+    processor.flushTlb();
+    expect(look(OWN).walked).toBe(true);
+  });
+
   test('is what loading the same root again is', () => {
     change(Table.firstLevel1, 6, Table.otherPage);
     load(Table.first);

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { Access } from '../src/cpu/exits.ts';
-import { Tlb } from '../src/cpu/tlb.ts';
+import { type TablePath, Tlb } from '../src/cpu/tlb.ts';
 import { HostMemory } from '../src/memory/host-memory.ts';
 import type { GuestVirtual, HostAddress } from '../src/x86/brand.ts';
 
@@ -20,6 +20,15 @@ const step = fc.oneof(
   { weight: 1, arbitrary: fc.constant({ kind: 'flush' as const }) },
 );
 
+/** Nothing here depends on tables. */
+const NO_PATH: TablePath = {
+  tables: new Int32Array(3),
+  entryLow: 0,
+  entryHigh: 0,
+  lastGeneration: 0,
+  upperGenerations: 0,
+};
+
 /** What a TLB must hold: by entry. */
 type Model = Map<number, { page: number; frame: HostAddress; writable: boolean }>;
 
@@ -30,7 +39,7 @@ test('a frame loses all its translations and no other does, whatever was cached 
       const model: Model = new Map();
       for (const step of steps) {
         if (step.kind === 'fill') {
-          tlb.fill(step.page << 12, 0, step.frame, step.writable, false, new Int32Array(3), 0, 0);
+          tlb.fill(step.page << 12, 0, step.frame, step.writable, false, NO_PATH, 0);
           model.set(step.page % ENTRIES, step);
         } else if (step.kind === 'flush') {
           tlb.flush();

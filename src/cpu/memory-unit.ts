@@ -170,15 +170,16 @@ export class MemoryUnit implements GuestMemory {
     const unseen = this.#noteInLog(translation.log, this.#walker.result.page, access);
     const mayWrite = writable && unseen && !marks.has(frame, FrameMark.code | FrameMark.watched);
     const address = pool.addressOf(frame);
-    const { tables } = this.#walker;
+    const { path } = this.#walker;
     const generations = translation.tableGenerations;
-    let sum = 0;
-    if (generations && tables[0] !== NO_TABLES) {
-      for (const table of tables) sum = (sum + generations.of(table)) | 0;
+    if (generations && path.tables[0] !== NO_TABLES) {
+      const [last, middle, upper] = path.tables as unknown as [number, number, number];
+      path.lastGeneration = generations.of(last);
+      path.upperGenerations = (generations.of(middle) + generations.of(upper)) >>> 0;
     }
     this.tlbCounters.fills++;
     const { kind } = this.#walker.result;
-    (user ? this.userTlb : this.kernelTlb).fill(low, high, address, mayWrite, executable, tables, sum, kind);
+    (user ? this.userTlb : this.kernelTlb).fill(low, high, address, mayWrite, executable, path, kind);
     marks.set(frame, mayWrite ? FrameMark.cached | FrameMark.cachedWritable : FrameMark.cached);
     return (address + (low & 0xfff)) as HostAddress;
   }

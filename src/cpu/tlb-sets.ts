@@ -102,7 +102,7 @@ export class TlbSets {
       if (comparable && this.#compareRoots(before.root, root, translation)) next.adopt(before, this.#shared);
       next.root = root;
     }
-    this.#refresh(next, generations);
+    this.#refresh(next, translation, generations);
   }
 
   #free(): Tlb {
@@ -132,10 +132,12 @@ export class TlbSets {
     return frame === undefined || frame < 0 ? -1 : this.#pool.addressOf(frame as Frame) >>> 2;
   }
 
-  #refresh(tlb: Tlb, generations: TableGenerations): void {
+  #refresh(tlb: Tlb, translation: Translation, generations: TableGenerations): void {
     const generation = generations.of(tlb.root);
     if (generation === tlb.rootGeneration) {
-      tlb.refresh(generations);
+      // Entries of shadows are not those of the guest's tables.
+      const hasWords = translation.format === 'four-level' && !translation.shadow;
+      tlb.refresh(generations, hasWords ? (number) => this.#tableWord(number, translation) : undefined);
     } else {
       tlb.flush();
       tlb.rootGeneration = generation;
@@ -148,7 +150,7 @@ export class TlbSets {
    */
   flush(translation: Translation, all: boolean): void {
     const generations = translation.tableGenerations;
-    if (generations && this.#limit > 1) this.#refresh(this.current, generations);
+    if (generations && this.#limit > 1) this.#refresh(this.current, translation, generations);
     else if (all) this.current.flush();
     else this.current.flushLocal();
   }

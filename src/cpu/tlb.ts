@@ -28,12 +28,28 @@ export const PATH_TABLES = 3;
 /** In place of a table's number: the entry does not come from tables. */
 export const NO_TABLES = -1;
 
+/** Where a translation came from. */
+export interface TablePath {
+  /** Numbers of the tables, the page's own first; NO_TABLES when it came from none. A large page's stands in place of those below. */
+  readonly tables: Int32Array;
+  /** The page's own entry, accessed and dirty bits set as they were wanted. */
+  readonly entryLow: number;
+  readonly entryHigh: number;
+  /** Generation of the page's own table, and the sum of the others'. */
+  readonly lastGeneration: number;
+  readonly upperGenerations: number;
+}
+
+/** The words of a table of 512 entries, by the table's number, as an index of 32-bit words; −1 when it has none. */
+export type TableWords = (table: number) => number;
+
 /**
  * The software TLB of one root and one privilege, in host memory; tlb-layout.ts draws an entry.
  *
- * An entry also remembers the tables it came through and the sum of their generations. A generation grows when a
- * present entry of the table changes and when the frame loses its type, and never shrinks; so an equal sum says that a
- * walk would find the same page again, and that the accessed and dirty bits it would set are set.
+ * An entry also remembers the tables it came through and their generations. A generation grows when a present entry of
+ * the table changes and when the frame loses its type, and never shrinks; so equal ones say that a walk would find the same
+ * page again, and that the accessed and dirty bits it would set are set. When only the last table has changed, the
+ * table's entry says whether it was that one.
  */
 export class Tlb {
   readonly address: HostAddress;
@@ -52,9 +68,13 @@ export class Tlb {
   readonly #filled: Int32Array;
   readonly #isFilled: Uint8Array;
   #filledCount = 0;
-  /** Of each entry the numbers of its tables, `PATH_TABLES` each, and the sum of their generations. */
+  /** Of each entry the numbers of its tables, `PATH_TABLES` each, the last one first. */
   readonly #tables: Int32Array;
-  readonly #generations: Int32Array;
+  /** The last table's generation, and the sum of the others'. */
+  readonly #lastGenerations: Uint32Array;
+  readonly #upperGenerations: Uint32Array;
+  /** The last table's entry, in two words. */
+  readonly #lastEntries: Uint32Array;
   /** Changes of tables when the entries were last compared with them; −1 when entries came from elsewhere since. */
   #refreshedAt = -1;
   /** `PageKind` of each entry. */
@@ -73,7 +93,9 @@ export class Tlb {
     this.#filled = new Int32Array(entries);
     this.#isFilled = new Uint8Array(entries);
     this.#tables = new Int32Array(entries * PATH_TABLES);
-    this.#generations = new Int32Array(entries);
+    this.#lastGenerations = new Uint32Array(entries);
+    this.#upperGenerations = new Uint32Array(entries);
+    this.#lastEntries = new Uint32Array(entries * 2);
     this.#kinds = new Uint8Array(entries);
     this.#byFrame = new FrameIndex(entries);
     // Tags of zeroes are invalid in every other entry: page 0 belongs to the first. The rest is left untouched, so that
@@ -114,8 +136,7 @@ export class Tlb {
 
   /**
    * Caches a page given by the halves of its linear address.
-   * @param tables numbers of the tables it came through, the page's own first; NO_TABLES when it came from none
-   * @param generations the sum of their generations
+   * @param path the tables it came through
    * @param kind bits of `PageKind`
    */
   fill(
@@ -124,8 +145,7 @@ export class Tlb {
     frame: HostAddress,
     writable: boolean,
     executable: boolean,
-    tables: Int32Array,
-    generations: number,
+    path: TablePath,
     kind: number,
   ): void {
     const index = this.#index(low);
@@ -147,11 +167,14 @@ export class Tlb {
       this.#invalidate(word + 4, index);
     }
     u32[word + 6] = frame;
-    const path = index * PATH_TABLES;
-    this.#tables[path] = tables[0] as number;
-    this.#tables[path + 1] = tables[1] as number;
-    this.#tables[path + 2] = tables[2] as number;
-    this.#generations[index] = generations;
+    const first = index * PATH_TABLES;
+    this.#tables[first] = path.tables[0] as number;
+    this.#tables[first + 1] = path.tables[1] as number;
+    this.#tables[first + 2] = path.tables[2] as number;
+    this.#lastGenerations[index] = path.lastGeneration;
+    this.#upperGenerations[index] = path.upperGenerations;
+    this.#lastEntries[index * 2] = path.entryLow;
+    this.#lastEntries[index * 2 + 1] = path.entryHigh;
     this.#noteKind(index, low, kind);
     this.#note(index, frame);
   }
@@ -198,16 +221,17 @@ export class Tlb {
 
   /**
    * Drops the entries that a walk would not give again.
+   * @param wordsOf where tables stand; without it an entry goes when any of its tables has changed
    * @returns how many entries stay
    */
-  refresh(generations: TableGenerations): number {
+  refresh(generations: TableGenerations, wordsOf: TableWords | undefined): number {
     // What was filled since then was filled from tables that have not changed either.
     if (this.#refreshedAt === generations.changes) return this.#filledCount;
     this.#refreshedAt = generations.changes;
     let kept = 0;
     for (let position = 0; position < this.#filledCount; position++) {
       const index = this.#filled[position] as number;
-      if (this.#isCurrent(index, generations)) {
+      if (this.#isCurrent(index, generations, wordsOf)) {
         this.#filled[kept++] = index;
       } else {
         this.#clear(index);
@@ -218,15 +242,23 @@ export class Tlb {
     return kept;
   }
 
-  #isCurrent(index: number, generations: TableGenerations): boolean {
-    const path = index * PATH_TABLES;
-    const table = this.#tables[path] as number;
+  #isCurrent(index: number, generations: TableGenerations, wordsOf: TableWords | undefined): boolean {
+    // Dropped meanwhile.
+    if (this.#u32[this.#word(index) + TlbEntry.frame / 4] === 0) return false;
+    const first = index * PATH_TABLES;
+    const table = this.#tables[first] as number;
     if (table === NO_TABLES) return true;
-    const sum =
-      generations.of(table) +
-      generations.of(this.#tables[path + 1] as number) +
-      generations.of(this.#tables[path + 2] as number);
-    return (sum | 0) === this.#generations[index];
+    const above = generations.of(this.#tables[first + 1] as number) + generations.of(this.#tables[first + 2] as number);
+    if (above >>> 0 !== this.#upperGenerations[index]) return false;
+    const generation = generations.of(table);
+    if (generation === this.#lastGenerations[index]) return true;
+    const words = wordsOf?.(table) ?? -1;
+    if (words < 0) return false;
+    const entry = words + (((this.#u32[this.#word(index)] as number) >>> 12) & 0x1ff) * 2;
+    const same =
+      this.#u32[entry] === this.#lastEntries[index * 2] && this.#u32[entry + 1] === this.#lastEntries[index * 2 + 1];
+    if (same) this.#lastGenerations[index] = generation;
+    return same;
   }
 
   /** Applies what was done to frames while the TLB was not in use. @param frameAt the frame of a host address */
@@ -261,7 +293,10 @@ export class Tlb {
       for (let table = index * PATH_TABLES; table < (index + 1) * PATH_TABLES; table++) {
         this.#tables[table] = other.#tables[table] as number;
       }
-      this.#generations[index] = other.#generations[index] as number;
+      this.#lastGenerations[index] = other.#lastGenerations[index] as number;
+      this.#upperGenerations[index] = other.#upperGenerations[index] as number;
+      this.#lastEntries[index * 2] = other.#lastEntries[index * 2] as number;
+      this.#lastEntries[index * 2 + 1] = other.#lastEntries[index * 2 + 1] as number;
       this.#noteKind(index, this.#u32[from] as number, other.#kinds[index] as number);
       this.#note(index, this.#u32[from + TlbEntry.frame / 4] as HostAddress);
     }

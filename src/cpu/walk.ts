@@ -66,6 +66,8 @@ export class PageWalker {
   readonly #pool: FramePool;
   /** Numbers of the tables below the root that led to the page, its own first; the first is NO_TABLES without tables. */
   readonly tables = new Int32Array(PATH_TABLES);
+  /** What a TLB keeps of the way to the page; the generations are its owner's business. */
+  readonly path = { tables: this.tables, entryLow: 0, entryHigh: 0, lastGeneration: 0, upperGenerations: 0 };
   /** Whether faults tell fetches from reads: only where pages can forbid execution. */
   #reportsFetch = false;
   /** Addresses of the entries met, as word indices, for the accessed bits. */
@@ -301,7 +303,10 @@ export class PageWalker {
       translation.log?.note(table);
       u32[word] = wanted;
     }
-    const leaf = u32[this.#path[level - 1] as number] as number;
+    const leafWord = this.#path[level - 1] as number;
+    const leaf = u32[leafWord] as number;
+    this.path.entryLow = leaf;
+    this.path.entryHigh = u32[leafWord + 1] as number;
     result.frame = frame as Frame;
     result.page = page;
     result.writable = writable && !hostProtected && (leaf & Pte.dirty) !== 0;
