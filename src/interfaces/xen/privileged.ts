@@ -44,8 +44,6 @@ export function executeForGuest(domain: XenDomain, vcpu: XenVcpu): SystemResult 
       return writeOperand(processor, instruction, 0, 0, 0) ? done(vcpu) : SystemResult.fault;
     case 'smsw':
       return writeOperand(processor, instruction, 0, cpu.readCr0(index), 0) ? done(vcpu) : SystemResult.fault;
-    case 'popf':
-      return popFlags(vcpu, instruction);
     case 'cli':
     case 'sti':
       // The virtual interrupt flag is a byte in memory; with enough I/O privilege these do nothing.
@@ -134,19 +132,6 @@ function returnWithinKernel(vcpu: XenVcpu, instruction: Instruction): SystemResu
   processor.set(Register.rsp, frame[6] as number, frame[7] as number);
   processor.flags = vcpu.permittedFlags(frame[4] as number);
   return SystemResult.done;
-}
-
-/** POPF that sets the trap flag comes here; IF and IOPL stay. */
-function popFlags(vcpu: XenVcpu, instruction: Instruction): SystemResult {
-  const { processor } = vcpu;
-  const size = instruction.operandSize;
-  const stack = processor.value(Register.rsp);
-  if (!processor.memory.loadAt(stack as GuestVirtual, size)) return SystemResult.fault;
-  processor.loadedValue(pair);
-  const wanted = size === 2 ? (processor.flags & ~0xffff) | ((pair[0] as number) & 0xffff) : (pair[0] as number);
-  processor.setValue(Register.rsp, stack + size);
-  processor.flags = vcpu.permittedFlags(wanted);
-  return done(vcpu);
 }
 
 function storeTable(vcpu: XenVcpu, instruction: Instruction): SystemResult {
