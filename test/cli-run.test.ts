@@ -40,9 +40,18 @@ class Run {
   }
 
   /** Waits until stdout has the text. */
-  async sees(text: string): Promise<void> {
+  sees(text: string): Promise<void> {
+    return this.#until(text, () => this.stdout.includes(text));
+  }
+
+  /** Waits until stderr has the text that often. */
+  complains(text: string, times: number): Promise<void> {
+    return this.#until(text, () => this.stderr.split(text).length > times);
+  }
+
+  async #until(text: string, isThere: () => boolean): Promise<void> {
     for (let attempt = 0; attempt < 500; attempt++) {
-      if (this.stdout.includes(text)) return;
+      if (isThere()) return;
       await new Promise((resolve) => setTimeout(resolve, 20));
     }
     throw new Error(`no "${text}" in ${JSON.stringify(this.stdout)} and ${JSON.stringify(this.stderr)}`);
@@ -56,8 +65,8 @@ function start(guest: string, ...options: readonly string[]): Run {
 }
 
 /** In a terminal of its own, by script(1), which every Debian has. */
-function startInTerminal(guest: string, after: string): Run {
-  const command = [process.execPath, ...fakeHost, guest, ...files].join(' ');
+function startInTerminal(guest: string, after: string, ...options: readonly string[]): Run {
+  const command = [process.execPath, ...fakeHost, guest, ...files, ...options].join(' ');
   return new Run('script', ['-qefc', `${command}; status=$?; ${after}; exit $status`, '/dev/null']);
 }
 
@@ -100,6 +109,26 @@ describe('ring1 run', () => {
     const run = start('disks', '--disk', join(directory, 'missing'));
     expect(await run.ended).toBe(1);
     expect(run.stderr).toContain(`cannot open the disk ${join(directory, 'missing')}: there is no such file`);
+  });
+
+  it('saves the guest at SIGUSR2, as often as it comes, and goes on', async () => {
+    const path = join(directory, 'saved');
+    const run = start('echo', '--save', path);
+    await run.sees('ready');
+    for (let time = 1; time <= 2; time++) {
+      rmSync(path, { force: true });
+      run.process.kill('SIGUSR2');
+      await run.complains(`ring1: saved the guest to ${path} in `, time);
+      expect(readFileSync(path, 'utf8')).toBe('all of the guest');
+    }
+    run.process.stdin?.write('off');
+    expect(await run.ended).toBe(0);
+  });
+
+  it('says early that a guest could not be saved to a file', async () => {
+    const run = start('echo', '--save', join(directory, 'missing', 'saved'));
+    expect(await run.ended).toBe(1);
+    expect(run.stderr).toContain('cannot write the snapshot');
   });
 
   it('ends with 3 at the timeout', async () => {
@@ -210,6 +239,19 @@ describe.skipIf(!existsSync('/usr/bin/script'))('ring1 run in a terminal', () =>
     expect(run.stdout).not.toContain('typed "z');
     expect(run.stdout).toMatch(/[^-]icanon/);
     expect(run.stdout).toMatch(/[^-]echo /);
+  });
+
+  it('saves the guest at Ctrl-] s, and leaves at Ctrl-] and any other key', async () => {
+    const path = join(directory, 'by-key');
+    const run = startInTerminal('echo', 'true', '--save', path);
+    await run.sees('ready');
+    run.process.stdin?.write('a\x1d');
+    run.process.stdin?.write('sb');
+    await run.sees('saved the guest');
+    expect(readFileSync(path, 'utf8')).toBe('all of the guest');
+    await run.sees('typed "b"');
+    run.process.stdin?.write('\x1dq');
+    expect(await run.ended).toBe(0);
   });
 
   it('restores the terminal when the guest crashes', async () => {
