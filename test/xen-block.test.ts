@@ -57,6 +57,7 @@ describe('a disk and its driver', () => {
 
   it.each([
     ['another layout', { protocol: 'x86_32-abi' }],
+    ['a layout with a name as long as can be', { protocol: 'x'.repeat(4096) }],
     ['a page that is not granted', { 'ring-ref': '77' }],
     ['a number that is none', { 'ring-ref': 'x' }],
     ['a port that is not open', { 'event-channel': '9' }],

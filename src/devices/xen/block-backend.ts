@@ -177,8 +177,7 @@ export class BlockBackend {
   /** @returns what the front end has done wrong */
   #connect(): string | undefined {
     const { store } = this.#guest;
-    const protocol = store.read(`${this.#there}/protocol`);
-    if (protocol !== PROTOCOL) return `the front end speaks ${protocol}, not ${PROTOCOL}`;
+    if (store.read(`${this.#there}/protocol`) !== PROTOCOL) return `the front end does not speak ${PROTOCOL}`;
     const reference = this.#number('ring-ref');
     const ring = reference < 0 ? undefined : this.#guest.begin(reference, true);
     if (ring === undefined) return 'the front end has granted no page for the ring';
