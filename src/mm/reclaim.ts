@@ -87,8 +87,7 @@ export class Reclaimer {
   }
 
   #shortage(): MemoryError {
-    const { pool, swap } = this.#allocator();
-    const size = `${pool.total >> 8}M`;
+    const { swap } = this.#allocator();
     const reason = !swap.store
       ? 'there is no swap'
       : swap.failure !== undefined
@@ -96,7 +95,7 @@ export class Reclaimer {
         : swap.used === swap.slots
           ? `all ${swap.slots >> 8}M of swap are in use`
           : 'all of it is pinned';
-    return { kind: 'out-of-memory', message: `the host's memory of ${size} is used up and ${reason}` };
+    return { kind: 'out-of-memory', message: `the host's memory is used up and ${reason}` };
   }
 
   /** Frees a locked page: whether it did, or will when a write has ended. The lock goes with it. */

@@ -13,7 +13,7 @@ const MIB = 1 << 20;
 
 /** More data than the host has room for: in the guest's memory, on its way to a disk, and back. */
 const COMMANDS = [
-  'dd if=/dev/urandom of=/tmp/data bs=64k count=960 2>/dev/null',
+  'dd if=/dev/urandom of=/tmp/data bs=64k count=480 2>/dev/null',
   'sha256sum < /tmp/data',
   'dd if=/tmp/data of=/dev/vda bs=256k conv=fsync 2>/dev/null',
   'echo 3 > /proc/sys/vm/drop_caches',
@@ -29,16 +29,16 @@ describe.skipIf(!hasPackageArchive)('a guest with more memory than its host', ()
   it('has its disk read and written through entries that the host takes away meanwhile', async () => {
     const directory = mkdtempSync(join(tmpdir(), 'ring1-paged-'));
     const path = join(directory, 'disk.img');
-    writeFileSync(path, new Uint8Array(60 * MIB));
+    writeFileSync(path, new Uint8Array(30 * MIB));
     const disk = await FileStore.open(path, { isReadOnly: false, report: () => {} });
     const swap = await createSwapFile(join(directory, 'swap'), 512 * MIB);
-    const host = await createHost({ memory: 110 * MIB, swap });
+    const host = await createHost({ memory: 60 * MIB, swap });
     try {
       const machine = await host.boot({
         kernel: await debianKernel('cloud-amd64'),
         initrd: await initramfs({ modules: await kernelModules('cloud-amd64') }),
         commandLine: `console=ttyS0 quiet ring1.run="${COMMANDS}"`,
-        memory: 256 * MIB,
+        memory: 128 * MIB,
         vcpus: 1,
         interface: 'kvm',
         disks: [disk],
