@@ -22,7 +22,7 @@ export function requireXenNotes(kernel: KernelImage): XenNotes & { readonly entr
   const { entry } = xenNotes;
   if (entry === undefined) {
     throw new InputError(
-      'the kernel has Xen notes but no paravirtual entry (it may support PVH only); give a kernel built with CONFIG_XEN_PV',
+      'the kernel has Xen notes but no paravirtual entry (it may support PVH only); give a kernel built with CONFIG_XEN_PV, or --interface kvm or native',
     );
   }
   return { ...xenNotes, entry };

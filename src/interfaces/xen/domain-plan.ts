@@ -75,7 +75,11 @@ export function planDomain(request: DomainRequest): DomainPlan {
   const { kernel, initrd, pages, commandLine } = request;
   const notes = kernel.xenNotes;
   if (!notes) throw new InputError('the kernel has no Xen notes: it cannot run with --interface xen');
-  if (kernel.bits !== 64) throw new InputError('the kernel is a 32-bit one; this interface runs 64-bit PV kernels');
+  if (kernel.bits !== 64) {
+    throw new InputError(
+      'the kernel is a 32-bit one, which cannot be a Xen guest here; give --interface kvm or native',
+    );
+  }
   const entry = required(notes.entry, 'ENTRY');
   const virtualBase = required(notes.virtBase, 'VIRT_BASE');
   const paddrOffset = Number(notes.paddrOffset ?? 0n);
