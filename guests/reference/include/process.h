@@ -18,7 +18,7 @@ extern struct process processes[MOST_PROCESSES];
 
 void schedule(void);
 void run_until_all_rest(void);
-void start_first_process(void);
+void start_first_process(u64 argument);
 void end_all_processes(void);
 void become_idle(struct cpu *cpu);
 void idle(void) NORETURN;

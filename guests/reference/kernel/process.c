@@ -36,12 +36,12 @@ static struct frame program_frame(u64 argument) {
     .rip = USER_BASE, .cs = USER_CODE, .ss = USER_DATA, .rflags = INTERRUPTS_ON, .rsp = USER_STACK_TOP, .rdi = argument};
 }
 
-void start_first_process(void) {
+void start_first_process(u64 argument) {
   struct process *process = create_process(1, 0);
   process->mm = create_space();
   map_program(process->mm);
   PV_CALL_2(mmu, activate_mm, NULL, process->mm);
-  *prepare_stack(process) = program_frame(0);
+  *prepare_stack(process) = program_frame(argument);
   process->state = STATE_READY;
 }
 
@@ -164,7 +164,7 @@ static void wait_for(u64 number) {
 }
 
 /* What programs ask for, by number; the arguments are in RDI, RSI and RDX. */
-enum { CALL_EXIT, CALL_FORK, CALL_EXEC, CALL_MAP, CALL_UNMAP, CALL_PROTECT, CALL_MOVE, CALL_WAIT, CALL_PARK, CALL_SWAP };
+enum { CALL_EXIT, CALL_FORK, CALL_EXEC, CALL_MAP, CALL_UNMAP, CALL_PROTECT, CALL_MOVE, CALL_WAIT, CALL_PARK, CALL_SWAP, CALL_YIELD };
 
 void system_call(struct frame *frame) {
   struct process *process = this_cpu()->current;
@@ -198,6 +198,9 @@ void system_call(struct frame *frame) {
       break;
     case CALL_SWAP:
       swap_out((u32)frame->rdi);
+      break;
+    case CALL_YIELD:
+      schedule();
       break;
   }
   frame->rax = result;

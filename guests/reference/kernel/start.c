@@ -1,4 +1,5 @@
 #include "start.h"
+#include "bench.h"
 #include "console.h"
 #include "hostile.h"
 #include "native.h"
@@ -82,7 +83,7 @@ static u64 play_round(void) {
   u32 free = free_pages();
   u64 start = PV_CALL_0(time, sched_clock);
   lock_kernel();
-  start_first_process();
+  start_first_process(0);
   unlock_kernel();
   run_until_all_rest();
   u64 time = PV_CALL_0(time, sched_clock) - start;
@@ -120,6 +121,7 @@ void start_kernel(void) {
   start_cpus();
   print("processors %u\n", (u64)cpu_count);
 #ifdef PARAVIRT
+  if (run_bench()) end_machine();
   count_operations();
   u64 first = play_round();
   stop_counting();

@@ -1,3 +1,4 @@
+#include "bench.h"
 #include "layout.h"
 #include "types.h"
 
@@ -22,6 +23,7 @@ static u64 *move(u64 *address, u64 old, u64 pages) {
 static void wait_for(u64 child) { call(7, child, 0, 0); }
 static void park(void) { call(8, 0, 0, 0); }
 static void swap(u64 pages) { call(9, pages, 0, 0); }
+static void yield(void) { call(10, 0, 0, 0); }
 
 #define PAGE_WORDS (PAGE_SIZE / 8)
 
@@ -74,9 +76,58 @@ static void work(u64 depth) {
   if (fork() == 0) exec(depth);
 }
 
+static void fork_once(void) {
+  u64 child = fork();
+  if (child == 0) end();
+  wait_for(child);
+}
+
+static void map_once(u64 pages) {
+  u64 *memory = map(pages);
+  for (u64 page = 0; page < pages; page++) memory[page * PAGE_WORDS] = page;
+  unmap(memory, pages);
+}
+
+/* In pieces that fit into memory. */
+static void fault(u64 times) {
+  for (; times > BENCH_MOST_FAULTS; times -= BENCH_MOST_FAULTS) map_once(BENCH_MOST_FAULTS);
+  if (times > 0) map_once(times);
+}
+
+/* Two processes that give way to each other. */
+static void give_way(u64 times) {
+  u64 child = fork();
+  for (u64 turn = 0; turn < times / 2; turn++) yield();
+  if (child == 0) end();
+  wait_for(child);
+}
+
+static void repeat(u64 argument) {
+  u64 times = argument >> BENCH_TIMES_SHIFT;
+  switch (argument >> BENCH_ITEM_SHIFT & BENCH_ITEM_MASK) {
+    case 0:
+      for (u64 turn = 0; turn < times; turn++) fork_once();
+      break;
+    case 1:
+      if (times > 0) exec(argument - (1UL << BENCH_TIMES_SHIFT));
+      break;
+    case 2:
+      for (u64 turn = 0; turn < times; turn++) map_once(BENCH_MAPPED_PAGES);
+      break;
+    case 3:
+      fault(times);
+      break;
+    case 4:
+      give_way(times);
+      break;
+  }
+}
+
 /* First in the image. */
 __attribute__((section(".user.start"))) void start(u64 argument) {
-  if (argument == 0) {
+  if (argument & BENCH_ARGUMENT) {
+    repeat(argument);
+  } else if (argument == 0) {
     work(2);
     if (fork() == 0) end();
   } else {
