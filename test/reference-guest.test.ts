@@ -23,6 +23,13 @@ const CELLS = [
   ['native', 'shadow', 2],
 ] as const;
 
+/** By which hypercall a guest changes entries of page tables. */
+const TABLE_CALLS: Readonly<Record<string, string>> = {
+  'xen direct': 'mmu_update',
+  'xen shadow': 'mmu_update',
+  'kvm shadow': 'mmu_op',
+};
+
 const NAMES = { xen: 'Xen', kvm: 'KVM', native: 'bare hardware' } as const;
 
 /** "setPteAt" → "set_pte_at", as the guest spells operations. */
@@ -65,6 +72,13 @@ describe.each(CELLS)('the reference guest on %s with %s paging and %i processors
     const tellsHost = name === 'xen' || (name === 'kvm' && paging === 'shadow');
     if (tellsHost) expect(updates / batches).toBeGreaterThan(4);
     else expect([batches, updates]).toEqual([0, 0]);
+  });
+
+  it('makes hypercalls where its host has them', () => {
+    const { hypercalls = {} } = printed.statistics ?? {};
+    const expected = TABLE_CALLS[`${name} ${paging}`];
+    if (expected === undefined) expect(hypercalls).toEqual({});
+    else expect(hypercalls[expected]).toBeGreaterThan(100);
   });
 });
 

@@ -4,6 +4,7 @@ import type { Outcome } from '../src/api.ts';
 import { chooseCell } from '../src/domain/cells.ts';
 import { type BootOptions, createHost } from '../src/index.ts';
 import type { Audit } from '../src/inspect/audit.ts';
+import type { StatisticsReport } from '../src/inspect/statistics.ts';
 import { outputOf } from './guest/output.ts';
 
 /** Boots of the reference guest (guests/reference), and what it prints. */
@@ -13,6 +14,7 @@ export interface Printed {
   readonly lines: readonly string[];
   readonly outcome: Outcome;
   readonly audit?: Audit | undefined;
+  readonly statistics?: StatisticsReport;
 }
 
 /** @param words of the command line; @param kernel another build than the one that is kept */
@@ -40,6 +42,7 @@ export async function runReference(
       lines: text.split('\n').filter((line) => line !== ''),
       outcome: await machine.done,
       audit: machine.audit(),
+      statistics: machine.statistics() as StatisticsReport,
     };
   } finally {
     await host.close();

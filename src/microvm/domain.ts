@@ -168,7 +168,7 @@ export class MicrovmDomain implements Domain, Archived {
         memoryInUse: () => residentPages(paging) * PAGE_SIZE,
         ...(paging.shadow ? { shadow: paging.shadow } : {}),
       },
-      [],
+      this.interface.hypercallNames,
     );
     const watchers: ExitWatcher[] = [];
     const trace = options.trace && writeTrace(this, options.trace);

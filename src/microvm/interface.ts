@@ -7,6 +7,8 @@ import type { MicrovmVcpu } from './vcpu.ts';
  * machine has. `native` adds next to nothing; `kvm` has leaves, registers and hypercalls of its own.
  */
 export interface MicrovmInterface extends Archived {
+  /** By number, as statistics give them. */
+  readonly hypercallNames: readonly (string | undefined)[];
   cpuid(leaf: number, subleaf: number, vcpu: number): CpuidResult;
   /** False when the register is none of the interface's. */
   readMsr(vcpu: MicrovmVcpu, register: number, out: Uint32Array): boolean;

@@ -61,3 +61,19 @@ export const enum HypercallError {
 export const enum Hypercall {
   mmuOperations = 2,
 }
+
+export const HYPERCALL_NAMES: readonly (string | undefined)[] = [
+  undefined,
+  'vapic_poll_irq',
+  'mmu_op',
+  undefined,
+  undefined,
+  'kick_cpu',
+  undefined,
+  undefined,
+  undefined,
+  'clock_pairing',
+  'send_ipi',
+  'sched_yield',
+  'map_gpa_range',
+];

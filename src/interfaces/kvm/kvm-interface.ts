@@ -6,7 +6,16 @@ import type { MicrovmDomain } from '../../microvm/domain.ts';
 import type { MicrovmInterface } from '../../microvm/interface.ts';
 import type { MicrovmVcpu } from '../../microvm/vcpu.ts';
 import { Register } from '../../x86/registers.ts';
-import { CPUID_BASE, CPUID_FEATURES, Feature, Hypercall, HypercallError, Msr, Wallclock } from './abi.ts';
+import {
+  CPUID_BASE,
+  CPUID_FEATURES,
+  Feature,
+  HYPERCALL_NAMES,
+  Hypercall,
+  HypercallError,
+  Msr,
+  Wallclock,
+} from './abi.ts';
 import { EndOfInterruptArea } from './end-of-interrupt.ts';
 import { GuestArea } from './guest-area.ts';
 import { carryOutRecords } from './mmu-operations.ts';
@@ -60,6 +69,7 @@ export function createKvmInterface(domain: MicrovmDomain): MicrovmInterface {
 }
 
 class KvmInterface implements MicrovmInterface {
+  readonly hypercallNames = HYPERCALL_NAMES;
   readonly #domain: MicrovmDomain;
   readonly #wallclock: GuestArea;
   readonly #areas: Areas[] = [];
@@ -149,10 +159,12 @@ class KvmInterface implements MicrovmInterface {
   /** Changes of page tables are the only hypercall of a feature that is offered, where the host keeps shadows. */
   hypercall(vcpu: MicrovmVcpu): boolean {
     const { processor } = vcpu;
+    const number = processor.low(Register.rax);
+    this.#domain.statistics.hypercall(number);
     const result =
       processor.privilege !== 0
         ? HypercallError.notPermitted
-        : processor.low(Register.rax) === Hypercall.mmuOperations && this.#offersMmuOperations
+        : number === Hypercall.mmuOperations && this.#offersMmuOperations
           ? this.#mmuOperations(vcpu)
           : HypercallError.unknown;
     processor.setValue(Register.rax, result);

@@ -13,6 +13,7 @@ const MEGAHERTZ = TSC_FREQUENCY / 1_000_000;
 
 export function createNativeInterface(): MicrovmInterface {
   return {
+    hypercallNames: [],
     cpuid(leaf, subleaf, vcpu): CpuidResult {
       switch (leaf) {
         case CLOCK_LEAF:
