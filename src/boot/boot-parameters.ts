@@ -51,7 +51,7 @@ const VERSION = 0x020e;
 const UNKNOWN_LOADER = 0xff;
 const LOADED_HIGH = 1;
 
-/** The page that a kernel's 64-bit entry is given in RSI: boot_params, the "zero page". */
+/** The page that a kernel's 64-bit or 32-bit entry is given in RSI: boot_params, the "zero page". */
 export function encodeBootParameters(parameters: BootParameters): Uint8Array {
   const { header, commandLine, initrd, rsdp, regions } = parameters;
   if (regions.length > MOST_REGIONS) throw new RangeError(`${regions.length} regions of memory`);

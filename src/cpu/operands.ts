@@ -11,7 +11,7 @@ const pair = new Uint32Array(2);
 export const enum SystemResult {
   /** Carried out; RIP is where execution goes on. */
   done = 0,
-  /** The exception stands in the processor's mailbox; nothing changed. */
+  /** The exception stands in the processor's mailbox; nothing changed, unless a task has begun that met it. */
   fault = 1,
   /** Privileged, or the interface's own: it decides. */
   interface = 2,
