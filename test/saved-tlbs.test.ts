@@ -139,6 +139,17 @@ describe('translations of a root that comes back', () => {
     expect(look(OWN).walked).toBe(true);
   });
 
+  test('do not lead to a frame that was taken away before more others than are remembered', () => {
+    goAwayAndBack(() => {
+      group.invalidateFrame(Table.page as Frame);
+      for (let other = 0; other < 1000; other++) {
+        look(OWN);
+        group.invalidateFrame(Table.otherPage as Frame);
+      }
+    });
+    expect(look(OWN).walked).toBe(true);
+  });
+
   test('allow no store to a frame that became read-only, but loads', () => {
     goAwayAndBack(() => group.invalidateWritable(Table.page as Frame));
     expect(look(OWN).walked).toBe(false);
@@ -232,6 +243,14 @@ describe('a flush', () => {
     change(table, 6, Table.page, flags);
     processor.flushTlb();
     expect(look(OWN).walked).toBe(true);
+  });
+
+  test('drops what changed before more changes than are remembered', () => {
+    change(Table.firstLevel1, 6, Table.otherPage);
+    for (let other = 0; other < 1000; other++) change(Table.secondLevel1, 7, Table.page + (other % 2));
+    processor.flushTlb();
+    expect(look(OWN)).toEqual({ frame: Table.otherPage, walked: true });
+    expect(look(SHARED).walked).toBe(false);
   });
 
   test('drops what came through an entry above that changed', () => {

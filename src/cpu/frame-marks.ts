@@ -1,4 +1,5 @@
 import type { Frame } from '../x86/brand.ts';
+import { RecentChanges } from './recent-changes.ts';
 
 /** What the processors of a host have cached of a frame. */
 export const enum FrameMark {
@@ -20,8 +21,8 @@ export class FrameMarks {
   readonly #marks: Uint8Array;
   readonly #removed: Float64Array;
   readonly #protected: Float64Array;
-  /** Invalidations so far, of all frames. */
-  invalidations = 0;
+  /** Frames that were invalidated. */
+  readonly invalidations = new RecentChanges();
 
   constructor(frames: number) {
     this.#marks = new Uint8Array(frames);
@@ -43,7 +44,8 @@ export class FrameMarks {
 
   /** Records that entries of a frame are no longer good, or no longer for writing. */
   invalidated(frame: Frame, writableOnly: boolean): void {
-    (writableOnly ? this.#protected : this.#removed)[frame] = ++this.invalidations;
+    this.invalidations.note(frame);
+    (writableOnly ? this.#protected : this.#removed)[frame] = this.invalidations.count;
     this.clear(frame, writableOnly ? FrameMark.cachedWritable : FrameMark.cached | FrameMark.cachedWritable);
   }
 

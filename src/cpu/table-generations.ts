@@ -1,11 +1,13 @@
+import { RecentChanges } from './recent-changes.ts';
+
 /**
  * Generations of a domain's tables, by number: a table's grows when a present entry of it changes and when its frame stops
  * being a table, and never shrinks. Equal generations say that a walk would find the same again.
  */
 export class TableGenerations {
   readonly #values: Uint32Array;
-  /** Changes of all tables together: while it stays, none of them has changed. */
-  changes = 0;
+  /** Numbers of the tables that changed. */
+  readonly changes = new RecentChanges();
 
   /** @param limit first number that is none of the domain's */
   constructor(limit: number) {
@@ -19,6 +21,6 @@ export class TableGenerations {
 
   changed(table: number): void {
     this.#values[table]! += 1; // tables are below the limit
-    this.changes++;
+    this.changes.note(table);
   }
 }

@@ -86,14 +86,14 @@ export class TlbSets {
       before.root = root;
       return;
     }
-    before.parkedAt = this.#marks.invalidations;
+    before.parkedAt = this.#marks.invalidations.count;
     before.lastUse = ++this.#uses;
     const kept = this.#all.find((tlb) => tlb.root === root);
     const next = kept ?? this.#free();
     this.current = next;
     if (kept) {
       this.#counters.returns++;
-      next.catchUp(this.#marks, (address) => this.#pool.frameAt(address));
+      next.catchUp(this.#marks, this.#pool);
     } else {
       next.flush();
       next.rootGeneration = generations.of(root);

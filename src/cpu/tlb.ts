@@ -1,7 +1,8 @@
+import type { FramePool } from '../memory/frame-pool.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
-import { type GuestVirtual, type HostAddress, joinSigned } from '../x86/brand.ts';
+import { type Frame, type GuestVirtual, type HostAddress, joinSigned } from '../x86/brand.ts';
+import { EntryIndex, NO_ENTRY } from './entry-index.ts';
 import { Access } from './exits.ts';
-import { FrameIndex, NO_ENTRY } from './frame-index.ts';
 import type { FrameMarks } from './frame-marks.ts';
 import type { TableGenerations } from './table-generations.ts';
 import { TlbEntry } from './tlb-layout.ts';
@@ -15,6 +16,11 @@ export const enum PageKind {
   /** A piece of a larger page: INVLPG anywhere in that page drops it. */
   large = 2,
 }
+
+const PAGE_BITS = 12;
+
+/** Low bits of the numbers of tables. */
+const TABLES_MASK = 0xfff;
 
 /** Pieces of large pages are told apart by bits 22–29 of their addresses, which are equal in the largest page of 4 MiB. */
 const PIECE_BUCKETS = 256;
@@ -57,7 +63,7 @@ export class Tlb {
   root = -1;
   /** Generation of the root when the TLB was last in use. */
   rootGeneration = 0;
-  /** `FrameMarks.invalidations` when it was last in use: what came later is still to be applied. */
+  /** Invalidations (`FrameMarks`) when it was last in use: what came later is still to be applied. */
   parkedAt = 0;
   /** Grows with each use, so that the one least recently used can be found. */
   lastUse = 0;
@@ -80,7 +86,11 @@ export class Tlb {
   /** `PageKind` of each entry. */
   readonly #kinds: Uint8Array;
   /** The entries by frame. */
-  readonly #byFrame: FrameIndex;
+  readonly #byFrame: EntryIndex;
+  /** Entries by their last table. */
+  readonly #byTable: EntryIndex;
+  /** Whether entries may have come through a table, by the low bits of its number, that is not their last. */
+  readonly #isAbove = new Uint8Array(TABLES_MASK + 1);
   /** Whether a bucket may have pieces of large pages. */
   readonly #hasPieces = new Uint8Array(PIECE_BUCKETS);
 
@@ -97,7 +107,8 @@ export class Tlb {
     this.#upperGenerations = new Uint32Array(entries);
     this.#lastEntries = new Uint32Array(entries * 2);
     this.#kinds = new Uint8Array(entries);
-    this.#byFrame = new FrameIndex(entries);
+    this.#byFrame = new EntryIndex(entries);
+    this.#byTable = new EntryIndex(entries);
     // Tags of zeroes are invalid in every other entry: page 0 belongs to the first. The rest is left untouched, so that
     // memory of a TLB that is hardly used is never committed.
     this.#clear(0);
@@ -175,8 +186,18 @@ export class Tlb {
     this.#upperGenerations[index] = path.upperGenerations;
     this.#lastEntries[index * 2] = path.entryLow;
     this.#lastEntries[index * 2 + 1] = path.entryHigh;
+    this.#noteTables(index);
     this.#noteKind(index, low, kind);
     this.#note(index, frame);
+  }
+
+  #noteTables(index: number): void {
+    const first = index * PATH_TABLES;
+    const last = this.#tables[first] as number;
+    if (last === NO_TABLES) return;
+    this.#byTable.note(index, last);
+    this.#isAbove[(this.#tables[first + 1] as number) & TABLES_MASK] = 1;
+    this.#isAbove[(this.#tables[first + 2] as number) & TABLES_MASK] = 1;
   }
 
   #noteKind(index: number, low: number, kind: number): void {
@@ -185,7 +206,7 @@ export class Tlb {
   }
 
   #note(index: number, frame: HostAddress): void {
-    this.#byFrame.note(index, frame);
+    this.#byFrame.note(index, frame >>> PAGE_BITS);
     if (this.#isFilled[index] !== 0) return;
     this.#isFilled[index] = 1;
     this.#filled[this.#filledCount++] = index;
@@ -202,6 +223,7 @@ export class Tlb {
     }
     this.#filledCount = 0;
     this.#hasPieces.fill(0);
+    this.#isAbove.fill(0);
   }
 
   /** Drops the entries of pages that are not global. */
@@ -222,12 +244,32 @@ export class Tlb {
   /**
    * Drops the entries that a walk would not give again.
    * @param wordsOf where tables stand; without it an entry goes when any of its tables has changed
-   * @returns how many entries stay
    */
-  refresh(generations: TableGenerations, wordsOf: TableWords | undefined): number {
+  refresh(generations: TableGenerations, wordsOf: TableWords | undefined): void {
+    const { changes } = generations;
+    const since = this.#refreshedAt;
     // What was filled since then was filled from tables that have not changed either.
-    if (this.#refreshedAt === generations.changes) return this.#filledCount;
-    this.#refreshedAt = generations.changes;
+    this.#refreshedAt = changes.count;
+    if (since < 0 || !changes.remembersSince(since)) {
+      this.#refreshAll(generations, wordsOf);
+      return;
+    }
+    let last = NO_TABLES;
+    for (let change = since + 1; change <= changes.count; change++) {
+      const table = changes.at(change);
+      if (table === last) continue;
+      last = table;
+      if (this.#isAbove[table & TABLES_MASK] !== 0) {
+        this.#refreshAll(generations, wordsOf);
+        return;
+      }
+      for (let index = this.#byTable.first(table); index !== NO_ENTRY; index = this.#byTable.after(index)) {
+        if (!this.#isCurrent(index, generations, wordsOf)) this.#clear(index);
+      }
+    }
+  }
+
+  #refreshAll(generations: TableGenerations, wordsOf: TableWords | undefined): void {
     let kept = 0;
     for (let position = 0; position < this.#filledCount; position++) {
       const index = this.#filled[position] as number;
@@ -239,7 +281,6 @@ export class Tlb {
       }
     }
     this.#filledCount = kept;
-    return kept;
   }
 
   #isCurrent(index: number, generations: TableGenerations, wordsOf: TableWords | undefined): boolean {
@@ -261,15 +302,23 @@ export class Tlb {
     return same;
   }
 
-  /** Applies what was done to frames while the TLB was not in use. @param frameAt the frame of a host address */
-  catchUp(marks: FrameMarks, frameAt: (address: HostAddress) => number): void {
-    if (this.parkedAt === marks.invalidations) return;
+  /** Applies what was done to frames while the TLB was not in use. */
+  catchUp(marks: FrameMarks, pool: FramePool): void {
+    const { invalidations } = marks;
+    if (invalidations.remembersSince(this.parkedAt)) {
+      for (let change = this.parkedAt + 1; change <= invalidations.count; change++) {
+        const frame = invalidations.at(change) as Frame;
+        if (marks.removedSince(frame, this.parkedAt)) this.invalidateFrame(pool.addressOf(frame), false);
+        else this.invalidateFrame(pool.addressOf(frame), true);
+      }
+      return;
+    }
     for (let position = 0; position < this.#filledCount; position++) {
       const index = this.#filled[position] as number;
       const word = this.#word(index);
       const address = this.#u32[word + TlbEntry.frame / 4] as HostAddress;
       if (address === 0) continue;
-      const frame = frameAt(address);
+      const frame = pool.frameAt(address);
       if (marks.removedSince(frame, this.parkedAt)) this.#clear(index);
       else if (marks.protectedSince(frame, this.parkedAt)) this.#invalidate(word + TlbEntry.writeTag / 4, index);
     }
@@ -297,6 +346,7 @@ export class Tlb {
       this.#upperGenerations[index] = other.#upperGenerations[index] as number;
       this.#lastEntries[index * 2] = other.#lastEntries[index * 2] as number;
       this.#lastEntries[index * 2 + 1] = other.#lastEntries[index * 2 + 1] as number;
+      this.#noteTables(index);
       this.#noteKind(index, this.#u32[from] as number, other.#kinds[index] as number);
       this.#note(index, this.#u32[from + TlbEntry.frame / 4] as HostAddress);
     }
@@ -319,7 +369,7 @@ export class Tlb {
   /** Each cached translation that leads to a frame: its page's address, and whether a store goes through it. */
   visitFrame(frame: HostAddress, visit: (address: GuestVirtual, writable: boolean) => void): void {
     const u32 = this.#u32;
-    for (let index = this.#byFrame.first(frame); index !== NO_ENTRY; index = this.#byFrame.after(index)) {
+    for (let index = this.#byFrame.first(frame >>> PAGE_BITS); index !== NO_ENTRY; index = this.#byFrame.after(index)) {
       const word = this.#word(index);
       if (u32[word + 6] !== frame) continue;
       const low = u32[word] as number;
@@ -330,7 +380,7 @@ export class Tlb {
 
   /** Drops every entry of a frame, or only its permission to write. */
   invalidateFrame(frame: HostAddress, writableOnly: boolean): void {
-    for (let index = this.#byFrame.first(frame); index !== NO_ENTRY; index = this.#byFrame.after(index)) {
+    for (let index = this.#byFrame.first(frame >>> PAGE_BITS); index !== NO_ENTRY; index = this.#byFrame.after(index)) {
       const word = this.#word(index);
       if (this.#u32[word + 6] !== frame) continue;
       if (writableOnly) this.#invalidate(word + 2, index);

@@ -1,17 +1,14 @@
-import type { HostAddress } from '../x86/brand.ts';
-
-const PAGE_BITS = 12;
 /** Ends a chain. */
 export const NO_ENTRY = -1;
 
 /**
- * Which entries of a TLB may lead to a frame: to drop the translations of one frame must not cost a look at all of them,
- * or a host short of memory does little else.
+ * Which entries of a TLB may lead to a frame, or come through a table: to drop the translations of one must not cost a look
+ * at all of them, or a host short of memory, and a kernel that changes its tables, do little else.
  *
- * Entries whose frames have the same low bits form a chain. An entry that is dropped stays in its chain until it is used
- * again, because flushes drop thousands at a time; so who follows a chain compares the frame of each entry.
+ * Entries whose frames or tables have numbers with the same low bits form a chain. An entry that is dropped stays in its
+ * chain until it is used again, because flushes drop thousands at a time; so who follows a chain looks at each entry again.
  */
-export class FrameIndex {
+export class EntryIndex {
   readonly #mask: number;
   // Numbers of entries are stored plus one, so that memory of arrays that are hardly used is never committed.
   readonly #heads: Int32Array;
@@ -29,13 +26,9 @@ export class FrameIndex {
     this.#chains = new Int32Array(entries);
   }
 
-  #chainOf(frame: HostAddress): number {
-    return (frame >>> PAGE_BITS) & this.#mask;
-  }
-
-  /** The entry leads to that frame from here on. */
-  note(entry: number, frame: HostAddress): void {
-    const chain = this.#chainOf(frame);
+  /** The entry belongs to that frame or table from here on. */
+  note(entry: number, number: number): void {
+    const chain = number & this.#mask;
     const held = (this.#chains[entry] as number) - 1;
     if (held === chain) return;
     if (held >= 0) this.#leave(entry, held);
@@ -55,9 +48,9 @@ export class FrameIndex {
     if (next !== 0) this.#previous[next - 1] = previous;
   }
 
-  /** The first entry that may lead to a frame, or `NO_ENTRY`. */
-  first(frame: HostAddress): number {
-    return (this.#heads[this.#chainOf(frame)] as number) - 1;
+  /** The first entry that may belong to a frame or table, or `NO_ENTRY`. */
+  first(number: number): number {
+    return (this.#heads[number & this.#mask] as number) - 1;
   }
 
   /** The one after it, or `NO_ENTRY`. */
