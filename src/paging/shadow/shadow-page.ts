@@ -31,8 +31,8 @@ const FORMATS: readonly ShadowedFormat[] = ['two-level', 'pae', 'four-level'];
 
 /**
  * What a shadow page stands for besides the page's number: one page of a guest can be a table of two levels at the same
- * time, or be used with and without what is `optional` in its format: EFER.NXE, in two-level tables CR4.PSE. (CR0.WP needs no bit: entries are made as if it were set, and stores that
- * only its absence permits are made one by one.)
+ * time, or be used with and without what is `optional` in its format: EFER.NXE, in two-level tables CR4.PSE. (CR0.WP
+ * needs no bit: entries are made as if it were set, and stores that only its absence permits are made one by one.)
  */
 export function roleOf(format: ShadowedFormat, level: number, optional: boolean, isPieces: boolean): number {
   return level | (FORMATS.indexOf(format) << 3) | (optional ? 0x20 : 0) | (isPieces ? 0x40 : 0);

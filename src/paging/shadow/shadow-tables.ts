@@ -95,6 +95,9 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
   readonly #unsynced: ShadowPage[] = [];
   /** The pages that entries are being made in: they stay. */
   readonly #path: ShadowPage[] = [];
+  /** The guest's entry that was read last, by halves. */
+  #guestLow = 0;
+  #guestHigh = 0;
   readonly #counters = { fills: 0, storesSeen: 0, unsyncs: 0, syncs: 0, evictions: 0, floods: 0, faultsPassedOn: 0 };
 
   /** @throws OutOfFrames */
@@ -175,13 +178,10 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
     for (let level = geometry.levels; level > 1; level--) {
       const index = first + tableIndex(geometry, level, low, high);
       first = 0;
-      const word = this.#guestWord(shadow, index);
-      const entryLow = this.#u32[word] as number;
-      const entryHigh = shadow.stride === 1 ? 0 : (this.#u32[word + 1] as number);
-      const isLarge = isLargeEntry(shadow, entryLow);
-      const page = isLarge ? firstPage(shadow, entryLow, entryHigh) : pageNumber(shadow, entryLow, entryHigh);
-      const child = this.#obtain(page, roleOf(format, level - 1, option, isLarge));
-      this.#map.link(shadow, index, child, upperFlags(shadow, entryLow), noExecuteOf(entryHigh));
+      this.#readGuest(shadow, index);
+      const isLarge = isLargeEntry(shadow, this.#guestLow);
+      const child = this.#obtain(this.#guestTarget(shadow, isLarge), roleOf(format, level - 1, option, isLarge));
+      this.#map.link(shadow, index, child, upperFlags(shadow, this.#guestLow), noExecuteOf(this.#guestHigh));
       shadow = child;
       if (isLarge) break;
     }
@@ -189,11 +189,9 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
     if (shadow.isPieces) {
       return this.#mapPage(shadow, index, shadow.page + index, leafFlags(Pte.user | Pte.writable | Pte.dirty), 0);
     }
-    const word = this.#guestWord(shadow, index);
-    const entryLow = this.#u32[word] as number;
-    const entryHigh = shadow.stride === 1 ? 0 : (this.#u32[word + 1] as number);
-    const page = pageNumber(shadow, entryLow, entryHigh);
-    return this.#mapPage(shadow, index, page, leafFlags(entryLow), noExecuteOf(entryHigh));
+    this.#readGuest(shadow, index);
+    const page = this.#guestTarget(shadow, false);
+    return this.#mapPage(shadow, index, page, leafFlags(this.#guestLow), noExecuteOf(this.#guestHigh));
   }
 
   /** Makes an entry of level 1. The page's number when the host does not allow it at present, otherwise −1. */
@@ -261,24 +259,23 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
   }
 
   #isJustified(shadow: ShadowPage, index: number): boolean {
-    const word = this.#guestWord(shadow, index);
-    const low = this.#u32[word] as number;
-    const high = shadow.stride === 1 ? 0 : (this.#u32[word + 1] as number);
+    this.#readGuest(shadow, index);
+    const low = this.#guestLow;
     const required = shadow.isTopOfPae ? Pte.present : Pte.present | Pte.accessed;
     if ((low & required) !== required || hasReservedBits(shadow, low)) return false;
-    if (noExecuteOf(high) !== this.#map.high(shadow, index)) return false;
+    if (noExecuteOf(this.#guestHigh) !== this.#map.high(shadow, index)) return false;
     const entry = this.#map.low(shadow, index);
     const rights = (entry & STORES_SEEN) !== 0 ? (entry & ~STORES_SEEN) | Pte.writable : entry;
     if (shadow.level === 1) {
       // One that may not be written may be so for the host's sake.
       const wanted = leafFlags(low);
       const isNarrower = (rights & 0xfff) === wanted || (rights & 0xfff) === (wanted & ~Pte.writable);
-      return isNarrower && pageNumber(shadow, low, high) === shadow.targets[index];
+      return isNarrower && this.#guestTarget(shadow, false) === shadow.targets[index];
     }
     const child = this.#map.child(shadow, index);
     const isLarge = isLargeEntry(shadow, low);
-    const page = isLarge ? firstPage(shadow, low, high) : pageNumber(shadow, low, high);
-    return child.isPieces === isLarge && child.page === page && (rights & 0xfff) === upperFlags(shadow, low);
+    if (child.isPieces !== isLarge || child.page !== this.#guestTarget(shadow, isLarge)) return false;
+    return (rights & 0xfff) === upperFlags(shadow, low);
   }
 
   #unsync(shadow: ShadowPage): void {
@@ -350,10 +347,18 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
     this.#map.release(this.#map.pool.chooseVictim(this.#path));
   }
 
-  /** Where the guest's entry stands. The host has the table's page: walks came through it, and it has not gone since. */
-  #guestWord(shadow: ShadowPage, index: number): number {
+  /** Reads the guest's entry. The host has the table's page: walks came through it, and it has not gone since. */
+  #readGuest(shadow: ShadowPage, index: number): void {
     const frame = this.#space.frames[shadow.page] as Frame;
-    return (this.#space.pool.addressOf(frame) >>> 2) + index * shadow.stride;
+    const word = (this.#space.pool.addressOf(frame) >>> 2) + index * shadow.stride;
+    this.#guestLow = this.#u32[word] as number;
+    this.#guestHigh = shadow.stride === 1 ? 0 : (this.#u32[word + 1] as number);
+  }
+
+  /** Number of the page that the guest's entry leads to; of the first one, where that is a large page. */
+  #guestTarget(shadow: ShadowPage, isLarge: boolean): number {
+    const number = shadow.stride === 1 ? this.#guestLow >>> 12 : frameOfEntry(this.#guestLow, this.#guestHigh);
+    return isLarge ? number - (number % (shadow.geometry.entries[1] ?? 1)) : number;
   }
 }
 
@@ -371,16 +376,6 @@ function isLargeEntry({ level, hasLargePages }: ShadowPage, low: number): boolea
 function hasReservedBits(shadow: ShadowPage, low: number): boolean {
   if (shadow.level === 1 || (low & Pte.large) === 0 || shadow.isTopOfPae || !shadow.hasLargePages) return false;
   return shadow.level > 2 || (low & (shadow.stride === 2 ? LARGE_RESERVED : LARGE_4M_RESERVED)) !== 0;
-}
-
-function pageNumber(shadow: ShadowPage, low: number, high: number): number {
-  return shadow.stride === 1 ? low >>> 12 : frameOfEntry(low, high);
-}
-
-/** Number of the first page of a large one. */
-function firstPage(shadow: ShadowPage, low: number, high: number): number {
-  const number = pageNumber(shadow, low, high);
-  return number - (number % (shadow.geometry.entries[1] ?? 1));
 }
 
 /** Rights of a guest's entry above level 1. */
