@@ -36,7 +36,6 @@ struct memory_descriptor {
 };
 
 extern u8 pool[POOL_PAGES][PAGE_SIZE];
-extern u8 kernel_end[];
 extern pgd_entry *swapper_pg_dir;
 
 void *allocate_page(void);

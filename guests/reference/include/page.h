@@ -15,12 +15,10 @@
 #define CACHE_DISABLE 0x010UL
 #define ACCESSED 0x020UL
 #define DIRTY 0x040UL
-#define LARGE 0x080UL
 #define FRAME_MASK 0x000ffffffffff000UL
 #define TABLE_FLAGS (PRESENT | WRITABLE | USER | ACCESSED | DIRTY)
 
 #define ENTRIES 512
-#define LARGE_PAGE 0x200000UL
 
 static inline u32 pgd_index(u64 address) { return address >> 39 & 511; }
 static inline u32 pud_index(u64 address) { return address >> 30 & 511; }

@@ -4,7 +4,7 @@
 
 #define MOST_PROCESSES 24
 
-enum state { STATE_FREE, STATE_READY, STATE_RUNNING, STATE_WAITING, STATE_PARKED, STATE_ENDED };
+enum state { STATE_FREE, STATE_READY, STATE_RUNNING, STATE_WAITING, STATE_PARKED };
 
 struct process {
   u64 stack; /* where it left off; switch.S */

@@ -14,7 +14,6 @@ enum {
   XEN_SET_TIMER = 15,
   XEN_VERSION = 17,
   XEN_VM_ASSIST = 21,
-  XEN_IRET = 23,
   XEN_VCPU_OP = 24,
   XEN_MMUEXT_OP = 26,
   XEN_SCHED_OP = 29,
@@ -119,7 +118,6 @@ u64 xen_entry_to_physical(u64 value);
 
 void xen_install_mmu(void);
 void xen_install_interrupts(void);
-void xen_begin_console(void);
 void xen_start_cpus(void);
 void xen_flush_updates(void);
 void xen_flush_calls(void);
@@ -134,9 +132,7 @@ void xen_irq_disable(void);
 void xen_irq_disable_end(void);
 void xen_irq_enable(void);
 void xen_adjust_exception_frame(void);
-void xen_adjust_end(void);
 void xen_iret(void);
-void xen_event_entry(void);
 void xen_failsafe_entry(void);
 void xen_kept_to_machine(void);
 void xen_kept_to_physical(void);
