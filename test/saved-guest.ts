@@ -159,13 +159,9 @@ export class SavedGuest {
     return Uint8Array.from(Buffer.concat(parts));
   }
 
-  /**
-   * Exits of generated code by kind. Left out are those for pages of the host, which are no doing of the guest's, and
-   * hypercalls: one that met such a page was made again.
-   */
+  /** Exits of generated code by kind; those for pages of the host, which are no doing of the guest's, are left out. */
   get exits(): readonly number[] {
-    const left = this.#image.guest.interface === 'xen' ? [Exit.hostFault, Exit.syscall] : [Exit.hostFault];
-    return Array.from(this.#running.statistics.exits, (count, exit) => (left.includes(exit) ? 0 : count));
+    return Array.from(this.#running.statistics.exits, (count, exit) => (exit === Exit.hostFault ? 0 : count));
   }
 
   async trail(): Promise<Trail> {

@@ -90,6 +90,12 @@ export interface StatisticsReport {
   readonly shadow?: ShadowStatistics;
 }
 
+/** An exit has met a page that the host must bring in, and will be made again: it counts as one for that page. */
+export function countAgain(exits: Float64Array, exit: Exit): void {
+  exits[exit]! -= 1; // one for each kind of exit
+  exits[Exit.hostFault]! += 1;
+}
+
 /** Names of exits as the statistics and the trace give them, by `Exit`. */
 export const exitNames: Readonly<Record<Exit, string>> = {
   [Exit.budget]: 'budget',

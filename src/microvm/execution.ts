@@ -5,6 +5,7 @@ import { EventSource } from '../cpu/protection/event.ts';
 import { systemCall, systemEnter } from '../cpu/protection/fast-calls.ts';
 import { DomainCrash } from '../domain/crash.ts';
 import type { Execute } from '../inspect/profiler.ts';
+import { countAgain } from '../inspect/statistics.ts';
 import { PageAbsent } from '../memory/page-absent.ts';
 import { Vector } from '../x86/registers.ts';
 import type { MicrovmDomain } from './domain.ts';
@@ -84,6 +85,7 @@ export class Execution {
       if (!vcpu.exceptionWaits) {
         processor.rip = rip;
         processor.instructions = instructions;
+        countAgain(domain.statistics.exits, exit);
       }
       return this.#bringIn(vcpu, absent);
     }

@@ -2,6 +2,7 @@ import { Exit } from '../../cpu/exits.ts';
 import { SystemResult } from '../../cpu/operands.ts';
 import { DomainCrash } from '../../domain/crash.ts';
 import type { Execute } from '../../inspect/profiler.ts';
+import { countAgain } from '../../inspect/statistics.ts';
 import { hexadecimal } from '../../inspect/text.ts';
 import { PageAbsent } from '../../memory/page-absent.ts';
 import type { GuestVirtual } from '../../x86/brand.ts';
@@ -71,6 +72,7 @@ export class Execution {
           // Everything is as it was at the exit, or says what is left to do: the instruction is executed again.
           processor.rip = rip;
           processor.instructions = instructions;
+          if (!vcpu.exceptionWaits) countAgain(exits, exit);
           if (!this.#bringIn(vcpu, absent)) break;
         }
       }
