@@ -53,6 +53,7 @@ const NO_STATE: ReadonlySet<string> = new Set([
   // Numbers and places given by the host.
   'guest.id',
   'guest.wallclock',
+  'interface.hypercallNames',
   'vcpus.index',
   'processor.index',
   'processor.state',
