@@ -1,13 +1,13 @@
-import { OperandKind, SegmentRegister } from '../decode/instruction.ts';
+import { OperandKind } from '../decode/instruction.ts';
 import { Exit } from '../exits.ts';
 import { CARRY_IN_A, carryOf, conditionOf, FLAG_KINDS, type FlagValues, flagBits, OPPOSITE } from '../flags.ts';
 import type { Condition, Context, HostFunction, Shape } from '../semantics/context.ts';
+import { GeneratingContext } from '../semantics/generating-context.ts';
 import { FlagKind, State } from '../state.ts';
 import { TlbEntry } from '../tlb-layout.ts';
 import {
   add,
   and,
-  type Expression,
   eq,
   eqz,
   extendS,
@@ -70,7 +70,7 @@ export interface Functions {
 }
 
 /** Tier 0: operands come from a decoded record at run time, all state is in memory. */
-export class RecordContext implements Context {
+export class RecordContext extends GeneratingContext implements Context {
   readonly fn: FunctionBuilder;
   readonly shape: Shape;
   readonly state: I32;
@@ -90,6 +90,7 @@ export class RecordContext implements Context {
     functions: Functions,
     tlbEntries: number,
   ) {
+    super();
     this.fn = fn;
     this.shape = shape;
     this.state = state;
@@ -97,10 +98,6 @@ export class RecordContext implements Context {
     this.#ways = ways;
     this.#functions = functions;
     this.#tlbEntries = tlbEntries;
-  }
-
-  let<E extends Expression>(value: E): E {
-    return this.fn.let(value) as E;
   }
 
   register(register: number, bytes: number, signed = false): I64 {
@@ -119,7 +116,7 @@ export class RecordContext implements Context {
     return add(this.state, load16U32(this.record, field));
   }
 
-  #integer(operand: number, signed: boolean): I64 {
+  protected integer(operand: number, signed: boolean): I64 {
     const { kind, size } = this.#operand(operand);
     switch (kind) {
       case OperandKind.gpr:
@@ -148,14 +145,6 @@ export class RecordContext implements Context {
     const shape = this.shape.operands[operand];
     if (!shape) throw new Error(`${this.shape.operation} has no operand ${operand}`);
     return shape;
-  }
-
-  read(operand: number): I64 {
-    return this.#integer(operand, false);
-  }
-
-  readSigned(operand: number): I64 {
-    return this.#integer(operand, true);
   }
 
   write(operand: number, value: I64): void {
@@ -423,7 +412,7 @@ export class RecordContext implements Context {
     this.fn.if(ne(and(address, i64(15)), i64(0)), () => this.raise(13, i32(0)));
   }
 
-  #descriptor(kind: FlagKind, result: I64, a?: I64, b?: I64): void {
+  protected setFlags(kind: FlagKind, result: I64, a?: I64, b?: I64): void {
     const { fn, state } = this;
     this.#known = { kind, result, a, b };
     fn.store(store32(state, i32(kind), State.flagKind));
@@ -432,34 +421,9 @@ export class RecordContext implements Context {
     fn.store(store64(state, result, State.flagResult));
   }
 
-  setFlagsAdd(a: I64, b: I64, result: I64): void {
-    this.#descriptor(FlagKind.add, result, a, b);
-  }
-
-  setFlagsSub(a: I64, b: I64, result: I64): void {
-    this.#descriptor(FlagKind.sub, result, a, b);
-  }
-
-  setFlagsSbb(a: I64, b: I64, result: I64): void {
-    this.#descriptor(FlagKind.sbb, result, a, b);
-  }
-
-  setFlagsLogic(result: I64): void {
-    this.#descriptor(FlagKind.logic, result);
-  }
-
-  setFlagsResult(result: I64, carryOverflowAdjust: I64): void {
-    this.#descriptor(FlagKind.result, result, carryOverflowAdjust);
-  }
-
-  setFlagsStep(up: boolean, old: I64, result: I64): void {
-    const carry = this.let(this.carry());
-    this.#descriptor(up ? FlagKind.increment : FlagKind.decrement, result, carry, old);
-  }
-
   setFlagsExplicit(bits: I64): void {
     const kept = this.let(bits);
-    this.#descriptor(FlagKind.explicit, extendU(eqz(and(kept, i64(0x40)))), kept);
+    this.setFlags(FlagKind.explicit, extendU(eqz(and(kept, i64(0x40)))), kept);
   }
 
   flags(): I64 {
@@ -553,14 +517,6 @@ export class RecordContext implements Context {
     return conditionOf(kind, { a, b, result }, condition);
   }
 
-  otherFlags(): I32 {
-    return load32(this.state, State.flagsRest);
-  }
-
-  setOtherFlags(bits: I32): void {
-    this.fn.store(store32(this.state, bits, State.flagsRest));
-  }
-
   branch(): void {
     if (this.shape.long || this.shape.operandSize !== 2) {
       this.#ways.branch();
@@ -572,12 +528,8 @@ export class RecordContext implements Context {
 
   jump(target: I64): void {
     this.#ways.jump(
-      this.shape.long ? target : zeroExtend(add(this.#codeBase(), zeroExtend(target, this.shape.operandSize)), 4),
+      this.shape.long ? target : zeroExtend(add(this.codeBase(), zeroExtend(target, this.shape.operandSize)), 4),
     );
-  }
-
-  #codeBase(): I64 {
-    return load64(this.state, State.segmentBase + SegmentRegister.cs * 8);
   }
 
   instructionAddress(): I64 {
@@ -590,7 +542,7 @@ export class RecordContext implements Context {
   nextAddress(): I64 {
     const next = add(load64(this.state, State.pageBase), extendU(load16U32(this.record, RecordField.next)));
     if (this.shape.long) return next;
-    const offset = sub(next, this.#codeBase());
+    const offset = sub(next, this.codeBase());
     return zeroExtend(offset, this.shape.operandSize === 2 ? 2 : 4);
   }
 

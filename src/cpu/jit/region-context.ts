@@ -5,12 +5,12 @@ import { tlbEntry } from '../interpreter/context.ts';
 import { RegionAnswer } from '../interpreter/record.ts';
 import { REGION_LOOP } from '../interpreter/region-loop.ts';
 import type { Condition, Context, HostFunction, Shape } from '../semantics/context.ts';
+import { GeneratingContext } from '../semantics/generating-context.ts';
 import { FlagKind, State } from '../state.ts';
 import { TlbEntry } from '../tlb-layout.ts';
 import {
   add,
   and,
-  type Expression,
   eqz,
   extendU,
   gtU,
@@ -74,7 +74,7 @@ export interface Ways {
 }
 
 /** Tier 1: one instruction's numbers are constants, general registers and flags are locals, and misses leave the region. */
-export class RegionContext implements Context {
+export class RegionContext extends GeneratingContext implements Context {
   readonly fn: FunctionBuilder;
   readonly state: I32;
   /** Calls of the guest around this region that are calls of regions. */
@@ -115,6 +115,7 @@ export class RegionContext implements Context {
 
   /** @param flat the region is executed only where `State.flatSegments` says so */
   constructor(fn: FunctionBuilder, imports: RegionImports, tlbEntries: number, long: boolean, flat: boolean) {
+    super();
     this.fn = fn;
     this.#long = long;
     this.#flat = flat;
@@ -226,10 +227,6 @@ export class RegionContext implements Context {
     fn.store(store64(state, this.#flags.result, State.flagResult));
   }
 
-  let<E extends Expression>(value: E): E {
-    return this.fn.let(value) as E;
-  }
-
   #register(register: number): Local<'i64'> {
     const known = this.#registers[register];
     if (known) return known;
@@ -276,7 +273,7 @@ export class RegionContext implements Context {
     }
   }
 
-  #integer(operand: number, signed: boolean): I64 {
+  protected integer(operand: number, signed: boolean): I64 {
     const { kind, size, register } = this.#operand(operand);
     switch (kind) {
       case OperandKind.gpr:
@@ -301,14 +298,6 @@ export class RegionContext implements Context {
       default:
         throw new Error(`${this.shape.operation}: operand ${operand} is no integer`);
     }
-  }
-
-  read(operand: number): I64 {
-    return this.#integer(operand, false);
-  }
-
-  readSigned(operand: number): I64 {
-    return this.#integer(operand, true);
   }
 
   write(operand: number, value: I64): void {
@@ -496,7 +485,7 @@ export class RegionContext implements Context {
     this.#leaveIf(ne(and(address, i64(15)), i64(0)));
   }
 
-  #setFlags(kind: FlagKind, result: I64, a: I64 = i64(0), b: I64 = i64(0)): void {
+  protected setFlags(kind: FlagKind, result: I64, a: I64 = i64(0), b: I64 = i64(0)): void {
     const { fn } = this;
     const conditional = fn.depth > this.#baseDepth;
     if (!conditional) this.#setsFlags = true;
@@ -522,39 +511,18 @@ export class RegionContext implements Context {
     return own ? this.let(value) : value;
   }
 
-  setFlagsAdd(a: I64, b: I64, result: I64): void {
-    this.#setFlags(FlagKind.add, result, a, b);
-  }
-
-  setFlagsSub(a: I64, b: I64, result: I64): void {
-    this.#setFlags(FlagKind.sub, result, a, b);
-  }
-
-  setFlagsSbb(a: I64, b: I64, result: I64): void {
-    this.#setFlags(FlagKind.sbb, result, a, b);
-  }
-
-  setFlagsLogic(result: I64): void {
-    this.#setFlags(FlagKind.logic, result);
-  }
-
-  setFlagsResult(result: I64, carryOverflowAdjust: I64): void {
-    this.#setFlags(FlagKind.result, result, carryOverflowAdjust);
-  }
-
-  setFlagsStep(up: boolean, old: I64, result: I64): void {
-    // With nobody to see the flags there is no need to know the carry that stays.
-    const carry = this.#current.deadFlags ? i64(0) : this.let(this.carry());
-    this.#setFlags(up ? FlagKind.increment : FlagKind.decrement, result, carry, old);
-  }
-
   setFlagsExplicit(bits: I64): void {
     if (this.#current.deadFlags) {
       if (this.fn.depth === this.#baseDepth) this.#setsFlags = true;
       return;
     }
     const kept = this.let(bits);
-    this.#setFlags(FlagKind.explicit, extendU(and(add(wrap(shrU(kept, i64(6))), i32(1)), i32(1))), kept);
+    this.setFlags(FlagKind.explicit, extendU(and(add(wrap(shrU(kept, i64(6))), i32(1)), i32(1))), kept);
+  }
+
+  /** With nobody to see the flags there is no need to know it. */
+  protected override carryThatStays(): I64 {
+    return this.#current.deadFlags ? i64(0) : super.carryThatStays();
   }
 
   get #flagValues(): FlagValues {
@@ -590,14 +558,6 @@ export class RegionContext implements Context {
     return conditionOf(FlagKind.explicit, { ...values, a }, condition);
   }
 
-  otherFlags(): I32 {
-    return load32(this.state, State.flagsRest);
-  }
-
-  setOtherFlags(bits: I32): void {
-    this.fn.store(store32(this.state, bits, State.flagsRest));
-  }
-
   branch(): void {
     if (this.shape.long || this.shape.operandSize !== 2) {
       this.#branches = true;
@@ -611,7 +571,7 @@ export class RegionContext implements Context {
   jump(target: I64): void {
     const linear = this.shape.long
       ? target
-      : zeroExtend(add(this.#codeBase(), zeroExtend(target, this.shape.operandSize)), 4);
+      : zeroExtend(add(this.codeBase(), zeroExtend(target, this.shape.operandSize)), 4);
     this.leaveTo(linear, this.#index + 1);
   }
 
@@ -641,19 +601,19 @@ export class RegionContext implements Context {
     this.knownFlags = undefined;
   }
 
-  #codeBase(): I64 {
-    return this.#flat ? i64(0) : load64(this.state, State.segmentBase + SegmentRegister.cs * 8);
+  protected override codeBase(): I64 {
+    return this.#flat ? i64(0) : super.codeBase();
   }
 
   instructionAddress(): I64 {
     const linear = add(this.pageBase, i64(this.#current.offset));
-    return this.shape.long ? linear : zeroExtend(sub(linear, this.#codeBase()), 4);
+    return this.shape.long ? linear : zeroExtend(sub(linear, this.codeBase()), 4);
   }
 
   nextAddress(): I64 {
     const next = add(this.pageBase, i64(this.#next));
     if (this.shape.long) return next;
-    return zeroExtend(sub(next, this.#codeBase()), this.shape.operandSize === 2 ? 2 : 4);
+    return zeroExtend(sub(next, this.codeBase()), this.shape.operandSize === 2 ? 2 : 4);
   }
 
   #leaveIf(condition: I32): void {
