@@ -67,7 +67,7 @@ class ArchiveReader implements Archive {
     if (saved.length !== words.byteLength) {
       throw mismatch(`${this.#path}.${name}`, `has ${saved.length} bytes and not ${words.byteLength}`);
     }
-    new Uint8Array(words.buffer, words.byteOffset, words.byteLength).set(saved);
+    replace(new Uint8Array(words.buffer, words.byteOffset, words.byteLength), saved);
   }
 
   record(name: string, record: object): void {
@@ -91,5 +91,17 @@ class ArchiveReader implements Archive {
       throw mismatch(`${this.#path}.${name}`, `are ${saved.length} and not ${parts.length}`);
     }
     for (const [index, part] of parts.entries()) restoreAt(part, saved[index], `${this.#path}.${name}[${index}]`);
+  }
+}
+
+/** What an operating system commits at a time. */
+const PIECE = 4096;
+
+/** Writes only pieces that differ: a large array that is mostly zero takes memory only where it is not. */
+function replace(target: Uint8Array, saved: Uint8Array): void {
+  for (let start = 0; start < saved.length; start += PIECE) {
+    const piece = saved.subarray(start, start + PIECE);
+    const isEqual = piece.every((byte, index) => byte === target[start + index]);
+    if (!isEqual) target.set(piece, start);
   }
 }

@@ -100,12 +100,14 @@ export class Pager implements PteNotifier, PageSource, GuestPages, Archived {
 
   /** Brings in the pages that have to stay, and pins them as often as they were. */
   async restorePins(): Promise<MemoryError | undefined> {
-    const wanted = this.#pins.slice();
-    this.#pins.fill(0);
-    for (const [number, pins] of wanted.entries()) {
+    for (const [number, pins] of this.#pins.entries()) {
+      if (pins === 0) continue;
+      this.#pins[number] = 0;
       for (let made = 0; made < pins; made++) {
         const failed = await this.bringInPinned(number as Mfn);
-        if (failed) return failed;
+        if (!failed) continue;
+        this.#pins.fill(0, number + 1);
+        return failed;
       }
     }
     return undefined;
