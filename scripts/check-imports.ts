@@ -52,7 +52,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
 /** Folders that may use Node. */
 const NODE_FOLDERS = ['node', 'cli'];
 /** Packages that work in every browser; the core may use no other. */
-const CORE_PACKAGES = ['fflate'];
+const CORE_PACKAGES = ['cborg', 'fflate'];
 
 export interface SourceFile {
   /** Relative to the repository's root. */
@@ -83,7 +83,8 @@ function forbiddenReason(path: string, specifier: string): string | undefined {
   if (!specifier.startsWith('.')) {
     if (NODE_FOLDERS.includes(from)) return undefined;
     if (specifier.startsWith('node:')) return 'the core works without Node';
-    if (from === 'web' || CORE_PACKAGES.includes(specifier)) return undefined;
+    const [name = ''] = specifier.split('/');
+    if (from === 'web' || CORE_PACKAGES.includes(name)) return undefined;
     return `the core may use no package but ${CORE_PACKAGES.join(', ')}`;
   }
   const target = normalize(join(dirname(path), specifier));

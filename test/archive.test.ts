@@ -56,8 +56,8 @@ describe('CBOR', () => {
         }
       }),
     );
-    expect(() => decodeCbor(new Uint8Array(1000).fill(0x81))).toThrow('too deep');
-    expect(() => decodeCbor(Uint8Array.of(0x9a, 0xff, 0xff, 0xff, 0xff))).toThrow('ends early');
+    expect(() => decodeCbor(new Uint8Array(1_000_000).fill(0x81))).toThrow('damaged');
+    expect(() => decodeCbor(Uint8Array.of(0x9a, 0xff, 0xff, 0xff, 0xff))).toThrow('damaged');
   });
 });
 
