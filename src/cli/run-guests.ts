@@ -1,4 +1,4 @@
-import type { CreateHost, Host, NetworkAdapter, Outcome, VirtualMachine } from '../api.ts';
+import type { CreateHost, Disk, Host, NetworkAdapter, Outcome, VirtualMachine } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
 import { collectGarbage } from '../node/engine.ts';
 import { readInputFile, requireWritable } from '../node/files.ts';
@@ -107,10 +107,12 @@ async function readDescriptions(options: RunOptions): Promise<GuestDescription[]
 async function runGuest(guest: RunningGuest, host: Host, options: RunOptions, isOver: () => boolean): Promise<void> {
   const { check, deterministic } = options;
   const { description, adapters } = guest;
-  const bootOptions = { ...(await prepareGuest({ ...description, check, deterministic })), adapters };
+  const disks: Disk[] = [];
   try {
+    const prepared = await prepareGuest({ ...description, check, deterministic });
+    disks.push(...prepared.disks);
     do {
-      guest.machine = await host.boot(bootOptions);
+      guest.machine = await host.boot({ ...prepared, adapters });
       // What a WeakRef has led to stays until the present task ends.
       setImmediate(collectGarbage);
       guest.boots++;
@@ -121,7 +123,7 @@ async function runGuest(guest: RunningGuest, host: Host, options: RunOptions, is
     if (!(error instanceof InputError)) throw error;
     guest.outcome = { kind: 'crash', reason: error.message, report: '' };
   } finally {
-    for (const disk of bootOptions.disks) await disk.close();
+    for (const disk of disks) await disk.close();
   }
 }
 

@@ -292,6 +292,6 @@ export class Pager implements PteNotifier, PageSource, GuestPages, Archived {
   }
 
   refersTo(frame: Frame): boolean {
-    return this.#uses[frame] !== 0;
+    return this.#uses[frame] !== 0 || this.#marks.has(frame, FrameMark.cached);
   }
 }
