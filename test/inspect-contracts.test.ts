@@ -4,6 +4,7 @@ import type { RuleName } from '../src/ops/contracts.ts';
 import { UNKNOWN_TABLE } from '../src/ops/schema.ts';
 import type { GuestVirtual } from '../src/x86/brand.ts';
 import { entryHigh, entryLow } from '../src/x86/page-table.ts';
+import { PTE_NO_EXECUTE_HIGH, Pte } from '../src/x86/registers.ts';
 import {
   ADDRESS,
   INDEX,
@@ -216,6 +217,22 @@ describe('a flush', () => {
     replaceByReadOnly(world);
     world.checker.pageRetyped(0, PAGE, 'level1');
     expect(world.violations).toMatchObject([{ rule: 'missing-flush', state: { event: 'retyped' } }]);
+  });
+
+  test('is not missed by stores where the host itself removes writable translations of tables', () => {
+    const world = new MmuWorld();
+    world.removesWritable = true;
+    world.fill(0, ADDRESS, PAGE);
+    // It loses execution as well.
+    world.operations.mmu.setPteAt(0, ROOT, ADDRESS, LEVEL1, INDEX, pageLow & ~Pte.writable, PTE_NO_EXECUTE_HIGH);
+    world.checker.tlbMissed(0, ADDRESS, true);
+    expect(world.violations).toMatchObject([{ rule: 'missing-flush', state: { event: 'used' } }]);
+    world.operations.mmu.setPteAt(0, ROOT, ADDRESS, LEVEL1, INDEX, pageLow, pageHigh);
+    world.fill(0, ADDRESS, PAGE);
+    world.operations.mmu.setPteAt(0, ROOT, ADDRESS, LEVEL1, INDEX, pageLow & ~Pte.writable, PTE_NO_EXECUTE_HIGH);
+    world.checker.pageRetyped(0, PAGE, 'level1');
+    world.checker.tlbMissed(0, ADDRESS, true);
+    expect(world.violations).toHaveLength(1);
   });
 
   test('on this processor alone does not serve the others', () => {

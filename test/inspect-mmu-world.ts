@@ -39,7 +39,7 @@ export class MmuWorld implements MmuState {
   readonly roots: number[] = [ROOT, OTHER_ROOT];
   readonly lazy: LazyMode[] = ['none', 'none'];
   cached: Cached[] = [];
-  readonly removesWritable = false;
+  removesWritable = false;
   /** Bit n: vCPU n runs a user program. */
   userMode = 0;
   /** What was taken out of TLBs, though `cached` keeps it as a processor may. */

@@ -101,9 +101,12 @@ export class StaleTranslations {
     }
   }
 
-  /** The host itself has removed all writable translations of a page. */
+  /** The host itself has removed all writable translations of a page: what stands allows no store. */
   writableRemoved(page: number): void {
-    for (const record of this.onPage(page)) if (record.writeOnly) this.forget(record);
+    for (const record of this.onPage(page)) {
+      if (record.writeOnly) this.forget(record);
+      else record.holders = record.holders.map((holder) => ({ ...holder, writable: false }));
+    }
   }
 
   /** A vCPU has done the work that its changes were a part of. Gives what others have to have flushed by then. */
