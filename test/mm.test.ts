@@ -187,26 +187,6 @@ describe('a store that fails', () => {
     for (let index = 0; index < written - 1; index++) expect(await guest.read(page(index))).toBe(index + 1);
   });
 
-  test('when the disk is full, ends one of the guests that want more at once: what it had is enough for the others', async () => {
-    const store = new MemoryStore(64);
-    store.failure = new Error('no space left on device');
-    const world = createWorld(24, { store });
-    const guests = [await createGuest(world, 40), await createGuest(world, 40), await createGuest(world, 40)];
-    let used = 0;
-    while (world.pool.available > 0) {
-      for (const guest of guests) if (world.pool.available > 0) await guest.write(page(used), 1);
-      used++;
-    }
-    const outcomes = await Promise.all(
-      guests.map(async (guest) => {
-        const outcome = await guest.write(page(used), 1);
-        if (outcome) await guest.space.exit();
-        return outcome;
-      }),
-    );
-    expect(outcomes.filter((outcome) => outcome !== undefined)).toHaveLength(1);
-  });
-
   test('when it is gone, is told to the guest whose page is lost, and others go on', async () => {
     const store = new MemoryStore(64);
     const world = createWorld(24, { store });

@@ -11,8 +11,6 @@ const BATCH = 64;
 const BATCHES_OF_POOL = 16;
 /** Frames looked at between two pauses. */
 const FRAMES_PER_SLICE = 2048;
-/** Pauses in which a guest that was told of a shortage has time to end, before the next one is told. */
-const PAUSES_TO_END = 64;
 
 /**
  * Second-chance reclaim: a hand goes round the frames. A page that was used since the hand last passed is passed over,
@@ -20,16 +18,13 @@ const PAUSES_TO_END = 64;
  * its file already has what it holds, written out.
  *
  * There is one pass at a time, and all who need frames wait for it. It takes page locks only, and only those that are
- * free; so it waits for nobody who may be waiting for it. When it frees nothing, one of those who wait is told: what that
- * one gives up may be enough for the others.
+ * free; so it waits for nobody who may be waiting for it.
  */
 export class Reclaimer {
   readonly #allocator: () => PageAllocator;
   readonly #pause: Pause;
   #hand = 0;
   #pass: Promise<MemoryError | undefined> | undefined;
-  /** The pass whose failure somebody was told of. */
-  #told: Promise<MemoryError | undefined> | undefined;
   /** Frames that were free after a pass that freed none: another one is begun only when there are fewer. */
   #fruitlessAt: number | undefined;
   /** What a pass threw that nobody waited for. */
@@ -43,28 +38,13 @@ export class Reclaimer {
   begins(): void {
     const { available } = this.#allocator().pool;
     if (this.#fruitlessAt !== undefined && available > this.#fruitlessAt - BATCH) return;
-    this.#currentPass().catch((error: unknown) => {
+    this.relieve().catch((error: unknown) => {
       this.#defect = error;
     });
   }
 
-  async relieve(): Promise<MemoryError | undefined> {
-    for (;;) {
-      if (this.#defect !== undefined) throw this.#defect;
-      const pass = this.#currentPass();
-      const failed = await pass;
-      if (!failed || this.#told !== pass) {
-        if (failed) this.#told = pass;
-        return failed;
-      }
-      for (let pauses = 0; pauses < PAUSES_TO_END; pauses++) {
-        if (this.#allocator().hasFrames) return undefined;
-        await this.#pause();
-      }
-    }
-  }
-
-  #currentPass(): Promise<MemoryError | undefined> {
+  relieve(): Promise<MemoryError | undefined> {
+    if (this.#defect !== undefined) return Promise.reject(this.#defect);
     this.#pass ??= this.#run().finally(() => {
       this.#pass = undefined;
     });
