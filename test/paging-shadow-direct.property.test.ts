@@ -2,6 +2,7 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { Access } from '../src/cpu/exits.ts';
 import { type Processor, ProcessorGroup } from '../src/cpu/processor.ts';
+import { emptyResult } from '../src/cpu/walk.ts';
 import { FramePool } from '../src/memory/frame-pool.ts';
 import { HostMemory } from '../src/memory/host-memory.ts';
 import { MachineSpace } from '../src/memory/machine-space.ts';
@@ -11,7 +12,6 @@ import { FrameOwner } from '../src/paging/direct/frame-types.ts';
 import { ShadowTables } from '../src/paging/shadow/shadow-tables.ts';
 import { type Frame, type GuestVirtual, lowWord, type Mfn, PAGE_SIZE } from '../src/x86/brand.ts';
 import { Cr0, Cr4, Efer, Pte } from '../src/x86/registers.ts';
-import { emptyResult } from './shadow-world.ts';
 
 const RUNS = 1000;
 

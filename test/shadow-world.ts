@@ -1,8 +1,7 @@
 import { Access } from '../src/cpu/exits.ts';
 import { type Processor, ProcessorGroup } from '../src/cpu/processor.ts';
 import type { FoundPage, ShadowWalks } from '../src/cpu/translation.ts';
-import type { WalkResult } from '../src/cpu/walk.ts';
-import { PAE_TOPS } from '../src/cpu/walk.ts';
+import { emptyResult, PAE_TOPS } from '../src/cpu/walk.ts';
 import { FramePool } from '../src/memory/frame-pool.ts';
 import { HostMemory } from '../src/memory/host-memory.ts';
 import { MachineSpace } from '../src/memory/machine-space.ts';
@@ -293,19 +292,3 @@ export class ShadowWorld {
 }
 
 const RIGHTS = Pte.present | Pte.writable;
-
-/** What a walk writes over. */
-export function emptyResult(): WalkResult {
-  return {
-    frame: -1 as Frame,
-    page: -1,
-    error: 0,
-    writable: false,
-    executable: false,
-    refused: -1,
-    absent: -1,
-    absentForWrite: false,
-    kind: 0,
-    device: -1,
-  };
-}

@@ -45,12 +45,9 @@ export interface WalkControls {
   efer: number;
 }
 
-/**
- * The page walk of the architecture (SDM vol. 3A, 4.3–4.8): 2-level, PAE and 4-level tables; accessed and dirty bits
- * are set when, and only when, the access is allowed.
- */
-export class PageWalker {
-  readonly result: WalkResult = {
+/** What a walk writes over. */
+export function emptyResult(): WalkResult {
+  return {
     frame: -1 as Frame,
     page: -1,
     error: 0,
@@ -62,6 +59,14 @@ export class PageWalker {
     kind: 0,
     device: -1,
   };
+}
+
+/**
+ * The page walk of the architecture (SDM vol. 3A, 4.3–4.8): 2-level, PAE and 4-level tables; accessed and dirty bits
+ * are set when, and only when, the access is allowed.
+ */
+export class PageWalker {
+  readonly result = emptyResult();
   readonly #u32: Uint32Array;
   readonly #pool: FramePool;
   /** Numbers of the tables below the root that led to the page, its own first; the first is NO_TABLES without tables. */

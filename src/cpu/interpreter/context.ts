@@ -263,10 +263,6 @@ export class RecordContext extends GeneratingContext implements Context {
     return this.#legacyLinear(number, value);
   }
 
-  stackMask(): I64 {
-    return select(ne(load32(this.state, State.stackSize), i32(2)), i64(0xffff_ffffn), i64(0xffff));
-  }
-
   flatLinear(offset: I64, segment?: number): I64 {
     if (!this.shape.long)
       return this.#legacyLinear(segment === undefined ? this.#recordSegment() : i32(segment), offset);

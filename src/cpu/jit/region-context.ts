@@ -406,9 +406,8 @@ export class RegionContext extends GeneratingContext implements Context {
     return eqz(load32(this.state, State.segmentChecked + number * 4));
   }
 
-  stackMask(): I64 {
-    if (this.#flat) return i64(0xffff_ffffn);
-    return select(ne(load32(this.state, State.stackSize), i32(2)), i64(0xffff_ffffn), i64(0xffff));
+  override stackMask(): I64 {
+    return this.#flat ? i64(0xffff_ffffn) : super.stackMask();
   }
 
   #legacyLinear(segment: number, offset: I64): I64 {

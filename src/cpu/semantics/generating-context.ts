@@ -1,6 +1,17 @@
 import { SegmentRegister } from '../decode/instruction.ts';
 import { FlagKind, State } from '../state.ts';
-import { type Expression, type I32, type I64, load32, load64, store32 } from '../wasm/expression.ts';
+import {
+  type Expression,
+  type I32,
+  type I64,
+  i32,
+  i64,
+  load32,
+  load64,
+  ne,
+  select,
+  store32,
+} from '../wasm/expression.ts';
 import type { FunctionBuilder } from '../wasm/module.ts';
 import type { Shape } from './context.ts';
 
@@ -63,6 +74,11 @@ export abstract class GeneratingContext {
 
   setOtherFlags(bits: I32): void {
     this.fn.store(store32(this.state, bits, State.flagsRest));
+  }
+
+  /** The bits of the stack pointer that legacy code uses. */
+  stackMask(): I64 {
+    return select(ne(load32(this.state, State.stackSize), i32(2)), i64(0xffff_ffffn), i64(0xffff));
   }
 
   /** Linear address that offsets of legacy code count from. */
