@@ -4,28 +4,40 @@ import type { PlainRecord } from '../src/archive/plain.ts';
 import { restore } from '../src/archive/reader.ts';
 import { save } from '../src/archive/writer.ts';
 import { ProcessorGroup } from '../src/cpu/processor.ts';
+import { MemoryStore } from '../src/devices/block/memory-store.ts';
 import { VirtualClock } from '../src/domain/clock.ts';
 import { XenDomain } from '../src/interfaces/xen/domain.ts';
 import { overheadFrames } from '../src/interfaces/xen/domain-frames.ts';
 import type { RingFrames } from '../src/interfaces/xen/domain-rings.ts';
+import { resumePagedMemory } from '../src/interfaces/xen/paged-memory.ts';
 import { FramePool } from '../src/memory/frame-pool.ts';
 import { HostMemory } from '../src/memory/host-memory.ts';
+import type { AddressSpace } from '../src/mm/address-space.ts';
+import { MemoryManager, overheadOf } from '../src/mm/memory-manager.ts';
+import { type HostVirtual, PAGE_SIZE } from '../src/x86/brand.ts';
 import { changed, dataOf, withoutPlace } from './archive-coverage.ts';
 
 const PAGES = 64;
-const FRAMES = PAGES + overheadFrames(PAGES);
+/** What a balloon can bring, and the domain's rings. */
+const SPARE_PAGES = 1024;
+const FRAMES = PAGES + overheadFrames(PAGES) + overheadOf(PAGES);
 const RINGS = { console: 0x1001, store: 0x1002 } as RingFrames;
 
-function createDomain(): XenDomain {
+async function createDomain(): Promise<XenDomain> {
   const memory = new HostMemory(24 << 20);
   const pool = new FramePool(memory, FRAMES);
+  const group = new ProcessorGroup(memory, pool, { tlbEntries: 64, tlbRoots: 1, codeBytes: 1 << 20 });
+  const space = (await new MemoryManager({ pool, reserve: 0 }).createSpace()) as AddressSpace;
+  await space.map(0 as HostVirtual, ((PAGES + SPARE_PAGES) * PAGE_SIZE) as HostVirtual);
   const none = (): void => {};
   const domain = new XenDomain({
     id: 1,
     uuid: new Uint8Array(16),
     pages: PAGES,
     vcpus: 2,
-    group: new ProcessorGroup(memory, pool, { tlbEntries: 64, tlbRoots: 1, codeBytes: 1 << 20 }),
+    group,
+    paged: await resumePagedMemory(space, { group, order: 1, pages: PAGES }),
+    disks: [new MemoryStore(new Uint8Array(512))],
     clock: new VirtualClock(() => 0),
     wallclock: { seconds: 0, nanoseconds: 0 },
     random: none,
@@ -39,7 +51,7 @@ function createDomain(): XenDomain {
 }
 
 /** What has to name something that there is. */
-const KEPT = new Set(['count', 'open', 'frames']);
+const KEPT = new Set(['count', 'open', 'frames', 'sectors']);
 
 /** Data that is no state of the guest: what it is built with, and what the host keeps for itself. */
 const NO_STATE: ReadonlySet<string> = new Set([
@@ -49,11 +61,16 @@ const NO_STATE: ReadonlySet<string> = new Set([
   'guest.#sharedInfo',
   'guest.#wallclock',
   'guest.#permutation',
-  'guest.#paged',
   'guest.#checker',
   'guest.#observer',
-  // A domain that has disks is not saved.
-  'guest.#disks',
+  'backends.#index',
+  'backends.#here',
+  'backends.#there',
+  'pager.order',
+  'pager.#numbers',
+  'pager.#pages',
+  // Frames of the host.
+  'pager.#uses',
   'paging.shadow',
   'vcpus.index',
   'processor.index',
@@ -93,14 +110,15 @@ const NO_STATE: ReadonlySet<string> = new Set([
   'paging.#newEntry',
   'validator.budget',
   'validator.work',
-  // Listeners of the host, which there are none of.
-  'store.#listeners',
+  // Listeners of the host are the same in every domain with as many disks.
   'store.#nextListener',
   'store.#fired',
   'store.#delivering',
   // Always the same while a domain is saved: it runs, and nothing is waited for.
   'guest.state',
   'vcpus.awaitsHost',
+  'disks.#isWaiting',
+  'pager.#ended',
   // Figures, and what is told of an end.
   'guest.#watchers',
   'guest.#services',
@@ -110,16 +128,16 @@ const NO_STATE: ReadonlySet<string> = new Set([
 ]);
 
 describe('the state of a Xen domain', () => {
-  it('is given back as it was saved, changed in every part', () => {
-    const target = createDomain();
-    const wanted = changed(save(createDomain()), KEPT);
+  it('is given back as it was saved, changed in every part', async () => {
+    const target = await createDomain();
+    const wanted = changed(save(await createDomain()), KEPT);
     restore(target, decodeCbor(encodeCbor(wanted)) as PlainRecord);
     expect(save(target)).toEqual(wanted);
   });
 
-  it('has every field that holds data', () => {
-    const before = dataOf(createDomain());
-    const target = createDomain();
+  it('has every field that holds data', async () => {
+    const before = dataOf(await createDomain());
+    const target = await createDomain();
     restore(target, changed(save(target), KEPT));
     const after = dataOf(target);
     const forgotten = [...before].flatMap(([path, data]) => (after.get(path) === data ? [withoutPlace(path)] : []));
@@ -127,16 +145,16 @@ describe('the state of a Xen domain', () => {
     expect(unnamed, 'fields that `archive` forgets; those that are no state belong into NO_STATE').toEqual(new Set());
   });
 
-  it('names no field in vain', () => {
-    const names = new Set([...dataOf(createDomain()).keys()].map(withoutPlace));
+  it('names no field in vain', async () => {
+    const names = new Set([...dataOf(await createDomain()).keys()].map(withoutPlace));
     expect([...NO_STATE].filter((name) => !names.has(name))).toEqual([]);
   });
 
-  it('opens the rings and makes the frames that the saved domain had', () => {
-    const source = createDomain();
+  it('opens the rings and makes the frames that the saved domain had', async () => {
+    const source = await createDomain();
     source.grants.setupTable(1, 3);
     const saved = save(source);
-    const target = createDomain();
+    const target = await createDomain();
     restore(target, saved);
     expect(save(target)).toEqual(saved);
     expect(target.grants.frames).toEqual(source.grants.frames);

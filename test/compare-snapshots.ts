@@ -10,11 +10,13 @@
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
-import { SavedGuest, type Trail } from './saved-guest.ts';
+import { DISKS, SavedGuest, type Trail } from './saved-guest.ts';
 
-/** Processes, pipes and compression: something is going on at any time. */
-const LOAD =
-  'i=0; while [ $i -lt 20 ]; do echo round $i; ls -lR /bin | gzip -c | sha256sum; i=$((i+1)); done; sleep 1000';
+/** Processes, pipes, compression and a disk: something is going on at any time. */
+const load = (disk: string): string =>
+  'i=0; while [ $i -lt 20 ]; do echo round $i; ls -lR /bin | gzip -c | sha256sum; ' +
+  `sha256sum < ${disk}; dd if=/dev/urandom of=${disk} bs=4k seek=$i count=20 conv=fsync 2>/dev/null & i=$((i+1)); done; ` +
+  'sleep 1000';
 const SAVED_AT = 'round 8';
 const END = 'round 19';
 
@@ -25,24 +27,29 @@ interface Expected {
 }
 
 async function saveTo(directory: string, name: 'xen' | 'kvm' | 'native', vcpus: number): Promise<void> {
-  const guest = await SavedGuest.boot(name, LOAD, vcpus);
+  const guest = await SavedGuest.boot(name, load(DISKS[name]), vcpus);
   await guest.runUntil((console) => console.includes(SAVED_AT));
-  const bytes = await guest.save();
+  const { file, disk } = await guest.save();
   const before = guest.exits;
   await guest.runUntil((console) => console.includes(END));
   const trail = await guest.trail();
   const exits = guest.exits.map((count, exit) => count - (before[exit] ?? 0));
   mkdirSync(directory, { recursive: true });
-  writeFileSync(join(directory, 'guest.ring1'), bytes);
+  writeFileSync(join(directory, 'guest.ring1'), file);
+  writeFileSync(join(directory, 'disk.img'), disk);
   writeFileSync(join(directory, 'expected.json'), JSON.stringify({ trail, exits } satisfies Expected));
   console.log(
-    `Node ${process.version}: saved ${name} to ${directory}, ${bytes.length >> 20} MB; ran on to ${trail.instructions}`,
+    `Node ${process.version}: saved ${name} to ${directory}, ${file.length >> 20} MB; ran on to ${trail.instructions}`,
   );
 }
 
 async function compareWith(directory: string, threshold: number): Promise<void> {
   const { trail, exits } = JSON.parse(readFileSync(join(directory, 'expected.json'), 'utf8')) as Expected;
-  const guest = await SavedGuest.resume(readFileSync(join(directory, 'guest.ring1')), threshold);
+  const [file, disk] = ['guest.ring1', 'disk.img'].map((name) => readFileSync(join(directory, name))) as [
+    Buffer,
+    Buffer,
+  ];
+  const guest = await SavedGuest.resume({ file, disk }, threshold);
   await guest.runUntil((console) => console.includes(END));
   const found = await guest.trail();
   const same: Record<string, boolean> = {

@@ -6,6 +6,8 @@ import { save } from '../src/archive/writer.ts';
 import { Exit } from '../src/cpu/exits.ts';
 import { ProcessorGroup } from '../src/cpu/processor.ts';
 import { State } from '../src/cpu/state.ts';
+import { MemoryStore } from '../src/devices/block/memory-store.ts';
+import type { BlockStore } from '../src/devices/block/store.ts';
 import { chooseCell } from '../src/domain/cells.ts';
 import { VirtualClock } from '../src/domain/clock.ts';
 import { SeededRandom } from '../src/domain/seeded-random.ts';
@@ -31,10 +33,21 @@ export interface Trail {
   readonly instructions: number;
   readonly console: string;
   readonly registers: string;
+  /** Of all pages, and of the disk. */
   readonly memory: string;
 }
 
+/** A guest as it was saved, and what its disk held then. */
+export interface Saved {
+  readonly file: Uint8Array;
+  readonly disk: Uint8Array;
+}
+
 type Image = Omit<GuestImage, 'state' | 'memory'>;
+
+/** What a guest calls its disk. */
+export const DISKS = { xen: '/dev/xvda', kvm: '/dev/vda', native: '/dev/vda' } as const;
+const DISK_BYTES = 1 << 20;
 
 const CONSOLES = {
   xen: 'console=hvc0',
@@ -50,10 +63,11 @@ export class SavedGuest {
   readonly #manager: MemoryManager;
   readonly #random = new SeededRandom(1);
   readonly #image: Image;
+  readonly #disk: Uint8Array;
   #domain: MicrovmDomain | XenDomain | undefined;
   #console = '';
 
-  private constructor(image: Image, threshold: number) {
+  private constructor(image: Image, disk: Uint8Array, threshold: number) {
     const pages = image.guest.memory / PAGE_SIZE;
     const frames = pages + overheadOf(pages) + overheadFrames(pages);
     this.#memory = new HostMemory(frames * PAGE_SIZE + (64 << 20));
@@ -61,6 +75,7 @@ export class SavedGuest {
     this.#group = new ProcessorGroup(this.#memory, pool, { tlbEntries: 1024, tlbRoots: 4, jit: { threshold } });
     this.#manager = new MemoryManager({ pool, checked: true });
     this.#image = image;
+    this.#disk = disk;
   }
 
   static async boot(name: 'xen' | 'kvm' | 'native', program: string, vcpus: number): Promise<SavedGuest> {
@@ -73,16 +88,16 @@ export class SavedGuest {
       commandLine: `${CONSOLES[name]} ring1.run="${program}"`,
       deterministic: true,
       domain: 1,
-      disks: 0,
+      disks: 1,
       adapters: 0,
       systemTime: 0,
     };
     const kernel = await debianKernel('cloud-amd64');
-    const initrd = await (name === 'xen' ? initramfs() : initramfs({ modules: await kernelModules('cloud-amd64') }));
-    const saved = new SavedGuest({ guest, kernel, initrd }, 200);
+    const initrd = await initramfs({ modules: await kernelModules('cloud-amd64') });
+    const saved = new SavedGuest({ guest, kernel, initrd }, new Uint8Array(DISK_BYTES), 200);
     const shared = new SharedFiles(saved.#manager);
     const files = { kernel: shared.acquire(kernel), initrd: shared.acquire(initrd) };
-    const options = { kernel, memory, vcpus, commandLine: guest.commandLine };
+    const options = { kernel, memory, vcpus, commandLine: guest.commandLine, disks: saved.#disks };
     saved.#domain =
       name === 'xen'
         ? await bootXen(saved.#manager, saved.#common(), options, files)
@@ -91,10 +106,10 @@ export class SavedGuest {
   }
 
   /** @param threshold of the JIT, which must make no difference */
-  static async resume(bytes: Uint8Array, threshold: number): Promise<SavedGuest> {
-    const snapshot = await Snapshot.open(sourceOf(bytes));
+  static async resume({ file, disk }: Saved, threshold: number): Promise<SavedGuest> {
+    const snapshot = await Snapshot.open(sourceOf(file));
     const { guest, memory } = snapshot;
-    const saved = new SavedGuest(snapshot, threshold);
+    const saved = new SavedGuest(snapshot, disk.slice(), threshold);
     const cell = chooseCell(guest.interface as 'kvm', guest.paging as 'nested');
     const space = await saved.#manager.createSpace();
     if (!(space instanceof AddressSpace)) throw new Error(space.message);
@@ -102,11 +117,16 @@ export class SavedGuest {
     if (paged) await new SavedFiles(saved.#manager).map(space, memory);
     const readBack = (domain: Archived): void => restore(saved.#state(domain), snapshot.state);
     const from = paged ? { space } : { file: memory };
+    const options = { commandLine: guest.commandLine, disks: saved.#disks };
     saved.#domain =
       cell.interface === 'xen'
-        ? await resumeXen(saved.#common(), 1, guest, space, readBack)
-        : await resumeMicrovm(cell, saved.#common(), { commandLine: guest.commandLine }, memory.pages, from, readBack);
+        ? await resumeXen(saved.#common(), 1, guest, space, options.disks, readBack)
+        : await resumeMicrovm(cell, saved.#common(), options, memory.pages, from, readBack);
     return saved;
+  }
+
+  get #disks(): BlockStore[] {
+    return [new MemoryStore(this.#disk)];
   }
 
   #common(): CommonOptions {
@@ -150,13 +170,13 @@ export class SavedGuest {
     }
   }
 
-  async save(): Promise<Uint8Array> {
+  async save(): Promise<Saved> {
     const domain = this.#running;
     while (!domain.isSettled) await new Promise((resume) => setTimeout(resume, 0));
     const parts: Uint8Array[] = [];
     const image = { ...this.#image, state: save(this.#state(domain)), memory: domain.savedPages };
     await writeSnapshot(image, { append: async (bytes) => void parts.push(bytes) });
-    return Uint8Array.from(Buffer.concat(parts));
+    return { file: Uint8Array.from(Buffer.concat(parts)), disk: this.#disk.slice() };
   }
 
   /** Exits of generated code by kind; those for pages of the host, which are no doing of the guest's, are left out. */
@@ -179,6 +199,7 @@ export class SavedGuest {
       await domain.savedPages.readPage(page, bytes);
       contents.update(bytes);
     }
+    contents.update(this.#disk);
     const { instructions } = domain;
     return {
       instructions,

@@ -164,16 +164,17 @@ const request = fc.record({
   sector: fc.nat(SECTORS - 1),
   segments: fc.array(segment, { minLength: 1, maxLength: 4 }),
   evicted: fc.array(fc.integer({ min: 1, max: 8 }), { maxLength: 3 }),
+  isSaved: fc.boolean(),
 });
 
-it('a disk and the pages of its guest hold what a model says, whichever pages come and go meanwhile', async () => {
+it('a disk and the pages of its guest hold what a model says, whichever pages come and go and whenever it is saved', async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(request, { maxLength: 12 }), async (requests) => {
       const bytes = pattern();
       const model = pattern();
       const driver = new XenDiskDriver(new MemoryStore(bytes));
       driver.connect();
-      for (const { isWrite, sector, segments, evicted } of requests) {
+      for (const { isWrite, sector, segments, evicted, isSaved } of requests) {
         const asked = segments.map(({ page, first, count }) =>
           driver.segment(page, first, Math.min(7, first + count - 1)),
         );
@@ -185,6 +186,7 @@ it('a disk and the pages of its guest hold what a model says, whichever pages co
         for (const page of evicted) driver.evict(page);
         driver.request({ operation: isWrite ? WRITE : READ, sector, segments: asked });
         for (const page of evicted) driver.evict(page);
+        if (isSaved) await driver.replaceBackend();
         const [response] = await driver.responses();
         expect(response?.status).toBe(isSound ? OKAY : ERROR);
         for (const [index, { page, place }] of isSound ? data.entries() : []) {

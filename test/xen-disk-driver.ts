@@ -1,3 +1,7 @@
+import { decodeCbor, encodeCbor } from '../src/archive/cbor.ts';
+import type { PlainRecord } from '../src/archive/plain.ts';
+import { restore } from '../src/archive/reader.ts';
+import { save } from '../src/archive/writer.ts';
 import type { BlockStore } from '../src/devices/block/store.ts';
 import { BlockBackend } from '../src/devices/xen/block-backend.ts';
 import type { RingSegment } from '../src/devices/xen/block-ring.ts';
@@ -47,14 +51,33 @@ export class XenDiskDriver {
   events = 0;
   readonly #memory = new SwappedMemory();
   readonly #store = new Xenstore();
-  readonly #backend: BlockBackend;
+  readonly #disk: BlockStore;
+  #backend: BlockBackend;
   readonly #readOnly = new Set<number>();
   #isRingThere = true;
   #producer = 0;
   #consumer = 0;
 
   constructor(disk: BlockStore) {
-    this.#backend = new BlockBackend(disk, 0, this.#frontEnd(), this.#memory.pool.memory);
+    this.#disk = disk;
+    this.#backend = this.#createBackend();
+    this.#backend.introduce();
+  }
+
+  #createBackend(): BlockBackend {
+    return new BlockBackend(this.#disk, 0, this.#frontEnd(), this.#memory.pool.memory);
+  }
+
+  /** The guest is saved as soon as neither disk nor pages are waited for, and another back end goes on. */
+  async replaceBackend(): Promise<void> {
+    this.poll();
+    while (this.#backend.isBusy || this.#memory.isWaiting) {
+      this.#memory.bringIn();
+      await new Promise((resume) => setImmediate(resume));
+    }
+    const saved = decodeCbor(encodeCbor(save(this.#backend))) as PlainRecord;
+    this.#backend = this.#createBackend();
+    restore(this.#backend, saved);
   }
 
   #frontEnd(): FrontEnd {

@@ -177,7 +177,7 @@ export class RingHost implements Host {
           if (options.fresh) renew(domain, common, random);
         };
         if ('space' in memory && cell.interface === 'xen') {
-          return resumeXen({ ...common, id: guest.domain }, common.id, guest, memory.space, readBack);
+          return resumeXen({ ...common, id: guest.domain }, common.id, guest, memory.space, options.disks, readBack);
         }
         const pages = Math.floor(guest.memory / PAGE_SIZE);
         return resumeMicrovm(cell, common, { ...options, commandLine }, pages, memory, readBack);
@@ -263,7 +263,6 @@ export class RingHost implements Host {
 
   async #save(running: RunningGuest, target: SnapshotTarget): Promise<void> {
     const { domain } = running;
-    refuseXenDisks(running);
     return this.#scheduler.whileStanding(domain, () => {
       return writeSnapshot({ ...present(running), memory: domain.savedPages }, target);
     });
@@ -274,7 +273,6 @@ export class RingHost implements Host {
     const { domain, origin } = running;
     const { pager } = domain;
     if (!pager) throw new InputError('a guest with native paging shares no pages, so it cannot be cloned; save it');
-    refuseXenDisks(running);
     refuseOtherDevices(origin.guest, options);
     const { saved, space } = await this.#scheduler.whileStanding(domain, async () => {
       const cloned = await pager.cloneMemory(this.#memory);
@@ -349,13 +347,6 @@ function describe(options: BootOptions, cell: Cell): Origin['guest'] {
     disks: disks.length,
     adapters: adapters.length,
   };
-}
-
-/** What is under way at a disk of a Xen guest is not archived yet. */
-function refuseXenDisks({ domain, origin }: RunningGuest): void {
-  if (origin.guest.disks > 0 && domain instanceof XenDomain) {
-    throw new InputError('a guest of the interface xen that has disks cannot be saved yet');
-  }
 }
 
 function present({ domain, random, origin: { guest, kernel, initrd } }: RunningGuest): SavedGuest {

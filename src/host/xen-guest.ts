@@ -1,4 +1,5 @@
 import type { BootOptions } from '../api.ts';
+import type { BlockStore } from '../devices/block/store.ts';
 import type { TableAudit } from '../inspect/audit.ts';
 import { XenDomain } from '../interfaces/xen/domain.ts';
 import { planDomain } from '../interfaces/xen/domain-plan.ts';
@@ -19,7 +20,7 @@ export async function bootXen(
   files: GuestFiles,
   audit?: TableAudit,
 ): Promise<XenDomain> {
-  const { memory, check = false, commandLine } = options;
+  const { memory, check = false, commandLine, disks } = options;
   const plan = planDomain({
     kernel: files.kernel.kernel.image,
     initrd: files.initrd.bytes,
@@ -40,8 +41,8 @@ export async function bootXen(
   });
   if ('kind' in paged) throw noMemory(plan.pages * PAGE_SIZE, paged.message);
   try {
-    const domain = new XenDomain({ ...common, uuid, pages: plan.pages, paged, check, audit });
-    domain.boot({ name: `guest${common.id}`, plan, disks: options.disks ?? [] });
+    const domain = new XenDomain({ ...common, uuid, pages: plan.pages, paged, check, audit, disks });
+    domain.boot({ name: `guest${common.id}`, plan });
     return domain;
   } catch (error) {
     paged.shadow?.end();
@@ -56,6 +57,7 @@ const UUID_BYTES = 16;
  * Builds a guest whose state `restore` reads back.
  * @param order place among the guests of the host; the domain keeps the identifier that it knows
  * @param space has its memory
+ * @param disks as many as it had
  * @throws InputError
  */
 export async function resumeXen(
@@ -63,6 +65,7 @@ export async function resumeXen(
   order: number,
   guest: Pick<GuestDescription, 'memory' | 'paging'>,
   space: AddressSpace,
+  disks: readonly BlockStore[] | undefined,
   restore: (domain: XenDomain) => void,
 ): Promise<XenDomain> {
   const pages = Math.floor(guest.memory / PAGE_SIZE);
@@ -70,7 +73,7 @@ export async function resumeXen(
   const paged = await resumePagedMemory(space, { group: common.group, order, pages, shadowed });
   let domain: XenDomain | undefined;
   try {
-    domain = new XenDomain({ ...common, uuid: new Uint8Array(UUID_BYTES), pages, paged });
+    domain = new XenDomain({ ...common, uuid: new Uint8Array(UUID_BYTES), pages, paged, disks });
     restore(domain);
     const failed = await paged.pager.restorePins();
     if (failed) throw pagesMissing(failed.message);

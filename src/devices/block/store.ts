@@ -1,3 +1,6 @@
+import type { Archive } from '../../archive/archive.ts';
+import { InputError } from '../../boot/input-error.ts';
+
 /** Bytes of a sector, whatever a disk's own blocks are: the unit of all addresses. */
 export const SECTOR = 512;
 
@@ -26,4 +29,13 @@ export interface BlockStore {
 /** Whether sectors lie within a disk; for any numbers. */
 export function liesWithin(store: BlockStore, sector: number, sectors: number): boolean {
   return sector + sectors <= store.sectors;
+}
+
+/**
+ * What a guest's archive says of a disk, whose contents are not in it.
+ * @throws InputError when the guest goes on with a disk of another size than it had
+ */
+export function archiveSize(archive: Archive, { sectors }: BlockStore): void {
+  const saved = archive.value('sectors', sectors);
+  if (saved !== sectors) throw new InputError(`a disk has ${sectors} sectors, and ${saved} when the guest was saved`);
 }

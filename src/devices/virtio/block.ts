@@ -1,6 +1,5 @@
 import type { Archive } from '../../archive/archive.ts';
-import { InputError } from '../../boot/input-error.ts';
-import type { BlockStore } from '../block/store.ts';
+import { archiveSize, type BlockStore } from '../block/store.ts';
 import { WRITE_ZEROES_LIMIT } from './block-request.ts';
 import { advance, type BlockTransfer, completed, createTransfer, perform } from './block-transfer.ts';
 import type { Transport, VirtioDevice } from './device.ts';
@@ -62,9 +61,7 @@ export class BlockDevice implements VirtioDevice {
   }
 
   archive(archive: Archive): void {
-    const { sectors } = this.#store;
-    const saved = archive.value('sectors', sectors);
-    if (saved !== sectors) throw new InputError(`a disk has ${sectors} sectors, and ${saved} when the guest was saved`);
+    archiveSize(archive, this.#store);
     archive.record('state', this.state);
   }
 

@@ -1,5 +1,6 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import type { HostMemory } from '../../memory/host-memory.ts';
-import { type BlockStore, SECTOR } from '../block/store.ts';
+import { archiveSize, type BlockStore, SECTOR } from '../block/store.ts';
 import { homeOf, type Permission, PRIVILEGED_DOMAIN, StoreAccess } from '../xenstore-node.ts';
 import {
   attachRing,
@@ -36,10 +37,11 @@ interface Connection {
  *
  * It acts only in `poll`, and keeps nothing of the guest but plain records.
  */
-export class BlockBackend {
+export class BlockBackend implements Archived {
   readonly #disk: BlockStore;
   readonly #guest: FrontEnd;
   readonly #memory: HostMemory;
+  readonly #index: number;
   readonly #here: string;
   readonly #there: string;
   #state = BusState.initialising;
@@ -54,23 +56,37 @@ export class BlockBackend {
   /** In the order in which they were taken. */
   #transfers: RingTransfer[] = [];
 
-  /** @param index among the guest's disks, from 0 */
+  /**
+   * Waits for a front end; that of a guest which goes on has what `introduce` writes in its store already.
+   * @param index among the guest's disks, from 0
+   */
   constructor(disk: BlockStore, index: number, guest: FrontEnd, memory: HostMemory) {
-    const device = FIRST_DEVICE + index * MINORS;
+    const device = deviceOf(index);
     this.#disk = disk;
+    this.#index = index;
     this.#guest = guest;
     this.#memory = memory;
     this.#here = `${homeOf(PRIVILEGED_DOMAIN)}/backend/vbd/${guest.domain}/${device}`;
     this.#there = `${homeOf(guest.domain)}/device/vbd/${device}`;
-    this.#introduce(device, index);
     guest.store.watch(`${this.#there}/state`, () => {
       this.#isTold = true;
       guest.wake();
     });
   }
 
-  #introduce(device: number, index: number): void {
+  archive(archive: Archive): void {
+    archiveSize(archive, this.#disk);
+    this.#state = archive.value('state', this.#state);
+    this.#isTold = archive.value('isTold', this.#isTold);
+    this.#isNotified = archive.value('isNotified', this.#isNotified);
+    this.#connection = archive.value('connection', this.#connection);
+    this.#transfers = archive.value('transfers', this.#transfers);
+  }
+
+  /** Writes into the store of a guest that is built that it has the disk. */
+  introduce(): void {
     const { store, domain } = this.#guest;
+    const index = this.#index;
     const host = { domain: PRIVILEGED_DOMAIN, access: StoreAccess.none };
     const guest = { domain, access: StoreAccess.none };
     const ends: readonly (readonly [string, readonly Permission[], Readonly<Record<string, string>>])[] = [
@@ -94,7 +110,7 @@ export class BlockBackend {
         {
           backend: this.#here,
           'backend-id': String(PRIVILEGED_DOMAIN),
-          'virtual-device': String(device),
+          'virtual-device': String(deviceOf(index)),
           'device-type': 'disk',
           state: String(BusState.initialising),
         },
@@ -263,4 +279,9 @@ export class BlockBackend {
         this.#guest.wake();
       });
   }
+}
+
+/** Number of a disk's device. */
+function deviceOf(index: number): number {
+  return FIRST_DEVICE + index * MINORS;
 }

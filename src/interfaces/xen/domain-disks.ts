@@ -1,3 +1,4 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
 import type { BlockStore } from '../../devices/block/store.ts';
 import type { DmaCounters, DmaTable } from '../../devices/dma/table.ts';
 import { BlockBackend, MOST_DISKS } from '../../devices/xen/block-backend.ts';
@@ -26,7 +27,7 @@ export interface DomainDisksOptions {
 }
 
 /** The disks of a domain. */
-export class DomainDisks {
+export class DomainDisks implements Archived {
   readonly #backends: BlockBackend[] = [];
   readonly #memory: DmaTable;
   readonly #onWork: () => void;
@@ -53,6 +54,17 @@ export class DomainDisks {
       });
     }
     this.wake();
+  }
+
+  /** To be saved while none is busy. */
+  archive(archive: Archive): void {
+    archive.parts('backends', this.#backends);
+    this.#isWoken = archive.value('isWoken', this.#isWoken);
+  }
+
+  /** Tells the guest, which is being built, of its disks. */
+  introduce(): void {
+    for (const backend of this.#backends) backend.introduce();
   }
 
   #frontEnd({ domain, store, space, grants, events, memory, pageOf }: DomainDisksOptions, service: number): FrontEnd {
@@ -87,12 +99,18 @@ export class DomainDisks {
     this.#onWork();
   }
 
+  /** What `poll` met absent has come. */
+  resume(): void {
+    this.#isWaiting = false;
+    this.wake();
+  }
+
   /** Whether `poll` has something to look at. */
   get hasWork(): boolean {
     return this.#isWoken;
   }
 
-  /** Whether a disk or a page has yet to come: with virtual time, the guest must wait for it. */
+  /** Whether a disk or a page has yet to come: with virtual time, the guest must wait for it; who saves it always must. */
   get isBusy(): boolean {
     return this.#isWaiting || this.#memory.memory.isWaiting || this.#backends.some((backend) => backend.isBusy);
   }

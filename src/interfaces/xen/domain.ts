@@ -76,14 +76,14 @@ export interface XenDomainOptions {
   readonly symbolize?: Symbolizer;
   /** Finds out what touches live page tables. */
   readonly audit?: TableAudit | undefined;
+  /** In the order in which the guest finds them; only for a domain whose pages come and go. */
+  readonly disks?: readonly BlockStore[] | undefined;
 }
 
 /** What a domain begins with. */
 export interface DomainBoot {
   readonly name: string;
   readonly plan: DomainPlan;
-  /** In the order in which the guest finds them; only for a domain whose pages come and go. */
-  readonly disks?: readonly BlockStore[];
 }
 
 /** Instructions of one turn. Between turns timers fire and other virtual processors run. */
@@ -144,7 +144,7 @@ export class XenDomain implements Domain, Archived {
   readonly #random: (out: Uint32Array<ArrayBuffer>) => void;
   readonly #execution: Execution;
   readonly #waiting: HostWaits<XenVcpu>;
-  #disks: DomainDisks | undefined;
+  readonly #disks: DomainDisks | undefined;
   /** A turn that ended in its midst, because with virtual time nothing may happen before the page is there. */
   #suspended: { readonly position: number; readonly budget: number } | undefined;
   #nextVcpu = 0;
@@ -202,6 +202,7 @@ export class XenDomain implements Domain, Archived {
       frames.grantFrames,
     );
     this.rings = new DomainRings(this.events, this.space, this.store.introduce(this.id), this.#sink);
+    if (paged) this.#disks = this.#openDisks(paged, options.disks ?? []);
 
     for (let index = 0; index < options.vcpus; index++) {
       this.vcpus.push(new XenVcpu(index, group.create(), this.paging, this.shared));
@@ -227,7 +228,7 @@ export class XenDomain implements Domain, Archived {
   }
 
   /** Loads a kernel and lets the first processor begin with it. @throws InputError when it cannot be used */
-  boot({ name, plan, disks = [] }: DomainBoot): void {
+  boot({ name, plan }: DomainBoot): void {
     const { storePort, consolePort } = this.rings;
     const p2m = Uint32Array.from(pageNumbers(this.pages, this.#permutation).subarray(0, this.pages));
     if (!this.#paged) loadImages(plan, this.space, p2m);
@@ -255,7 +256,7 @@ export class XenDomain implements Domain, Archived {
       startTime: this.#wallclock.seconds,
     });
     this.rings.open(built);
-    if (this.#paged) this.#disks = this.#openDisks(this.#paged, disks);
+    this.#disks?.introduce();
     this.paging.holdWritable(built.console);
     this.paging.holdWritable(built.store);
     this.grants.prefill(0, built.console);
@@ -279,6 +280,7 @@ export class XenDomain implements Domain, Archived {
     archive.part('grants', this.grants);
     archive.part('store', this.store);
     archive.part('rings', this.rings);
+    if (this.#disks) archive.part('disks', this.#disks);
     // Behind all that brings frames into use.
     archive.part('paging', this.paging);
     archive.parts('vcpus', this.vcpus);
@@ -499,9 +501,9 @@ export class XenDomain implements Domain, Archived {
     return Math.min(this.timers.nextDeadline(), ...this.watchdogs);
   }
 
-  /** No page is waited for. */
+  /** No page and no disk is waited for. */
   get isSettled(): boolean {
-    return this.#waiting.areOver;
+    return this.#waiting.areOver && !(this.#disks?.isBusy ?? false);
   }
 
   get idle(): boolean {
@@ -540,7 +542,7 @@ export class XenDomain implements Domain, Archived {
     if (!disks?.hasWork || this.#standsStill) return;
     this.#waiting.attempt(
       () => disks.poll(),
-      () => disks.wake(),
+      () => disks.resume(),
     );
     this.rings.storeChanged();
   }
