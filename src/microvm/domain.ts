@@ -31,6 +31,7 @@ import { Execution, type ExitWatcher } from './execution.ts';
 import { writeTrace } from './inspection.ts';
 import type { MicrovmInterface } from './interface.ts';
 import { Physical, Pin, PORT_COUNT, Port, WINDOW_BYTES } from './layout.ts';
+import { LegacyDevices } from './legacy-devices.ts';
 import { loadGuest } from './loader.ts';
 import { implementOperations, type MicrovmOperations } from './operations.ts';
 import type { PagedMemory } from './paged-memory.ts';
@@ -98,6 +99,7 @@ export class MicrovmDomain implements Domain, Archived {
   state: DomainState = { kind: 'running' };
   onWork: () => void = () => {};
   readonly #ioApic: IoApic;
+  readonly #legacy: LegacyDevices;
   readonly #realTimeClock: RealTimeClock;
   readonly #serial: SerialPort;
   readonly #virtio: VirtioSlots;
@@ -128,7 +130,13 @@ export class MicrovmDomain implements Domain, Archived {
     const apicBus = new ApicBus();
     const ioApic = new IoApic(apicBus, options.vcpus);
     this.#ioApic = ioApic;
-    this.#serial = new SerialPort(ioApic.line(Pin.serial), options.consoleSink);
+    this.#legacy = new LegacyDevices({
+      ports: this.ports,
+      ioApic,
+      now: () => clock.now(),
+      reset: () => this.#restart(),
+    });
+    this.#serial = new SerialPort(this.#legacy.line(Pin.serial), options.consoleSink);
     this.#realTimeClock = this.#addPorts();
     this.#virtio = new VirtioSlots({
       devices: options.devices,
@@ -150,6 +158,7 @@ export class MicrovmDomain implements Domain, Archived {
         processor: group.create(),
         translations: paging.translations(bus),
         apicBus,
+        legacyInterrupts: this.#legacy.interrupts,
         now: () => clock.tsc(),
         onReset: (which) => this.interface.reset(which),
       });
@@ -197,6 +206,7 @@ export class MicrovmDomain implements Domain, Archived {
     archive.parts('vcpus', this.vcpus);
     archive.part('clock', this.clock);
     archive.part('ioApic', this.#ioApic);
+    archive.part('legacy', this.#legacy);
     archive.part('serial', this.#serial);
     archive.part('realTimeClock', this.#realTimeClock);
     archive.part('virtio', this.#virtio);
@@ -304,7 +314,7 @@ export class MicrovmDomain implements Domain, Archived {
 
   /** When a timer fires; Infinity for never. System time in nanoseconds. */
   nextDeadline(): number {
-    let next = NEVER;
+    let next = this.#legacy.deadline;
     for (const { apic } of this.vcpus) next = Math.min(next, apic.deadline);
     return next;
   }
@@ -334,6 +344,7 @@ export class MicrovmDomain implements Domain, Archived {
     if (this.idle && this.clock instanceof VirtualClock) this.clock.advanceTo(this.nextDeadline());
     const now = this.clock.now();
     for (const { apic } of this.vcpus) if (apic.deadline <= now) apic.expire(now);
+    this.#legacy.expire(now);
   }
 
   turn(): void {

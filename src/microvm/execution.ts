@@ -99,7 +99,7 @@ export class Execution {
 
   #execute(vcpu: MicrovmVcpu, budget: number, shadowed: boolean): Exit {
     const { processor } = vcpu;
-    const waiting = vcpu.apic.pending >= 0;
+    const waiting = vcpu.hasInterrupt;
     processor.interruptWaiting = waiting;
     vcpu.halted = false;
     if (shadowed && (waiting || vcpu.nonMaskablePending)) {
@@ -120,11 +120,12 @@ export class Execution {
       if (!delivered) this.#exception(vcpu);
       return;
     }
-    const vector = apic.pending;
-    if (vector < 0 || !vcpu.interruptsOn) return;
+    const { interrupts } = vcpu;
+    if (!interrupts || !vcpu.interruptsOn) return;
+    const vector = interrupts.pending;
     const delivered = deliverInterrupt(state, vector);
-    apic.acknowledge(vector);
-    this.#domain.interface.acknowledged(vcpu, vector);
+    interrupts.acknowledge(vector);
+    if (interrupts === apic) this.#domain.interface.acknowledged(vcpu, vector);
     if (!delivered) this.#exception(vcpu);
   }
 

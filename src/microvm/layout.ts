@@ -1,8 +1,9 @@
 import { PAGE_SIZE } from '../x86/brand.ts';
 
 /**
- * The microVM: what a guest of the kvm and native interfaces finds itself on. A PC without a PC's past: RAM, APICs, one
- * serial port, a clock with the date, virtio devices; no BIOS, PIC, PIT, PCI or VGA. This file is its map.
+ * The microVM: what a guest of the kvm and native interfaces finds itself on. A small PC: RAM, APICs, one serial port, a
+ * clock with the date, virtio devices, and for old kernels 8259A, 8254 and an MP table; no BIOS, PCI or VGA. This file is
+ * its map.
  *
  *     0000 0500  GDT for the entry
  *     0000 7000  boot parameters (the "zero page")
@@ -10,6 +11,7 @@ import { PAGE_SIZE } from '../x86/brand.ts';
  *     0002 0000  command line
  *     0009 fc00  reserved, as on every PC
  *     000e 0000  ACPI tables
+ *     000f 0400  MP table
  *     000f fff0  what a BIOS begins with; here it resets the machine
  *     0010 0000  RAM; the kernel where its ELF segments want to be, the initrd at the end
  *     e000 0000  end of what can be RAM
@@ -25,6 +27,7 @@ export const enum Physical {
   lowEnd = 0x9_fc00,
   acpi = 0xe_0000,
   acpiEnd = 0xf_0000,
+  multiprocessor = 0xf_0400,
   resetVector = 0xf_fff0,
   highStart = 0x10_0000,
   virtio = 0xfeb0_0000,
@@ -34,6 +37,9 @@ export const enum Physical {
 
 /** I/O ports. */
 export const enum Port {
+  timer = 0x40,
+  system = 0x61,
+  keyboardCommand = 0x64,
   realTimeClock = 0x70,
   delay = 0x80,
   serial = 0x3f8,
@@ -42,13 +48,14 @@ export const enum Port {
 
 /** Pins of the I/O APIC. */
 export const enum Pin {
+  timer = 0,
   serial = 4,
   /** The first virtio device; the others follow. */
   virtio = 5,
 }
 
 /** Bytes of a device's registers. */
-export const PORT_COUNT = { realTimeClock: 2, serial: 8 } as const;
+export const PORT_COUNT = { timer: 4, realTimeClock: 2, serial: 8 } as const;
 export const WINDOW_BYTES = 0x1000;
 
 /** The first page of an initrd at the end of RAM. */

@@ -2,12 +2,15 @@ import { type AcpiDevice, createAcpiTables } from '../boot/acpi.ts';
 import { encodeBootParameters, type MemoryRegion, RegionType } from '../boot/boot-parameters.ts';
 import { InputError } from '../boot/input-error.ts';
 import type { KernelImage } from '../boot/kernel.ts';
+import { createMultiprocessorTable } from '../boot/multiprocessor-table.ts';
+import { IO_APIC_VERSION } from '../devices/pc/io-apic.ts';
 import { PowerRegister, RESET_VALUE, SLEEP_TYPE_OFF } from '../devices/pc/power.ts';
 import { KernelPages } from '../domain/kernel-pages.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
 import type { NestedPaging } from '../paging/nested/nested-paging.ts';
 import { type GuestPhysical, type GuestVirtual, PAGE_SIZE } from '../x86/brand.ts';
 import { Pte } from '../x86/registers.ts';
+import { machineCpuid } from './cpuid.ts';
 import { initrdPage, Physical, Pin, PORT_COUNT, Port } from './layout.ts';
 
 /**
@@ -96,6 +99,18 @@ export function loadGuest(paging: NestedPaging, host: HostMemory, options: LoadO
       resetValue: RESET_VALUE,
       sleepTypeOff: SLEEP_TYPE_OFF,
       devices: [...BUILT_IN, ...options.devices],
+    }),
+  );
+  const [signature, , , features] = machineCpuid(1, 0, 0, 1);
+  image.write(
+    Physical.multiprocessor,
+    createMultiprocessorTable({
+      address: Physical.multiprocessor,
+      processors: options.processors,
+      signature,
+      features,
+      localApic: Physical.localApic,
+      ioApic: { identifier: options.processors, address: Physical.ioApic, version: IO_APIC_VERSION },
     }),
   );
   image.write(

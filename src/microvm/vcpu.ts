@@ -6,6 +6,7 @@ import type { Descriptor } from '../cpu/processor-api.ts';
 import { SystemState } from '../cpu/protection/system-state.ts';
 import type { TableFormat, Translation } from '../cpu/translation.ts';
 import type { ApicBus } from '../devices/pc/apic-bus.ts';
+import type { InterruptPair } from '../devices/pc/interrupt-pair.ts';
 import { type ApicProcessor, LocalApic } from '../devices/pc/local-apic.ts';
 import { type GuestVirtual, PAGE_SHIFT } from '../x86/brand.ts';
 import { Cr0, Cr4, Efer, Flag, Register } from '../x86/registers.ts';
@@ -37,6 +38,8 @@ export interface MicrovmVcpuOptions {
   readonly processor: Processor;
   readonly translations: Readonly<Record<TableFormat, Translation>>;
   readonly apicBus: ApicBus;
+  /** At the first local line of every processor's APIC. */
+  readonly legacyInterrupts: InterruptPair;
   /** System time in nanoseconds, which is also the time-stamp counter. */
   readonly now: () => number;
   readonly onReset: (vcpu: MicrovmVcpu) => void;
@@ -61,6 +64,7 @@ export class MicrovmVcpu implements ApicProcessor, Archived {
   inNonMaskable = false;
   /** What CR3 gets below the root's page when it is written next. */
   cr3Low = 0;
+  readonly #legacyInterrupts: InterruptPair;
   readonly #onReset: (vcpu: MicrovmVcpu) => void;
 
   constructor(options: MicrovmVcpuOptions) {
@@ -68,6 +72,7 @@ export class MicrovmVcpu implements ApicProcessor, Archived {
     this.processor = options.processor;
     this.state = new SystemState(options.processor, options.translations);
     this.apic = new LocalApic(options.index, options.apicBus, this, options.now);
+    this.#legacyInterrupts = options.legacyInterrupts;
     this.#onReset = options.onReset;
     this.#resetRegisters();
   }
@@ -97,8 +102,19 @@ export class MicrovmVcpu implements ApicProcessor, Archived {
     return (this.processor.flags & Flag.interrupt) !== 0;
   }
 
+  /** Whether an interrupt is to be delivered as soon as the processor takes it. */
+  get hasInterrupt(): boolean {
+    return this.interrupts !== undefined;
+  }
+
+  /** The controller whose interrupt is to be delivered next. */
+  get interrupts(): LocalApic | InterruptPair | undefined {
+    if (this.apic.pending >= 0) return this.apic;
+    return this.apic.takesExternal && this.#legacyInterrupts.pending >= 0 ? this.#legacyInterrupts : undefined;
+  }
+
   get #wakes(): boolean {
-    return (this.nonMaskablePending && !this.inNonMaskable) || (this.interruptsOn && this.apic.pending >= 0);
+    return (this.nonMaskablePending && !this.inNonMaskable) || (this.interruptsOn && this.hasInterrupt);
   }
 
   // What the APIC asks for
@@ -144,6 +160,7 @@ export class MicrovmVcpu implements ApicProcessor, Archived {
   enter(entry: Entry): void {
     const { processor, state } = this;
     this.waitsForStartUp = false;
+    this.apic.takeExternal();
     const { descriptors } = entry;
     if (entry.root === undefined) {
       processor.cr0 = (Cr0.protection | Cr0.extensionType) >>> 0;

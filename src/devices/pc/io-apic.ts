@@ -18,7 +18,8 @@ const enum Register {
 }
 
 export const IO_APIC_PINS = 24;
-const VERSION = 0x20 | ((IO_APIC_PINS - 1) << 16);
+export const IO_APIC_VERSION = 0x20;
+const VERSION = IO_APIC_VERSION | ((IO_APIC_PINS - 1) << 16);
 
 /** Bits of an entry's low word. */
 const enum Entry {

@@ -34,6 +34,8 @@ const enum Register {
 const VERSION = 0x14 | (5 << 16);
 const ENABLED = 0x100;
 const MASKED = 0x1_0000;
+/** The first local line passes on what the 8259A ask for. */
+const EXTERNAL = 0x700;
 /** Vectors below are for exceptions. */
 const FIRST_VECTOR = 16;
 
@@ -142,6 +144,17 @@ export class LocalApic implements MmioDevice, Archived {
   get pending(): number {
     const vector = highest(this.#requested);
     return vector >= 0 && (vector & 0xf0) > (this.priority & 0xf0) ? vector : -1;
+  }
+
+  /** As a BIOS leaves the first processor: virtual wire mode (MultiProcessor Specification 1.4, 3.6.2.2). */
+  takeExternal(): void {
+    this.#localVectors.set(Register.line0, EXTERNAL);
+  }
+
+  /** Whether interrupts of the 8259A come by the first local line. */
+  get takesExternal(): boolean {
+    const entry = this.#localVectors.get(Register.line0) as number; // every register of the table has an entry
+    return (entry & (MASKED | EXTERNAL)) === EXTERNAL;
   }
 
   /** Whether any interrupt waits, whatever its priority. */
