@@ -1,3 +1,4 @@
+import type { DirectFormat } from '../src/paging/direct/table-rules.ts';
 import { DOMAIN_FRAMES, LIMIT } from './paging-direct-world.ts';
 
 /** A refusal, with the ABI's error number. */
@@ -24,7 +25,29 @@ export interface Expected {
   references: number;
 }
 
-const isHostSlot = (level: number, index: number) => level === 4 && index >= 256 && index <= 271;
+/** What the formats differ in. */
+const FORMATS = {
+  'four-level': {
+    top: 4,
+    topEntries: 512,
+    isHostSlot: (level: number, index: number) => level === 4 && index >= 256 && index <= 271,
+    mayChange: (level: number, index: number) => level < 4 || index < 256 || index > 271,
+    isHostPath: ([top = 0]: readonly number[]) => top >= 256 && top <= 271,
+    topHighRefused: 0,
+    privilege: 3,
+  },
+  pae: {
+    top: 3,
+    topEntries: 4,
+    isHostSlot: () => false,
+    mayChange: (level: number, index: number) => level < 3 || index < 3,
+    // 0xf5800000 and above.
+    isHostPath: ([top = 0, middle = 0]: readonly number[]) => (top & 3) === 3 && middle >= 428,
+    topHighRefused: 0xfff0_0000,
+    privilege: 1,
+  },
+} as const;
+
 const target = (entry: Entry) => (entry.high & 0xfffff) * 2 ** 20 + Math.floor(entry.low / 4096);
 
 interface State {
@@ -62,8 +85,10 @@ function copy(state: State): State {
  */
 export class Model {
   state: State;
+  readonly #format: (typeof FORMATS)[DirectFormat];
 
-  constructor(own: readonly number[], shared: number, readOnly: number) {
+  constructor(own: readonly number[], shared: number, readOnly: number, format: DirectFormat = 'four-level') {
+    this.#format = FORMATS[format];
     if (own.length !== DOMAIN_FRAMES) throw new Error('unexpected world');
     this.state = {
       contents: new Map(),
@@ -96,8 +121,13 @@ export class Model {
   /** Present entries of a table that mean something, in order. */
   present(mfn: number, level: number): [number, Entry][] {
     return [...this.entriesOf(mfn)]
-      .filter(([index, entry]) => (entry.low & 1) !== 0 && !isHostSlot(level, index))
+      .filter(([index, entry]) => (entry.low & 1) !== 0 && this.#isEntry(level, index))
       .sort(([a], [b]) => a - b);
+  }
+
+  #isEntry(level: number, index: number): boolean {
+    const { top, topEntries, isHostSlot } = this.#format;
+    return !isHostSlot(level, index) && (level < top || index < topEntries);
   }
 
   *tables(level: number): Iterable<number> {
@@ -141,8 +171,11 @@ export class Model {
     const use = this.state.use.get(mfn);
     if (use === level) return;
     if (use !== undefined || this.writableUses(mfn) > 0) refuse(-22);
+    if (level > this.#format.top) refuse(-22);
     this.state.use.set(mfn, level);
     for (const [, entry] of this.present(mfn, level)) this.demandEntry(mfn, level, entry);
+    const lacksHost = level === 3 && this.#format.top === 3 && (this.peek(mfn, 3).low & 1) === 0;
+    if (lacksHost) refuse(-22);
   }
 
   demandEntry(table: number, level: 1 | 2 | 3 | 4, entry: Entry): void {
@@ -156,12 +189,14 @@ export class Model {
       return;
     }
     if ((entry.low & 0x198) !== 0) refuse(-22);
+    const isTop = level === this.#format.top;
+    if (isTop && (entry.high & this.#format.topHighRefused) !== 0) refuse(-22);
     if (this.state.owner.get(mfn) !== 'domain') refuse(-22);
     if (this.state.use.get(mfn) !== level) {
       this.demandTable(mfn, (level - 1) as 1 | 2 | 3);
       return;
     }
-    if ((entry.low & 2) !== 0) refuse(-22);
+    if ((entry.low & 2) !== 0 || (isTop && level === 3)) refuse(-22);
     if (mfn === table) return;
     for (const [from, to] of this.links(level)) if (to === table || from === mfn) refuse(-22);
   }
@@ -171,7 +206,9 @@ export class Model {
     const use = this.state.use.get(mfn);
     if (use === 'descriptors') return;
     if (use !== undefined || this.writableUses(mfn) > 0) refuse(-22);
-    const judged = [...this.entriesOf(mfn)].map(([index, entry]) => [index, entry.low, judge(entry.high)] as const);
+    const judged = [...this.entriesOf(mfn)].map(
+      ([index, entry]) => [index, entry.low, judge(entry.high, this.#format.privilege)] as const,
+    );
     for (const [, , high] of judged) if (high < 0) refuse(-22);
     for (const [index, low, high] of judged) this.poke(mfn, index, low, high);
     this.state.use.set(mfn, 'descriptors');
@@ -216,7 +253,7 @@ export class Model {
   setRoot(slot: number, mfn: number): number {
     return this.attempt(() => {
       const none = mfn === 0 && slot % 2 === 1;
-      if (!none) this.demandTable(mfn, 4);
+      if (!none) this.demandTable(mfn, this.#format.top);
       this.state.roots[slot] = none ? -1 : mfn;
     });
   }
@@ -238,21 +275,22 @@ export class Model {
   }
 
   write(table: number, level: 1 | 2 | 3 | 4, index: number, value: Entry, preserve: boolean): void {
-    if (isHostSlot(level, index)) refuse(-22);
+    if (!this.#format.mayChange(level, index)) refuse(-22);
     const old = this.peek(table, index);
     const low = preserve ? value.low | (old.low & 0x60) : value.low;
     const relevant = ~(0x200 | 0x400 | 0x800 | 0x60 | 4); // software bits, accessed, dirty, user
     const flagsOnly = level > 1 && ((old.low ^ low) & relevant) === 0 && ((old.high ^ value.high) & 0xfffff) === 0;
+    const refusedHigh = level === this.#format.top ? this.#format.topHighRefused : 0;
+    if ((low & 1) !== 0 && (value.high & refusedHigh) !== 0) refuse(-22);
     if ((low & 1) !== 0 && !flagsOnly) this.demandEntry(table, level, { low: low >>> 0, high: value.high });
     if (level === 1 && (old.low & 1) !== 0) this.state.ldt.delete(target(old));
     this.poke(table, index, low, value.high);
   }
 
   findLevel1(root: number, indexes: readonly number[]): number {
-    if (this.state.use.get(root) !== 4) refuse(-22);
+    if (this.state.use.get(root) !== this.#format.top || this.#format.isHostPath(indexes)) refuse(-22);
     let table = root;
-    for (const [depth, index] of indexes.slice(0, 3).entries()) {
-      if (isHostSlot(4 - depth, index)) refuse(-22);
+    for (const index of indexes.slice(0, -1)) {
       const entry = this.peek(table, index);
       if ((entry.low & 1) === 0) refuse(-22);
       table = target(entry);
@@ -263,7 +301,7 @@ export class Model {
   updateVaMapping(root: number, indexes: readonly number[], value: Entry): number {
     return this.attempt(() => {
       const table = this.findLevel1(root, indexes);
-      this.write(table, 1, indexes[3] ?? 0, value, false);
+      this.write(table, 1, indexes.at(-1) ?? 0, value, false);
     });
   }
 
@@ -277,7 +315,12 @@ export class Model {
       image.setUint32(0, old.low, true);
       image.setUint32(4, old.high, true);
       for (const [i, byte] of bytes.entries()) image.setUint8((offset % 8) + i, byte);
-      this.write(mfn, 1, index, { low: image.getUint32(0, true), high: image.getUint32(4, true) }, false);
+      const value = { low: image.getUint32(0, true), high: image.getUint32(4, true) };
+      const isUpperHalf = this.#format.top === 3 && bytes.length === 4 && offset % 8 === 4;
+      const refused = this.attempt(() => this.write(mfn, 1, index, value, false));
+      if (refused === 0) return;
+      if (!isUpperHalf) refuse(refused);
+      this.write(mfn, 1, index, { low: (value.low & ~1) >>> 0, high: value.high }, false);
     });
     return result === 0;
   }
@@ -309,7 +352,7 @@ export class Model {
   updateDescriptor(mfn: number, index: number, descriptor: Entry): number {
     return this.attempt(() => {
       if (!this.isPlain(mfn) && this.state.use.get(mfn) !== 'descriptors') refuse(-22);
-      const high = judge(descriptor.high);
+      const high = judge(descriptor.high, this.#format.privilege);
       if (high < 0) refuse(-22);
       this.poke(mfn, index, descriptor.low, high);
     });
@@ -388,12 +431,16 @@ export class Model {
   }
 }
 
-/** A descriptor as a guest with its kernel in ring 3 may have it: the high word to store, or −1. */
-function judge(high: number): number {
+/** A descriptor as a guest with its kernel in a ring may have it: the high word to store, or −1. */
+function judge(high: number, ring: 1 | 3): number {
   const bit = (number: number) => Math.floor(high / 2 ** number) % 2 === 1;
   const type = Math.floor(high / 256) % 16;
   if (!bit(15)) return high;
-  if (bit(12)) return (high | 0x6000) >>> 0;
+  if (bit(12)) {
+    if (ring === 3) return (high | 0x6000) >>> 0;
+    if (bit(21)) return -1;
+    return bit(13) || bit(14) ? high : (high | 0x2000) >>> 0;
+  }
   if (type === 0) return high;
   return type === 12 && !bit(5) && !bit(6) && !bit(7) ? high : -1;
 }

@@ -5,6 +5,7 @@ import { MachineSpace } from '../src/memory/machine-space.ts';
 import { DirectPaging } from '../src/paging/direct/direct-paging.ts';
 import { PagingError } from '../src/paging/direct/errors.ts';
 import { FrameOwner } from '../src/paging/direct/frame-types.ts';
+import type { DirectFormat } from '../src/paging/direct/table-rules.ts';
 import type { Frame, GuestVirtual, Mfn } from '../src/x86/brand.ts';
 
 export const LIMIT = 0x140;
@@ -52,7 +53,7 @@ export class World {
   readonly readOnly = 0x121 as Mfn;
   readonly unowned = 0x122 as Mfn;
 
-  constructor(workPerCall = 1_000_000) {
+  constructor(workPerCall = 1_000_000, format: DirectFormat = 'four-level') {
     const memory = new HostMemory(2 << 20);
     this.pool = new FramePool(memory, 80);
     const scrambled = Array.from({ length: 64 }, () => this.pool.allocate());
@@ -61,6 +62,7 @@ export class World {
       space: this.space,
       invalidator: this.invalidator,
       virtualProcessors: PROCESSORS,
+      format,
       workPerCall,
     });
     for (let i = 0; i < DOMAIN_FRAMES; i++) {
@@ -131,4 +133,9 @@ export function entry(mfn: number, flags: number): number {
 export function addressOf(level4: number, level3: number, level2: number, level1: number): GuestVirtual {
   const low = level3 * 2 ** 30 + level2 * 2 ** 21 + level1 * 2 ** 12;
   return ((level4 >= 256 ? level4 - 512 : level4) * 2 ** 39 + low) as GuestVirtual;
+}
+
+/** The same of the three levels of PAE. */
+export function paeAddressOf(level3: number, level2: number, level1: number): GuestVirtual {
+  return ((level3 & 3) * 2 ** 30 + level2 * 2 ** 21 + level1 * 2 ** 12) as GuestVirtual;
 }

@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { FRAME_TYPE_NAMES, FrameOwner, FrameType } from '../src/paging/direct/frame-types.ts';
+import { type DirectFormat, TABLE_RULES } from '../src/paging/direct/table-rules.ts';
 import type { GuestVirtual, Mfn, Pfn } from '../src/x86/brand.ts';
 import { Model } from './paging-direct-model.ts';
 import {
@@ -13,6 +14,7 @@ import {
   PAGE,
   PROCESSORS,
   PSE,
+  paeAddressOf,
   READ_ONLY,
   RW,
   TABLE,
@@ -26,7 +28,7 @@ const anyFrame = fc.oneof(
   { weight: 3, arbitrary: fc.nat(DOMAIN_FRAMES - 1) },
   { weight: 1, arbitrary: fc.integer({ min: DOMAIN_FRAMES, max: DOMAIN_FRAMES + 4 }) },
 );
-const anyIndex = fc.constantFrom(0, 0, 0, 1, 1, 2, 255, 256, 271, 272, 511);
+const anyIndex = fc.constantFrom(0, 0, 0, 1, 1, 2, 3, 255, 256, 271, 272, 511);
 const anyFlags = fc.oneof(
   { weight: 6, arbitrary: fc.constantFrom(TABLE, PAGE, READ_ONLY, READ_ONLY | US, 0) },
   { weight: 1, arbitrary: fc.constantFrom(PAGE | PSE, TABLE | G, PAGE | 8, PAGE | 0x10, RW, P | 0xe00 | D) },
@@ -57,10 +59,13 @@ const LIKELY = [
   ...[
     [0, 2],
     [0, 3],
+    [0, 4],
     [1, 2],
     [1, 3],
     [2, 4],
     [3, 4],
+    [2, 5],
+    [3, 10],
     [4, 5],
     [4, 6],
     [4, 10],
@@ -166,15 +171,15 @@ function numbers(world: World): number[] {
 }
 
 /** Makes the first of the two address spaces, or both, live. */
-const START: Operation[] = [
-  { do: 'pin', level: 4, frame: 0 },
+const start = (format: DirectFormat): Operation[] => [
+  { do: 'pin', level: TABLE_RULES[format].geometry.levels, frame: 0 },
   { do: 'root', slot: 0, frame: 0 },
   { do: 'root', slot: 1, frame: 1 },
   { do: 'root', slot: 2, frame: 0 },
 ];
 
 /** A world with two small address spaces that share a level-2 table, as memory stands before any type is given. */
-function prepare(world: World, model: Model): void {
+function prepare(world: World, model: Model, format: DirectFormat): void {
   const set = (mfn: Mfn, index: number, low: number) => {
     world.poke(mfn, index, low);
     model.poke(mfn, index, low, 0);
@@ -189,10 +194,18 @@ function prepare(world: World, model: Model): void {
     Mfn,
     Mfn,
   ];
-  set(rootA, 0, entry(level3A, TABLE));
-  set(rootB, 0, entry(level3B, TABLE));
-  set(level3A, 0, entry(level2, TABLE));
-  set(level3B, 0, entry(level2, TABLE));
+  if (format === 'pae') {
+    // The other two tables are of level 2 here, and stand where a top table must have one.
+    set(rootA, 0, entry(level2, P));
+    set(rootA, 3, entry(level3A, P));
+    set(rootB, 0, entry(level2, P));
+    set(rootB, 3, entry(level3B, P));
+  } else {
+    set(rootA, 0, entry(level3A, TABLE));
+    set(rootB, 0, entry(level3B, TABLE));
+    set(level3A, 0, entry(level2, TABLE));
+    set(level3B, 0, entry(level2, TABLE));
+  }
   set(level2, 0, entry(level1A, TABLE));
   set(level2, 1, entry(level1B, TABLE));
   set(level1A, 0, entry(rootA, READ_ONLY));
@@ -233,9 +246,14 @@ function perform(operation: Operation, world: World, model: Model): [unknown, un
     case 'va': {
       const { low, high } = entryOf(operation.value);
       const root = paging.root(operation.processor);
+      const [level4, level3, level2, level1] = operation.path;
+      const [address, path] =
+        paging.format === 'pae'
+          ? [paeAddressOf(level3, level2, level1), [level3 & 3, level2, level1]]
+          : [addressOf(level4, level3, level2, level1), operation.path];
       return [
-        world.run(() => paging.updateVaMapping(root, addressOf(...operation.path), low, high)),
-        model.updateVaMapping(root, operation.path, { low, high }),
+        world.run(() => paging.updateVaMapping(root, address, low, high)),
+        model.updateVaMapping(root, path, { low, high }),
       ];
     }
     case 'root': {
@@ -351,10 +369,10 @@ function assertNothingWritable(world: World): void {
   }
 }
 
-function simulate(operations: Operation[], workPerCall: number): void {
-  const world = new World(workPerCall);
-  const model = new Model(world.own, world.shared, world.readOnly);
-  prepare(world, model);
+function simulate(operations: Operation[], workPerCall: number, format: DirectFormat): void {
+  const world = new World(workPerCall, format);
+  const model = new Model(world.own, world.shared, world.readOnly, format);
+  prepare(world, model, format);
   for (const operation of operations) {
     const [actual, expected] = perform(operation, world, model);
     if (actual !== expected) expect.fail(`${JSON.stringify(operation)}: ${actual}, but the model says ${expected}`);
@@ -367,21 +385,21 @@ function simulate(operations: Operation[], workPerCall: number): void {
   compareContents(world, model);
 }
 
-describe('direct paging', () => {
+describe.each(['four-level', 'pae'] as const)('direct paging of %s tables', (format) => {
   const operations = fc
-    .tuple(fc.nat(START.length), fc.array(OPERATION, { minLength: 1, maxLength: 60, size: 'max' }))
-    .map(([started, list]) => [...START.slice(0, started), ...list]);
+    .tuple(fc.nat(start(format).length), fc.array(OPERATION, { minLength: 1, maxLength: 60, size: 'max' }))
+    .map(([started, list]) => [...start(format).slice(0, started), ...list]);
 
   it('agrees with a model without counts on every operation', () => {
     fc.assert(
-      fc.property(operations, (list) => simulate(list, 1_000_000)),
+      fc.property(operations, (list) => simulate(list, 1_000_000, format)),
       { numRuns: 250 },
     );
   });
 
   it.each([1, 7, 600])('agrees with the model when each call may look at %i entries only', (workPerCall) => {
     fc.assert(
-      fc.property(operations, (list) => simulate(list, workPerCall)),
+      fc.property(operations, (list) => simulate(list, workPerCall, format)),
       { numRuns: 60 },
     );
   });
@@ -390,9 +408,9 @@ describe('direct paging', () => {
     const turns = fc.array(fc.tuple(OPERATION, fc.nat(6)), { minLength: 1, maxLength: 40, size: 'max' });
     fc.assert(
       fc.property(turns, (list) => {
-        const world = new World(300);
-        const model = new Model(world.own, world.shared, world.readOnly);
-        prepare(world, model);
+        const world = new World(300, format);
+        const model = new Model(world.own, world.shared, world.readOnly, format);
+        prepare(world, model, format);
         for (const [operation, patience] of list) {
           let left = patience;
           world.run = (call) => {

@@ -1,12 +1,13 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { PagingError } from '../src/paging/direct/errors.ts';
 import { FrameType } from '../src/paging/direct/frame-types.ts';
-import { HOST_WINDOW_START } from '../src/paging/direct/machine-to-physical.ts';
+import { TABLE_RULES } from '../src/paging/direct/table-rules.ts';
 import type { GuestVirtual, Mfn, Pfn } from '../src/x86/brand.ts';
 import { TABLE_GEOMETRY, tableIndex } from '../src/x86/page-table.ts';
 import { addressOf, D, entry, LIMIT, P, PAGE, PSE, READ_ONLY, RW, TABLE, US, World } from './paging-direct-world.ts';
 
 const KERNEL_SLOT = 511;
+const { hostWindow } = TABLE_RULES['four-level'];
 
 /** The world with one live address space: root → level3 → level2 → level1, at level-4 slot 511, rest 0. */
 class LiveWorld extends World {
@@ -191,7 +192,7 @@ describe.each([1_000_000, 1])('direct paging, looking at %i entries in a call, r
       addressOf(511, 0, 1, 0),
       addressOf(0, 0, 0, 0),
     ];
-    for (const address of [...addresses, HOST_WINDOW_START, addressOf(271, 511, 511, 511)]) {
+    for (const address of [...addresses, hostWindow.start, addressOf(271, 511, 511, 511)]) {
       refused(() => world.paging.updateVaMapping(world.root, address as GuestVirtual, value, 0), PagingError.invalid);
     }
     expect(world.paging.entries.frameNumberAt(world.root, (2 ** 47) as GuestVirtual)).toBe(-1);
@@ -526,7 +527,7 @@ describe('the machine-to-physical table', () => {
 
   it('is read-only for the kernel at its address, and for nobody else', () => {
     world.update(world.spare, 0, 0x77, 0, 1);
-    const address = (HOST_WINDOW_START + world.spare * 8) as GuestVirtual;
+    const address = (hostWindow.start + world.spare * 8) as GuestVirtual;
     const window = world.paging.hostWindow(address, false);
     expect(window?.writable).toBe(false);
     const base = world.pool.addressOf(window!.frame);

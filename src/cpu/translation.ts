@@ -33,7 +33,7 @@ export interface Translation {
    * shrinks. With it, processors keep translations across changes of the root and across flushes, as long as a walk
    * would find them again. Without it flushes are the architecture's.
    */
-  readonly tableGenerations?: TableGenerations;
+  readonly tableGenerations?: TableGenerations | undefined;
   /**
    * Answers accesses to numbers without a frame: they are guest-physical addresses of devices. Without it such an entry
    * is the guest's mistake. The pages of devices are never cached.

@@ -1,24 +1,20 @@
 import type { Archive, Archived } from '../../archive/archive.ts';
 import type { TableGenerations } from '../../cpu/table-generations.ts';
 import type { FrameInvalidator, HostWindow, Translation } from '../../cpu/translation.ts';
+import { PAE_TOPS } from '../../cpu/walk.ts';
 import type { DirtyLog } from '../../memory/dirty-log.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import { type Frame, type GuestVirtual, lowWord, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
-import {
-  ENTRY_FRAME_HIGH,
-  ENTRY_FRAME_LOW,
-  frameOfEntry,
-  TABLE_GEOMETRY,
-  type TableGeometry,
-} from '../../x86/page-table.ts';
+import { ENTRY_FRAME_HIGH, ENTRY_FRAME_LOW, frameOfEntry } from '../../x86/page-table.ts';
 import { Pte } from '../../x86/registers.ts';
 import type { ShadowTables } from '../shadow/shadow-tables.ts';
 import { DescriptorPages } from './descriptor-pages.ts';
-import { isHostSlot, TableEntries } from './entries.ts';
+import { TableEntries } from './entries.ts';
 import { PagingError } from './errors.ts';
 import { FRAME_TYPE_NAMES, FrameFlag, FrameOwner, FrameType, FrameTypes } from './frame-types.ts';
-import { HOST_WINDOW_END, HOST_WINDOW_START, MachineToPhysical } from './machine-to-physical.ts';
+import { MachineToPhysical } from './machine-to-physical.ts';
 import { type Discrepancy, recountFrames } from './recount.ts';
+import { type DirectFormat, isFixedSlot, refusedHigh, TABLE_RULES, type TableRules } from './table-rules.ts';
 import { TableValidator } from './validate.ts';
 
 /** Entries looked at in one call before it answers `preempted`: well under a millisecond. */
@@ -57,7 +53,7 @@ export interface DirectPagingOptions {
   readonly invalidator: FrameInvalidator;
   readonly virtualProcessors: number;
   /** Format of the guest's tables; 8-byte entries. */
-  readonly format?: 'four-level' | 'pae';
+  readonly format?: DirectFormat;
   /** Entries looked at in one call before it answers `preempted`, at least 1. */
   readonly workPerCall?: number;
   readonly events?: PagingEvents;
@@ -77,7 +73,8 @@ export interface DirectPagingOptions {
  * processor must go. A changed level-1 entry asks for none; that is the guest's to do.
  */
 export class DirectPaging implements Translation, Archived {
-  readonly format: 'four-level' | 'pae';
+  readonly format: DirectFormat;
+  readonly rules: TableRules;
   readonly frames: Int32Array;
   readonly writeProtected: Uint8Array;
   readonly types: FrameTypes;
@@ -92,7 +89,6 @@ export class DirectPaging implements Translation, Archived {
 
   readonly #space: MachineSpace;
   readonly #invalidator: FrameInvalidator;
-  readonly #geometry: TableGeometry;
   readonly #validator: TableValidator;
   readonly #workPerCall: number;
   /** Kernel and user root of each virtual processor, −1 for none. */
@@ -110,14 +106,14 @@ export class DirectPaging implements Translation, Archived {
     this.shadow = options.shadow;
     this.#space = space;
     this.#invalidator = invalidator;
-    this.#geometry = TABLE_GEOMETRY[this.format];
+    this.rules = TABLE_RULES[this.format];
     this.types = new FrameTypes(space.limit, {
       ldtFrameReleased: (mfn) => this.descriptors.forgetLdtFrame(mfn as Mfn),
       leavesUse: (mfn) => space.unpin(mfn as Mfn),
     });
-    this.entries = new TableEntries(this.types, space, invalidator, this.#geometry);
+    this.entries = new TableEntries(this.types, space, invalidator, this.rules);
     this.#events = options.events ?? {};
-    this.#validator = new TableValidator(this.types, this.entries, space, invalidator, this.#geometry, (mfn, level) =>
+    this.#validator = new TableValidator(this.types, this.entries, space, invalidator, this.rules, (mfn, level) =>
       this.#events.becomesTable?.(mfn as Mfn, level),
     );
     this.#workPerCall = options.workPerCall ?? WORK_PER_CALL;
@@ -131,7 +127,7 @@ export class DirectPaging implements Translation, Archived {
       finish: () => this.#validator.finish(),
     });
     this.#roots = new Int32Array(virtualProcessors * 2).fill(-1);
-    this.machineToPhysical = new MachineToPhysical(space.pool, space.limit);
+    this.machineToPhysical = new MachineToPhysical(space.pool, space.limit, this.rules);
   }
 
   archive(archive: Archive): void {
@@ -299,7 +295,12 @@ export class DirectPaging implements Translation, Archived {
       if (position < 4) low = (low & ~(0xff << shift)) | byte;
       else high = (high & ~(0xff << shift)) | byte;
     }
-    if (this.#updateLevel1(mfn, index, low, high, false) !== 0) return false;
+    if (this.#updateLevel1(mfn, index, low, high, false) !== 0) {
+      // A PAE kernel that writes the halves in this order means the entry to come with the other half.
+      const isUpperHalf = this.format === 'pae' && length === 4 && (offset & 4) !== 0;
+      low &= ~Pte.present;
+      if (!isUpperHalf || this.#updateLevel1(mfn, index, low, high, false) !== 0) return false;
+    }
     this.#newEntry[0] = low;
     this.#newEntry[1] = high;
     this.#events.storeCarriedOut?.(address, mfn, index, this.#oldEntry, this.#newEntry);
@@ -307,7 +308,6 @@ export class DirectPaging implements Translation, Archived {
   }
 
   hostWindow(address: GuestVirtual, userAccess: boolean): HostWindow | null | undefined {
-    if (address >= HOST_WINDOW_END || address < HOST_WINDOW_START || this.format !== 'four-level') return undefined;
     return this.machineToPhysical.window(address, userAccess);
   }
 
@@ -316,7 +316,7 @@ export class DirectPaging implements Translation, Archived {
   /** Makes a frame a table of a level, and keeps it one until it is unpinned. */
   pin(level: 1 | 2 | 3 | 4, mfn: Mfn): number {
     if (!this.#begin(mfn)) return PagingError.preempted;
-    if (level > this.#geometry.levels || !this.types.isDomains(mfn)) return PagingError.invalid;
+    if (level > this.topLevel || !this.types.isDomains(mfn)) return PagingError.invalid;
     if ((this.types.flags[mfn]! & FrameFlag.pinned) !== 0) return PagingError.invalid; // the domain's own
     const result = this.#validator.acquire(mfn, level);
     if (result === 0) this.types.flags[mfn]! |= FrameFlag.pinned;
@@ -364,8 +364,19 @@ export class DirectPaging implements Translation, Archived {
     return (this.#roots[processor * 2 + 1] ?? NO_NUMBER) as Mfn;
   }
 
-  get tableGenerations(): TableGenerations {
-    return this.types.generations;
+  /** A processor's root as a walk counts top tables: of PAE by their place in the page, which is the first. */
+  walkedRoot(root: Mfn): number {
+    return this.format === 'pae' && root >= 0 ? root * PAE_TOPS : root;
+  }
+
+  /** Translations of 32-bit guests are not kept across flushes. */
+  get tableGenerations(): TableGenerations | undefined {
+    return this.format === 'four-level' ? this.types.generations : undefined;
+  }
+
+  /** Level of a root. */
+  get topLevel(): number {
+    return this.rules.geometry.levels;
   }
 
   /** Whether every processor's translations must go since it was last asked. */
@@ -451,7 +462,7 @@ export class DirectPaging implements Translation, Archived {
     const old = this.#roots[slot]!; // the caller names a processor that exists
     if (mfn === old) return 0;
     if (mfn >= 0) {
-      const result = this.#validator.acquire(mfn, this.#geometry.levels);
+      const result = this.#validator.acquire(mfn, this.topLevel);
       if (result !== 0) return result;
     }
     this.#roots[slot] = mfn;
@@ -485,13 +496,14 @@ export class DirectPaging implements Translation, Archived {
 
   #updateUpper(table: number, index: number, valueLow: number, high: number, preserve: boolean): number {
     const level = this.types.type[table]!; // a table is below the limit
-    if (isHostSlot(level, index)) return PagingError.invalid;
+    if (isFixedSlot(this.rules, level, index)) return PagingError.invalid;
     const word = this.entries.wordOf(table) + index * 2;
     const oldLow = this.entries.words[word]!; // inside the table's page
     const oldHigh = this.entries.words[word + 1]!;
     const low = preserve ? valueLow | (oldLow & ACCESSED_DIRTY) : valueLow;
     const wasPresent = (oldLow & Pte.present) !== 0;
     const isPresent = (low & Pte.present) !== 0;
+    if (isPresent && (high & refusedHigh(this.rules, level)) !== 0) return PagingError.invalid;
     const sameTarget =
       wasPresent &&
       isPresent &&

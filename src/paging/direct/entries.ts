@@ -1,23 +1,15 @@
 import type { FrameInvalidator } from '../../cpu/translation.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import { type GuestVirtual, highWord, lowWord, type Mfn } from '../../x86/brand.ts';
-import { frameOfEntry, type TableGeometry, tableIndex } from '../../x86/page-table.ts';
+import { frameOfEntry, tableIndex } from '../../x86/page-table.ts';
 import { Pte } from '../../x86/registers.ts';
 import { FrameOwner, FrameType, type FrameTypes } from './frame-types.ts';
-
-/** Level-4 slots that are the host's: the guest may not write them, and what stands there is not looked at. */
-const HOST_SLOT_FIRST = 256;
-const HOST_SLOT_LAST = 271;
+import { isInHostWindow, type TableRules } from './table-rules.ts';
 
 /** Canonical addresses are −2^47 … 2^47 − 1. */
 const CANONICAL_LIMIT = 0x8000_0000_0000;
 
 const NO_NUMBER = -1 as Mfn;
-
-/** Whether an entry of a table of this level belongs to the host. */
-export function isHostSlot(level: number, index: number): boolean {
-  return level === 4 && index >= HOST_SLOT_FIRST && index <= HOST_SLOT_LAST;
-}
 
 /** The 8-byte entries of a domain's tables where they lie: in the domain's own frames. */
 export class TableEntries {
@@ -25,14 +17,14 @@ export class TableEntries {
   readonly #types: FrameTypes;
   readonly #space: MachineSpace;
   readonly #invalidator: FrameInvalidator;
-  readonly #geometry: TableGeometry;
+  readonly #rules: TableRules;
 
-  constructor(types: FrameTypes, space: MachineSpace, invalidator: FrameInvalidator, geometry: TableGeometry) {
+  constructor(types: FrameTypes, space: MachineSpace, invalidator: FrameInvalidator, rules: TableRules) {
     this.words = space.pool.memory.u32;
     this.#types = types;
     this.#space = space;
     this.#invalidator = invalidator;
-    this.#geometry = geometry;
+    this.#rules = rules;
   }
 
   /** Index in `words` of the first word of a frame. @throws PageAbsent */
@@ -59,15 +51,15 @@ export class TableEntries {
 
   /** Level-1 table that translates an address below a root, or −1. */
   level1TableOf(root: Mfn, address: GuestVirtual): Mfn {
-    const geometry = this.#geometry;
+    const { geometry } = this.#rules;
     const low = lowWord(address);
     const high = highWord(address);
     if (geometry.levels === 4 && (address >= CANONICAL_LIMIT || address < -CANONICAL_LIMIT)) return NO_NUMBER;
+    if (isInHostWindow(this.#rules, address)) return NO_NUMBER;
     if (this.#types.type[root] !== geometry.levels) return NO_NUMBER;
     let table: number = root;
     for (let level = geometry.levels; level > 1; level--) {
       const index = tableIndex(geometry, level, low, high);
-      if (isHostSlot(level, index)) return NO_NUMBER;
       const word = this.wordOf(table) + index * 2;
       const entry = this.words[word]!; // inside the table's page
       if ((entry & Pte.present) === 0) return NO_NUMBER;
@@ -88,6 +80,6 @@ export class TableEntries {
 
   /** Which entry of its level-1 table translates an address. */
   level1Index(address: GuestVirtual): number {
-    return tableIndex(this.#geometry, 1, lowWord(address), highWord(address));
+    return tableIndex(this.#rules.geometry, 1, lowWord(address), highWord(address));
   }
 }

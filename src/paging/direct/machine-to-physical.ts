@@ -3,24 +3,20 @@ import type { HostWindow } from '../../cpu/translation.ts';
 import type { FramePool } from '../../memory/frame-pool.ts';
 import type { GuestVirtual } from '../../x86/brand.ts';
 import { PAGE_SIZE } from '../../x86/brand.ts';
+import { isInHostWindow, type TableRules } from './table-rules.ts';
 
-/** First address of level-4 slot 256; slots 256–271 are the host's, and the table stands at their start. */
-export const HOST_WINDOW_START = -0x8000_0000_0000 as GuestVirtual;
-/** First address of slot 272, which is the guest's again. */
-export const HOST_WINDOW_END = -0x7800_0000_0000 as GuestVirtual;
-
-const ENTRY_BYTES = 8;
-
-/** The pseudo-physical number of every machine frame number of a domain: 8-byte entries, all ones for none. */
+/** The pseudo-physical number of every machine frame number of a domain: entries of the guest's `long`, all ones for none. */
 export class MachineToPhysical implements Archived {
   readonly #pool: FramePool;
+  readonly #rules: TableRules;
   /** Pages of the table, as the page walk wants them. */
   readonly windows: readonly HostWindow[];
 
   /** @param limit one more than the highest machine frame number. @throws OutOfFrames */
-  constructor(pool: FramePool, limit: number) {
+  constructor(pool: FramePool, limit: number, rules: TableRules) {
     this.#pool = pool;
-    this.windows = Array.from({ length: Math.ceil((limit * ENTRY_BYTES) / PAGE_SIZE) }, () => {
+    this.#rules = rules;
+    this.windows = Array.from({ length: Math.ceil((limit * rules.machineToPhysicalBytes) / PAGE_SIZE) }, () => {
       const frame = pool.allocate();
       const address = pool.addressOf(frame);
       pool.memory.u8.fill(0xff, address, address + PAGE_SIZE);
@@ -35,16 +31,23 @@ export class MachineToPhysical implements Archived {
     }
   }
 
-  /** What the guest sees at an address of slots 256–271; null for not present. The table is the kernel's only. */
-  window(address: GuestVirtual, userAccess: boolean): HostWindow | null {
+  /** What the guest sees at an address: null for not present, undefined where the host has no say. The table is the kernel's only. */
+  window(address: GuestVirtual, userAccess: boolean): HostWindow | null | undefined {
+    if (!isInHostWindow(this.#rules, address)) return undefined;
     if (userAccess) return null;
-    return this.windows[Math.floor((address - HOST_WINDOW_START) / PAGE_SIZE)] ?? null;
+    return this.windows[Math.floor((address - this.#rules.hostWindow.start) / PAGE_SIZE)] ?? null;
   }
 
+  /** First address behind the table. */
+  get end(): GuestVirtual {
+    return (this.#rules.hostWindow.start + this.windows.length * PAGE_SIZE) as GuestVirtual;
+  }
+
+  /** @param high kept where entries have room for it */
   set(mfn: number, low: number, high: number): void {
     const word = this.#word(mfn);
     this.#pool.memory.u32[word] = low;
-    this.#pool.memory.u32[word + 1] = high;
+    if (this.#isWide) this.#pool.memory.u32[word + 1] = high;
   }
 
   clear(mfn: number): void {
@@ -54,12 +57,19 @@ export class MachineToPhysical implements Archived {
   /** Pseudo-physical number of a machine frame number below the limit, or −1 when the entry holds none (or a senseless one). */
   get(mfn: number): number {
     const word = this.#word(mfn);
-    return this.#pool.memory.u32[word + 1] === 0 ? this.#pool.memory.u32[word]! : -1; // inside the table's page
+    const low = this.#pool.memory.u32[word]!; // inside the table's page
+    const isNumber = this.#isWide ? this.#pool.memory.u32[word + 1] === 0 : low !== 0xffff_ffff;
+    return isNumber ? low : -1;
+  }
+
+  get #isWide(): boolean {
+    return this.#rules.machineToPhysicalBytes === 8;
   }
 
   #word(mfn: number): number {
-    const window = this.windows[Math.floor((mfn * ENTRY_BYTES) / PAGE_SIZE)];
+    const offset = mfn * this.#rules.machineToPhysicalBytes;
+    const window = this.windows[Math.floor(offset / PAGE_SIZE)];
     if (window === undefined) throw new RangeError(`machine frame ${mfn} is beyond the machine-to-physical table`);
-    return (this.#pool.addressOf(window.frame) + ((mfn * ENTRY_BYTES) % PAGE_SIZE)) >>> 2;
+    return (this.#pool.addressOf(window.frame) + (offset % PAGE_SIZE)) >>> 2;
   }
 }

@@ -1,7 +1,8 @@
 import { frameOfEntry } from '../../x86/page-table.ts';
 import { Pte } from '../../x86/registers.ts';
-import { isHostSlot, type TableEntries } from './entries.ts';
+import type { TableEntries } from './entries.ts';
 import { FRAME_TYPE_NAMES, FrameFlag, FrameOwner, FrameType, type FrameTypes } from './frame-types.ts';
+import { isHostSlot } from './table-rules.ts';
 import type { TableValidator } from './validate.ts';
 
 /** A count that is not what the tables and holds add up to. */
@@ -73,7 +74,7 @@ export function recountFrames(
     const base = entries.wordOf(mfn);
     for (let index = 0; index < types.held[mfn]!; index++) {
       const low = words[base + index * 2]!;
-      if ((low & Pte.present) === 0 || isHostSlot(type, index)) continue;
+      if ((low & Pte.present) === 0 || isHostSlot(validator.rules, type, index)) continue;
       useEntry(mfn, type, low, words[base + index * 2 + 1]!);
     }
   }

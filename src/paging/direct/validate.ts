@@ -2,11 +2,12 @@ import type { Archive, Archived } from '../../archive/archive.ts';
 import type { FrameInvalidator } from '../../cpu/translation.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import type { Mfn } from '../../x86/brand.ts';
-import { frameOfEntry, type TableGeometry } from '../../x86/page-table.ts';
+import { frameOfEntry } from '../../x86/page-table.ts';
 import { Pte } from '../../x86/registers.ts';
-import { isHostSlot, type TableEntries } from './entries.ts';
+import type { TableEntries } from './entries.ts';
 import { PagingError } from './errors.ts';
 import { FrameFlag, FrameType, type FrameTypes } from './frame-types.ts';
+import { isHostSlot, isRequiredSlot, mayBeLinear, refusedHigh, type TableRules } from './table-rules.ts';
 
 /** Bits that no present entry above level 1 may have: a large page, global, and cache attributes. */
 const UPPER_REFUSED = Pte.writeThrough | Pte.cacheDisable | Pte.large | Pte.global;
@@ -29,10 +30,10 @@ const NO_TABLE = -1;
  * it over. When somebody else's call had to finish the work, the claim waits.
  */
 export class TableValidator implements Archived {
+  readonly rules: TableRules;
   readonly #types: FrameTypes;
   readonly #space: MachineSpace;
   readonly #invalidator: FrameInvalidator;
-  readonly #geometry: TableGeometry;
   readonly #becomesTable: (mfn: number, level: number) => void;
   readonly #entries: TableEntries;
   readonly #words: Uint32Array;
@@ -53,13 +54,13 @@ export class TableValidator implements Archived {
     entries: TableEntries,
     space: MachineSpace,
     invalidator: FrameInvalidator,
-    geometry: TableGeometry,
+    rules: TableRules,
     becomesTable: (mfn: number, level: number) => void,
   ) {
     this.#types = types;
     this.#space = space;
     this.#invalidator = invalidator;
-    this.#geometry = geometry;
+    this.rules = rules;
     this.#becomesTable = becomesTable;
     this.#entries = entries;
     this.#words = entries.words;
@@ -83,11 +84,11 @@ export class TableValidator implements Archived {
 
   /** Level of a root. */
   get topLevel(): number {
-    return this.#geometry.levels;
+    return this.rules.geometry.levels;
   }
 
   entriesOf(level: number): number {
-    return this.#geometry.entries[level] ?? 0;
+    return this.rules.geometry.entries[level] ?? 0;
   }
 
   /**
@@ -135,7 +136,7 @@ export class TableValidator implements Archived {
   /** Takes what a present entry of a live table above level 1 is to refer to; results as of `acquire`. */
   takeEntry(table: number, level: number, low: number, high: number): number {
     const mfn = frameOfEntry(low, high);
-    if ((low & UPPER_REFUSED) !== 0) return PagingError.invalid;
+    if (this.#refuses(level, low, high)) return PagingError.invalid;
     const claimed = this.#types.type[mfn] === level - 1 && (this.#types.flags[mfn]! & FrameFlag.claimed) !== 0;
     const result = claimed ? PROMOTION_NEEDED : this.#reference(table, level, low, high);
     return result === PROMOTION_NEEDED ? this.acquire(mfn, level - 1) : result;
@@ -159,6 +160,11 @@ export class TableValidator implements Archived {
     if (--this.#types.typeCount[mfn]! === 0) this.#demotions.push(mfn);
   }
 
+  /** Whether a present entry above level 1 has bits that it may not have. */
+  #refuses(level: number, low: number, high: number): boolean {
+    return ((low & UPPER_REFUSED) | (high & refusedHigh(this.rules, level))) !== 0;
+  }
+
   /** References a table or starts none: 0, `invalid`, or `PROMOTION_NEEDED` when the frame has no type. */
   #reference(table: number, level: number, low: number, high: number): number {
     const types = this.#types;
@@ -168,7 +174,7 @@ export class TableValidator implements Archived {
     if (type === FrameType.none) return PROMOTION_NEEDED;
     if (type === level) {
       // A linear entry, by which a guest sees its own tables: read-only, and one link long.
-      if ((low & Pte.writable) !== 0) return PagingError.invalid;
+      if ((low & Pte.writable) !== 0 || !mayBeLinear(this.rules, level)) return PagingError.invalid;
       if (mfn === table) return 0;
       if (types.linear[table]! < 0 || types.linear[mfn]! > 0) return PagingError.invalid;
       types.linear[table]!++;
@@ -252,11 +258,16 @@ export class TableValidator implements Archived {
       }
       this.#spend(1);
       const low = words[base + index * 2]!; // inside the table's page
-      if ((low & Pte.present) === 0 || isHostSlot(level, index)) continue;
+      if (isHostSlot(this.rules, level, index)) continue;
+      if ((low & Pte.present) === 0) {
+        if (!isRequiredSlot(this.rules, level, index)) continue;
+        types.held[table] = index;
+        return PagingError.invalid;
+      }
       // A lower table that must be brought in first is met here again.
       types.held[table] = index;
       const high = words[base + index * 2 + 1]!;
-      result = (low & UPPER_REFUSED) !== 0 ? PagingError.invalid : this.#reference(table, level, low, high);
+      result = this.#refuses(level, low, high) ? PagingError.invalid : this.#reference(table, level, low, high);
       if (result < 0) break;
       // The lower table's first reference is this entry's, so the entry counts as held from here on.
       if (result === PROMOTION_NEEDED) this.#begin(frameOfEntry(low, high), level - 1);
@@ -284,7 +295,7 @@ export class TableValidator implements Archived {
         this.#spend(1);
         index--;
         const low = words[base + index * 2]!; // inside the table's page
-        if ((low & Pte.present) === 0 || isHostSlot(level, index)) continue;
+        if ((low & Pte.present) === 0 || isHostSlot(this.rules, level, index)) continue;
         const high = words[base + index * 2 + 1]!;
         if (level !== FrameType.level1) {
           this.dropEntry(table, level, low, high);

@@ -1,4 +1,3 @@
-import { HOST_WINDOW_START } from '../../../paging/direct/machine-to-physical.ts';
 import { type GuestVirtual, type Mfn, PAGE_SIZE, type Pfn } from '../../../x86/brand.ts';
 import { FEATURES, XEN_VERSION } from '../abi.ts';
 import { domainMeant } from '../domain-id.ts';
@@ -36,7 +35,7 @@ const xenVersion: Handler = (call) => {
     case 4:
       return give(text('unavailable', 64));
     case 5:
-      return call.writeLong(call.value(1), HOST_WINDOW_START) ? 0 : FAULT;
+      return call.writeLong(call.value(1), call.domain.paging.rules.hostWindow.start) ? 0 : FAULT;
     case 6: {
       const view = call.view(call.value(1), 8);
       if (!view) return FAULT;
@@ -147,8 +146,8 @@ const memoryOperation: Handler = (call) => {
         view.setUint32(offset, value >>> 0, true);
         view.setUint32(offset + 4, Math.floor(value / 0x1_0000_0000) >>> 0, true);
       };
-      put(0, HOST_WINDOW_START);
-      put(8, HOST_WINDOW_START + Math.ceil((domain.space.limit * 8) / PAGE_SIZE) * PAGE_SIZE);
+      put(0, domain.paging.rules.hostWindow.start);
+      put(8, domain.paging.machineToPhysical.end);
       put(16, domain.space.limit - 1);
       return call.writeView(call.value(1), view) ? 0 : FAULT;
     }
