@@ -1,6 +1,9 @@
 /** Ends a chain. */
 export const NO_ENTRY = -1;
 
+/** As many as 16 bits can number: a processor has dozens of these indexes, and most of a TLB's memory is theirs. */
+export const MOST_ENTRIES = 0x8000;
+
 /**
  * Which entries of a TLB may lead to a frame, or come through a table: to drop the translations of one must not cost a look
  * at all of them, or a host short of memory, and a kernel that changes its tables, do little else.
@@ -11,19 +14,19 @@ export const NO_ENTRY = -1;
 export class EntryIndex {
   readonly #mask: number;
   // Numbers of entries are stored plus one, so that memory of arrays that are hardly used is never committed.
-  readonly #heads: Int32Array;
-  readonly #next: Int32Array;
-  readonly #previous: Int32Array;
+  readonly #heads: Uint16Array;
+  readonly #next: Uint16Array;
+  readonly #previous: Uint16Array;
   /** The chain of each entry, plus one. */
-  readonly #chains: Int32Array;
+  readonly #chains: Uint16Array;
 
-  /** @param entries a power of two */
+  /** @param entries a power of two, at most `MOST_ENTRIES` */
   constructor(entries: number) {
     this.#mask = entries - 1;
-    this.#heads = new Int32Array(entries);
-    this.#next = new Int32Array(entries);
-    this.#previous = new Int32Array(entries);
-    this.#chains = new Int32Array(entries);
+    this.#heads = new Uint16Array(entries);
+    this.#next = new Uint16Array(entries);
+    this.#previous = new Uint16Array(entries);
+    this.#chains = new Uint16Array(entries);
   }
 
   /** The entry belongs to that frame or table from here on. */

@@ -8,6 +8,7 @@ import { type Block, CodeCache } from './code-cache.ts';
 import { createInstruction, DecodeResult, decode } from './decode/decoder.ts';
 import { AddressRegister, type CodeSize, type Instruction, SegmentRegister } from './decode/instruction.ts';
 import { baseOf, limitOf } from './descriptor.ts';
+import { MOST_ENTRIES } from './entry-index.ts';
 import { Access, Exit } from './exits.ts';
 import { createSseUnit } from './float/sse.ts';
 import { createX87Unit, type X87Unit } from './float/x87.ts';
@@ -51,7 +52,7 @@ const NEVER = 0x7fff_ffff;
 const meaningOf = (operation: string): Semantics => SEMANTICS.get(operation) ?? (SEMANTICS.get('ud2') as Semantics);
 
 export interface ProcessorGroupOptions {
-  /** Entries of each TLB, a power of two. */
+  /** Entries of each TLB, a power of two up to `MOST_ENTRIES`. */
   readonly tlbEntries?: number;
   /** Roots whose translations each processor keeps, at least 1; with 1 every change of the root empties its TLB. */
   readonly tlbRoots?: number;
@@ -78,10 +79,11 @@ export class ProcessorGroup implements FrameInvalidator, FrameWatching {
 
   constructor(memory: HostMemory, pool: FramePool, options: ProcessorGroupOptions = {}) {
     const tlbEntries = options.tlbEntries ?? 16384;
+    if (tlbEntries > MOST_ENTRIES) throw new RangeError(`a TLB has at most ${MOST_ENTRIES} entries`);
     const marks = new FrameMarks(pool.total);
     const code = new CodeCache(memory, pool, marks, options.codeBytes ?? 32 << 20);
     const watchers = new FrameWatchers(marks);
-    this.parts = { memory, pool, marks, watchers, code, tlbEntries, tlbRoots: options.tlbRoots ?? 12 };
+    this.parts = { memory, pool, marks, watchers, code, tlbEntries, tlbRoots: options.tlbRoots ?? 8 };
     code.onFirstCode = (frame) => this.invalidateWritable(frame);
     const at = (state: number): Processor => {
       const processor = this.#byState.get(state);

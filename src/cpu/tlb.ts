@@ -71,7 +71,7 @@ export class Tlb {
   readonly #u32: Uint32Array;
   readonly #entries: number;
   /** Entries that may be valid, so that a flush touches only these. */
-  readonly #filled: Int32Array;
+  readonly #filled: Uint16Array;
   readonly #isFilled: Uint8Array;
   #filledCount = 0;
   /** Of each entry the numbers of its tables, `PATH_TABLES` each, the last one first. */
@@ -94,13 +94,13 @@ export class Tlb {
   /** Whether a bucket may have pieces of large pages. */
   readonly #hasPieces = new Uint8Array(PIECE_BUCKETS);
 
-  /** @param entries a power of two, at least 1 */
+  /** @param entries a power of two, from 1 to `MOST_ENTRIES` */
   constructor(memory: HostMemory, entries: number) {
     this.address = memory.reserve(entries * TlbEntry.size, 64);
     this.#memory = memory;
     this.#u32 = memory.u32;
     this.#entries = entries;
-    this.#filled = new Int32Array(entries);
+    this.#filled = new Uint16Array(entries);
     this.#isFilled = new Uint8Array(entries);
     this.#tables = new Int32Array(entries * PATH_TABLES);
     this.#lastGenerations = new Uint32Array(entries);

@@ -2,6 +2,7 @@ import type { HostMemory } from '../../memory/host-memory.ts';
 import { type HostAddress, PAGE_SIZE } from '../../x86/brand.ts';
 import type { CodeCache, Region } from '../code-cache.ts';
 import type { CodeSize, Instruction } from '../decode/instruction.ts';
+import { RegionWord } from '../interpreter/record.ts';
 import type { Semantics, Shape } from '../semantics/context.ts';
 import { shapeKey } from '../semantics/shape-key.ts';
 import type { Effects } from './effects.ts';
@@ -31,7 +32,7 @@ export interface JitOptions {
   readonly regionsPerModule: number;
   /** Modules alive at a time; the oldest goes first. V8 11 ends the process above some 30,000. */
   readonly maximumModules: number;
-  /** Regions that there is room for. */
+  /** Regions that there is room for, below `RegionWord.slotMask`. */
   readonly regionSlots: number;
 }
 
@@ -96,6 +97,7 @@ export class Jit {
   readonly counters = { compiled: 0, dropped: 0, evicted: 0, modules: 0, instructions: 0, bytes: 0, milliseconds: 0 };
 
   constructor(parts: JitParts, options: JitOptions) {
+    if (options.regionSlots >= RegionWord.slotMask) throw new RangeError('more regions than a region word can name');
     this.options = options;
     this.#parts = parts;
     const { memory, tlbEntries, meaningOf } = parts;
