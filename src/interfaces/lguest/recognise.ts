@@ -1,6 +1,7 @@
 import type { LguestEra } from '../../api.ts';
 import { InputError } from '../../boot/input-error.ts';
 import type { KernelImage } from '../../boot/kernel.ts';
+import { PAGE_SIZE } from '../../x86/brand.ts';
 import { ERA_NAMES, ERAS, type Era, HYPERCALL_VECTOR, RING_SLOTS, SLOT_FREE, SYSTEM_CALL_VECTOR } from './abi.ts';
 
 /**
@@ -50,11 +51,13 @@ export function recogniseKernel(kernel: KernelImage, wanted?: LguestEra): Lguest
 /** Whether the data begins as a kernel of that era has it in its file: no call waits, and INT 0x80 is a system call. */
 function fits({ layout }: Era, data: Uint8Array): boolean {
   if (data.length < layout.size) return false;
+  const kernelAddress = wordAt(data, layout.kernelAddress);
   const states = data.subarray(layout.slotStates, layout.slotStates + RING_SLOTS);
   return (
     states.every((state) => state === SLOT_FREE) &&
     wordAt(data, layout.systemCallVector) === SYSTEM_CALL_VECTOR &&
-    wordAt(data, layout.noInterruptsStart) >= wordAt(data, layout.kernelAddress)
+    kernelAddress > 0 &&
+    kernelAddress % PAGE_SIZE === 0
   );
 }
 

@@ -45,7 +45,7 @@ export function deliverTrap(vcpu: LguestVcpu, data: GuestData, source: EventSour
 export function softwareInterrupt(vcpu: LguestVcpu, data: GuestData, vector: number): void {
   const { processor } = vcpu;
   const gate = vcpu.tables.gate(vector);
-  if ((gate?.privilege ?? 0) < processor.privilege) {
+  if (gate === undefined || gate.privilege < processor.privilege) {
     refuseGate(vcpu, data, vector);
     return;
   }
@@ -53,7 +53,6 @@ export function softwareInterrupt(vcpu: LguestVcpu, data: GuestData, vector: num
     processor.completeInstruction();
     return;
   }
-  if (!gate) throw new DomainCrash(`the guest has no handler for INT ${vector} at ${hexadecimal(processor.rip)}`);
   const next = (processor.rip + processor.exitLength) as GuestVirtual;
   enterHandler(vcpu, data, gate, { returnTo: next, error: undefined });
   processor.instructions++;
