@@ -67,10 +67,6 @@ const NO_STATE: ReadonlySet<string> = new Set([
   'backends.#here',
   'backends.#there',
   'pager.order',
-  'pager.#numbers',
-  'pager.#pages',
-  // Frames of the host.
-  'pager.#uses',
   'paging.shadow',
   'vcpus.index',
   'processor.index',

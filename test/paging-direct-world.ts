@@ -121,7 +121,7 @@ export class World {
     const arrays = [types.owner, types.type, types.typeCount, types.references, types.flags, types.held, types.linear];
     const roots = [0, 1].map((processor) => [this.paging.root(processor), this.paging.userRoot(processor)]);
     const contents = this.own.map((mfn) => Array.from({ length: 512 }, (_, i) => this.low(mfn, i)).join());
-    return JSON.stringify([arrays.map((array) => [...array]), [...types.framesByType], roots, contents]);
+    return JSON.stringify([arrays.map((array) => [...array.entries()]), [...types.framesByType], roots, contents]);
   }
 }
 

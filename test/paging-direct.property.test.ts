@@ -360,7 +360,7 @@ function assertNothingWritable(world: World): void {
   };
   for (const mfn of world.own) {
     if (types.type[mfn] !== FrameType.level1) continue;
-    for (let index = 0; index < types.held[mfn]!; index++) {
+    for (let index = 0; index < types.held.get(mfn); index++) {
       const low = world.low(mfn, index);
       if ((low & (P | RW)) === (P | RW) && isProtected(low >>> 12)) {
         expect.fail(`frame ${low >>> 12} has a type but is writable through entry ${index} of ${mfn}`);

@@ -8,6 +8,7 @@ import { MachineSpace } from '../src/memory/machine-space.ts';
 import { PageAbsent } from '../src/memory/page-absent.ts';
 import { AddressSpace } from '../src/mm/address-space.ts';
 import { MemoryManager } from '../src/mm/memory-manager.ts';
+import { NumberRuns } from '../src/paging/page-numbers.ts';
 import { Pager } from '../src/paging/pager.ts';
 import type { ShadowedFormat } from '../src/paging/shadow/shadow-page.ts';
 import { ShadowPaging } from '../src/paging/shadow/shadow-paging.ts';
@@ -89,7 +90,7 @@ export class ShadowWorld {
     if (!(space instanceof AddressSpace)) throw new Error(space.message);
     await space.map(page(0), page(PAGES));
     const machine = new MachineSpace(pool, PAGES);
-    const numbers = Int32Array.from({ length: PAGES }, (_, number) => number);
+    const numbers = new NumberRuns([{ firstNumber: 0, pages: PAGES }]);
     const { marks } = group.parts;
     const pager = new Pager({ machine, memory: space, invalidator: group, marks, numbers, populated: PAGES, order: 0 });
     await pager.start();

@@ -198,7 +198,9 @@ const SCENARIOS: Record<string, Scenario> = {
 /** All that the paging keeps of the domain. */
 function counts({ guest }: Player): unknown {
   const { types } = guest.domain.paging;
-  return [types.owner, types.type, types.typeCount, types.references, types.hostHolds].map((column) => [...column]);
+  return [types.owner, types.type, types.typeCount, types.references, types.hostHolds].map((column) => [
+    ...column.entries(),
+  ]);
 }
 
 describe('a guest whose pages are absent', () => {

@@ -19,7 +19,7 @@ import { FrameMark, type FrameMarks } from './frame-marks.ts';
 import type { FrameWatchers } from './frame-watchers.ts';
 import type { ObservedFrames } from './observed-frames.ts';
 import { State } from './state.ts';
-import { NO_TABLES, Tlb } from './tlb.ts';
+import { NO_TABLES, type Tlb } from './tlb.ts';
 import { type TlbCounters, TlbSets } from './tlb-sets.ts';
 import type { GuestMemory, ShadowWalks, TableFormat, Translation } from './translation.ts';
 import { PageWalker, type WalkControls } from './walk.ts';
@@ -37,6 +37,8 @@ export interface HostParts {
   readonly tlbEntries: number;
   /** Roots whose translations a processor keeps, for each of the two privileges; 1 keeps none but the current one's. */
   readonly tlbRoots: number;
+  /** Never filled: in place of a processor's TLB it makes all accesses come to the host, for checks that hits would not make. */
+  readonly emptyTlb: Tlb;
 }
 
 /**
@@ -51,8 +53,6 @@ export class MemoryUnit implements GuestMemory {
   readonly #kernelSets: TlbSets;
   readonly #userSets: TlbSets;
   readonly tlbCounters: TlbCounters = { misses: 0, fills: 0, flushes: 0, pageFlushes: 0, switches: 0, returns: 0 };
-  /** Never filled: in its place all accesses come here, for checks that hits would not make. */
-  readonly emptyTlb: Tlb;
   /** Whether accesses that are not aligned to their size fault. */
   alignmentChecked = false;
   /** Told of each access that no TLB answers, before the walk. */
@@ -77,7 +77,10 @@ export class MemoryUnit implements GuestMemory {
     const { memory, pool, marks, tlbEntries, tlbRoots } = parts;
     this.#kernelSets = new TlbSets(memory, pool, marks, tlbEntries, tlbRoots, this.tlbCounters);
     this.#userSets = new TlbSets(memory, pool, marks, tlbEntries, tlbRoots, this.tlbCounters);
-    this.emptyTlb = new Tlb(memory, tlbEntries);
+  }
+
+  get emptyTlb(): Tlb {
+    return this.#parts.emptyTlb;
   }
 
   get kernelTlb(): Tlb {

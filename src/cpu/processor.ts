@@ -35,6 +35,7 @@ import { HOT_SHAPES } from './semantics/hot-shapes.ts';
 import { SEMANTICS } from './semantics/index.ts';
 import { FlagKind, SAVED_STATE, State } from './state.ts';
 import { createStringComparison } from './string-compare.ts';
+import { Tlb } from './tlb.ts';
 import type { FrameInvalidator, Translation } from './translation.ts';
 
 /** MXCSR after reset: all exceptions masked (SDM vol. 1, 10.2.3). */
@@ -83,7 +84,8 @@ export class ProcessorGroup implements FrameInvalidator, FrameWatching {
     const marks = new FrameMarks(pool.total);
     const code = new CodeCache(memory, pool, marks, options.codeBytes ?? 32 << 20);
     const watchers = new FrameWatchers(marks);
-    this.parts = { memory, pool, marks, watchers, code, tlbEntries, tlbRoots: options.tlbRoots ?? 8 };
+    const emptyTlb = new Tlb(memory, tlbEntries);
+    this.parts = { memory, pool, marks, watchers, code, tlbEntries, tlbRoots: options.tlbRoots ?? 8, emptyTlb };
     code.onFirstCode = (frame) => this.invalidateWritable(frame);
     const at = (state: number): Processor => {
       const processor = this.#byState.get(state);

@@ -3,6 +3,7 @@ import { FrameMark, type FrameMarks } from '../cpu/frame-marks.ts';
 import type { FrameInvalidator } from '../cpu/translation.ts';
 import { ABSENT_FRAME, NO_FRAME } from '../memory/frame-pool.ts';
 import type { MachineSpace, PageSource } from '../memory/machine-space.ts';
+import { SparseNumbers } from '../memory/sparse-numbers.ts';
 import type { AddressSpace } from '../mm/address-space.ts';
 import type { MemoryError } from '../mm/errors.ts';
 import type { MemoryManager } from '../mm/memory-manager.ts';
@@ -11,6 +12,7 @@ import type { Soon } from '../mm/soon.ts';
 import type { Vma } from '../mm/vma.ts';
 import { type Frame, type HostVirtual, type Mfn, PAGE_SIZE } from '../x86/brand.ts';
 import type { GuestPages } from './guest-pages.ts';
+import type { PageNumbers } from './page-numbers.ts';
 
 export interface PagerOptions {
   readonly machine: MachineSpace;
@@ -18,8 +20,8 @@ export interface PagerOptions {
   readonly memory: AddressSpace;
   readonly invalidator: FrameInvalidator;
   readonly marks: FrameMarks;
-  /** Machine frame number of each page of `memory`. */
-  readonly numbers: Int32Array;
+  /** Machine frame numbers of the pages of `memory`. */
+  readonly numbers: PageNumbers;
   /** Pages, from the first, that the domain begins with. */
   readonly populated: number;
   /** Place in the order of all external tables of the host. */
@@ -37,12 +39,9 @@ export class Pager implements PteNotifier, PageSource, GuestPages, Archived {
   readonly #memory: AddressSpace;
   readonly #invalidator: FrameInvalidator;
   readonly #marks: FrameMarks;
-  readonly #numbers: Int32Array;
-  /** Page of each machine frame number, −1 for numbers of other frames. */
-  readonly #pages: Int32Array;
-  readonly #pins: Uint32Array;
-  /** Numbers behind which a frame is, by frame. */
-  readonly #uses: Uint16Array;
+  readonly #numbers: PageNumbers;
+  /** How often each number's page is pinned. */
+  readonly #pins = new SparseNumbers();
   #ended = false;
 
   constructor(options: PagerOptions) {
@@ -53,11 +52,7 @@ export class Pager implements PteNotifier, PageSource, GuestPages, Archived {
     this.#invalidator = options.invalidator;
     this.#marks = options.marks;
     this.#numbers = numbers;
-    this.#pages = new Int32Array(machine.limit).fill(-1);
-    for (const [page, mfn] of numbers.entries()) this.#pages[mfn] = page;
-    this.#pins = new Uint32Array(machine.limit);
-    this.#uses = new Uint16Array(machine.pool.total);
-    for (const mfn of numbers.subarray(0, options.populated)) machine.frames[mfn] = ABSENT_FRAME;
+    for (let page = 0; page < options.populated; page++) machine.frames[numbers.numberOf(page)] = ABSENT_FRAME;
     machine.source = this;
   }
 
@@ -69,7 +64,7 @@ export class Pager implements PteNotifier, PageSource, GuestPages, Archived {
   /** Tells another external table, made out of this one, of all that this one is told, after it. */
   async alsoTell(notifier: PteNotifier): Promise<void> {
     await this.#memory.attach(notifier);
-    await this.#memory.register(notifier, 0 as HostVirtual, (this.#numbers.length * PAGE_SIZE) as HostVirtual);
+    await this.#memory.register(notifier, 0 as HostVirtual, (this.#numbers.pages * PAGE_SIZE) as HostVirtual);
   }
 
   /** Whether such a table may make an entry of the frame behind a number at present. */
@@ -88,11 +83,14 @@ export class Pager implements PteNotifier, PageSource, GuestPages, Archived {
    */
   archive(archive: Archive): void {
     const { frames } = this.#machine;
-    const populated = Uint8Array.from(this.#numbers, (mfn) => (frames[mfn] === NO_FRAME ? 0 : 1));
+    const numberOf = (page: number): Mfn => this.#numbers.numberOf(page);
+    const populated = Uint8Array.from({ length: this.pages }, (_none, page) =>
+      frames[numberOf(page)] === NO_FRAME ? 0 : 1,
+    );
     archive.words('populated', populated);
-    archive.words('pins', this.#pins);
+    archive.part('pins', this.#pins);
     for (const [page, has] of populated.entries()) {
-      const mfn = this.#numbers[page] as Mfn;
+      const mfn = numberOf(page);
       if (has === 0) frames[mfn] = NO_FRAME;
       else if (frames[mfn] === NO_FRAME) frames[mfn] = ABSENT_FRAME;
     }
@@ -100,14 +98,12 @@ export class Pager implements PteNotifier, PageSource, GuestPages, Archived {
 
   /** Brings in the pages that have to stay, and pins them as often as they were. */
   async restorePins(): Promise<MemoryError | undefined> {
-    for (const [number, pins] of this.#pins.entries()) {
-      if (pins === 0) continue;
-      this.#pins[number] = 0;
+    const wanted = this.#pins.entries();
+    this.#pins.clear();
+    for (const [number, pins] of wanted) {
       for (let made = 0; made < pins; made++) {
         const failed = await this.bringInPinned(number as Mfn);
-        if (!failed) continue;
-        this.#pins.fill(0, number + 1);
-        return failed;
+        if (failed) return failed;
       }
     }
     return undefined;
@@ -124,12 +120,12 @@ export class Pager implements PteNotifier, PageSource, GuestPages, Archived {
 
   /** Pages of the memory, those that a balloon can bring included. */
   get pages(): number {
-    return this.#numbers.length;
+    return this.#numbers.pages;
   }
 
   /** Copies a page of the memory out. @param target a page of zeroes, which it stays for a page that the domain gave back */
   readPage(page: number, target: Uint8Array): Soon<MemoryError | undefined> {
-    const mfn = this.#numbers[page] as Mfn;
+    const mfn = this.#numbers.numberOf(page);
     if (!this.#isPopulated(mfn)) return undefined;
     return this.#memory.readPage(this.#addressOf(mfn), target);
   }
@@ -171,7 +167,7 @@ export class Pager implements PteNotifier, PageSource, GuestPages, Archived {
 
   /** Page of the address space behind a machine frame number, or −1. */
   pageOf(mfn: Mfn): number {
-    return this.#pages[mfn] ?? -1;
+    return this.#numbers.pageOf(mfn);
   }
 
   #isPopulated(mfn: Mfn): boolean {
@@ -179,12 +175,12 @@ export class Pager implements PteNotifier, PageSource, GuestPages, Archived {
   }
 
   #addressOf(mfn: Mfn): HostVirtual {
-    return ((this.#pages[mfn] as number) * PAGE_SIZE) as HostVirtual;
+    return (this.pageOf(mfn) * PAGE_SIZE) as HostVirtual;
   }
 
   /** The number of the page at an address of the host's memory. */
   numberAt(address: HostVirtual): Mfn {
-    return this.#numbers[address / PAGE_SIZE] as Mfn;
+    return this.#numbers.numberOf(address / PAGE_SIZE);
   }
 
   /** Takes over the host's entry; false when it is not there, or may not be used at present. */
@@ -193,7 +189,6 @@ export class Pager implements PteNotifier, PageSource, GuestPages, Archived {
     const frame = this.#memory.lookup(address, write);
     if (frame === undefined) return false;
     const writable = this.#memory.mayWrite(address);
-    if (this.#machine.frames[mfn] !== frame) this.#uses[frame] = (this.#uses[frame] as number) + 1;
     this.#machine.frames[mfn] = frame;
     this.#machine.writeProtected[mfn] = writable ? 0 : 1;
     if (this.#memory.checked) this.#memory.checkExternalEntry(this, address, frame, writable);
@@ -207,7 +202,6 @@ export class Pager implements PteNotifier, PageSource, GuestPages, Archived {
     this.#invalidator.frameWritten(frame, 0, PAGE_SIZE);
     this.#machine.frames[mfn] = ABSENT_FRAME;
     this.#machine.writeProtected[mfn] = 0;
-    this.#uses[frame] = (this.#uses[frame] as number) - 1;
   }
 
   // The machine space's source of pages
@@ -225,17 +219,17 @@ export class Pager implements PteNotifier, PageSource, GuestPages, Archived {
   pin(mfn: Mfn): boolean {
     if ((this.#machine.frames[mfn] as number) < 0) return false;
     if (this.#memory.pin(this.#addressOf(mfn)) === undefined) return false;
-    this.#pins[mfn] = (this.#pins[mfn] as number) + 1;
+    this.#pins.add(mfn, 1);
     return true;
   }
 
   unpin(mfn: Mfn): void {
-    this.#pins[mfn] = (this.#pins[mfn] as number) - 1;
+    this.#pins.add(mfn, -1);
     this.#memory.unpin(this.#machine.frames[mfn] as Frame);
   }
 
   giveBack(mfn: Mfn): void {
-    while ((this.#pins[mfn] as number) > 0) this.unpin(mfn);
+    while (this.#pins.get(mfn) > 0) this.unpin(mfn);
     this.#remove(mfn);
     this.#machine.frames[mfn] = NO_FRAME;
     if (this.#ended) return;
@@ -288,10 +282,10 @@ export class Pager implements PteNotifier, PageSource, GuestPages, Archived {
   rangeEnd(): void {}
 
   release(): void {
-    for (const mfn of this.#numbers) this.#remove(mfn as Mfn);
+    for (let page = 0; page < this.pages; page++) this.#remove(this.#numbers.numberOf(page));
   }
 
   refersTo(frame: Frame): boolean {
-    return this.#uses[frame] !== 0 || this.#marks.has(frame, FrameMark.cached);
+    return this.#machine.frames.includes(frame) || this.#marks.has(frame, FrameMark.cached);
   }
 }

@@ -26,15 +26,16 @@ export interface DmaCounters {
 /** Passes over a range in which mapping one page may take away another, before the transfer has to wait its turn. */
 const PASSES = 3;
 
-const NO_ENTRY = -1;
+const NO_ENTRY = 0;
 
 /** An entry is a frame, shifted, and these. */
 const enum EntryBit {
   writable = 1,
   /** Used since the owner last looked. */
   young = 2,
+  present = 4,
 }
-const FRAME_SHIFT = 2;
+const FRAME_SHIFT = 3;
 
 /**
  * The page table through which a guest's devices reach its memory: the external page table of an IOMMU, or of an RDMA
@@ -49,8 +50,8 @@ export class DmaTable {
   readonly counters: DmaCounters = { made: 0, taken: 0, waits: 0 };
   readonly #pool: FramePool;
   readonly #log: Pick<DirtyLog, 'note'> | undefined;
-  /** By guest-physical page, or −1. */
-  readonly #entries: Int32Array;
+  /** By guest-physical page; there are none before a device touches memory, as those of most clones never do. */
+  #entries = new Int32Array(0);
   /** Grows with each entry that is taken away. */
   #invalidations = 0;
 
@@ -59,7 +60,6 @@ export class DmaTable {
     this.#log = log;
     this.#pool = pool;
     this.memory = memory;
-    this.#entries = new Int32Array(memory.pages).fill(NO_ENTRY);
   }
 
   /**
@@ -69,7 +69,7 @@ export class DmaTable {
   prepare(address: GuestPhysical, length: number, write: boolean): DmaStatus {
     if (length === 0) return DmaStatus.ready;
     const last = Math.floor((address + length - 1) / PAGE_SIZE);
-    if (last >= this.#entries.length) return DmaStatus.refused;
+    if (last >= this.memory.pages) return DmaStatus.refused;
     const first = Math.floor(address / PAGE_SIZE);
     for (let pass = 0; pass < PASSES; pass++) {
       const before = this.#invalidations;
@@ -97,7 +97,8 @@ export class DmaTable {
     if (frame === DmaMiss.refused) return DmaStatus.refused;
     if (frame === DmaMiss.absent) return this.#wait(gfn, write);
     this.counters.made++;
-    this.#entries[gfn] = (frame << FRAME_SHIFT) | EntryBit.young | (write ? EntryBit.writable : 0);
+    if (this.#entries.length === 0) this.#entries = new Int32Array(this.memory.pages);
+    this.#entries[gfn] = (frame << FRAME_SHIFT) | EntryBit.present | EntryBit.young | (write ? EntryBit.writable : 0);
     return DmaStatus.ready;
   }
 
@@ -126,7 +127,7 @@ export class DmaTable {
   /** Whether the table has an entry for a page; one for writing, if that is asked. */
   maps(gfn: Gfn, write = false): boolean {
     const entry = this.#entries[gfn] ?? NO_ENTRY;
-    return entry >= 0 && (!write || (entry & EntryBit.writable) !== 0);
+    return entry !== NO_ENTRY && (!write || (entry & EntryBit.writable) !== 0);
   }
 
   /** Whether a device used a page since the last `clearYoung`. */
@@ -140,7 +141,7 @@ export class DmaTable {
 
   /** Whether some entry leads to a frame. Looks at all of them: for checks. */
   refersTo(frame: Frame): boolean {
-    return this.#entries.some((entry) => entry >= 0 && entry >> FRAME_SHIFT === frame);
+    return this.#entries.some((entry) => entry !== NO_ENTRY && entry >> FRAME_SHIFT === frame);
   }
 
   // Touching prepared ranges

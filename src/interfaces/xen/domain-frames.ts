@@ -2,6 +2,7 @@ import { type FramePool, NO_FRAME, OutOfFrames } from '../../memory/frame-pool.t
 import { MachineSpace } from '../../memory/machine-space.ts';
 import type { DirectPaging } from '../../paging/direct/direct-paging.ts';
 import { FrameOwner } from '../../paging/direct/frame-types.ts';
+import { NumberRuns, type PageNumbers, PermutedNumbers } from '../../paging/page-numbers.ts';
 import { type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
 
 /**
@@ -42,11 +43,13 @@ export interface DomainFrames {
 }
 
 /** Numbers of a domain's pages: of the pseudo-physical ones in order, then of those that a balloon can bring. */
-export function pageNumbers(pages: number, permutation: (pfn: number) => number = (pfn) => pfn): Int32Array {
+export function pageNumbers(pages: number, permutation?: (pfn: number) => number): PageNumbers {
   const firstSpare = sharedInfoNumber(pages) + 1 + GRANT_FRAMES;
-  return Int32Array.from({ length: pages + SPARE_NUMBERS }, (_none, page) =>
-    page < pages ? FIRST_MFN + permutation(page) : firstSpare + page - pages,
-  );
+  const inOrder = new NumberRuns([
+    { firstNumber: FIRST_MFN, pages },
+    { firstNumber: firstSpare, pages: SPARE_NUMBERS },
+  ]);
+  return permutation ? new PermutedNumbers(inOrder, pages, permutation) : inOrder;
 }
 
 /**

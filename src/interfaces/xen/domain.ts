@@ -230,7 +230,8 @@ export class XenDomain implements Domain, Archived {
   /** Loads a kernel and lets the first processor begin with it. @throws InputError when it cannot be used */
   boot({ name, plan }: DomainBoot): void {
     const { storePort, consolePort } = this.rings;
-    const p2m = Uint32Array.from(pageNumbers(this.pages, this.#permutation).subarray(0, this.pages));
+    const numbers = pageNumbers(this.pages, this.#permutation);
+    const p2m = Uint32Array.from({ length: this.pages }, (_none, pfn) => numbers.numberOf(pfn));
     if (!this.#paged) loadImages(plan, this.space, p2m);
     const built = buildDomain({
       plan,

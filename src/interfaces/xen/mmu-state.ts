@@ -58,7 +58,7 @@ export class XenMmuState implements MmuState {
       if (this.#paging.root(index) === table) links--;
       if (this.#paging.userRoot(index) === table) links--;
     }
-    return links + Math.min(0, types.linear[table] as number);
+    return links + Math.min(0, types.linear.get(table));
   }
 
   rootInUse(table: number): number {

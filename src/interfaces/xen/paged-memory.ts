@@ -7,6 +7,7 @@ import type { MemoryError } from '../../mm/errors.ts';
 import type { MemoryManager } from '../../mm/memory-manager.ts';
 import type { CachedFile } from '../../mm/page-cache.ts';
 import type { FileBacking } from '../../mm/vma.ts';
+import type { PageNumbers } from '../../paging/page-numbers.ts';
 import { Pager } from '../../paging/pager.ts';
 import { followWithShadows } from '../../paging/shadow/shadow-follower.ts';
 import type { ShadowTables } from '../../paging/shadow/shadow-tables.ts';
@@ -59,12 +60,12 @@ export async function createPagedMemory(options: PagedMemoryOptions): Promise<Pa
   const memory = await manager.createSpace();
   if (!(memory instanceof AddressSpace)) return memory;
   const numbers = pageNumbers(plan.pages, options.permutation);
-  await mapAreas(memory, options, numbers.length);
+  await mapAreas(memory, options, numbers.pages);
   const paged = await followMemory(memory, numbers, { ...options, pages: plan.pages });
   const { pager } = paged;
   const pinned: Mfn[] = [];
   for (const pfn of builtPages(plan)) {
-    const mfn = numbers[pfn] as Mfn; // the plan fits into the domain's pages
+    const mfn = numbers.numberOf(pfn);
     const failed = await pager.bringInPinned(mfn);
     if (failed) {
       for (const kept of pinned) pager.unpin(kept);
@@ -89,7 +90,7 @@ export function resumePagedMemory(memory: AddressSpace, options: FollowOptions):
 
 async function followMemory(
   memory: AddressSpace,
-  numbers: Int32Array,
+  numbers: PageNumbers,
   { group, order, shadowed, pages }: FollowOptions,
 ): Promise<PagedMemory> {
   const { pool, marks } = group.parts;
@@ -104,8 +105,8 @@ async function followMemory(
       pool,
       invalidator: group,
       // Devices count the pages of the address space.
-      log: { note: (page) => machine.log.note(numbers[page] ?? -1) },
-      pages: numbers.length,
+      log: { note: (page) => machine.log.note(numbers.numberOf(page)) },
+      pages: numbers.pages,
       order: first + 2,
       onArrival: () => events.onArrival(),
       onFailure: (error) => events.onFailure(error),

@@ -209,14 +209,14 @@ export class DirectPaging implements Translation, Archived {
     if (!this.types.isPlain(mfn)) return PagingError.invalid;
     this.types.takeWritable(mfn);
     this.types.references[mfn]!++; // an owned number is below the limit
-    this.types.hostHolds[mfn]!++;
+    this.types.hostHolds.add(mfn, 1);
     return 0;
   }
 
   /** Ends what one successful `holdType` began. */
   dropType(mfn: Mfn): void {
-    if ((this.types.hostHolds[mfn] ?? 0) === 0) throw new RangeError(`machine frame ${mfn} is not held by the host`);
-    this.types.hostHolds[mfn]!--;
+    if (this.types.hostHolds.get(mfn) === 0) throw new RangeError(`machine frame ${mfn} is not held by the host`);
+    this.types.hostHolds.add(mfn, -1);
     this.types.references[mfn]!--;
     this.types.dropWritable(mfn);
   }

@@ -1,5 +1,6 @@
 import type { Archive, Archived } from '../../archive/archive.ts';
 import { TableGenerations } from '../../cpu/table-generations.ts';
+import { SparseNumbers } from '../../memory/sparse-numbers.ts';
 import { frameOfEntry } from '../../x86/page-table.ts';
 import { Pte } from '../../x86/registers.ts';
 import { PagingError } from './errors.ts';
@@ -89,14 +90,14 @@ export class FrameTypes implements Archived {
    * Of a table, how many of its leading entries hold their references. Less than all of them while it is being
    * promoted (the number grows) or demoted (it shrinks).
    */
-  readonly held: Uint16Array;
+  readonly held = new SparseNumbers();
   /**
    * Linear entries of a table that name other tables (positive), or entries of other tables that name it (negative).
    * A table is never on both sides, so a chain of linear entries has one link.
    */
-  readonly linear: Int32Array;
+  readonly linear = new SparseNumbers();
   /** Writable holds of the host. */
-  readonly hostHolds: Uint32Array;
+  readonly hostHolds = new SparseNumbers();
   /** A table's changes when a present entry changes, when it is unpinned and when it loses its type. */
   readonly generations: TableGenerations;
   /** Owned frames by type. */
@@ -110,9 +111,6 @@ export class FrameTypes implements Archived {
     this.typeCount = new Uint32Array(limit);
     this.references = new Uint32Array(limit);
     this.flags = new Uint8Array(limit);
-    this.held = new Uint16Array(limit);
-    this.linear = new Int32Array(limit);
-    this.hostHolds = new Uint32Array(limit);
     this.generations = new TableGenerations(limit);
     this.#events = events;
   }
@@ -124,9 +122,9 @@ export class FrameTypes implements Archived {
     archive.words('typeCount', this.typeCount);
     archive.words('references', this.references);
     archive.words('flags', this.flags);
-    archive.words('held', this.held);
-    archive.words('linear', this.linear);
-    archive.words('hostHolds', this.hostHolds);
+    archive.part('held', this.held);
+    archive.part('linear', this.linear);
+    archive.part('hostHolds', this.hostHolds);
     archive.words('framesByType', this.framesByType);
   }
 

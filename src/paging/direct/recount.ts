@@ -63,16 +63,16 @@ export function recountFrames(
     framesByType[type]!++;
     const flags = types.flags[mfn]!;
     if ((flags & FrameFlag.localDescriptors) !== 0) use(mfn, FrameType.segmentDescriptors);
-    for (let hold = 0; hold < types.hostHolds[mfn]!; hold++) use(mfn, FrameType.writable);
+    for (let hold = 0; hold < types.hostHolds.get(mfn); hold++) use(mfn, FrameType.writable);
     if (type < FrameType.level1 || type > FrameType.level4) {
-      compare(mfn, 'held', types.held[mfn]!, 0);
+      compare(mfn, 'held', types.held.get(mfn), 0);
       continue;
     }
     if ((flags & FrameFlag.pinned) !== 0) use(mfn, type);
     if ((flags & FrameFlag.claimed) !== 0) use(mfn, type);
-    if (!validator.pending) compare(mfn, 'held', types.held[mfn]!, validator.entriesOf(type));
+    if (!validator.pending) compare(mfn, 'held', types.held.get(mfn), validator.entriesOf(type));
     const base = entries.wordOf(mfn);
-    for (let index = 0; index < types.held[mfn]!; index++) {
+    for (let index = 0; index < types.held.get(mfn); index++) {
       const low = words[base + index * 2]!;
       if ((low & Pte.present) === 0 || isHostSlot(validator.rules, type, index)) continue;
       useEntry(mfn, type, low, words[base + index * 2 + 1]!);
@@ -84,7 +84,7 @@ export function recountFrames(
   for (let mfn = 0; mfn < types.limit; mfn++) {
     compare(mfn, 'typeCount', types.typeCount[mfn]!, typeCount[mfn]!);
     compare(mfn, 'references', types.references[mfn]!, references[mfn]!);
-    compare(mfn, 'linear', types.linear[mfn]!, linear[mfn]!);
+    compare(mfn, 'linear', types.linear.get(mfn), linear[mfn]!);
     // A table keeps its type without a count only while its demotion is under way.
     if (typeCount[mfn] === 0 && !validator.pending) compare(mfn, 'type', types.type[mfn]!, FrameType.none);
   }

@@ -148,8 +148,8 @@ export class TableValidator implements Archived {
     const mfn = frameOfEntry(low, high);
     if (types.type[mfn] === level) {
       if (mfn === table) return;
-      types.linear[table]!--;
-      types.linear[mfn]!++;
+      types.linear.add(table, -1);
+      types.linear.add(mfn, 1);
     }
     this.dropTable(mfn);
   }
@@ -176,9 +176,9 @@ export class TableValidator implements Archived {
       // A linear entry, by which a guest sees its own tables: read-only, and one link long.
       if ((low & Pte.writable) !== 0 || !mayBeLinear(this.rules, level)) return PagingError.invalid;
       if (mfn === table) return 0;
-      if (types.linear[table]! < 0 || types.linear[mfn]! > 0) return PagingError.invalid;
-      types.linear[table]!++;
-      types.linear[mfn]!--;
+      if (types.linear.get(table) < 0 || types.linear.get(mfn) > 0) return PagingError.invalid;
+      types.linear.add(table, 1);
+      types.linear.add(mfn, -1);
     } else if (type !== level - 1) return PagingError.invalid;
     types.typeCount[mfn]!++;
     types.references[mfn]!++;
@@ -195,7 +195,7 @@ export class TableValidator implements Archived {
     types.setType(mfn, level as FrameType);
     types.typeCount[mfn] = 1;
     types.references[mfn]!++;
-    types.held[mfn] = 0;
+    types.held.set(mfn, 0);
     this.#chain.push(mfn);
   }
 
@@ -227,7 +227,7 @@ export class TableValidator implements Archived {
     const words = this.#words;
     const base = this.#entries.wordOf(table);
     const entries = this.entriesOf(1);
-    const start = types.held[table]!;
+    const start = types.held.get(table);
     const end = Math.min(entries, start + this.budget);
     let index = start;
     let result = 0;
@@ -238,7 +238,7 @@ export class TableValidator implements Archived {
       if (result !== 0) break;
     }
     this.#spend(index - start);
-    types.held[table] = index;
+    types.held.set(table, index);
     if (result !== 0) return result;
     return index === entries ? 0 : PagingError.preempted;
   }
@@ -249,7 +249,7 @@ export class TableValidator implements Archived {
     const words = this.#words;
     const base = this.#entries.wordOf(table);
     const entries = this.entriesOf(level);
-    let index = types.held[table]!;
+    let index = types.held.get(table);
     let result = 0;
     for (; index < entries && result === 0; index++) {
       if (this.budget <= 0) {
@@ -261,18 +261,18 @@ export class TableValidator implements Archived {
       if (isHostSlot(this.rules, level, index)) continue;
       if ((low & Pte.present) === 0) {
         if (!isRequiredSlot(this.rules, level, index)) continue;
-        types.held[table] = index;
+        types.held.set(table, index);
         return PagingError.invalid;
       }
       // A lower table that must be brought in first is met here again.
-      types.held[table] = index;
+      types.held.set(table, index);
       const high = words[base + index * 2 + 1]!;
       result = this.#refuses(level, low, high) ? PagingError.invalid : this.#reference(table, level, low, high);
       if (result < 0) break;
       // The lower table's first reference is this entry's, so the entry counts as held from here on.
       if (result === PROMOTION_NEEDED) this.#begin(frameOfEntry(low, high), level - 1);
     }
-    types.held[table] = index;
+    types.held.set(table, index);
     return result;
   }
 
@@ -286,10 +286,10 @@ export class TableValidator implements Archived {
       const table = demotions[depth - 1]!; // not empty
       const level = types.type[table]!;
       const base = this.#entries.wordOf(table);
-      let index = types.held[table]!;
+      let index = types.held.get(table);
       while (index > 0 && demotions.length === depth) {
         if (this.budget <= 0) {
-          types.held[table] = index;
+          types.held.set(table, index);
           return false;
         }
         this.#spend(1);
@@ -304,7 +304,7 @@ export class TableValidator implements Archived {
         types.dropMapping(low, high);
         if (!this.#undoing) types.noticeUnmapping(low, high);
       }
-      types.held[table] = index;
+      types.held.set(table, index);
       if (demotions.length !== depth || index !== 0) continue;
       demotions.pop();
       types.setType(table, FrameType.none);
