@@ -57,6 +57,9 @@ export interface Host {
 /** How the guest asks for privileged work. */
 export type InterfaceName = 'xen' | 'kvm' | 'native' | 'vmi' | 'lguest';
 
+/** Ways of speaking to lguest: those of Linux 2.6.24 to 2.6.29, 2.6.30 to 2.6.36, 2.6.37 to 3.x. */
+export type LguestEra = 'L1' | 'L2' | 'L3';
+
 /** How the guest's page tables are carried out. */
 export type PagingName = 'direct' | 'shadow' | 'nested' | 'native';
 
@@ -74,7 +77,9 @@ export interface BootOptions {
   readonly disks?: readonly Disk[];
   /** The default is 'xen'. */
   readonly interface?: InterfaceName;
-  /** The default is what the interface prefers: 'direct' for xen, 'nested' for kvm, 'native' for native. */
+  /** The release that a kernel's way of speaking to lguest belongs to; without it, the kernel's own file tells. */
+  readonly lguestEra?: LguestEra;
+  /** The default is what the interface prefers: 'direct' for xen, 'nested' for kvm, 'native' for native, 'shadow' for lguest. */
   readonly paging?: PagingName;
   /**
    * Takes the trace of all that crosses from guest to host, as JSON Lines (docs/operations.md names what they tell):

@@ -44,6 +44,7 @@ async function prepareBoot(options: GuestOptions & Pick<RunOptions, 'check' | 'd
     vcpus: options.vcpus,
     interface: options.interface,
     paging: options.paging,
+    ...(options.lguestEra ? { lguestEra: options.lguestEra } : {}),
     check: options.check,
     deterministic: options.deterministic,
   };
@@ -84,12 +85,15 @@ async function ownInitramfs({ interface: name, disks }: GuestOptions, bits: 32 |
 
 function commandLine(options: GuestOptions & Pick<RunOptions, 'deterministic'>): string {
   const words = [options.append];
-  const isXen = options.interface === 'xen';
+  // These say themselves that they have panicked, and have no other console.
+  const isParavirtual = options.interface === 'xen' || options.interface === 'lguest';
   // A machine has no way to report a panic but to restart at once; the domain looks where that came from. Without EFI a
   // kernel would restart a machine of this kind by its BIOS, and leave its stack before.
-  if (!isXen && !/(^|\s)panic=/.test(options.append)) words.unshift('panic=-1');
-  if (!isXen && !/(^|\s)reboot=/.test(options.append)) words.unshift('reboot=acpi');
-  if (!/(^|\s)console=/.test(options.append)) words.unshift(isXen ? 'console=hvc0' : 'console=ttyS0');
+  if (!isParavirtual && !/(^|\s)panic=/.test(options.append)) words.unshift('panic=-1');
+  if (!isParavirtual && !/(^|\s)reboot=/.test(options.append)) words.unshift('reboot=acpi');
+  if (!/(^|\s)console=/.test(options.append)) {
+    words.unshift(isParavirtual ? 'console=hvc0' : 'console=ttyS0');
+  }
   // A guest's console cannot ask for the terminal's size; our own initramfs takes it from here.
   const { columns, rows, isTTY } = process.stdout;
   if (options.initrd === undefined && !options.deterministic && isTTY && columns > 0 && rows > 0) {

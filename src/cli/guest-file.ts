@@ -47,6 +47,7 @@ export function parseGuestFile(path: string, text: string, defaults: GuestOption
     memory: memory === undefined ? defaults.memory : parseSize(`${path}: memory`, memory),
     vcpus: vcpus === undefined ? defaults.vcpus : parseInteger(`${path}: vcpus`, vcpus, 1, MOST_VCPUS),
     ...cellOf(path, string('type'), string('interface'), defaults),
+    lguestEra: defaults.lguestEra,
     network: defaults.network,
     disks: disks === undefined ? defaults.disks : [disks].flat().map(parseDisk),
   };

@@ -1,5 +1,5 @@
 import { type ParseArgsConfig, parseArgs } from 'node:util';
-import type { InterfaceName, PagingName } from '../api.ts';
+import type { InterfaceName, LguestEra, PagingName } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
 import { chooseCell } from '../domain/cells.ts';
 
@@ -20,6 +20,8 @@ export interface GuestOptions {
   readonly vcpus: number;
   readonly interface: InterfaceName;
   readonly paging: PagingName;
+  /** How a kernel speaks to lguest, where its file does not tell. */
+  readonly lguestEra: LguestEra | undefined;
   readonly disks: readonly DiskOption[];
   /** An adapter in a network that leads to the world. */
   readonly network: boolean;
@@ -65,6 +67,7 @@ export interface ProfileOptions extends ListOptions {
 }
 
 export const INTERFACES: readonly InterfaceName[] = ['xen', 'kvm', 'native', 'vmi', 'lguest'];
+const LGUEST_ERAS: readonly LguestEra[] = ['L1', 'L2', 'L3'];
 const PAGINGS: readonly PagingName[] = ['direct', 'shadow', 'nested', 'native'];
 
 const MIB = 1024 * 1024;
@@ -87,6 +90,7 @@ const PARSE = {
   vcpus: { type: 'string' },
   interface: { type: 'string' },
   paging: { type: 'string' },
+  'lguest-era': { type: 'string' },
   'host-memory': { type: 'string' },
   swap: { type: 'string' },
   disk: { type: 'string', multiple: true },
@@ -152,6 +156,7 @@ const SAVED_OPTIONS = [
   'vcpus',
   'interface',
   'paging',
+  'lguest-era',
   'check',
   'deterministic',
 ] as const satisfies (keyof typeof PARSE)[];
@@ -173,6 +178,7 @@ function runOptions(
       values.interface === undefined ? undefined : parseName('--interface', values.interface, INTERFACES),
       values.paging === undefined ? undefined : parseName('--paging', values.paging, PAGINGS),
     ),
+    lguestEra: parseEra(values['lguest-era']),
     disks: (values.disk ?? []).map(parseDisk),
     network: values.network ?? false,
     guestFiles,
@@ -192,6 +198,10 @@ function runOptions(
     profile,
     audit,
   };
+}
+
+function parseEra(text: string | undefined): LguestEra | undefined {
+  return text === undefined ? undefined : parseName('--lguest-era', text, LGUEST_ERAS);
 }
 
 export type OptionsConfig = NonNullable<ParseArgsConfig['options']>;

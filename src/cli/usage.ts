@@ -21,13 +21,15 @@ from the Debian archive and kept in ~/.cache/ring1 (or RING1_CACHE); without --i
 be had, the reference guest is booted, a small kernel that is part of this command.
 
   --kernel FILE       bzImage (vmlinuz) or ELF kernel (vmlinux), compressed or not; "reference" is the reference guest.
-                      32-bit kernels boot with --interface kvm or native
+                      32-bit kernels boot with --interface kvm, native or lguest
   --initrd FILE       initial RAM disk
-  --append STRING     kernel command line; console=hvc0 (xen) or console=ttyS0 is put in front unless it has a console=
+  --append STRING     kernel command line; console=hvc0 (xen, lguest) or console=ttyS0 is put in front unless it has a console=
   --memory SIZE       the guest's memory, as in 256M or 1G; a plain number is in MiB (default 256M)
   --vcpus N           the guest's processors, 1 to 32 (default 1)
-  --interface NAME    how the guest asks: xen (default), kvm or native; vmi and lguest are not built yet
+  --interface NAME    how the guest asks: xen (default), kvm, native or lguest; vmi is not built yet
   --paging NAME       how page tables are carried out: direct (xen), nested (kvm, native), native, or shadow (all)
+  --lguest-era ERA    how a kernel speaks to lguest, where its file does not tell: L1 (Linux 2.6.24 to 2.6.29),
+                      L2 (2.6.30 to 2.6.36) or L3 (2.6.37 to 3.x)
   --host-memory SIZE  memory for all guests (default: what they need); what does not fit goes to swap,
                       but for native paging, which keeps all pages
   --swap FILE         file for swap, made and removed again (default: one in the directory for temporary files)

@@ -7,7 +7,7 @@ const CELLS: Readonly<Record<InterfaceName, readonly PagingName[]>> = {
   kvm: ['nested', 'shadow'],
   native: ['native', 'nested', 'shadow'],
   vmi: [],
-  lguest: [],
+  lguest: ['shadow'],
 };
 
 export interface Cell {

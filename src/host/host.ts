@@ -28,6 +28,7 @@ import { recordedAccessors } from '../inspect/kernel-accessors.ts';
 import { kernelSymbolizer } from '../inspect/kernel-symbols.ts';
 import { Profiler } from '../inspect/profiler.ts';
 import type { Symbolizer } from '../inspect/text.ts';
+import type { LguestDomain } from '../interfaces/lguest/domain.ts';
 import { XenDomain } from '../interfaces/xen/domain.ts';
 import { overheadFrames } from '../interfaces/xen/domain-frames.ts';
 import { syscallName } from '../interfaces/xen/hypercalls/dispatch.ts';
@@ -42,12 +43,13 @@ import type { GuestDescription, SnapshotTarget } from '../snapshot/format.ts';
 import type { Snapshot } from '../snapshot/snapshot.ts';
 import { type GuestImage, writeSnapshot } from '../snapshot/write-snapshot.ts';
 import { PAGE_SIZE } from '../x86/brand.ts';
+import { bootLguest, resumeLguest } from './lguest-guest.ts';
 import { bootMicrovm, type CommonOptions, resumeMicrovm, type SavedMemory } from './microvm-guest.ts';
 import { noMemory } from './no-memory.ts';
 import { SavedFiles } from './saved-files.ts';
 import { bootXen, resumeXen } from './xen-guest.ts';
 
-type GuestDomain = XenDomain | MicrovmDomain;
+type GuestDomain = XenDomain | MicrovmDomain | LguestDomain;
 
 /** Room for what is not a frame: decoded code (32 MiB), its table, TLBs, state blocks. */
 const CONTROL_BYTES = 128 << 20;
@@ -134,9 +136,9 @@ export class RingHost implements Host {
           options,
           { nanoseconds: 0, symbolize: kernelSymbolizer(() => image), accessors: () => recordedAccessors(image) },
           (common, _random, audit) => {
-            return cell.interface === 'xen'
-              ? bootXen(this.#memory, common, options, files, audit)
-              : bootMicrovm(this.#memory, cell, common, options, files);
+            if (cell.interface === 'xen') return bootXen(this.#memory, common, options, files, audit);
+            if (cell.interface === 'lguest') return bootLguest(this.#memory, common, options, files);
+            return bootMicrovm(this.#memory, cell, common, options, files);
           },
         );
       } finally {
@@ -180,6 +182,9 @@ export class RingHost implements Host {
           return resumeXen({ ...common, id: guest.domain }, common.id, guest, memory.space, options.disks, readBack);
         }
         const pages = Math.floor(guest.memory / PAGE_SIZE);
+        if ('space' in memory && cell.interface === 'lguest') {
+          return resumeLguest(common, options, pages, memory.space, readBack);
+        }
         return resumeMicrovm(cell, common, { ...options, commandLine }, pages, memory, readBack);
       });
     } catch (error) {
@@ -315,10 +320,11 @@ function refuseAudit({ audit }: BootOptions, cell: Cell): void {
   }
 }
 
-function refuseDevices({ disks = [], adapters = [], deterministic }: BootOptions, cell: Cell): void {
-  if (adapters.length > 0 && cell.interface === 'xen') {
-    throw new InputError('the interface xen has no network adapters yet; give kvm or native');
+function refuseDevices({ disks = [], adapters = [], deterministic, vcpus }: BootOptions, cell: Cell): void {
+  if (adapters.length > 0 && (cell.interface === 'xen' || cell.interface === 'lguest')) {
+    throw new InputError(`the interface ${cell.interface} has no network adapters yet; give kvm or native`);
   }
+  if (vcpus > 1 && cell.interface === 'lguest') throw new InputError('a guest of lguest has one processor');
   if (disks.length > MOST_DISKS && cell.interface === 'xen') {
     throw new InputError(`a guest of the interface xen has at most ${MOST_DISKS} disks, not ${disks.length}`);
   }

@@ -5,6 +5,7 @@ import { createKvmInterface } from '../interfaces/kvm/kvm-interface.ts';
 import { createNativeInterface } from '../interfaces/native/native-interface.ts';
 import { type BootImages, MicrovmDomain, type MicrovmOptions } from '../microvm/domain.ts';
 import { createGuestDevices } from '../microvm/guest-devices.ts';
+import { LOADED_PAGES } from '../microvm/layout.ts';
 import { layOutKernel } from '../microvm/loader.ts';
 import { createPagedMachine, followMemory, unpinLoadedPages } from '../microvm/paged-memory.ts';
 import type { AddressSpace } from '../mm/address-space.ts';
@@ -46,7 +47,7 @@ export async function bootMicrovm(
   return withMemory(memory, async () => {
     const domain = assemble(cell, common, options, memory);
     domain.boot(images);
-    if (memory.paged) unpinLoadedPages(memory.paged);
+    if (memory.paged) unpinLoadedPages(memory.paged, LOADED_PAGES);
     return domain;
   });
 }
@@ -66,6 +67,8 @@ async function bootMemory(
     manager,
     group,
     pages,
+    ramPages: pages,
+    loaded: LOADED_PAGES,
     layout,
     kernel: files.kernel.pagesOf(layout),
     initrd: files.initrd.pagesOf(bytesFile('the initrd', initrd)),

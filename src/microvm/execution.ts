@@ -9,13 +9,9 @@ import { countAgain } from '../inspect/statistics.ts';
 import { PageAbsent } from '../memory/page-absent.ts';
 import { Vector } from '../x86/registers.ts';
 import type { MicrovmDomain } from './domain.ts';
+import type { ExitWatcher } from './inspection.ts';
 import { executePrivileged } from './privileged.ts';
 import type { MicrovmVcpu } from './vcpu.ts';
-
-/** Sees why generated code was left. */
-export interface ExitWatcher {
-  exit(vcpu: MicrovmVcpu, exit: Exit): void;
-}
 
 /** Traps that programs raise by instructions of their own; the gate must be for their ring. */
 const BY_PROGRAM: ReadonlySet<number> = new Set([Vector.breakpoint, Vector.overflow]);

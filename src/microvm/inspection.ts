@@ -1,13 +1,29 @@
 import { Exit } from '../cpu/exits.ts';
+import type { Processor } from '../cpu/processor.ts';
+import type { Clock } from '../domain/clock.ts';
 import { exitNames } from '../inspect/statistics.ts';
 import { TraceWriter } from '../inspect/trace.ts';
 import type { GuestVirtual } from '../x86/brand.ts';
-import type { MicrovmDomain } from './domain.ts';
-import type { ExitWatcher } from './execution.ts';
+
+/** Sees why generated code was left. */
+export interface ExitWatcher {
+  exit(vcpu: TracedVcpu, exit: Exit): void;
+}
+
+interface TracedVcpu {
+  readonly index: number;
+  readonly processor: Processor;
+}
+
+/** What a trace needs of its domain. */
+interface TracedDomain {
+  readonly clock: Clock;
+  readonly vcpus: readonly TracedVcpu[];
+}
 
 /** A trace of a domain; the writer is to be an observer of its operations, the watcher sees the exits. */
 export function writeTrace(
-  domain: MicrovmDomain,
+  domain: TracedDomain,
   sink: (text: string) => void,
 ): { readonly writer: TraceWriter; readonly watcher: ExitWatcher } {
   const writer = new TraceWriter({

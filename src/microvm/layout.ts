@@ -62,3 +62,9 @@ export const WINDOW_BYTES = 0x1000;
 export function initrdPage(pages: number, bytes: number): number {
   return pages - Math.ceil(bytes / PAGE_SIZE);
 }
+
+/** Pages that the loader writes: all below 1 MiB. */
+export const LOADED_PAGES: readonly number[] = Array.from(
+  { length: Physical.highStart / PAGE_SIZE },
+  (_, page) => page,
+);

@@ -12,10 +12,10 @@ import { NumberRuns } from '../paging/page-numbers.ts';
 import { Pager } from '../paging/pager.ts';
 import { ShadowPaging } from '../paging/shadow/shadow-paging.ts';
 import { type HostVirtual, type Mfn, PAGE_SIZE } from '../x86/brand.ts';
-import { initrdPage, Physical } from './layout.ts';
+import { initrdPage } from './layout.ts';
 
 /**
- * The memory of a microVM whose pages come and go: an address space of the host in which each page has its
+ * The memory of a machine whose pages come and go: an address space of the host in which each page has its
  * guest-physical address. External tables follow it: the nested one for processors, shadows made out of that and of the
  * guest's tables if they are wanted, and the one for devices.
  */
@@ -31,6 +31,10 @@ export interface PagedMemoryOptions {
   readonly manager: MemoryManager;
   readonly group: ProcessorGroup;
   readonly pages: number;
+  /** The initrd's pages end where these do; what is behind belongs to devices. */
+  readonly ramPages: number;
+  /** Pages that the loader writes. */
+  readonly loaded: readonly number[];
   readonly layout: KernelPages;
   /** The pages of `layout`. */
   readonly kernel: CachedFile;
@@ -41,9 +45,6 @@ export interface PagedMemoryOptions {
   /** Unique among the guests of the host. */
   readonly order: number;
 }
-
-/** The pages that the loader writes: all below 1 MiB. */
-const LOADED_PAGES = Physical.highStart / PAGE_SIZE;
 
 /** External tables that may follow the memory of one guest. */
 const TABLES = 3;
@@ -58,7 +59,7 @@ export async function createPagedMachine(options: PagedMemoryOptions): Promise<P
   if (!(memory instanceof AddressSpace)) return memory;
   await mapAreas(memory, options);
   const paged = await followMemory(memory, options);
-  for (let number = 0; number < LOADED_PAGES; number++) {
+  for (const number of options.loaded) {
     const failed = await paged.pager.bringInPinned(number as Mfn);
     if (failed) {
       await paged.pager.end();
@@ -108,18 +109,18 @@ export async function followMemory(
 }
 
 /** Lets the pages go that the loader has written. */
-export function unpinLoadedPages({ paging }: PagedMemory): void {
-  for (let number = 0; number < LOADED_PAGES; number++) paging.space.unpin(number as Mfn);
+export function unpinLoadedPages({ paging }: PagedMemory, loaded: readonly number[]): void {
+  for (const number of loaded) paging.space.unpin(number as Mfn);
 }
 
 /** Kernel and initrd are pages of their files, everything else is anonymous. */
 async function mapAreas(memory: AddressSpace, options: PagedMemoryOptions): Promise<void> {
-  const { pages, layout, kernel, initrd } = options;
+  const { pages, ramPages, layout, kernel, initrd } = options;
   const map = async (start: number, end: number, file?: CachedFile) => {
     if (start < end) await memory.map(addressOf(start), addressOf(end), file && { file, index: 0 });
   };
   const kernelEnd = layout.startPfn + kernel.pages;
-  const initrdStart = initrdPage(pages, initrd.file.size);
+  const initrdStart = initrdPage(ramPages, initrd.file.size);
   const initrdEnd = initrdStart + initrd.pages;
   await map(0, layout.startPfn);
   await map(layout.startPfn, kernelEnd, kernel);

@@ -17,23 +17,29 @@ export interface Printed {
   readonly outcome: Outcome;
 }
 
-/** Assembles a kernel out of this folder. */
-export function assemble(name: string, bits: 32 | 64 = 64): Uint8Array {
+/** Assembles a kernel out of this folder. @param defines names for the preprocessor, as in `ERA=2` */
+export function assemble(name: string, bits: 32 | 64 = 64, defines: readonly string[] = []): Uint8Array {
   const directory = mkdtempSync(join(tmpdir(), 'ring1-kernel-'));
   const output = join(directory, 'kernel');
   const source = fileURLToPath(new URL(name, import.meta.url));
   const linker = `-Wl,-Ttext=${TEXT},--section-start=.user=${USER},--build-id=none,-z,noexecstack`;
-  execFileSync('gcc', [`-m${bits}`, '-nostdlib', '-static', '-no-pie', linker, '-o', output, source]);
+  const names = defines.map((define) => `-D${define}`);
+  execFileSync('gcc', [`-m${bits}`, '-nostdlib', '-static', '-no-pie', linker, ...names, '-o', output, source]);
   const kernel = readFileSync(output);
   rmSync(directory, { recursive: true });
   return kernel;
 }
 
 /** Boots a kernel with virtual time, and returns what it printed when it has ended. */
-export async function runKernel(kernel: Uint8Array, name: InterfaceName, vcpus: number): Promise<Printed> {
+export async function runKernel(
+  kernel: Uint8Array,
+  name: InterfaceName,
+  vcpus: number,
+  commandLine = '',
+): Promise<Printed> {
   const host = await createHost({ memory: MEMORY });
   try {
-    const options = { kernel, commandLine: '', memory: MEMORY, vcpus, interface: name, deterministic: true };
+    const options = { kernel, commandLine, memory: MEMORY, vcpus, interface: name, deterministic: true };
     const machine = await host.boot(options);
     const reader = machine.console.output.getReader();
     const decoder = new TextDecoder();

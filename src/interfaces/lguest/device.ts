@@ -1,0 +1,164 @@
+import type { Archive, Archived } from '../../archive/archive.ts';
+import { gather, type SegmentCursor, scatter } from '../../devices/dma/segments.ts';
+import { DmaStatus, type DmaTable } from '../../devices/dma/table.ts';
+import type { Transport, VirtioDevice } from '../../devices/virtio/device.ts';
+import { Feature } from '../../devices/virtio/registers.ts';
+import { createQueueState, type QueueOwner, Virtqueue } from '../../devices/virtio/virtqueue.ts';
+import type { GuestPhysical } from '../../x86/brand.ts';
+import type { DeviceDescriptor } from './device-descriptor.ts';
+
+/** What the transport itself can do besides the device's own features. */
+export const TRANSPORT_FEATURES = [Feature.indirectDescriptors, Feature.eventIndex] as const;
+
+export interface LguestDeviceOptions {
+  readonly device: VirtioDevice;
+  readonly descriptor: DeviceDescriptor;
+  /** Guest-physical addresses of the queues' memory, which is the host's to place. */
+  readonly rings: readonly GuestPhysical[];
+  readonly memory: DmaTable;
+  /** Raises the interrupt of a queue. */
+  readonly interrupt: (queue: number) => void;
+  /** Asks for a call of `poll` soon. May be called at any time. */
+  readonly wake: () => void;
+}
+
+/**
+ * A virtio device on lguest's bus, as drivers of version 0 of the specification use it: queues stand where the host has
+ * put them and may be used as soon as the driver knows them.
+ */
+export class LguestDevice implements Transport, QueueOwner, Archived {
+  readonly memory: DmaTable;
+  readonly queues: readonly Virtqueue[];
+  readonly rings: readonly GuestPhysical[];
+  readonly #device: VirtioDevice;
+  readonly #descriptor: DeviceDescriptor;
+  readonly #interrupt: (queue: number) => void;
+  readonly #wake: () => void;
+  /** Whether the driver has notified since the last reset. */
+  #isRunning = false;
+  /** Why the device needs a reset. */
+  #failure: string | null = null;
+
+  constructor(options: LguestDeviceOptions) {
+    this.#device = options.device;
+    this.#descriptor = options.descriptor;
+    this.memory = options.memory;
+    this.rings = options.rings;
+    this.#interrupt = options.interrupt;
+    this.#wake = options.wake;
+    this.queues = this.#device.queueSizes.map((size) => new Virtqueue(createQueueState(size), this));
+    this.#placeQueues();
+    this.#device.attach(this);
+  }
+
+  archive(archive: Archive): void {
+    archive.parts('queues', this.queues);
+    archive.part('device', this.#device);
+    this.#isRunning = archive.value('isRunning', this.#isRunning);
+    this.#failure = archive.value('failure', this.#failure);
+  }
+
+  #placeQueues(): void {
+    for (const [index, { state }] of this.queues.entries()) {
+      const { size } = state;
+      Object.assign(state, createQueueState(size), {
+        ready: true,
+        ...placeRing(this.rings[index] as GuestPhysical, size),
+      });
+    }
+  }
+
+  // The guest's side
+
+  /** The driver has put something into a queue. */
+  notified(): void {
+    if (this.#failure !== null) return;
+    this.#isRunning = true;
+    this.poll();
+  }
+
+  /** The driver begins anew; its memory for queues is empty. */
+  reset(): void {
+    this.#isRunning = false;
+    this.#failure = null;
+    this.#placeQueues();
+    this.#device.reset();
+  }
+
+  // The domain's side
+
+  /** Goes on with what back ends have finished and with transfers that waited for pages. */
+  poll(): void {
+    if (!this.#isRunning) return;
+    this.#device.process();
+    for (const [index, queue] of this.queues.entries()) if (queue.takeInterrupt()) this.#interrupt(index);
+  }
+
+  get isBusy(): boolean {
+    return this.#device.isBusy;
+  }
+
+  destroy(): void {
+    this.#device.close?.();
+  }
+
+  // The device's side
+
+  hasFeature(bit: number): boolean {
+    return this.#descriptor.isAccepted(bit);
+  }
+
+  get hasIndirectDescriptors(): boolean {
+    return this.hasFeature(Feature.indirectDescriptors);
+  }
+
+  get hasEventIndex(): boolean {
+    return this.hasFeature(Feature.eventIndex);
+  }
+
+  gather(cursor: SegmentCursor, target: Uint8Array): boolean {
+    return this.#isDone(gather(this.memory, cursor, target));
+  }
+
+  scatter(cursor: SegmentCursor, source: Uint8Array): boolean {
+    return this.#isDone(scatter(this.memory, cursor, source));
+  }
+
+  #isDone(status: DmaStatus): boolean {
+    if (status === DmaStatus.refused) this.fail('the driver offers a buffer that is no RAM');
+    return status === DmaStatus.ready;
+  }
+
+  /** Nothing tells the driver: there is no such status in this version. */
+  fail(reason: string): void {
+    this.#failure ??= reason;
+    this.#isRunning = false;
+  }
+
+  /** There is no interrupt for it: the driver finds it when it looks next. */
+  configurationChanged(): void {
+    this.#descriptor.writeConfiguration();
+  }
+
+  wake(): void {
+    this.#wake();
+  }
+}
+
+const ALIGNMENT = 4096;
+const DESCRIPTOR = 16;
+/** Flags, index and event index of a ring besides its entries. */
+const RING_EXTRA = 6;
+
+/** The three areas of a queue of the version before 1.0, one behind the other. */
+function placeRing(first: GuestPhysical, size: number) {
+  const driver = first + DESCRIPTOR * size;
+  const device = Math.ceil((driver + RING_EXTRA + 2 * size) / ALIGNMENT) * ALIGNMENT;
+  return { descriptors: first, driver: driver as GuestPhysical, device: device as GuestPhysical };
+}
+
+/** Bytes of memory for a queue. */
+export function ringBytes(size: number): number {
+  const { device } = placeRing(0 as GuestPhysical, size);
+  return device + RING_EXTRA + 8 * size;
+}
