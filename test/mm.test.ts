@@ -1,7 +1,7 @@
 import { describe, expect, test } from 'vitest';
 import { AddressSpace } from '../src/mm/address-space.ts';
 import { bytesFile } from '../src/mm/page-cache.ts';
-import { PAGE_SIZE } from '../src/x86/brand.ts';
+import { type Frame, PAGE_SIZE } from '../src/x86/brand.ts';
 import { createSpace, createWorld, Device, MemoryStore, page, type World } from './mm-world.ts';
 
 async function createGuest(world: World, pages: number): Promise<Device> {
@@ -200,6 +200,65 @@ describe('a store that fails', () => {
     expect(await small.read(page(0))).toBe(5);
     await guest.space.exit();
     expect(await small.write(page(1), 6)).toBeUndefined();
+  });
+
+  test('when it is full, is told to the guest with most pages, and the others wait for what that leaves', async () => {
+    const store = new MemoryStore(64);
+    const world = createWorld(40, { store });
+    const [small, large] = [await createGuest(world, 30), await createGuest(world, 30)];
+    for (let index = 0; index < 4; index++) await small.write(page(index), index + 1);
+    for (let index = 0; index < 16; index++) await large.write(page(index), 1);
+    store.failure = new Error('no space left on device');
+    const ended = { small: false, large: false };
+    const run = async (guest: typeof small, name: keyof typeof ended): Promise<unknown> => {
+      for (let index = 0; index < 30; index++) {
+        const failed = await guest.write(page(index), index + 1);
+        if (failed === undefined) continue;
+        ended[name] = true;
+        await guest.space.exit();
+        return failed;
+      }
+      return undefined;
+    };
+    // The one with less asks first.
+    const outcomes = await Promise.all([run(small, 'small'), run(large, 'large')]);
+    expect(outcomes).toEqual([undefined, expect.objectContaining({ kind: 'out-of-memory' })]);
+    for (let index = 0; index < 30; index++) expect(await small.read(page(index))).toBe(index + 1);
+  });
+
+  test('when it is full, is told to whoever makes another address space rather than to a guest that waits too', async () => {
+    const store = new MemoryStore(64);
+    const world = createWorld(24, { store });
+    const [guest, other] = [await createGuest(world, 40), await createGuest(world, 2)];
+    store.failure = new Error('no space left on device');
+    let written = 0;
+    while (world.memory.statistics().frames.available > 0) await guest.write(page(written++), 1);
+    const waits = guest.write(page(written), 1);
+    const refused = await world.memory.createSpace();
+    expect(refused).toMatchObject({ kind: 'out-of-memory' });
+    await other.space.exit();
+    expect(await waits).toBeUndefined();
+  });
+
+  test('when it is full, is told to those who clone the guest that was told, so that it can end', async () => {
+    const store = new MemoryStore(64);
+    const world = createWorld(24, { store });
+    const [guest, other] = [await createGuest(world, 40), await createGuest(world, 2)];
+    // What is pinned is copied while the parent's lock is held.
+    const pinned: Frame[] = [];
+    for (let index = 0; index < 10; index++) {
+      await guest.write(page(index), 1);
+      pinned.push(guest.space.pin(page(index)) as Frame);
+    }
+    store.failure = new Error('no space left on device');
+    let failed: unknown;
+    for (let index = 10; failed === undefined; index++) failed = await guest.write(page(index), 1);
+    // Room for the clone to begin.
+    await other.space.exit();
+    expect(await world.memory.clone(guest.space)).toMatchObject({ kind: 'out-of-memory' });
+    await guest.space.exit();
+    for (const frame of pinned) guest.space.unpin(frame);
+    expect(world.pool.available).toBe(world.pool.total);
   });
 
   test('without any store, only pages of files make room', async () => {

@@ -1,3 +1,4 @@
+import { unlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { CreateHost, Host } from '../api.ts';
@@ -56,9 +57,13 @@ export async function openHost(
   });
 }
 
-async function openSwap(path = join(tmpdir(), `ring1-swap-${process.pid}`), bytes: number) {
+async function openSwap(wanted: string | undefined, bytes: number) {
+  const path = wanted ?? join(tmpdir(), `ring1-swap-${process.pid}`);
   try {
-    return await createSwapFile(path, bytes);
+    const store = await createSwapFile(path, bytes);
+    // A file without a name goes with the process, however that ends.
+    if (wanted === undefined) await unlink(path);
+    return store;
   } catch (error) {
     throw new InputError(`cannot make the swap file ${path}: ${fileErrorReason(error)}`);
   }

@@ -32,7 +32,7 @@ be had, the reference guest is booted, a small kernel that is part of this comma
                       L2 (2.6.30 to 2.6.36) or L3 (2.6.37 to 3.x)
   --host-memory SIZE  memory for all guests (default: what they need); what does not fit goes to swap,
                       but for native paging, which keeps all pages
-  --swap FILE         file for swap, made and removed again (default: one in the directory for temporary files)
+  --swap FILE         file for swap, made and removed again (default: one without a name, where temporary files are)
   --disk FILE         a disk with the raw contents of a file; repeatable; the first is /dev/vda, or /dev/xvda (xen);
                       FILE,readonly cannot be written, FILE,snapshot keeps what is written in memory only
   --network           a network adapter (kvm, native): addresses by DHCP, and the world as far as this host reaches it
@@ -98,7 +98,7 @@ and random numbers of its own; what its kernel keeps of random numbers is mixed 
   --count N           copies, from number 1 on (default 1)
   --each COMMAND      what each is to do
   --host-memory SIZE  memory for all copies (default: the guest's, and 8M for each that runs); what does not fit goes to swap
-  --swap FILE         file for swap, made and removed again (default: one in the directory for temporary files)
+  --swap FILE         file for swap, made and removed again (default: one without a name, where temporary files are)
   --timeout SECONDS   stop after that time
   --jit-threshold N   executions of a piece of code before it is compiled; 0 leaves all to the interpreter (default 1500)
   --help              this text

@@ -335,7 +335,7 @@ export class AddressSpace {
   async #prepareTables(start: HostVirtual, end: HostVirtual): Promise<MemoryError | undefined> {
     for (let address: number = start; address < end; address += PAGE_SIZE) {
       while (!this.tables.allocatePte(address as HostVirtual, () => this.#allocator.take(PageKind.table))) {
-        const failed = await this.#allocator.relieve();
+        const failed = await this.#allocator.relieve({ space: this, isNew: false });
         if (failed) return failed;
       }
     }
@@ -388,8 +388,8 @@ export class AddressSpace {
         this.tables.visit(start, end, (address, pte) => zapPte(this.#allocator, this, undefined, address, pte));
       }
       for (const table of this.tables.dismantle()) this.#allocator.free(table);
-      this.#allocator.spaces.delete(this);
       this.#ended = true;
+      this.#allocator.remove(this);
     });
   }
 

@@ -26,7 +26,7 @@ export async function shareEntries(
     parent.tables.visit(slice as HostVirtual, sliceEnd, (address) => addresses.push(address));
     for (const address of addresses) {
       while (!shareEntry(allocator, parent, child, address)) {
-        const failed = await allocator.relieve();
+        const failed = await allocator.relieve({ space: parent, isNew: true });
         if (failed) return failed;
       }
     }

@@ -34,7 +34,7 @@ export class FaultHandler {
       return { kind: 'no-such-address', message: `nothing is mapped at host address 0x${address.toString(16)}` };
     }
     const pte = space.tables.allocatePte(address, () => this.#allocator.take(PageKind.table));
-    if (!pte) return this.#allocator.relieve();
+    if (!pte) return this.#relieve(space);
     const value = space.tables.readPte(pte);
     if (isPresent(value)) {
       if (write && !isWritable(value)) return this.#breakSharing(space, vma, address, pte);
@@ -47,6 +47,10 @@ export class FaultHandler {
       : this.#mapZeroed(space, address, pte);
   }
 
+  #relieve(space: AddressSpace): Promise<MemoryError | undefined> {
+    return this.#allocator.relieve({ space, isNew: false });
+  }
+
   #install(space: AddressSpace, address: HostVirtual, pte: PtePointer, frame: Frame, writable: boolean): void {
     space.tables.setPteAt(pte, presentPte(frame, writable));
     this.#allocator.attach(frame, space, address);
@@ -54,7 +58,7 @@ export class FaultHandler {
 
   #mapZeroed(space: AddressSpace, address: HostVirtual, pte: PtePointer): Attempt {
     const frame = this.#allocator.take(PageKind.anonymous);
-    if (frame === undefined) return this.#allocator.relieve();
+    if (frame === undefined) return this.#relieve(space);
     this.#install(space, address, pte, frame, true);
     return undefined;
   }
@@ -70,7 +74,9 @@ export class FaultHandler {
     const { pages } = this.#allocator;
     const cached = file.find(index);
     if (cached === undefined) {
-      const read = this.#readFilePage(file, index);
+      const frame = this.#allocator.take(PageKind.file);
+      if (frame === undefined) return this.#relieve(space);
+      const read = this.#readFilePage(file, index, frame);
       return read === 'there' ? this.#mapFile(space, address, pte, write, file, index) : read;
     }
     if (pages.isLocked(cached)) return pages.whenUnlocked(cached).then(() => undefined);
@@ -79,7 +85,7 @@ export class FaultHandler {
       return undefined;
     }
     const copy = this.#allocator.take(PageKind.anonymous);
-    if (copy === undefined) return this.#allocator.relieve();
+    if (copy === undefined) return this.#relieve(space);
     this.#allocator.copy(cached, copy);
     this.#install(space, address, pte, copy, true);
     this.#allocator.dropUnneeded(file, cached);
@@ -89,15 +95,16 @@ export class FaultHandler {
   /** Begins to read the pages of a file that are not cached, until frames run short. */
   readAhead(file: CachedFile): void {
     for (let index = 0; index < file.pages && this.#allocator.deficit < 0; index++) {
+      if (file.find(index) !== undefined) continue;
+      const frame = this.#allocator.take(PageKind.file);
+      if (frame === undefined) return;
       // What goes wrong with a page is reported to whoever needs it.
-      if (file.find(index) === undefined) void this.#readFilePage(file, index);
+      void this.#readFilePage(file, index, frame);
     }
   }
 
-  #readFilePage(file: CachedFile, index: number): Promise<MemoryError | undefined> | 'there' {
+  #readFilePage(file: CachedFile, index: number, frame: Frame): Promise<MemoryError | undefined> | 'there' {
     const allocator = this.#allocator;
-    const frame = allocator.take(PageKind.file);
-    if (frame === undefined) return allocator.relieve();
     allocator.enterFile(file, index, frame);
     const finish = () => {
       allocator.pages.referenced[frame] = 1;
@@ -121,7 +128,7 @@ export class FaultHandler {
     const { pages, swap } = this.#allocator;
     const slot = slotOf(space.tables.readPte(pte));
     const frame = swap.cached(slot);
-    if (frame === undefined) return this.#readSlot(slot);
+    if (frame === undefined) return this.#readSlot(space, slot);
     if (pages.isLocked(frame)) return pages.whenUnlocked(frame).then(() => undefined);
     this.#install(space, address, pte, frame, false);
     swap.drop(slot);
@@ -131,12 +138,12 @@ export class FaultHandler {
     return write ? this.attempt(space, address, write) : undefined;
   }
 
-  #readSlot(slot: number): Attempt {
+  #readSlot(space: AddressSpace, slot: number): Attempt {
     const allocator = this.#allocator;
     const { pages, swap } = allocator;
     const { store } = swap;
     const frame = allocator.take(PageKind.anonymous);
-    if (frame === undefined) return allocator.relieve();
+    if (frame === undefined) return this.#relieve(space);
     pages.private[frame] = slot;
     pages.tryLock(frame);
     swap.addToCache(slot, frame);
@@ -175,7 +182,7 @@ export class FaultHandler {
       return undefined;
     }
     const copy = allocator.take(PageKind.anonymous);
-    if (copy === undefined) return allocator.relieve();
+    if (copy === undefined) return this.#relieve(space);
     allocator.copy(frame, copy);
     const end = (address + PAGE_SIZE) as HostVirtual;
     space.rangeStart(address, end);

@@ -80,7 +80,7 @@ export class MemoryManager {
       if (root !== undefined) {
         return new AddressSpace(allocator, this.#faults, new PageTables(allocator.pool, root), this.#pause);
       }
-      const failed = await allocator.relieve();
+      const failed = await allocator.relieve({ space: undefined, isNew: true });
       if (failed) return failed;
     }
   }
@@ -126,9 +126,9 @@ export class MemoryManager {
   }
 
   /** Makes room ahead of need: waits for the pass of reclaim that is under way, or begins one. */
-  relieve(): Promise<MemoryError | undefined> {
+  async relieve(): Promise<void> {
     this.#allocator.guard.enter('relieve');
-    return this.#allocator.relieve();
+    await this.#allocator.relieve(undefined);
   }
 
   statistics(): MemoryStatistics {

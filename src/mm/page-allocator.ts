@@ -3,6 +3,7 @@ import { type Frame, type HostVirtual, PAGE_SIZE } from '../x86/brand.ts';
 import type { AddressSpace } from './address-space.ts';
 import { type MemoryError, RuleViolation } from './errors.ts';
 import type { CallbackGuard } from './notifier.ts';
+import type { Asker } from './out-of-memory.ts';
 import type { CachedFile } from './page-cache.ts';
 import { PageKind, Pages } from './pages.ts';
 import { ReverseMap } from './reverse-map.ts';
@@ -12,8 +13,13 @@ import { NO_SLOT, type SwapSpace } from './swap.ts';
 export interface Shortage {
   /** Frames are getting few. */
   begins(): void;
-  /** Settles when frames were freed, or with the reason why none can be. */
-  relieve(): Promise<MemoryError | undefined>;
+  /**
+   * Settles when frames were freed; or with the reason why none can be, when the asker is the one to be told. Nobody is
+   * told who does not ask for a frame.
+   */
+  relieve(asker: Asker | undefined): Promise<MemoryError | undefined>;
+  /** An address space is no more. */
+  ended(space: AddressSpace): void;
 }
 
 /**
@@ -62,8 +68,14 @@ export class PageAllocator {
     return this.#low - this.pool.available;
   }
 
-  relieve(): Promise<MemoryError | undefined> {
-    return this.#shortage.relieve();
+  relieve(asker: Asker | undefined): Promise<MemoryError | undefined> {
+    return this.#shortage.relieve(asker);
+  }
+
+  /** An address space has given back all that it had. */
+  remove(space: AddressSpace): void {
+    this.spaces.delete(space);
+    this.#shortage.ended(space);
   }
 
   bytes(frame: Frame): Uint8Array {

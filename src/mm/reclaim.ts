@@ -1,6 +1,7 @@
 import type { Frame } from '../x86/brand.ts';
-import type { Pause } from './address-space.ts';
+import type { AddressSpace, Pause } from './address-space.ts';
 import { type MemoryError, messageOf } from './errors.ts';
+import { type Asker, OutOfMemory, type Verdict } from './out-of-memory.ts';
 import type { PageAllocator } from './page-allocator.ts';
 import { PageKind } from './pages.ts';
 import { NO_SLOT } from './swap.ts';
@@ -24,7 +25,8 @@ export class Reclaimer {
   readonly #allocator: () => PageAllocator;
   readonly #pause: Pause;
   #hand = 0;
-  #pass: Promise<MemoryError | undefined> | undefined;
+  readonly #outOfMemory = new OutOfMemory();
+  #pass: Promise<Verdict | undefined> | undefined;
   /** Frames that were free after a pass that freed none: another one is begun only when there are fewer. */
   #fruitlessAt: number | undefined;
   /** What a pass threw that nobody waited for. */
@@ -38,20 +40,34 @@ export class Reclaimer {
   begins(): void {
     const { available } = this.#allocator().pool;
     if (this.#fruitlessAt !== undefined && available > this.#fruitlessAt - BATCH) return;
-    this.relieve().catch((error: unknown) => {
+    this.#currentPass().catch((error: unknown) => {
       this.#defect = error;
     });
   }
 
-  relieve(): Promise<MemoryError | undefined> {
-    if (this.#defect !== undefined) return Promise.reject(this.#defect);
+  async relieve(asker: Asker | undefined): Promise<MemoryError | undefined> {
+    if (this.#defect !== undefined) throw this.#defect;
+    if (asker === undefined) {
+      await this.#currentPass();
+      return undefined;
+    }
+    this.#outOfMemory.enter(asker);
+    const verdict = await this.#currentPass().finally(() => this.#outOfMemory.leave(asker));
+    return verdict?.(asker);
+  }
+
+  ended(space: AddressSpace): void {
+    this.#outOfMemory.ended(space);
+  }
+
+  #currentPass(): Promise<Verdict | undefined> {
     this.#pass ??= this.#run().finally(() => {
       this.#pass = undefined;
     });
     return this.#pass;
   }
 
-  async #run(): Promise<MemoryError | undefined> {
+  async #run(): Promise<Verdict | undefined> {
     const allocator = this.#allocator();
     const { pool, pages } = allocator;
     const wanted = Math.max(0, allocator.deficit) + Math.min(BATCH, Math.ceil(pool.total / BATCHES_OF_POOL));
@@ -83,7 +99,7 @@ export class Reclaimer {
     }
     // Frames may have come from elsewhere: a guest that ended.
     if (allocator.hasFrames) return undefined;
-    return this.#shortage();
+    return this.#outOfMemory.decide(this.#shortage());
   }
 
   #shortage(): MemoryError {
