@@ -33,7 +33,11 @@ async function createSetting(): Promise<Setting> {
     invalidateWritable: (frame: Frame) => marks.invalidated(frame, true),
     frameWritten: () => {},
   };
-  const numbers = Int32Array.from({ length: PAGES }, (_, index) => PAGES - 1 - index);
+  const numbers = {
+    pages: PAGES,
+    numberOf: (index: number) => (PAGES - 1 - index) as Mfn,
+    pageOf: (number: number) => (number < PAGES ? PAGES - 1 - number : -1),
+  };
   const pager = new Pager({ machine, memory: space, invalidator, marks, numbers, populated: PAGES, order: 1 });
   await pager.start();
   const frameOf = (number: number): Frame => machine.frames[number] as Frame;
