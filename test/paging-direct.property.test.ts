@@ -302,7 +302,9 @@ function perform(operation: Operation, world: World, model: Model): [unknown, un
     case 'drop': {
       const held = model.state.held[operation.which];
       if (held === undefined) return [0, 0];
-      return [paging.dropWritable(held as Mfn), model.dropWritable(held)];
+      // Behind a call that was given up, the domain may have been refused a hold that the model has.
+      const isHeld = paging.types.hostHolds.get(held) > 0;
+      return [isHeld ? paging.dropWritable(held as Mfn) : 'refused', model.dropWritable(held)];
     }
     case 'clear':
       return [paging.clearPage(frame(operation.frame)), model.clearPage(frame(operation.frame))];
