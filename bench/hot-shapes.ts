@@ -47,6 +47,7 @@ const plan = planDomain({
 const domain = new XenDomain({
   id: 1,
   uuid: new Uint8Array(16),
+  bits: plan.abi.bits,
   pages,
   vcpus: 1,
   group,

@@ -33,6 +33,7 @@ async function createDomain(): Promise<XenDomain> {
   const domain = new XenDomain({
     id: 1,
     uuid: new Uint8Array(16),
+    bits: 64,
     pages: PAGES,
     vcpus: 2,
     group,

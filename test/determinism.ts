@@ -66,6 +66,7 @@ export async function runDeterministically(options: RunOptions = {}): Promise<Tr
   domain = new XenDomain({
     id: 1,
     uuid: new Uint8Array(16),
+    bits: plan.abi.bits,
     pages,
     vcpus: options.vcpus ?? 1,
     group,

@@ -120,7 +120,7 @@ export class SavedGuest {
     const options = { commandLine: guest.commandLine, disks: saved.#disks };
     saved.#domain =
       cell.interface === 'xen'
-        ? await resumeXen(saved.#common(), 1, guest, space, options.disks, readBack)
+        ? await resumeXen(saved.#common(), 1, { ...guest, bits: 64 }, space, options.disks, readBack)
         : await resumeMicrovm(cell, saved.#common(), options, memory.pages, from, readBack);
     return saved;
   }

@@ -102,6 +102,7 @@ export class SmallGuest {
     this.domain = new XenDomain({
       id: 1,
       uuid: new Uint8Array(16),
+      bits: plan.abi.bits,
       pages: plan.pages,
       vcpus,
       group: sharedGroup(),

@@ -21,7 +21,7 @@ from the Debian archive and kept in ~/.cache/ring1 (or RING1_CACHE); without --i
 be had, the reference guest is booted, a small kernel that is part of this command.
 
   --kernel FILE       bzImage (vmlinuz) or ELF kernel (vmlinux), compressed or not; "reference" is the reference guest.
-                      32-bit kernels boot with --interface kvm, native or lguest
+                      32-bit kernels boot with --interface kvm, native or lguest, those with PAE with xen too
   --initrd FILE       initial RAM disk
   --append STRING     kernel command line; console=hvc0 (xen, lguest) or console=ttyS0 is put in front unless it has a console=
   --memory SIZE       the guest's memory, as in 256M or 1G; a plain number is in MiB (default 256M)

@@ -77,6 +77,18 @@ export function isWritableData({ high }: Descriptor): boolean {
   return (high & kind) === (DescriptorBit.notSystem | DescriptorBit.readableOrWritable);
 }
 
+/** Whether code can be executed from it in a ring. */
+export function isCodeOfRing(descriptor: Descriptor, ring: number): boolean {
+  const privilege = privilegeOf(descriptor);
+  const isPermitted = isConforming(descriptor) ? privilege <= ring : privilege === ring;
+  return isCode(descriptor) && isPresent(descriptor) && isPermitted;
+}
+
+/** Whether SS can hold it in a ring. */
+export function isStackOfRing(descriptor: Descriptor, ring: number): boolean {
+  return isWritableData(descriptor) && isPresent(descriptor) && privilegeOf(descriptor) === ring;
+}
+
 /** Present, DPL 3, accessed; 16-bit, byte limit. */
 const REAL_DATA = 0xf300;
 const REAL_CODE = 0xfb00;

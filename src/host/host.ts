@@ -11,6 +11,7 @@ import type { Archived } from '../archive/archive.ts';
 import { restore } from '../archive/reader.ts';
 import { save } from '../archive/writer.ts';
 import { InputError } from '../boot/input-error.ts';
+import { bitsOfKernel } from '../boot/kernel.ts';
 import { refuseHopelessMemory, requireMemory, requireXenNotes } from '../boot/requirements.ts';
 import { ProcessorGroup } from '../cpu/processor.ts';
 import { MOST_DISKS } from '../devices/xen/block-backend.ts';
@@ -179,7 +180,8 @@ export class RingHost implements Host {
           if (options.fresh) renew(domain, common, random);
         };
         if ('space' in memory && cell.interface === 'xen') {
-          return resumeXen({ ...common, id: guest.domain }, common.id, guest, memory.space, options.disks, readBack);
+          const saved = { ...guest, bits: bitsOfKernel(kernel) };
+          return resumeXen({ ...common, id: guest.domain }, common.id, saved, memory.space, options.disks, readBack);
         }
         const pages = Math.floor(guest.memory / PAGE_SIZE);
         if ('space' in memory && cell.interface === 'lguest') {

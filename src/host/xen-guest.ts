@@ -41,7 +41,16 @@ export async function bootXen(
   });
   if ('kind' in paged) throw noMemory(plan.pages * PAGE_SIZE, paged.message);
   try {
-    const domain = new XenDomain({ ...common, uuid, pages: plan.pages, paged, check, audit, disks });
+    const domain = new XenDomain({
+      ...common,
+      uuid,
+      bits: plan.abi.bits,
+      pages: plan.pages,
+      paged,
+      check,
+      audit,
+      disks,
+    });
     domain.boot({ name: `guest${common.id}`, plan });
     return domain;
   } catch (error) {
@@ -56,6 +65,7 @@ const UUID_BYTES = 16;
 /**
  * Builds a guest whose state `restore` reads back.
  * @param order place among the guests of the host; the domain keeps the identifier that it knows
+ * @param guest what it was, and the width of its kernel
  * @param space has its memory
  * @param disks as many as it had
  * @throws InputError
@@ -63,7 +73,7 @@ const UUID_BYTES = 16;
 export async function resumeXen(
   common: CommonOptions,
   order: number,
-  guest: Pick<GuestDescription, 'memory' | 'paging'>,
+  guest: Pick<GuestDescription, 'memory' | 'paging'> & { readonly bits: 64 | 32 },
   space: AddressSpace,
   disks: readonly BlockStore[] | undefined,
   restore: (domain: XenDomain) => void,
@@ -73,7 +83,7 @@ export async function resumeXen(
   const paged = await resumePagedMemory(space, { group: common.group, order, pages, shadowed });
   let domain: XenDomain | undefined;
   try {
-    domain = new XenDomain({ ...common, uuid: new Uint8Array(UUID_BYTES), pages, paged, disks });
+    domain = new XenDomain({ ...common, uuid: new Uint8Array(UUID_BYTES), bits: guest.bits, pages, paged, disks });
     restore(domain);
     const failed = await paged.pager.restorePins();
     if (failed) throw pagesMissing(failed.message);

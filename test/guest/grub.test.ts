@@ -12,12 +12,15 @@ afterEach(() => guest?.kill());
 /** Where GRUB's screen has scrolled to is said by cursor movements, which stand between any two things that it prints. */
 const PROMPT = /grub> /;
 
-/** A paravirtual guest that is no Linux: no hypercall page, frame list and initrd in its initial mapping. */
+/**
+ * A paravirtual guest that is no Linux: no hypercall page, frame list and initrd in its initial mapping. The 32-bit one
+ * begins at address 0.
+ */
 describe.skipIf(!hasPackageArchive)("Debian's GRUB for Xen", () => {
-  it(
-    'answers at its 64-bit prompt, and halts',
-    async () => {
-      guest = await GuestConsole.start('--kernel', await grub(64));
+  it.each([64, 32] as const)(
+    'answers at its %i-bit prompt, and halts',
+    async (bits) => {
+      guest = await GuestConsole.start('--kernel', await grub(bits));
       await guest.waitFor(PROMPT, START);
       for (const [command, answer] of [
         ['ls', /\(memdisk\)/],

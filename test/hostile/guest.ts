@@ -106,6 +106,7 @@ export class HostileGuests {
     domain = new XenDomain({
       id,
       uuid: new Uint8Array(16),
+      bits: plan.abi.bits,
       pages: plan.pages,
       vcpus: VCPUS,
       group: this.#group,

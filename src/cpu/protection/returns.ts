@@ -38,13 +38,16 @@ interface Destination {
   readonly bytes: number;
 }
 
+/** What returns to another ring need to know; all of it has whoever keeps descriptors. */
+export type ReturnState = Pick<SystemState, 'processor' | 'longMode' | 'read' | 'loadSegment'>;
+
 /** Values of the stack from its top on, of the operand size; undefined with the exception left. */
 class Slots {
-  readonly #state: SystemState;
+  readonly #state: ReturnState;
   readonly #size: number;
   isReadable = true;
 
-  constructor(state: SystemState, size: number) {
+  constructor(state: ReturnState, size: number) {
     this.#state = state;
     this.#size = size;
   }
@@ -70,14 +73,24 @@ export function interruptReturn(state: SystemState, instruction: Instruction): S
   if ((before & Flag.nestedTask) !== 0) {
     return state.longMode ? fault(processor, Vector.generalProtection) : returnToTask(state);
   }
+  if (processor.privilege === 0 && !state.longMode && instruction.operandSize === 4) {
+    const slots = new Slots(state, 4);
+    const [rip, cs, flags] = [slots.at(0), slots.at(1) & 0xffff, slots.at(2)];
+    if (!slots.isReadable) return SystemResult.fault;
+    if ((flags & Flag.virtual8086) !== 0) return returnToVirtual8086(state, slots, rip, cs, flags);
+  }
+  return returnFromInterrupt(state, instruction);
+}
+
+/** Between rings, or within one, by segments that have descriptors. No task ends. */
+export function returnFromInterrupt(state: ReturnState, instruction: Instruction): SystemResult {
+  const { processor } = state;
+  const before = processor.flags;
   const size = instruction.operandSize;
   const slots = new Slots(state, size);
   const [rip, cs, flags] = [slots.at(0), slots.at(1) & 0xffff, slots.at(2)];
   if (!slots.isReadable) return SystemResult.fault;
   const cpl = processor.privilege;
-  if (size === 4 && (flags & Flag.virtual8086) !== 0 && cpl === 0 && !state.longMode) {
-    return returnToVirtual8086(state, slots, rip, cs, flags);
-  }
   const hasStack = processor.codeSize === 64 || (cs & 3) > cpl;
   const stack = hasStack ? { pointer: slots.at(3), ss: slots.at(4) & 0xffff } : undefined;
   if (!slots.isReadable) return SystemResult.fault;
@@ -87,7 +100,7 @@ export function interruptReturn(state: SystemState, instruction: Instruction): S
 }
 
 /** To an outer ring. */
-export function farReturn(state: SystemState, instruction: Instruction): SystemResult {
+export function farReturn(state: ReturnState, instruction: Instruction): SystemResult {
   const size = instruction.operandSize;
   const release = instruction.operandCount > 0 ? instruction.immediateLow & 0xffff : 0;
   const slots = new Slots(state, size);
@@ -98,7 +111,7 @@ export function farReturn(state: SystemState, instruction: Instruction): SystemR
 }
 
 /** Changes to the code and the stack of a return. */
-function go(state: SystemState, { rip, cs, stack, bytes }: Destination): SystemResult {
+function go(state: ReturnState, { rip, cs, stack, bytes }: Destination): SystemResult {
   const { processor } = state;
   const cpl = processor.privilege;
   const ring = cs & 3;
@@ -140,14 +153,14 @@ function go(state: SystemState, { rip, cs, stack, bytes }: Destination): SystemR
 }
 
 /** A stack of 64 KiB leaves the upper half of the pointer as it was. */
-function setStackPointer({ processor }: SystemState, pointer: number): void {
+function setStackPointer({ processor }: ReturnState, pointer: number): void {
   if (processor.stackSize === 8) processor.setValue(Register.rsp, pointer);
   else if (processor.stackSize === 4) processor.set(Register.rsp, pointer >>> 0, 0);
   else processor.set(Register.rsp, ((processor.low(Register.rsp) & ~0xffff) | (pointer & 0xffff)) >>> 0, 0);
 }
 
 /** Data segments of the inner ring do not stay loaded in the outer one. */
-function dropInnerSegments({ processor }: SystemState, ring: number): void {
+function dropInnerSegments({ processor }: ReturnState, ring: number): void {
   for (const segment of DATA_SEGMENTS) {
     const attributes = processor.segmentAttributes(segment);
     const isLoaded = (attributes & 0x80) !== 0;

@@ -2,23 +2,18 @@
 
 export const XEN_VERSION = 0x0004_0011;
 
-/** Reserved entries of every 64-bit guest's GDT start at this byte (public/arch-x86/xen.h). */
-export const RESERVED_GDT_BASE = 0xe000;
+/** Entries of a GDT that are the guest's own; the host's follow. */
 export const GUEST_GDT_ENTRIES = 7168;
 
-/** Flat selectors that the host provides to 64-bit guests (public/arch-x86/xen-x86_64.h). */
-export const enum FlatSelector {
-  user32Code = 0xe023,
-  data = 0xe02b,
-  code64 = 0xe033,
+/** Entries into a kernel that callback_op names (public/callback.h). */
+export const enum CallbackType {
+  event = 0,
+  failsafe = 1,
+  syscall = 2,
+  nmi = 4,
+  sysenter = 5,
+  syscall32 = 7,
 }
-
-/** Descriptors behind them, accessed bit set. */
-export const FLAT_DESCRIPTORS: Readonly<Record<number, { readonly low: number; readonly high: number }>> = {
-  [FlatSelector.user32Code & ~7]: { low: 0x0000_ffff, high: 0x00cf_fb00 },
-  [FlatSelector.data & ~7]: { low: 0x0000_ffff, high: 0x00cf_f300 },
-  [FlatSelector.code64 & ~7]: { low: 0x0000_ffff, high: 0x00af_fb00 },
-};
 
 /** Why a domain ended (public/sched.h). */
 export const enum ShutdownReason {
@@ -38,6 +33,8 @@ export const enum StartInfoFlag {
 
 /** Features of XENVER_get_features submap 0 that a PV guest is told (public/features.h): bits 5, 6, 7, 13 and 17. */
 export const FEATURES = 0x0002_20e0;
+/** Beside them, with the assist of this name: a PAE top table may lie beyond 4 GiB. */
+export const FEATURE_EXTENDED_CR3 = 0x10;
 
 /** How many arguments each hypercall takes, for those that read as many; 5 are shown of the others. */
 export const HYPERCALL_ARGUMENTS: Readonly<Record<string, number>> = {

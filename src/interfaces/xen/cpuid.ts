@@ -1,4 +1,11 @@
-import { type CpuidResult, NOTHING, PHYSICAL_BITS, cpuid as processorCpuid, word } from '../../cpu/cpuid.ts';
+import {
+  type CpuidResult,
+  bits as featureBits,
+  NOTHING,
+  PHYSICAL_BITS,
+  cpuid as processorCpuid,
+  word,
+} from '../../cpu/cpuid.ts';
 import { TSC_FREQUENCY } from '../../domain/clock.ts';
 import { XEN_VERSION } from './abi.ts';
 
@@ -7,8 +14,12 @@ const HYPERVISOR_BASE = 0x4000_0000;
 const HYPERVISOR_LEAVES = 5;
 const MAXIMUM_LEAF = 7;
 
+const EXTENDED_FEATURES = 0x8000_0001;
+/** SYSCALL and long mode, EDX: what a 32-bit guest cannot get to. */
+const LONG_MODE_ONLY = featureBits(11, 29);
+
 /** @param vcpu number of the virtual processor, its APIC id is twice that as on Xen */
-export function cpuid(leaf: number, subleaf: number, vcpu: number): CpuidResult {
+export function cpuid(leaf: number, subleaf: number, vcpu: number, bits: 64 | 32): CpuidResult {
   switch (leaf >>> 0) {
     case HYPERVISOR_BASE:
       return [HYPERVISOR_BASE + HYPERVISOR_LEAVES, word('XenV'), word('MMXe'), word('nVMM')];
@@ -22,13 +33,16 @@ export function cpuid(leaf: number, subleaf: number, vcpu: number): CpuidResult 
       return subleaf === 2 ? [TSC_FREQUENCY / 1000, 0, 0, 0] : NOTHING;
     case HYPERVISOR_BASE + 5:
       return [0, PHYSICAL_BITS, 0, 0];
-    default:
-      return processorCpuid(leaf, subleaf, {
+    default: {
+      const [eax, ebx, ecx, edx] = processorCpuid(leaf, subleaf, {
         maximumLeaf: MAXIMUM_LEAF,
         apicId: vcpu * 2,
         moreEcx: 0,
         moreEdx: 0,
         moreLeaf7Ebx: 0,
       });
+      const hidden = bits === 32 && leaf >>> 0 === EXTENDED_FEATURES ? LONG_MODE_ONLY : 0;
+      return [eax, ebx, ecx, (edx & ~hidden) >>> 0];
+    }
   }
 }

@@ -21,7 +21,8 @@ function sharedInfoNumber(pages: number): Mfn {
   return (FIRST_MFN + pages) as Mfn;
 }
 
-function numberLimit(pages: number): number {
+/** Numbers of a domain, from 0 on. */
+export function numberLimit(pages: number): number {
   return sharedInfoNumber(pages) + 1 + GRANT_FRAMES + SPARE_NUMBERS;
 }
 

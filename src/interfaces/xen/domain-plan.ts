@@ -1,16 +1,21 @@
 import { InputError } from '../../boot/input-error.ts';
 import type { KernelImage } from '../../boot/kernel.ts';
 import { KernelPages } from '../../domain/kernel-pages.ts';
+import { TABLE_RULES } from '../../paging/direct/table-rules.ts';
 import { PAGE_SHIFT, PAGE_SIZE } from '../../x86/brand.ts';
+import { numberLimit } from './domain-frames.ts';
+import { GUEST_ABIS, type GuestAbi } from './guest-abi.ts';
+import { TableRun } from './table-run.ts';
 
 /**
- * Where everything stands in the memory of a 64-bit PV guest, as Xen's tools have it (abi/xen-pv.md §2, golden/xen417-domain-builder.txt):
+ * Where everything stands in the memory of a PV guest, as Xen's tools have it (abi/xen-pv.md §2, golden/xen417-domain-builder.txt):
  *
  *   VIRT_BASE + …  kernel · start_info · XenStore ring · console ring · page tables · boot stack · padding to 4 MiB
  *   not mapped     initrd · frame list (p2m) · the tables that map it at INIT_P2M
  *
  * A kernel that does not say that it takes the initrd by its page number (MOD_START_PFN) has it mapped, behind the kernel
- * image; one that names no place for the frame list (INIT_P2M) has that mapped, behind the initrd.
+ * image; one that names no place for the frame list (INIT_P2M) has that mapped, behind the initrd. So it is with 32-bit
+ * kernels.
  */
 export interface DomainRequest {
   readonly kernel: KernelImage;
@@ -22,6 +27,9 @@ export interface DomainRequest {
 
 /** Pseudo-physical page numbers, and addresses as the kernel's notes give them. */
 export interface DomainPlan extends DomainRequest {
+  readonly abi: GuestAbi;
+  /** A PAE kernel says that its top tables may lie beyond 4 GiB. */
+  readonly extendedCr3: boolean;
   readonly entry: number;
   readonly virtualBase: number;
   /** Address of the frame list. */
@@ -31,8 +39,12 @@ export interface DomainPlan extends DomainRequest {
   readonly startInfoPfn: number;
   readonly storePfn: number;
   readonly consolePfn: number;
+  /** The root, what is below it, and the table that stands in `requiredTable`. */
   readonly tablesPfn: number;
   readonly tables: number;
+  readonly mapping: TableRun;
+  /** Entry of the root that must be there although nothing of the guest's is mapped below. */
+  readonly requiredTable: number | undefined;
   readonly stackPfn: number;
   /** Pages that the initial tables map, from the first. */
   readonly mappedPages: number;
@@ -42,23 +54,18 @@ export interface DomainPlan extends DomainRequest {
   readonly listPfn: number;
   readonly listPages: number;
   /** The tables that map the frame list apart, behind it; undefined where it stands in the initial mapping. */
-  readonly listTables: ListTables | undefined;
+  readonly listTables: TableRun | undefined;
   /** Page to fill with hypercall stubs, for kernels that have one. */
   readonly hypercallPfn: number | undefined;
 }
 
-/** Tables that map nothing but the frame list: one of level 3, then those of level 2 and level 1. */
-export interface ListTables {
-  readonly level2: number;
-  readonly level1: number;
-  /** All of them. */
-  readonly count: number;
-}
-
-const ENTRIES = 512;
 const PADDING = 512 << 10;
 const MAPPING_ALIGNMENT = 4 << 20;
 const COMMAND_LINE_LIMIT = 1024;
+/** Level-1 tables begin at multiples of this. */
+const TABLE_ALIGNMENT = 2 << 20;
+/** Of a 32-bit guest: machine addresses are words of it. */
+const MOST_NARROW_NUMBERS = 1 << 20;
 
 function required(value: bigint | undefined, name: string): number {
   if (value === undefined)
@@ -70,15 +77,43 @@ function roundUp(value: number, to: number): number {
   return Math.ceil(value / to) * to;
 }
 
-/** @throws InputError when the kernel is no 64-bit PV guest or does not fit. */
+/** What a kernel for PAE says of itself. @throws InputError when it has page tables of two levels */
+function extendedCr3(paeMode: string | undefined): boolean {
+  if (paeMode === undefined || !/yes|bimodal/.test(paeMode)) {
+    throw new InputError(
+      `the kernel is a 32-bit one without PAE (PAE_MODE is ${paeMode ?? 'missing'}), which no Xen guest can be; give --interface kvm or native`,
+    );
+  }
+  return paeMode.includes('extended-cr3');
+}
+
+/** Refuses what does not fit below the addresses of the host. @throws InputError */
+function requireAddresses(abi: GuestAbi, start: number, mappedPages: number, hostStart: bigint | undefined): void {
+  if (start % TABLE_ALIGNMENT !== 0) {
+    throw new InputError(`the kernel's VIRT_BASE is no multiple of ${TABLE_ALIGNMENT >> 20}M`);
+  }
+  if (abi.bits === 64) return;
+  const { hostWindow } = TABLE_RULES[abi.tables];
+  if (hostStart !== undefined && Number(hostStart) > hostWindow.start) {
+    throw new InputError('the kernel wants addresses that are the hypervisor’s (HV_START_LOW)');
+  }
+  if (start + mappedPages * PAGE_SIZE > hostWindow.start) {
+    throw new InputError(
+      'the kernel, its initrd and its frame list need more addresses than there are below the hypervisor',
+    );
+  }
+}
+
+/** @throws InputError when the kernel is no PV guest or does not fit. */
 export function planDomain(request: DomainRequest): DomainPlan {
   const { kernel, initrd, pages, commandLine } = request;
   const notes = kernel.xenNotes;
   if (!notes) throw new InputError('the kernel has no Xen notes: it cannot run with --interface xen');
-  if (kernel.bits !== 64) {
-    throw new InputError(
-      'the kernel is a 32-bit one, which cannot be a Xen guest here; give --interface kvm or native',
-    );
+  const abi = GUEST_ABIS[kernel.bits];
+  const { geometry, requiredSlot } = TABLE_RULES[abi.tables];
+  const hasExtendedCr3 = abi.bits === 32 && extendedCr3(notes.paeMode);
+  if (abi.bits === 32 && numberLimit(pages) > MOST_NARROW_NUMBERS) {
+    throw new InputError('a 32-bit guest of the interface xen has at most 3900M of memory; lower --memory');
   }
   const entry = required(notes.entry, 'ENTRY');
   const virtualBase = required(notes.virtBase, 'VIRT_BASE');
@@ -93,7 +128,7 @@ export function planDomain(request: DomainRequest): DomainPlan {
 
   const kernelPages = new KernelPages(kernel, paddrOffset);
   const initrdPages = Math.ceil(initrd.length / PAGE_SIZE);
-  const listPages = Math.ceil((pages * 8) / PAGE_SIZE);
+  const listPages = Math.ceil((pages * abi.longSize) / PAGE_SIZE);
   const isInitrdMapped = !notes.modStartPfn;
   let nextPfn = kernelPages.endPfn;
   const take = (count: number): number => {
@@ -110,20 +145,23 @@ export function planDomain(request: DomainRequest): DomainPlan {
   // Tables, stack and padding must themselves be mapped by the tables.
   let tables = 0;
   let mappedPages = 0;
+  let requiredTable: number | undefined;
+  let mapping = new TableRun(geometry, virtualBase, 0);
   for (let guess = 4; ; guess++) {
     const end = (tablesPfn + guess + 1) * PAGE_SIZE + PADDING;
     mappedPages = roundUp(end, MAPPING_ALIGNMENT) >>> PAGE_SHIFT;
-    const level1 = Math.ceil(mappedPages / ENTRIES);
-    const level2 = Math.ceil(level1 / ENTRIES);
-    tables = level1 + level2 + 2;
+    mapping = new TableRun(geometry, virtualBase, mappedPages);
+    requiredTable = requiredSlot === undefined || mapping.hasRootEntry(requiredSlot) ? undefined : requiredSlot;
+    tables = 1 + mapping.total + (requiredTable === undefined ? 0 : 1);
     if (tables <= guess) break;
   }
+  requireAddresses(abi, virtualBase, mappedPages, notes.hvStartLow);
   const stackPfn = tablesPfn + tables;
   nextPfn = mappedPages;
   const initrdPfn = isInitrdMapped ? mappedInitrdPfn : take(initrdPages);
   const listPfn = ownListBase === undefined ? mappedListPfn : take(listPages);
-  const listTables = ownListBase === undefined ? undefined : tablesOfList(listPages);
-  const needed = nextPfn + (listTables?.count ?? 0);
+  const listTables = ownListBase === undefined ? undefined : new TableRun(geometry, ownListBase, listPages);
+  const needed = nextPfn + (listTables?.total ?? 0);
   if (needed > pages) {
     const megabytes = (count: number) => `${Math.ceil((count * PAGE_SIZE) / (1 << 20))}M`;
     throw new InputError(
@@ -133,6 +171,8 @@ export function planDomain(request: DomainRequest): DomainPlan {
   const hypercall = notes.hypercallPage === undefined ? undefined : Number(BigInt.asIntN(64, notes.hypercallPage));
   return {
     ...request,
+    abi,
+    extendedCr3: hasExtendedCr3,
     entry,
     virtualBase,
     listBase: ownListBase ?? virtualBase + listPfn * PAGE_SIZE,
@@ -142,6 +182,8 @@ export function planDomain(request: DomainRequest): DomainPlan {
     consolePfn,
     tablesPfn,
     tables,
+    mapping,
+    requiredTable,
     stackPfn,
     mappedPages,
     initrdPfn,
@@ -154,17 +196,11 @@ export function planDomain(request: DomainRequest): DomainPlan {
   };
 }
 
-function tablesOfList(listPages: number): ListTables {
-  const level1 = Math.ceil(listPages / ENTRIES);
-  const level2 = Math.ceil(level1 / ENTRIES);
-  return { level2, level1, count: 1 + level2 + level1 };
-}
-
 /** Pages that the builder writes itself; the others hold the kernel, the initrd, or nothing. */
 export function builtPages(plan: DomainPlan): number[] {
   const { startInfoPfn, stackPfn, listPfn, listPages, listTables, hypercallPfn } = plan;
   const range = (from: number, to: number) => Array.from({ length: to - from }, (_none, step) => from + step);
-  const listEnd = listPfn + listPages + (listTables?.count ?? 0);
+  const listEnd = listPfn + listPages + (listTables?.total ?? 0);
   const pages = [...range(startInfoPfn, stackPfn + 1), ...range(listPfn, listEnd)];
   return hypercallPfn === undefined ? pages : [...pages, hypercallPfn];
 }

@@ -36,13 +36,14 @@ import { createStatistics } from './domain-statistics.ts';
 import { EventChannels } from './event-channels.ts';
 import { Execution } from './execution.ts';
 import { GrantTable } from './grant-table.ts';
+import { GUEST_ABIS, type GuestAbi } from './guest-abi.ts';
 import { fillHypercallPage } from './hypercall-page.ts';
 import { checkContracts, type DomainWatcher, describeDiscrepancies, pagingEvents, writeTrace } from './inspection.ts';
 import { implementOperations, type XenOperations } from './operations.ts';
 import type { PagedMemory } from './paged-memory.ts';
 import { RefusedStores } from './refused-stores.ts';
-import { RUNSTATE_64, RunState, Runstates } from './runstate.ts';
-import { SHARED_INFO_64, SharedInfo, VcpuInfo } from './shared-info.ts';
+import { RunState, Runstates } from './runstate.ts';
+import { SharedInfo, VcpuInfo } from './shared-info.ts';
 import { TableObserver } from './table-observer.ts';
 import { Timers } from './timers.ts';
 import { XenVcpu } from './vcpu.ts';
@@ -51,6 +52,8 @@ import { publishWallclock } from './wallclock.ts';
 export interface XenDomainOptions {
   readonly id: number;
   readonly uuid: Uint8Array;
+  /** Of the kernel. */
+  readonly bits: 64 | 32;
   /** Pages that the domain begins with. */
   readonly pages: number;
   readonly vcpus: number;
@@ -93,11 +96,12 @@ const TURN = 250_000;
 const TURNS_PER_RECOUNT = 1000;
 
 /**
- * A 64-bit Xen PV domain: its memory, virtual processors, events and devices, and the loop that runs it. It is built
+ * A Xen PV domain: its memory, virtual processors, events and devices, and the loop that runs it. It is built
  * without anything to execute: `boot` loads a kernel, or its state is read back from an archive.
  */
 export class XenDomain implements Domain, Archived {
   readonly id: number;
+  readonly abi: GuestAbi;
   readonly pages: number;
   readonly memory: HostMemory;
   readonly space: MachineSpace;
@@ -123,6 +127,8 @@ export class XenDomain implements Domain, Archived {
   shutdownCode: number | undefined;
   /** Called when something from outside gives an idle domain work. */
   onWork: () => void = () => {};
+  /** Whether the guest was told that its top tables may lie beyond 4 GiB. */
+  extendedCr3 = false;
   /** The page tables that the domain was built with. */
   builderRoot = -1 as Mfn;
   readonly #sharedInfo: Mfn;
@@ -155,6 +161,7 @@ export class XenDomain implements Domain, Archived {
     this.#paged = paged;
     this.#wallclock = options.wallclock;
     this.id = options.id;
+    this.abi = GUEST_ABIS[options.bits];
     this.pages = pages;
     this.#group = group;
     this.clock = options.clock;
@@ -171,6 +178,7 @@ export class XenDomain implements Domain, Archived {
     this.paging = new DirectPaging({
       space: this.space,
       invalidator: group,
+      format: this.abi.tables,
       virtualProcessors: options.vcpus,
       shadow: paged?.shadow,
       events: pagingEvents(
@@ -184,10 +192,10 @@ export class XenDomain implements Domain, Archived {
     const frames = addDomainFrames(this.paging, this.space, pages, options.permutation);
     this.#sharedInfo = frames.sharedInfo;
     this.#permutation = options.permutation;
-    this.shared = new SharedInfo(this.space, frames.sharedInfo, SHARED_INFO_64, options.vcpus);
+    this.shared = new SharedInfo(this.space, frames.sharedInfo, this.abi.sharedInfo, options.vcpus);
     this.events = new EventChannels(this.id, this.shared, this);
     this.timers = new Timers(this.events, this);
-    this.runstates = new Runstates(options.vcpus, RUNSTATE_64);
+    this.runstates = new Runstates(options.vcpus, this.abi.runstate);
     this.grants = new GrantTable(
       this.id,
       this.space,
@@ -205,7 +213,7 @@ export class XenDomain implements Domain, Archived {
     if (paged) this.#disks = this.#openDisks(paged, options.disks ?? []);
 
     for (let index = 0; index < options.vcpus; index++) {
-      this.vcpus.push(new XenVcpu(index, group.create(), this.paging, this.shared));
+      this.vcpus.push(new XenVcpu(index, group.create(), this.paging, this.shared, this.abi));
     }
     this.running = this.vcpus[0] as XenVcpu;
     this.dirtyPages = new DirtyPages(this.space, group);
@@ -265,6 +273,7 @@ export class XenDomain implements Domain, Archived {
 
     this.#publishWallclock();
     for (const { index } of this.vcpus) this.#publishTime(index);
+    this.extendedCr3 = plan.extendedCr3;
     this.builderRoot = built.root;
     this.#start(this.running, built.root, built);
     for (const mfn of this.#paged?.pinned ?? []) this.space.unpin(mfn);
@@ -287,6 +296,7 @@ export class XenDomain implements Domain, Archived {
     archive.parts('vcpus', this.vcpus);
     archive.words('watchdogs', this.watchdogs);
     this.shutdownCode = archive.value('shutdownCode', this.shutdownCode);
+    this.extendedCr3 = archive.value('extendedCr3', this.extendedCr3);
     this.builderRoot = archive.value('builderRoot', this.builderRoot);
     this.running = this.vcpus[archive.value('running', this.running.index)] ?? this.running;
     this.#nextVcpu = archive.value('nextVcpu', this.#nextVcpu);
@@ -322,7 +332,7 @@ export class XenDomain implements Domain, Archived {
   }
 
   #start(vcpu: XenVcpu, root: Mfn, built: { entry: GuestVirtual; stack: GuestVirtual; startInfo: GuestVirtual }): void {
-    this.#completely(() => this.paging.pin(4, root), 'the initial page tables');
+    this.#completely(() => this.paging.pin(this.paging.topLevel, root), 'the initial page tables');
     this.#completely(() => this.paging.newBasePointer(vcpu.index, root), 'the initial root');
     vcpu.useRoots();
     const { processor } = vcpu;
@@ -393,7 +403,7 @@ export class XenDomain implements Domain, Archived {
   }
 
   #fillHypercallPage(mfn: Mfn): void {
-    fillHypercallPage(this.space, mfn);
+    fillHypercallPage(this.space, mfn, this.abi.stubs);
     this.#group.frameWritten(this.space.frameOf(mfn), 0, PAGE_SIZE);
   }
 

@@ -163,6 +163,10 @@ export class Execution {
   #softwareInterrupt(vcpu: XenVcpu): void {
     const { processor } = vcpu;
     const vector = processor.exitDetail;
+    if (vcpu.kernelMode && vector === vcpu.abi.hypercallVector) {
+      this.#hypercalls.execute(vcpu);
+      return;
+    }
     const dpl = (vcpu.traps[vector]?.flags ?? 0) & 3;
     const allowed = dpl === 3 || (vcpu.kernelMode && dpl !== 0);
     if (!allowed) {
@@ -175,7 +179,7 @@ export class Execution {
   }
 
   #syscall(vcpu: XenVcpu): void {
-    if (vcpu.kernelMode) {
+    if (vcpu.kernelMode && vcpu.abi.hypercallVector === undefined) {
       this.#hypercalls.execute(vcpu);
       return;
     }

@@ -59,7 +59,7 @@ export function checkContracts(domain: XenDomain, marks: FrameMarks, symbolize: 
   const checker = new ContractChecker(state, {
     ripOf: ripOf(domain),
     symbolize,
-    flushesLate: (address) => address < 0,
+    flushesLate: domain.abi.isKernelAddress,
     report: (violation) => {
       const vcpu = domain.vcpus[violation.vcpu] ?? domain.running;
       domain.crash(vcpu, formatViolation(violation));

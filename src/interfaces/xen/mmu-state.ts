@@ -5,12 +5,12 @@ import type { LazyMode } from '../../ops/schema.ts';
 import type { DirectPaging } from '../../paging/direct/direct-paging.ts';
 import { FRAME_TYPE_NAMES, FrameFlag, FrameType } from '../../paging/direct/frame-types.ts';
 import { type GuestVirtual, lowWord, type Mfn } from '../../x86/brand.ts';
-import { TABLE_GEOMETRY } from '../../x86/page-table.ts';
+import type { TableGeometry } from '../../x86/page-table.ts';
 import type { XenVcpu } from './vcpu.ts';
 
 /** The page tables and TLBs of a domain as the contracts look at them. */
 export class XenMmuState implements MmuState {
-  readonly geometry = TABLE_GEOMETRY['four-level'];
+  readonly geometry: TableGeometry;
   /** Xen flushes what a change of a page's type makes wrong. */
   readonly removesWritable = true;
   readonly #paging: DirectPaging;
@@ -26,6 +26,7 @@ export class XenMmuState implements MmuState {
     vcpus: readonly XenVcpu[],
     builderRoot: () => Mfn,
   ) {
+    this.geometry = paging.rules.geometry;
     this.#paging = paging;
     this.#space = space;
     this.#marks = marks;

@@ -31,9 +31,15 @@ const APIC_BOOTSTRAP = 0x100;
 export const NO_REGISTER = -Errno.ENXIO;
 const REFUSED = -Errno.EINVAL;
 
+/** Registers that exist for 64-bit code only. */
+function isBaseOf64Bits(register: number): boolean {
+  return register === Msr.fsBase || register === Msr.gsBase || register === Msr.kernelGsBase;
+}
+
 /** @returns 0 with the value in `out`, or `NO_REGISTER` */
 export function readMsr(domain: XenDomain, vcpu: XenVcpu, register: number, out: Uint32Array): number {
   const { processor } = vcpu;
+  if (isBaseOf64Bits(register) && domain.abi.bits === 32) return NO_REGISTER;
   const give = (low: number, high = 0): number => {
     out[0] = low;
     out[1] = high;
@@ -71,6 +77,7 @@ export function readMsr(domain: XenDomain, vcpu: XenVcpu, register: number, out:
 /** @returns 0, `NO_REGISTER`, or −EINVAL for a value that the register cannot have */
 export function writeMsr(domain: XenDomain, vcpu: XenVcpu, register: number, low: number, high: number): number {
   const { processor } = vcpu;
+  if (isBaseOf64Bits(register) && domain.abi.bits === 32) return NO_REGISTER;
   switch (register) {
     case Msr.fsBase:
     case Msr.gsBase:

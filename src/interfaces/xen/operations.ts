@@ -7,7 +7,9 @@ import { Cr0, Cr4 } from '../../x86/registers.ts';
 import { cpuid } from './cpuid.ts';
 import type { XenDomain } from './domain.ts';
 import { Errno } from './errno.ts';
-import { getDebugRegister, loadUserGs, returnByFrame, setDebugRegister } from './kernel-state.ts';
+import { raisedSelector } from './guest-abi.ts';
+import { returnByFrame } from './kernel-returns.ts';
+import { getDebugRegister, loadUserGs, setDebugRegister } from './kernel-state.ts';
 import { readMsr, writeMsr } from './msr.ts';
 import type { XenVcpu } from './vcpu.ts';
 
@@ -85,7 +87,7 @@ export function implementOperations(domain: XenDomain) {
         if (!gate) return -Errno.EINVAL;
         gate.address = handler;
         gate.flags = flags;
-        gate.selector = selector | 3;
+        gate.selector = raisedSelector(domain.abi, selector);
         return 0;
       },
       setLdt(vcpu, base, entries) {
@@ -104,7 +106,7 @@ export function implementOperations(domain: XenDomain) {
       writeGdtEntry: setDescriptor,
       loadSp0(vcpu, segment, stack) {
         const target = vcpuAt(vcpu);
-        target.kernelStackSegment = segment | 3;
+        target.kernelStackSegment = raisedSelector(domain.abi, segment);
         target.kernelStack = stack;
         return 0;
       },
@@ -117,7 +119,7 @@ export function implementOperations(domain: XenDomain) {
       wbinvd: () => {},
       ioDelay: () => {},
       cpuid(vcpu, leaf, subleaf, out) {
-        out.set(cpuid(leaf, subleaf, vcpu));
+        out.set(cpuid(leaf, subleaf, vcpu, domain.abi.bits));
       },
       readMsr: (vcpu, register, out) => readMsr(domain, vcpuAt(vcpu), register, out),
       writeMsr: (vcpu, register, low, high) => writeMsr(domain, vcpuAt(vcpu), register, low, high),
@@ -147,7 +149,7 @@ export function implementOperations(domain: XenDomain) {
         if (result === 0) vcpuAt(vcpu).useRoots();
         return result;
       },
-      activateMm: (_vcpu, space) => paging.pin(4, space),
+      activateMm: (_vcpu, space) => paging.pin(paging.topLevel, space),
       exitMmap: unpin,
       flushTlbUser: (vcpu) => vcpuAt(vcpu).processor.flushTlb(),
       flushTlbSingle: (vcpu, address) => vcpuAt(vcpu).processor.invalidatePage(address),

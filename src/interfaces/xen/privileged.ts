@@ -1,10 +1,11 @@
 import { type Instruction, OperandKind } from '../../cpu/decode/instruction.ts';
 import { fault, readOperand, SystemResult, writeOperand } from '../../cpu/operands.ts';
+import { farReturn, returnFromInterrupt } from '../../cpu/protection/returns.ts';
 import { executeSystem } from '../../cpu/system.ts';
-import { type GuestVirtual, isCanonical, joinSigned, type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
-import { Register, Vector } from '../../x86/registers.ts';
+import { type GuestVirtual, isCanonical, joinSigned, type Mfn } from '../../x86/brand.ts';
+import { Flag, Register, Vector } from '../../x86/registers.ts';
 import type { XenDomain } from './domain.ts';
-import { loadReturnSegments } from './kernel-state.ts';
+import { loadKernelsChoice } from './kernel-returns.ts';
 import { NO_REGISTER } from './msr.ts';
 import type { XenVcpu } from './vcpu.ts';
 
@@ -34,7 +35,10 @@ export function executeForGuest(domain: XenDomain, vcpu: XenVcpu): SystemResult 
     case 'outs':
       return portAccess(domain, vcpu, instruction);
     case 'iret':
-      return returnWithinKernel(vcpu, instruction);
+      return vcpu.abi.bits === 64 ? returnWithinKernel(vcpu, instruction) : returnFromRing1(vcpu, instruction);
+    case 'retf':
+      // To an outer ring.
+      return vcpu.abi.bits === 64 ? fault(processor, Vector.generalProtection) : farReturn(vcpu, instruction);
     case 'sgdt':
     case 'sidt':
       return storeTable(vcpu, instruction);
@@ -126,12 +130,19 @@ function returnWithinKernel(vcpu: XenVcpu, instruction: Instruction): SystemResu
   const cs = (frame[2] as number) & 0xffff;
   if ((cs & 3) !== 3) return fault(processor, Vector.generalProtection, cs & 0xfffc);
   if (!isCanonical(frame[1] as number)) return fault(processor, Vector.generalProtection);
-  loadReturnSegments(vcpu, cs, ((frame[8] as number) & 0xffff) | 3);
+  loadKernelsChoice(vcpu, cs, ((frame[8] as number) & 0xffff) | 3);
   processor.instructions++;
   processor.rip = joinSigned(frame[0] as number, frame[1] as number) as GuestVirtual;
   processor.set(Register.rsp, frame[6] as number, frame[7] as number);
   processor.flags = vcpu.permittedFlags(frame[4] as number);
   return SystemResult.done;
+}
+
+/** IRET of a 32-bit kernel, to itself or to a program, as the processor carries it out in ring 1. */
+function returnFromRing1(vcpu: XenVcpu, instruction: Instruction): SystemResult {
+  const { processor } = vcpu;
+  if ((processor.flags & Flag.nestedTask) !== 0) return fault(processor, Vector.generalProtection);
+  return returnFromInterrupt(vcpu, instruction);
 }
 
 function storeTable(vcpu: XenVcpu, instruction: Instruction): SystemResult {
@@ -185,7 +196,7 @@ function moveControl(domain: XenDomain, vcpu: XenVcpu, instruction: Instruction)
       case 2:
         return write(mmu.readCr2(index));
       case 3:
-        return write(mmu.readCr3(index) * PAGE_SIZE);
+        return write(vcpu.abi.cr3OfRoot(mmu.readCr3(index) as Mfn));
       case 4:
         return write(cpu.readCr4(index));
       default:
@@ -211,7 +222,7 @@ function moveControl(domain: XenDomain, vcpu: XenVcpu, instruction: Instruction)
       mmu.writeCr2(index, processor.value(source.register) as GuestVirtual);
       return done(vcpu);
     case 3: {
-      const root = Math.floor(processor.value(source.register) / PAGE_SIZE) as Mfn;
+      const root = vcpu.abi.rootOfCr3(low, pair[1] as number);
       return mmu.writeCr3(index, root, false) === 0 ? done(vcpu) : refuse();
     }
     case 4:

@@ -1,13 +1,16 @@
 import type { Archive, Archived } from '../../archive/archive.ts';
 import { SegmentRegister } from '../../cpu/decode/instruction.ts';
+import { isCodeOfRing, isStackOfRing } from '../../cpu/descriptor.ts';
 import { Access } from '../../cpu/exits.ts';
 import type { Processor } from '../../cpu/processor.ts';
 import type { Descriptor, DescriptorSource } from '../../cpu/processor-api.ts';
 import { DomainCrash } from '../../domain/crash.ts';
 import type { DirectPaging } from '../../paging/direct/direct-paging.ts';
-import { type GuestVirtual, PAGE_SIZE } from '../../x86/brand.ts';
-import { Cr0, Cr4, Efer, Flag, Register } from '../../x86/registers.ts';
-import { FLAT_DESCRIPTORS, FlatSelector, GUEST_GDT_ENTRIES } from './abi.ts';
+import { type GuestVirtual, highWord, lowWord, PAGE_SIZE } from '../../x86/brand.ts';
+import { Cr0, Cr4, Efer, Flag, Register, Vector } from '../../x86/registers.ts';
+import { CallbackType, GUEST_GDT_ENTRIES } from './abi.ts';
+import { EntryFrame } from './entry-frame.ts';
+import type { GuestAbi } from './guest-abi.ts';
 import { type SharedInfo, VcpuInfo } from './shared-info.ts';
 
 /** One entry of the virtual IDT; address 0 is empty. */
@@ -18,16 +21,9 @@ export interface TrapGate {
   flags: number;
 }
 
-export const enum CallbackType {
-  event = 0,
-  failsafe = 1,
-  syscall = 2,
-  nmi = 4,
-  sysenter = 5,
-  syscall32 = 7,
-}
-
 export interface Callback {
+  /** Of 32-bit kernels. */
+  selector: number;
   address: GuestVirtual;
   /** Events are masked on entry. */
   masks: boolean;
@@ -35,9 +31,27 @@ export interface Callback {
 
 const VECTORS = 256;
 const NOWHERE = 0 as GuestVirtual;
+const NO_GATE: Readonly<TrapGate> = { address: NOWHERE, selector: 0, flags: 0 };
+/** Of a gate's flags. */
+const GATE_MASKS = 4;
 
-/** Bytes of a frame without an error code: five longs, RCX and R11 (§5.2). */
-const FRAME_BYTES = 56;
+/** In the order in which the failsafe frame has them, from the top down. */
+const DATA_SEGMENTS = [SegmentRegister.gs, SegmentRegister.fs, SegmentRegister.es, SegmentRegister.ds] as const;
+
+/** Longs of a frame without error code and data segments: SS and stack, flags, CS, RIP, R11, RCX. */
+const PLAIN_FRAME_LONGS = 7;
+
+/** 64-bit kernels get their frames at multiples of this. */
+const FRAME_ALIGNMENT = 16;
+
+/** Where an entry leads. */
+interface KernelEntry {
+  readonly selector: number;
+  readonly address: GuestVirtual;
+}
+
+const codeScratch: Descriptor = { low: 0, high: 0 };
+const stackScratch: Descriptor = { low: 0, high: 0 };
 
 /** RFLAGS bits that a guest can give itself. */
 const SETTABLE_FLAGS =
@@ -60,6 +74,8 @@ export class XenVcpu implements DescriptorSource, Archived {
   readonly processor: Processor;
   readonly #paging: DirectPaging;
   readonly #shared: SharedInfo;
+  readonly abi: GuestAbi;
+  readonly #frame: EntryFrame;
   /** VCPUOP_initialise was done (always for the first). */
   initialised = false;
   /** Stopped by VCPUOP_down, or never started. */
@@ -69,13 +85,12 @@ export class XenVcpu implements DescriptorSource, Archived {
   awaitsHost = false;
   /** An exception stands in the processor's mailbox, because the page for its frame was absent. */
   exceptionWaits = false;
-  kernelMode = true;
-  kernelStackSegment = FlatSelector.data as number;
+  kernelStackSegment: number;
   kernelStack = NOWHERE;
   /** The GS base that SWAPGS would bring: the user's in kernel mode, the kernel's in user mode. */
   inactiveGsBase = NOWHERE;
   traps: TrapGate[] = Array.from({ length: VECTORS }, () => ({ address: NOWHERE, selector: 0, flags: 0 }));
-  callbacks: Callback[] = Array.from({ length: 8 }, () => ({ address: NOWHERE, masks: false }));
+  callbacks: Callback[] = Array.from({ length: 8 }, () => ({ selector: 0, address: NOWHERE, masks: false }));
   gdtEntries = 0;
   ldtBase = NOWHERE;
   ldtEntries = 0;
@@ -84,8 +99,11 @@ export class XenVcpu implements DescriptorSource, Archived {
   nmiPending = false;
   inNmi = false;
 
-  constructor(index: number, processor: Processor, paging: DirectPaging, shared: SharedInfo) {
+  constructor(index: number, processor: Processor, paging: DirectPaging, shared: SharedInfo, abi: GuestAbi) {
     this.index = index;
+    this.abi = abi;
+    this.#frame = new EntryFrame(abi.longSize);
+    this.kernelStackSegment = abi.kernelData;
     this.processor = processor;
     this.#paging = paging;
     this.#shared = shared;
@@ -101,11 +119,13 @@ export class XenVcpu implements DescriptorSource, Archived {
         0x10) >>>
       0;
     processor.cr4 = Cr4.physicalAddressExtension | Cr4.fxsave | Cr4.simdExceptions;
-    processor.efer = Efer.syscall | Efer.longModeEnable | Efer.longModeActive | Efer.noExecute;
+    processor.efer =
+      abi.bits === 64 ? Efer.syscall | Efer.longModeEnable | Efer.longModeActive | Efer.noExecute : Efer.noExecute;
     processor.flags = Flag.reserved | Flag.interrupt;
     this.debugRegisters[12] = 0xffff_0ff0;
     this.debugRegisters[14] = 0x400;
-    this.enterFlatKernel();
+    this.#enterFlatKernel();
+    if (abi.hasDataSegments) for (const segment of DATA_SEGMENTS) this.#loadFlat(segment, abi.kernelData);
   }
 
   archive(archive: Archive): void {
@@ -114,7 +134,6 @@ export class XenVcpu implements DescriptorSource, Archived {
     this.down = archive.value('down', this.down);
     this.blocked = archive.value('blocked', this.blocked);
     this.exceptionWaits = archive.value('exceptionWaits', this.exceptionWaits);
-    this.kernelMode = archive.value('kernelMode', this.kernelMode);
     this.kernelStackSegment = archive.value('kernelStackSegment', this.kernelStackSegment);
     this.kernelStack = archive.value('kernelStack', this.kernelStack);
     this.inactiveGsBase = archive.value('inactiveGsBase', this.inactiveGsBase);
@@ -136,12 +155,21 @@ export class XenVcpu implements DescriptorSource, Archived {
 
   // Descriptors
 
+  /** Nobody but the host is in long mode below a 32-bit guest. */
+  get longMode(): boolean {
+    return this.abi.bits === 64;
+  }
+
+  loadSegment(segment: SegmentRegister, selector: number, descriptor: Descriptor | null): void {
+    this.processor.loadSegment(segment, selector, descriptor);
+  }
+
   read(selector: number, out: Descriptor): boolean {
     const { memory } = this.#shared;
     if ((selector & 4) !== 0) return this.#readLocal(selector, out);
     const entry = selector >> 3;
     if (entry >= GUEST_GDT_ENTRIES) {
-      const flat = FLAT_DESCRIPTORS[selector & ~7];
+      const flat = this.abi.flatDescriptors[selector & ~7];
       if (!flat) return false;
       out.low = flat.low;
       out.high = flat.high;
@@ -189,38 +217,48 @@ export class XenVcpu implements DescriptorSource, Archived {
 
   // Modes
 
-  enterFlatKernel(): void {
-    this.loadFlat(SegmentRegister.cs, FlatSelector.code64);
-    this.loadFlat(SegmentRegister.ss, FlatSelector.data);
+  /** Whether the kernel executes, and not one of its programs. */
+  get kernelMode(): boolean {
+    return !this.processor.userMode;
   }
 
-  loadFlat(segment: SegmentRegister, selector: FlatSelector): void {
+  #enterFlatKernel(): void {
+    this.#loadFlat(SegmentRegister.cs, this.abi.kernelCode);
+    this.#loadFlat(SegmentRegister.ss, this.abi.kernelData);
+  }
+
+  #loadFlat(segment: SegmentRegister, selector: number): void {
     if (this.processor.selector(segment) === selector) return;
-    this.processor.loadSegment(segment, selector, FLAT_DESCRIPTORS[selector & ~7] as Descriptor);
+    // The host provides the descriptors of all its selectors.
+    this.processor.loadSegment(segment, selector, this.abi.flatDescriptors[selector & ~7] as Descriptor);
   }
 
   /** Roots changed, or the mode: the processor walks what the paging holds for this vCPU. */
   useRoots(): void {
-    this.processor.setRoots(this.#paging.root(this.index), this.#paging.userRoot(this.index));
+    const paging = this.#paging;
+    const kernel = paging.walkedRoot(paging.root(this.index));
+    const user = this.abi.bits === 64 ? paging.walkedRoot(paging.userRoot(this.index)) : kernel;
+    this.processor.setRoots(kernel, user);
   }
 
-  #toggle(): void {
-    const active = this.processor.segmentBase(SegmentRegister.gs);
-    this.processor.setSegmentBase(SegmentRegister.gs, this.inactiveGsBase);
-    this.inactiveGsBase = active;
-    this.kernelMode = !this.kernelMode;
-    this.processor.userMode = !this.kernelMode;
+  #changeMode(userMode: boolean): void {
+    const { processor } = this;
+    if (processor.userMode === userMode) return;
+    if (this.abi.bits === 64) {
+      const active = processor.segmentBase(SegmentRegister.gs);
+      processor.setSegmentBase(SegmentRegister.gs, this.inactiveGsBase);
+      this.inactiveGsBase = active;
+    }
+    processor.userMode = userMode;
   }
 
-  #enterKernel(): void {
-    if (!this.kernelMode) this.#toggle();
-  }
-
-  /** @throws DomainCrash when there is no user root */
+  /** @throws DomainCrash when a 64-bit guest has no user root */
   enterUser(): void {
     if (!this.kernelMode) return;
-    if (this.#paging.userRoot(this.index) < 0) throw new DomainCrash('return to user mode without a user page table');
-    this.#toggle();
+    if (this.abi.bits === 64 && this.#paging.userRoot(this.index) < 0) {
+      throw new DomainCrash('return to user mode without a user page table');
+    }
+    this.#changeMode(true);
   }
 
   // Events
@@ -253,115 +291,144 @@ export class XenVcpu implements DescriptorSource, Archived {
   publishCr2(): void {
     const info = this.#info;
     if (info < 0) return;
-    const cr2 = this.processor.cr2;
+    const { cr2 } = this.processor;
+    const { view } = this.#shared.memory;
     const address = info + this.#shared.layout.cr2;
-    this.#shared.memory.view.setUint32(address, cr2 >>> 0, true);
-    this.#shared.memory.view.setUint32(address + 4, Math.floor(cr2 / 0x1_0000_0000) >>> 0, true);
+    view.setUint32(address, lowWord(cr2), true);
+    if (this.abi.longSize === 8) view.setUint32(address + 4, highWord(cr2), true);
   }
 
   // Entries
 
   /**
-   * Pushes a frame on the kernel's stack and goes to a handler. From the top down: SS, RSP, RFLAGS, CS with the saved
-   * event mask in its upper half, RIP, the error code, R11, RCX.
+   * Pushes a frame on the kernel's stack and goes to a handler. From the top down: SS and stack pointer, flags, CS with
+   * the saved event mask in its upper half, instruction pointer, and the error code; for the failsafe entry the data
+   * segments. A 64-bit kernel finds R11 and RCX below; in a 32-bit one an entry from itself has no stack, as with an
+   * interrupt gate.
    * @param error error code, or null for entries without one
    * @throws DomainCrash when there is no handler or no stack
    */
-  bounce(handler: GuestVirtual, masks: boolean, error: number | null, what: string): void {
-    if (handler === 0) throw new DomainCrash(`${what}, but the guest has no handler for it`);
-    this.#prepareFrame(error === null ? FRAME_BYTES : FRAME_BYTES + 8);
-    const { processor } = this;
+  #bounce(entry: KernelEntry, masks: boolean, error: number | null, what: string, isFailsafe = false): void {
+    const { processor, abi } = this;
+    if (entry.address === 0) throw new DomainCrash(`${what}, but the guest has no handler for it`);
+    const isWide = abi.bits === 64;
     const fromKernel = this.kernelMode;
-    const oldStack = processor.value(Register.rsp);
-    const oldSelector = processor.selector(SegmentRegister.ss);
-    const oldCode = processor.selector(SegmentRegister.cs);
-    const oldRip = processor.rip;
+    if (!isWide) this.#findSegments(entry, fromKernel, what);
     const masked = this.eventsMasked;
     const flags = (processor.flags & ~(Flag.iopl | Flag.interrupt)) | (masked ? 0 : Flag.interrupt) | Flag.reserved;
-    let stack = this.#frameTop();
-    this.#enterKernel();
-    const code = (fromKernel ? oldCode & 0xfffc : oldCode & 0xffff) >>> 0;
-    const { memory } = processor;
-    let written = true;
-    const push = (low: number, high: number) => {
-      stack -= 8;
-      written = written && memory.writeLong(stack as GuestVirtual, low, high);
-    };
-    const pushNumber = (value: number) => push(value >>> 0, Math.floor(value / 0x1_0000_0000) >>> 0);
-    push(oldSelector, 0);
-    push(oldStack >>> 0, Math.floor(oldStack / 0x1_0000_0000) >>> 0);
-    push(flags >>> 0, 0);
-    push(code, masked ? 1 : 0);
-    pushNumber(oldRip);
-    if (error !== null) push(error, 0);
-    push(processor.low(Register.r11), processor.high(Register.r11));
-    push(processor.low(Register.rcx), processor.high(Register.rcx));
-    if (!written) {
-      throw new DomainCrash(`${what}, but the kernel stack at 0x${(stack >>> 0).toString(16)} cannot be written`);
+    const code = processor.selector(SegmentRegister.cs);
+    const frame = this.#frame;
+    frame.begin();
+    if (isWide || !fromKernel) {
+      frame.push(processor.selector(SegmentRegister.ss), 0);
+      frame.push(processor.low(Register.rsp), processor.high(Register.rsp));
+    }
+    frame.push(flags >>> 0, 0);
+    if (isWide) frame.push(fromKernel ? code & ~3 : code, masked ? 1 : 0);
+    else frame.push(code | (masked ? 0x1_0000 : 0), 0);
+    frame.pushNumber(processor.rip);
+    if (error !== null) frame.push(error, 0);
+    if (isFailsafe) for (const segment of DATA_SEGMENTS) frame.push(processor.selector(segment), 0);
+    if (isWide) {
+      frame.push(processor.low(Register.r11), processor.high(Register.r11));
+      frame.push(processor.low(Register.rcx), processor.high(Register.rcx));
+    }
+    const top = this.#frameTop();
+    this.#prepareFrame(frame.bytes);
+    this.#changeMode(false);
+    if (!frame.writeBelow(top, processor)) {
+      throw new DomainCrash(`${what}, but the kernel stack at 0x${(top >>> 0).toString(16)} cannot be written`);
     }
     if (masks) this.eventsMasked = true;
-    processor.setValue(Register.rsp, stack);
-    this.enterFlatKernel();
+    processor.setValue(Register.rsp, top - frame.bytes);
+    if (isWide) this.#enterFlatKernel();
+    else this.#loadFoundSegments(entry, fromKernel);
     processor.flags =
       processor.flags & ~(Flag.alignmentCheck | Flag.virtual8086 | Flag.resume | Flag.nestedTask | Flag.trap);
-    processor.rip = handler;
+    processor.rip = entry.address;
+  }
+
+  /** Looks up the kernel's own segments for an entry. @throws DomainCrash when it cannot run with them */
+  #findSegments({ selector }: KernelEntry, fromKernel: boolean, what: string): void {
+    const ring = this.abi.kernelRing;
+    if (!this.read(selector, codeScratch) || !isCodeOfRing(codeScratch, ring)) {
+      throw new DomainCrash(
+        `${what}, but the selector 0x${selector.toString(16)} of its handler is no code of ring ${ring}`,
+      );
+    }
+    if (fromKernel) return;
+    const stack = this.kernelStackSegment;
+    if (!this.read(stack, stackScratch) || !isStackOfRing(stackScratch, ring)) {
+      throw new DomainCrash(`${what}, but the kernel's stack segment 0x${stack.toString(16)} is none of ring ${ring}`);
+    }
+  }
+
+  #loadFoundSegments({ selector }: KernelEntry, fromKernel: boolean): void {
+    this.processor.loadSegment(SegmentRegister.cs, selector, codeScratch);
+    if (!fromKernel) this.processor.loadSegment(SegmentRegister.ss, this.kernelStackSegment, stackScratch);
   }
 
   /** Where a frame is pushed. */
   #frameTop(): number {
-    const stack = (this.kernelMode ? this.processor.value(Register.rsp) : this.kernelStack) as number;
-    return stack - (((stack % 16) + 16) % 16);
+    const { processor } = this;
+    return this.#align(this.kernelMode ? processor.value(Register.rsp) : this.kernelStack);
+  }
+
+  #align(stack: number): number {
+    return this.abi.bits === 32 ? lowWord(stack) : Math.floor(stack / FRAME_ALIGNMENT) * FRAME_ALIGNMENT;
   }
 
   /** Makes sure that the pages for a frame are there, before anything changes. @throws PageAbsent */
-  #prepareFrame(bytes: number): void {
+  #prepareFrame(bytes = PLAIN_FRAME_LONGS * this.abi.longSize, top = this.#frameTop()): void {
     const { memory } = this.processor;
-    const top = this.#frameTop();
     memory.translate((top - bytes) as GuestVirtual, Access.write);
     memory.translate((top - 1) as GuestVirtual, Access.write);
   }
 
   /** Delivers an exception or a permitted software interrupt. RIP is what the frame shall hold. */
   deliverTrap(vector: number, error: number | null): void {
-    const gate = this.traps[vector];
+    const gate = this.traps[vector] ?? NO_GATE;
     const what = `exception ${vector}${error === null ? '' : ` (error code 0x${error.toString(16)})`}`;
-    this.bounce(gate?.address ?? NOWHERE, ((gate?.flags ?? 0) & 4) !== 0, error, what);
+    this.#bounce(gate, (gate.flags & GATE_MASKS) !== 0, error, what);
   }
 
   /** Delivers a pending event when the guest takes events. */
   deliverEvent(): void {
     if (this.nmiPending && !this.inNmi) {
-      const nmi = this.callbacks[CallbackType.nmi];
-      const address = nmi && nmi.address !== 0 ? nmi.address : (this.traps[2]?.address ?? NOWHERE);
-      if (address !== 0) {
-        this.#prepareFrame(FRAME_BYTES);
+      const callback = this.callbacks[CallbackType.nmi];
+      const entry = callback && callback.address !== 0 ? callback : this.traps[Vector.nonMaskable];
+      if (entry && entry.address !== 0) {
+        this.#prepareFrame();
         this.nmiPending = false;
         this.inNmi = true;
-        this.bounce(address, false, null, 'an NMI');
+        this.#bounce(entry, false, null, 'an NMI');
         return;
       }
     }
     if (!this.eventPending || this.eventsMasked) return;
     const callback = this.callbacks[CallbackType.event];
     if (!callback || callback.address === 0) return;
-    this.bounce(callback.address, true, null, 'an event');
+    this.#bounce(callback, true, null, 'an event');
   }
 
   /** SYSCALL from user mode. */
   deliverSyscall(next: GuestVirtual): boolean {
+    const { abi } = this;
+    // Outside 64-bit code of a 64-bit guest there is the instruction with some processors only, not with this one.
+    if (abi.bits === 32) return false;
     const compatibility = this.processor.codeSize !== 64;
     const callback = this.callbacks[compatibility ? CallbackType.syscall32 : CallbackType.syscall];
     if (!callback || callback.address === 0) return false;
-    this.#prepareFrame(FRAME_BYTES);
+    this.#prepareFrame();
     const { processor } = this;
     const { flags } = processor;
     processor.setValue(Register.rcx, next);
     processor.set(Register.r11, flags >>> 0, 0);
-    this.loadFlat(SegmentRegister.ss, FlatSelector.data);
+    this.#loadFlat(SegmentRegister.ss, abi.userData);
     // The frame names the flat selectors, whatever the program ran with.
-    this.loadFlat(SegmentRegister.cs, compatibility ? FlatSelector.user32Code : FlatSelector.code64);
+    this.#loadFlat(SegmentRegister.cs, compatibility ? abi.compatibilityCode : abi.userCode);
     processor.rip = next;
-    this.bounce(callback.address, callback.masks, null, 'a system call');
+    this.#bounce(callback, callback.masks, null, 'a system call');
     processor.flags = processor.flags & ~Flag.direction;
     return true;
   }
@@ -370,14 +437,29 @@ export class XenVcpu implements DescriptorSource, Archived {
   deliverSysenter(): boolean {
     const callback = this.callbacks[CallbackType.sysenter];
     if (!callback || callback.address === 0) return false;
-    this.#prepareFrame(FRAME_BYTES);
+    this.#prepareFrame();
     const { processor } = this;
-    this.loadFlat(SegmentRegister.ss, FlatSelector.data);
-    this.loadFlat(SegmentRegister.cs, FlatSelector.code64);
+    this.#loadFlat(SegmentRegister.ss, this.abi.userData);
+    this.#loadFlat(SegmentRegister.cs, this.abi.userCode);
     processor.setValue(Register.rsp, 0);
     processor.rip = NOWHERE;
-    this.bounce(callback.address, callback.masks, null, 'SYSENTER');
+    this.#bounce(callback, callback.masks, null, 'SYSENTER');
     return true;
+  }
+
+  /** Makes sure that `deliverFailsafe` will not have to wait. @throws PageAbsent */
+  prepareFailsafe(): void {
+    const bytes = (PLAIN_FRAME_LONGS + DATA_SEGMENTS.length) * this.abi.longSize;
+    this.#prepareFrame(bytes, this.#align(this.kernelStack));
+  }
+
+  /**
+   * A return to a program with selectors that cannot be loaded: the kernel is told, in a frame that is the program's.
+   * The processor holds what the return named, and the selectors without descriptors.
+   */
+  deliverFailsafe(): void {
+    const callback = this.callbacks[CallbackType.failsafe] as Callback; // always there;
+    this.#bounce(callback, callback.masks, null, 'a return to selectors that cannot be loaded', true);
   }
 
   /** RFLAGS as a guest may load them. */

@@ -14,7 +14,14 @@ import { PagingError } from './errors.ts';
 import { FRAME_TYPE_NAMES, FrameFlag, FrameOwner, FrameType, FrameTypes } from './frame-types.ts';
 import { MachineToPhysical } from './machine-to-physical.ts';
 import { type Discrepancy, recountFrames } from './recount.ts';
-import { type DirectFormat, isFixedSlot, refusedHigh, TABLE_RULES, type TableRules } from './table-rules.ts';
+import {
+  type DirectFormat,
+  isFixedSlot,
+  refusedHigh,
+  TABLE_RULES,
+  type TableLevel,
+  type TableRules,
+} from './table-rules.ts';
 import { TableValidator } from './validate.ts';
 
 /** Entries looked at in one call before it answers `preempted`: well under a millisecond. */
@@ -314,7 +321,7 @@ export class DirectPaging implements Translation, Archived {
   // ─── Tables ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   /** Makes a frame a table of a level, and keeps it one until it is unpinned. */
-  pin(level: 1 | 2 | 3 | 4, mfn: Mfn): number {
+  pin(level: TableLevel, mfn: Mfn): number {
     if (!this.#begin(mfn)) return PagingError.preempted;
     if (level > this.topLevel || !this.types.isDomains(mfn)) return PagingError.invalid;
     if ((this.types.flags[mfn]! & FrameFlag.pinned) !== 0) return PagingError.invalid; // the domain's own
@@ -375,8 +382,8 @@ export class DirectPaging implements Translation, Archived {
   }
 
   /** Level of a root. */
-  get topLevel(): number {
-    return this.rules.geometry.levels;
+  get topLevel(): TableLevel {
+    return this.rules.topLevel;
   }
 
   /** Whether every processor's translations must go since it was last asked. */

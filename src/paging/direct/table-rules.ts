@@ -4,6 +4,8 @@ import { TABLE_GEOMETRY, type TableGeometry } from '../../x86/page-table.ts';
 /** Formats of the tables that direct paging carries out. */
 export type DirectFormat = 'four-level' | 'pae';
 
+export type TableLevel = 1 | 2 | 3 | 4;
+
 /** Indexes of a table, the last one included. */
 interface SlotRange {
   readonly first: number;
@@ -15,6 +17,8 @@ const NO_SLOTS: SlotRange = { first: 1, last: 0 };
 /** What Xen's ABI demands of tables of a format, besides what the architecture says. */
 export interface TableRules {
   readonly geometry: TableGeometry;
+  /** Level of a root. */
+  readonly topLevel: TableLevel;
   /** Addresses that the host answers itself; the machine-to-physical table stands at their start. */
   readonly hostWindow: { readonly start: GuestVirtual; readonly end: GuestVirtual };
   readonly machineToPhysicalBytes: 8 | 4;
@@ -38,6 +42,7 @@ export interface TableRules {
 export const TABLE_RULES: Readonly<Record<DirectFormat, TableRules>> = {
   'four-level': {
     geometry: TABLE_GEOMETRY['four-level'],
+    topLevel: 4,
     hostWindow: { start: -0x8000_0000_0000 as GuestVirtual, end: -0x7800_0000_0000 as GuestVirtual },
     machineToPhysicalBytes: 8,
     hostSlots: { first: 256, last: 271 },
@@ -48,6 +53,7 @@ export const TABLE_RULES: Readonly<Record<DirectFormat, TableRules>> = {
   },
   pae: {
     geometry: TABLE_GEOMETRY.pae,
+    topLevel: 3,
     hostWindow: { start: 0xf580_0000 as GuestVirtual, end: 0x1_0000_0000 as GuestVirtual },
     machineToPhysicalBytes: 4,
     hostSlots: NO_SLOTS,
@@ -58,8 +64,8 @@ export const TABLE_RULES: Readonly<Record<DirectFormat, TableRules>> = {
   },
 };
 
-function isTopIn({ geometry }: TableRules, range: SlotRange, level: number, index: number): boolean {
-  return level === geometry.levels && index >= range.first && index <= range.last;
+function isTopIn({ topLevel }: TableRules, range: SlotRange, level: number, index: number): boolean {
+  return level === topLevel && index >= range.first && index <= range.last;
 }
 
 /** Whether an entry of a table of this level belongs to the host. */
@@ -74,17 +80,17 @@ export function isFixedSlot(rules: TableRules, level: number, index: number): bo
 
 /** Whether a table of this level is none without this entry. */
 export function isRequiredSlot(rules: TableRules, level: number, index: number): boolean {
-  return level === rules.geometry.levels && index === rules.requiredSlot;
+  return level === rules.topLevel && index === rules.requiredSlot;
 }
 
 /** Whether an entry of a table of this level may name a table of the same level. */
 export function mayBeLinear(rules: TableRules, level: number): boolean {
-  return level < rules.geometry.levels || rules.hasLinearTop;
+  return level < rules.topLevel || rules.hasLinearTop;
 }
 
 /** Bits of the high word that no present entry of a table of this level may have. */
 export function refusedHigh(rules: TableRules, level: number): number {
-  return level === rules.geometry.levels ? rules.topRefusedHigh : 0;
+  return level === rules.topLevel ? rules.topRefusedHigh : 0;
 }
 
 /** Whether the host answers for an address. */

@@ -1,22 +1,24 @@
 import { FrameFlag } from '../../../paging/direct/frame-types.ts';
-import { type GuestVirtual, isCanonical, joinSigned, type Mfn } from '../../../x86/brand.ts';
+import { type GuestVirtual, highWord, isCanonical, joinSigned, type Mfn } from '../../../x86/brand.ts';
 import { frameOfEntry } from '../../../x86/page-table.ts';
 import { Cr0 } from '../../../x86/registers.ts';
 import { GUEST_GDT_ENTRIES } from '../abi.ts';
+import { raisedSelector } from '../guest-abi.ts';
 import { Msr } from '../msr.ts';
-import { type Call, FAULT, type Handler, INVALID, longAt, NOT_IMPLEMENTED, Special } from './call.ts';
+import { ABSENT } from '../structures.ts';
+import { type Call, FAULT, type Handler, INVALID, NOT_IMPLEMENTED, Special } from './call.ts';
 
-const TRAP_INFO_BYTES = 16;
 const VECTORS = 256;
 
 const NO_TABLE = 0 as GuestVirtual;
 
 /** Gates in the guest's list, up to the empty one that ends it or the first that cannot be read. */
 function countGates(call: Call, list: GuestVirtual): number {
+  const { size, address } = call.abi.structures.trapInfo;
   let gates = 0;
   for (; gates < VECTORS; gates++) {
-    const view = call.view(list + gates * TRAP_INFO_BYTES, TRAP_INFO_BYTES);
-    if (!view || longAt(view, 8) === 0) break;
+    const view = call.view(list + gates * size, size);
+    if (!view || call.longAt(view, address) === 0) break;
   }
   return gates;
 }
@@ -24,17 +26,18 @@ function countGates(call: Call, list: GuestVirtual): number {
 const setTrapTable: Handler = (call) => {
   const { cpu } = call.domain.operations;
   const { index: vcpu } = call.vcpu;
+  const layout = call.abi.structures.trapInfo;
   const list = call.address(0);
   if (list === 0) return cpu.loadIdt(vcpu, NO_TABLE, 0);
   const gates = countGates(call, list);
   const loaded = cpu.loadIdt(vcpu, list, gates);
   if (loaded !== 0) return loaded;
   for (let index = 0; index < VECTORS; index++) {
-    const view = call.view(list + index * TRAP_INFO_BYTES, TRAP_INFO_BYTES);
+    const view = call.view(list + index * layout.size, layout.size);
     if (!view) return FAULT;
-    const address = longAt(view, 8) as GuestVirtual;
+    const address = call.longAt(view, layout.address) as GuestVirtual;
     if (address === 0) return 0;
-    if (!isCanonical(view.getUint32(12, true))) return INVALID;
+    if (!isCanonical(highWord(address))) return INVALID;
     const result = cpu.writeIdtEntry(vcpu, view.getUint8(0), view.getUint16(2, true), address, view.getUint8(1));
     if (result !== 0) return result;
   }
@@ -46,7 +49,7 @@ const setGdt: Handler = (call) => {
   if (entries < 0 || entries > GUEST_GDT_ENTRIES) return INVALID;
   const frames: Mfn[] = [];
   for (let index = 0; index < Math.ceil(entries / 512); index++) {
-    const mfn = call.readLong(call.value(0) + index * 8);
+    const mfn = call.readLong(call.value(0) + index * call.abi.longSize);
     if (mfn === undefined) return FAULT;
     if (mfn < 0 || mfn > 0xffff_ffff) return INVALID;
     frames.push(mfn as Mfn);
@@ -58,35 +61,39 @@ const stackSwitch: Handler = (call) =>
   call.domain.operations.cpu.loadSp0(call.vcpu.index, (call.low[0] as number) & 0xffff, call.address(1));
 
 const setCallbacks: Handler = (call) => {
-  for (let type = 0; type < 3; type++) {
-    if (!isCanonical(call.high[type] as number)) return INVALID;
-  }
-  for (let type = 0; type < 3; type++) {
+  const { callbackArguments } = call.abi;
+  if (!callbackArguments.every(({ address }) => isCanonical(call.high[address] as number))) return INVALID;
+  for (const { type, address, selector } of callbackArguments) {
     const callback = call.vcpu.callbacks[type];
-    if (callback) callback.address = call.address(type);
+    if (!callback) continue;
+    callback.address = call.address(address);
+    if (selector !== undefined) callback.selector = raisedSelector(call.abi, (call.low[selector] as number) & 0xffff);
   }
   return 0;
 };
 
-const CALLBACK_TYPES = new Set([0, 1, 2, 4, 5, 7]);
-
 const callbackOperation: Handler = (call) => {
   const command = call.low[0] as number;
   if (command !== 0 && command !== 1) return NOT_IMPLEMENTED;
-  const view = call.view(call.value(1), 16);
+  const layout = call.abi.structures.callback;
+  const view = call.view(call.value(1), layout.size);
   if (!view) return FAULT;
   const type = view.getUint16(0, true);
   const callback = call.vcpu.callbacks[type];
-  if (!CALLBACK_TYPES.has(type) || !callback) return NOT_IMPLEMENTED;
+  if (!call.abi.callbackTypes.has(type) || !callback) return NOT_IMPLEMENTED;
   if (command === 1) {
     // The event and failsafe entries cannot be taken back.
     if (type < 2) return INVALID;
     callback.address = 0 as GuestVirtual;
     return 0;
   }
-  if (!isCanonical(view.getUint32(12, true))) return INVALID;
-  callback.address = longAt(view, 8) as GuestVirtual;
+  const address = call.longAt(view, layout.address) as GuestVirtual;
+  if (!isCanonical(highWord(address))) return INVALID;
+  callback.address = address;
   callback.masks = (view.getUint16(2, true) & 1) !== 0;
+  if (layout.selector !== ABSENT) {
+    callback.selector = raisedSelector(call.abi, view.getUint16(layout.selector, true));
+  }
   return 0;
 };
 

@@ -1,6 +1,7 @@
 import type { ProcessorApi } from '../../../cpu/processor-api.ts';
 import { hexadecimal64 } from '../../../inspect/text.ts';
 import { PageAbsent } from '../../../memory/page-absent.ts';
+import { highWord } from '../../../x86/brand.ts';
 import { Flag, Register } from '../../../x86/registers.ts';
 import { HYPERCALL_ARGUMENTS, HYPERCALL_NAMES } from '../abi.ts';
 import type { XenDomain } from '../domain.ts';
@@ -12,8 +13,6 @@ import { HYPERCALLS } from './index.ts';
 
 const MULTICALL = 13;
 
-/** Bytes of a multicall entry of 64-bit guests: op, result, six arguments. */
-const MULTICALL_BYTES = 64;
 const MULTICALL_LIMIT = 1024;
 
 /** Hypercalls that a preempted one may be repeated with before a turn ends. */
@@ -22,9 +21,10 @@ const CONTINUATIONS = 64;
 /** Arguments shown of a hypercall whose number nobody has named. */
 const UNKNOWN_ARGUMENTS = 5;
 
-const SYSCALL_BYTES = 2;
+/** SYSCALL, and INT with its vector. */
+const CALL_BYTES = 2;
 
-/** What a guest asks for that is about to execute SYSCALL. */
+/** What a 64-bit guest asks for that is about to execute SYSCALL. */
 export function syscallName(processor: ProcessorApi): string {
   if (processor.userMode) return 'system call';
   return `hypercall ${HYPERCALL_NAMES[processor.low(Register.rax)] ?? 'without a name'}`;
@@ -42,27 +42,30 @@ export class HypercallDispatcher {
     this.#call = new Call(domain, domain.running);
   }
 
-  /** Carries out the call that a kernel's SYSCALL makes. */
+  /** Carries out the call that a kernel's SYSCALL or INT makes. */
   execute(vcpu: XenVcpu): void {
     const { processor } = vcpu;
     const call = this.#call;
-    call.loadFromRegisters(vcpu);
     const number = processor.low(Register.rax);
+    call.loadFromRegisters(vcpu, number);
     const { flags } = processor;
+    const isWide = vcpu.abi.bits === 64;
     processor.completeInstruction();
-    processor.setValue(Register.rcx, processor.rip);
-    processor.set(Register.r11, flags & ~Flag.resume, 0);
+    if (isWide) {
+      processor.setValue(Register.rcx, processor.rip);
+      processor.set(Register.r11, flags & ~Flag.resume, 0);
+    }
     for (let attempt = 0; ; attempt++) {
       const result = this.#restartably(call, number);
       if (result === Special.noResult) return;
       if (result !== Special.preempted) {
-        processor.setValue(Register.rax, result);
+        processor.set(Register.rax, result >>> 0, isWide ? highWord(result) : 0);
         return;
       }
       // What is left is done by executing the same instruction again, after other work had its chance.
       if (attempt === CONTINUATIONS) {
-        call.storeToRegisters();
-        processor.rip = (processor.rip - SYSCALL_BYTES) as typeof processor.rip;
+        call.storeToRegisters(number);
+        processor.rip = (processor.rip - CALL_BYTES) as typeof processor.rip;
         this.#domain.yield();
         return;
       }
@@ -74,7 +77,7 @@ export class HypercallDispatcher {
     try {
       return this.#hypercall(call, number);
     } catch (absent) {
-      if (absent instanceof PageAbsent) call.storeToRegisters();
+      if (absent instanceof PageAbsent) call.storeToRegisters(number);
       throw absent;
     }
   }
@@ -87,7 +90,7 @@ export class HypercallDispatcher {
   #perform(call: Call, number: number): number {
     if (number === MULTICALL) return this.#multicall(call);
     const handler = HYPERCALLS[number];
-    return handler ? handler(call) : NOT_IMPLEMENTED;
+    return handler && !call.abi.missingCalls.has(number) ? handler(call) : NOT_IMPLEMENTED;
   }
 
   #performWatched(call: Call, number: number): number {
@@ -108,26 +111,21 @@ export class HypercallDispatcher {
     const list = outer.value(0);
     const count = outer.low[1] as number;
     const call = new Call(this.#domain, outer.vcpu);
+    const layout = call.abi.structures.multicall;
     call.nested = true;
     for (let index = 0; index < count; index++) {
-      const address = list + index * MULTICALL_BYTES;
+      const address = list + index * layout.size;
       // What is left, if this entry cannot be ended now.
       outer.setValue(0, address);
       outer.setValue(1, count - index);
       if (index === MULTICALL_LIMIT) return Special.preempted;
-      outer.prepareWrite(address, MULTICALL_BYTES);
-      const view = outer.view(address, MULTICALL_BYTES);
+      outer.prepareWrite(address, layout.size);
+      const view = outer.view(address, layout.size);
       if (!view) return FAULT;
-      for (let argument = 0; argument < 6; argument++) {
-        call.low[argument] = view.getUint32(16 + argument * 8, true);
-        call.high[argument] = view.getUint32(20 + argument * 8, true);
-      }
       const number = view.getUint32(0, true);
+      call.loadFromEntry(view, number);
       const putBack = () => {
-        for (let argument = 0; argument < 6; argument++) {
-          view.setUint32(16 + argument * 8, call.low[argument] as number, true);
-          view.setUint32(20 + argument * 8, call.high[argument] as number, true);
-        }
+        call.storeToEntry(view, number);
         return outer.writeView(address, view);
       };
       let result: number;
@@ -139,7 +137,7 @@ export class HypercallDispatcher {
       }
       if (result === Special.noResult) return Special.noResult;
       if (result === Special.preempted) return putBack() ? Special.preempted : FAULT;
-      if (!outer.writeLong(address + 8, result)) return FAULT;
+      if (!outer.writeLong(address + layout.result, result)) return FAULT;
       if (this.#domain.state.kind !== 'running') return 0;
     }
     return 0;

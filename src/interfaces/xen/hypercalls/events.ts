@@ -1,6 +1,6 @@
 import type { PortKind } from '../event-channels.ts';
 import { GrantStatus } from '../grant-table.ts';
-import { type Call, FAULT, type Handler, INVALID, longAt, NOT_IMPLEMENTED } from './call.ts';
+import { type Call, FAULT, type Handler, INVALID, NOT_IMPLEMENTED } from './call.ts';
 
 /** Bytes of each event_channel_op structure, by command. */
 const EVENT_BYTES = [12, 12, 12, 4, 4, 24, 8, 8, 8, 4, 2, 24, 8, 8] as const;
@@ -69,8 +69,11 @@ const eventChannelOperation: Handler = (call) => {
 const GRANT_BATCH = 1024;
 
 type GrantOperation = (call: Call, view: DataView) => boolean;
+type Structures = Call['abi']['structures'];
 
-const grantOperations: Readonly<Record<number, { bytes: number; run: GrantOperation }>> = {
+const grantOperations: Readonly<
+  Record<number, { bytes: number | ((structures: Structures) => number); run: GrantOperation }>
+> = {
   0: {
     bytes: 32,
     run: ({ domain }, view) => {
@@ -87,31 +90,32 @@ const grantOperations: Readonly<Record<number, { bytes: number; run: GrantOperat
     },
   },
   2: {
-    bytes: 24,
+    bytes: ({ grantSetup }) => grantSetup.size,
     run: (call, view) => {
       const { status, frames } = call.domain.grants.setupTable(view.getUint16(0, true), view.getUint32(4, true));
       view.setInt16(8, status, true);
       if (status !== GrantStatus.okay) return true;
-      const list = longAt(view, 16);
-      return frames.every((mfn, index) => call.writeLong(list + index * 8, mfn));
+      const list = call.longAt(view, call.abi.structures.grantSetup.list);
+      return frames.every((mfn, index) => call.writeLong(list + index * call.abi.longSize, mfn));
     },
   },
   5: {
-    bytes: 40,
-    run: ({ domain }, view) => {
-      const flags = view.getUint16(34, true);
+    bytes: ({ grantCopy }) => grantCopy.size,
+    run: ({ domain, abi }, view) => {
+      const layout = abi.structures.grantCopy;
+      const flags = view.getUint16(layout.flags, true);
       const end = (at: number, isReference: boolean) => ({
         reference: view.getUint32(at, true),
-        domain: view.getUint16(at + 8, true),
-        offset: view.getUint16(at + 10, true),
+        domain: view.getUint16(at + layout.domain, true),
+        offset: view.getUint16(at + layout.offset, true),
         isReference,
       });
       const status = domain.grants.copy(
         end(0, (flags & 1) !== 0),
-        end(16, (flags & 2) !== 0),
-        view.getUint16(32, true),
+        end(layout.target, (flags & 2) !== 0),
+        view.getUint16(layout.length, true),
       );
-      view.setInt16(36, status, true);
+      view.setInt16(layout.status, status, true);
       return true;
     },
   },
@@ -149,13 +153,14 @@ const grantTableOperation: Handler = (call) => {
   const operation = grantOperations[command];
   if (!operation) return NOT_IMPLEMENTED;
   if (count > GRANT_BATCH) return INVALID;
+  const bytes = typeof operation.bytes === 'number' ? operation.bytes : operation.bytes(call.abi.structures);
   for (let index = 0; index < count; index++) {
-    const address = list + index * operation.bytes;
+    const address = list + index * bytes;
     // What is left, if this one must wait for a page.
     call.setValue(1, address);
     call.setValue(2, count - index);
-    call.prepareWrite(address, operation.bytes);
-    const view = call.view(address, operation.bytes);
+    call.prepareWrite(address, bytes);
+    const view = call.view(address, bytes);
     if (!view || !operation.run(call, view) || !call.writeView(address, view)) return FAULT;
   }
   return 0;

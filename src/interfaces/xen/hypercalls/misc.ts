@@ -1,8 +1,9 @@
 import { type GuestVirtual, type Mfn, PAGE_SIZE, type Pfn } from '../../../x86/brand.ts';
-import { FEATURES, XEN_VERSION } from '../abi.ts';
+import { FEATURE_EXTENDED_CR3, FEATURES, XEN_VERSION } from '../abi.ts';
 import { domainMeant } from '../domain-id.ts';
 import { Errno } from '../errno.ts';
-import { type Call, FAULT, type Handler, INVALID, longAt, NOT_IMPLEMENTED, Special } from './call.ts';
+import { Assist } from '../guest-abi.ts';
+import { type Call, FAULT, type Handler, INVALID, NOT_IMPLEMENTED, Special } from './call.ts';
 
 /** A text in a field of fixed size, NUL-padded. */
 function text(value: string, bytes: number): Uint8Array {
@@ -31,7 +32,7 @@ const xenVersion: Handler = (call) => {
     case 2:
       return give(concatenate(text('TypeScript', 64), text('ring1', 16), text('', 32), text('', 32)));
     case 3:
-      return give(text('xen-3.0-x86_64 ', 1024));
+      return give(text('xen-3.0-x86_64 xen-3.0-x86_32p ', 1024));
     case 4:
       return give(text('unavailable', 64));
     case 5:
@@ -40,7 +41,7 @@ const xenVersion: Handler = (call) => {
       const view = call.view(call.value(1), 8);
       if (!view) return FAULT;
       if (view.getUint32(0, true) !== 0) return INVALID;
-      view.setUint32(4, FEATURES, true);
+      view.setUint32(4, call.domain.extendedCr3 ? FEATURES | FEATURE_EXTENDED_CR3 : FEATURES, true);
       return call.writeView(call.value(1), view) ? 0 : FAULT;
     }
     case 7:
@@ -87,13 +88,14 @@ interface Reservation {
 }
 
 function reservationOf(call: Call): Reservation | null {
-  const view = call.view(call.value(1), 32);
+  const layout = call.abi.structures.reservation;
+  const view = call.view(call.value(1), layout.size);
   if (!view) return null;
   return {
-    list: longAt(view, 0),
-    count: longAt(view, 8),
-    order: view.getUint32(16, true),
-    self: domainMeant(view.getUint16(24, true), call.domain.id) === 'self',
+    list: call.longAt(view, 0),
+    count: call.longAt(view, layout.count),
+    order: view.getUint32(layout.order, true),
+    self: domainMeant(view.getUint16(layout.domain, true), call.domain.id) === 'self',
   };
 }
 
@@ -107,6 +109,7 @@ function changeReservation(call: Call, populate: boolean): number {
   const reservation = reservationOf(call);
   if (!reservation) return FAULT;
   const { paging } = call.domain;
+  const { longSize } = call.abi;
   const start = Math.floor(call.value(0) / (1 << START_SHIFT));
   if (!reservation.self) return start;
   if (reservation.order !== 0) return start;
@@ -115,12 +118,12 @@ function changeReservation(call: Call, populate: boolean): number {
   for (; done < reservation.count; done++) {
     call.setValue(0, done * (1 << START_SHIFT) + command);
     if (done - start === EXTENT_LIMIT) return Special.preempted;
-    if (populate) call.prepareWrite(reservation.list + done * 8, 8);
-    const number = call.readLong(reservation.list + done * 8);
+    if (populate) call.prepareWrite(reservation.list + done * longSize, longSize);
+    const number = call.readLong(reservation.list + done * longSize);
     if (number === undefined || number < 0) return done;
     if (populate) {
       const mfn = paging.populatePhysmap(number as Pfn);
-      if (mfn < 0 || !call.writeLong(reservation.list + done * 8, mfn)) return done;
+      if (mfn < 0 || !call.writeLong(reservation.list + done * longSize, mfn)) return done;
     } else if (paging.decreaseReservation(number as Mfn) !== 0) return done;
   }
   return done;
@@ -141,14 +144,11 @@ const memoryOperation: Handler = (call) => {
     case 9:
       return memoryMap(call);
     case 12: {
-      const view = new DataView(new ArrayBuffer(24));
-      const put = (offset: number, value: number) => {
-        view.setUint32(offset, value >>> 0, true);
-        view.setUint32(offset + 4, Math.floor(value / 0x1_0000_0000) >>> 0, true);
-      };
-      put(0, domain.paging.rules.hostWindow.start);
-      put(8, domain.paging.machineToPhysical.end);
-      put(16, domain.space.limit - 1);
+      const layout = call.abi.structures.machineToPhysical;
+      const view = new DataView(new ArrayBuffer(layout.size));
+      call.setLongAt(view, 0, domain.paging.rules.hostWindow.start);
+      call.setLongAt(view, layout.end, domain.paging.machineToPhysical.end);
+      call.setLongAt(view, layout.maximum, domain.space.limit - 1);
       return call.writeView(call.value(1), view) ? 0 : FAULT;
     }
     default:
@@ -160,7 +160,8 @@ const E820_RAM = 1;
 const E820_BYTES = 20;
 
 function memoryMap(call: Call): number {
-  const view = call.view(call.value(1), 16);
+  const layout = call.abi.structures.memoryMap;
+  const view = call.view(call.value(1), layout.size);
   if (!view) return FAULT;
   if (view.getUint32(0, true) < 1) return INVALID;
   const entry = new DataView(new ArrayBuffer(E820_BYTES));
@@ -168,7 +169,7 @@ function memoryMap(call: Call): number {
   entry.setUint32(8, bytes >>> 0, true);
   entry.setUint32(12, Math.floor(bytes / 0x1_0000_0000), true);
   entry.setUint32(16, E820_RAM, true);
-  if (!call.writeView(longAt(view, 8), entry)) return FAULT;
+  if (!call.writeView(call.longAt(view, layout.buffer), entry)) return FAULT;
   view.setUint32(0, 1, true);
   return call.writeView(call.value(1), view) ? 0 : FAULT;
 }
@@ -183,25 +184,25 @@ const physicalDeviceOperation: Handler = (call) => {
       return call.domain.operations.cpu.setIoplMask(call.vcpu.index, privilege << 12);
     }
     case 7: {
-      const view = call.view(call.value(1), 12);
+      const layout = call.abi.structures.portBitmap;
+      const view = call.view(call.value(1), layout.size);
       if (!view) return FAULT;
-      const bitmap = longAt(view, 0) as GuestVirtual;
-      return call.domain.operations.cpu.updateIoBitmap(call.vcpu.index, bitmap, view.getUint32(8, true));
+      const bitmap = call.longAt(view, 0) as GuestVirtual;
+      const ports = view.getUint32(layout.ports, true);
+      return call.domain.operations.cpu.updateIoBitmap(call.vcpu.index, bitmap, ports);
     }
     default:
       return NOT_IMPLEMENTED;
   }
 };
 
-const ASSIST_RUNSTATE_UPDATE_FLAG = 5;
-const ASSISTS = new Set([2, 4, ASSIST_RUNSTATE_UPDATE_FLAG, 32]);
-
 const vmAssist: Handler = (call) => {
   const command = call.low[0] as number;
   const type = call.low[1] as number;
   if (command > 1) return NOT_IMPLEMENTED;
-  if (!ASSISTS.has(type)) return INVALID;
-  if (type === ASSIST_RUNSTATE_UPDATE_FLAG) call.domain.runstates.updateFlag = command === 0;
+  if (!call.abi.assists.has(type)) return INVALID;
+  if (type === Assist.runstateUpdateFlag) call.domain.runstates.updateFlag = command === 0;
+  if (type === Assist.paeExtendedCr3) call.domain.extendedCr3 = command === 0;
   return 0;
 };
 

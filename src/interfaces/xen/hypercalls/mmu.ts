@@ -2,11 +2,12 @@ import { UNKNOWN_TABLE } from '../../../ops/schema.ts';
 import { UPDATE_COMMAND_MASK, UpdateCommand } from '../../../paging/direct/direct-paging.ts';
 import { PagingError } from '../../../paging/direct/errors.ts';
 import { FrameType } from '../../../paging/direct/frame-types.ts';
-import { type GuestVirtual, joinSigned, type Mfn } from '../../../x86/brand.ts';
-import { ENTRY_FRAME_HIGH, frameOfEntry, TABLE_GEOMETRY, tableIndex } from '../../../x86/page-table.ts';
+import { type GuestVirtual, highWord, joinSigned, type Mfn } from '../../../x86/brand.ts';
+import { ENTRY_FRAME_HIGH, frameOfEntry } from '../../../x86/page-table.ts';
 import { Pte } from '../../../x86/registers.ts';
 import { domainMeant } from '../domain-id.ts';
 import { Errno } from '../errno.ts';
+import { STRUCTURES_64 } from '../structures.ts';
 import { type Call, FAULT, type Handler, INVALID, NOT_IMPLEMENTED, Special } from './call.ts';
 
 const NO_ADDRESS = 0 as GuestVirtual;
@@ -14,7 +15,6 @@ const NO_ADDRESS = 0 as GuestVirtual;
 /** Set in a count by a preempted batch: the number that is already done stands at the caller's `done`. */
 const CONTINUED = 0x8000_0000;
 const REQUEST_BYTES = 16;
-const EXTENDED_BYTES = 24;
 
 /** Requests in one batch before the vCPU may do something else; each is bounded by the paging itself. */
 const BATCH_LIMIT = 1024;
@@ -143,7 +143,7 @@ const updateVaMapping: Handler = (call) => {
   const root = paging.root(vcpu.index);
   const table = paging.entries.level1TableOf(root, address);
   if (table < 0) return INVALID;
-  const index = tableIndex(TABLE_GEOMETRY['four-level'], 1, call.low[0] as number, call.high[0] as number);
+  const index = paging.entries.level1Index(address);
   const low = call.low[1] as number;
   const high = call.high[1] as number;
   const flags = call.value(2);
@@ -221,18 +221,17 @@ function extendedOperation(call: Call, command: number, first: number, second: n
   const { index: vcpu } = call.vcpu;
   switch (command) {
     case Extended.pinLevel1:
-      return mmu.allocPt(vcpu, UNKNOWN_TABLE, mfn);
     case Extended.pinLevel2:
-      return mmu.allocPd(vcpu, mfn);
     case Extended.pinLevel3:
-      return mmu.allocPud(vcpu, mfn);
     case Extended.pinLevel4:
-      return mmu.activateMm(vcpu, mfn);
+      return pin(call, command + 1, mfn);
     case Extended.unpin:
       return unpin(call, mfn);
     case Extended.newBasePointer:
       return mmu.writeCr3(vcpu, mfn, false);
     case Extended.newUserBasePointer:
+      // Kernel and programs of a 32-bit guest share their tables.
+      if (call.abi.bits === 32) return INVALID;
       return mmu.writeCr3(vcpu, mfn === 0 ? UNKNOWN_TABLE : mfn, true);
     case Extended.flushLocal:
       mmu.flushTlbUser(vcpu);
@@ -271,35 +270,59 @@ function extendedOperation(call: Call, command: number, first: number, second: n
   }
 }
 
-/** The operation is that of the table's level; what is no table was not pinned, which the paging says. */
+/** The operation is that of the table's level; the top table's is that of its address space. */
+function pin(call: Call, level: number, mfn: Mfn): number {
+  const { mmu } = call.domain.operations;
+  const { index: vcpu } = call.vcpu;
+  const { topLevel } = call.domain.paging;
+  // There is no such level in a 32-bit guest, and nobody has ever been told.
+  if (level > topLevel) return 0;
+  if (level === topLevel) return mmu.activateMm(vcpu, mfn);
+  switch (level as FrameType) {
+    case FrameType.level1:
+      return mmu.allocPt(vcpu, UNKNOWN_TABLE, mfn);
+    case FrameType.level2:
+      return mmu.allocPd(vcpu, mfn);
+    default:
+      return mmu.allocPud(vcpu, mfn);
+  }
+}
+
+/** The same of a table's level; what is no table was not pinned, which the paging says. */
 function unpin(call: Call, mfn: Mfn): number {
   const { paging, operations } = call.domain;
   const { index: vcpu } = call.vcpu;
-  switch (paging.types.type[mfn] as FrameType | undefined) {
+  const type = paging.types.type[mfn] as FrameType | undefined;
+  if (type === paging.topLevel) return operations.mmu.exitMmap(vcpu, mfn);
+  switch (type) {
     case FrameType.level1:
       return operations.mmu.releasePt(vcpu, mfn);
     case FrameType.level2:
       return operations.mmu.releasePd(vcpu, mfn);
     case FrameType.level3:
       return operations.mmu.releasePud(vcpu, mfn);
-    case FrameType.level4:
-      return operations.mmu.exitMmap(vcpu, mfn);
     default:
       return paging.unpin(mfn);
   }
 }
 
-const extendedScratch = new Uint32Array(EXTENDED_BYTES / 4);
+const extendedScratch = new Uint32Array(STRUCTURES_64.mmuExtended.size / 4);
 
-const mmuExtendedOperation: Handler = (call) =>
-  runBatch(call, EXTENDED_BYTES, (address) => {
-    const words = extendedScratch;
+const mmuExtendedOperation: Handler = (call) => {
+  const { longSize, structures } = call.abi;
+  const layout = structures.mmuExtended;
+  const words = extendedScratch.subarray(0, layout.size / 4);
+  const long = (at: number) => {
+    const low = words[at / 4]!; // the layout's own offset
+    return longSize === 8 ? joinSigned(low, words[at / 4 + 1]!) : low;
+  };
+  return runBatch(call, layout.size, (address) => {
     if (!call.vcpu.readWords(address, words)) return FAULT;
-    const first = joinSigned(words[2]!, words[3]!); // six words
-    const second = joinSigned(words[4]!, words[5]!);
-    const mfn = (words[3] === 0 ? words[2] : 0xffff_ffff) as Mfn;
-    return preemption(extendedOperation(call, words[0]!, first, second, mfn));
+    const first = long(layout.first);
+    const mfn = (highWord(first) === 0 ? first : 0xffff_ffff) as Mfn;
+    return preemption(extendedOperation(call, words[0]!, first, long(layout.second), mfn)); // never empty
   });
+};
 
 export const MMU_HYPERCALLS: readonly (readonly [number, Handler])[] = [
   [1, mmuUpdate],
