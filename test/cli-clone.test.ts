@@ -8,10 +8,17 @@ describe('the options of ring1 clone', () => {
       snapshot: 'a.ring1',
       count: 3,
       each: 'echo {}',
+      disks: [],
+      network: false,
       hostMemory: 1 << 30,
       swap: undefined,
       timeoutSeconds: undefined,
       jitThreshold: undefined,
+    });
+    const devices = ['--disk', 'a.img', '--disk', 'b.img', '--network'];
+    expect(parseCloneOptions(['a', '--each', 'date', ...devices])).toMatchObject({
+      disks: ['a.img', 'b.img'],
+      network: true,
     });
     expect(parseCloneOptions(['--help'])).toBe('help');
   });
@@ -21,7 +28,7 @@ describe('the options of ring1 clone', () => {
     [['a', 'b', '--each', 'date'], 'a clone is made of one snapshot'],
     [['a'], '--each is missing'],
     [['a', '--each', 'date', '--count', '0'], '--count 0 is not a number from 1'],
-    [['a', '--each', 'date', '--disk', 'x'], 'see "ring1 help clone"'],
+    [['a', '--each', 'date', '--memory', 'x'], 'see "ring1 help clone"'],
   ])('refuse %j', (args, message) => {
     expect(() => parseCloneOptions(args)).toThrow(message);
   });

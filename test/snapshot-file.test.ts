@@ -1,5 +1,6 @@
+import { spawnSync } from 'node:child_process';
 import { mkdtemp, readdir, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { hostname, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { main } from '../src/cli/main.ts';
@@ -46,6 +47,23 @@ describe('a snapshot file', () => {
     await expect(broken).rejects.toThrow(`cannot save the guest to ${path}: no space left on the device`);
     expect(await savedSeed()).toBe(1);
     expect(await readdir(directory)).toEqual(['guest.ring1']);
+  });
+
+  it('sweeps away what a writer left that is no more, and leaves alone what another one writes', async () => {
+    const { status, pid } = spawnSync(process.execPath, ['-e', '']);
+    expect(status).toBe(0);
+    const uuid = '0dd1e05e-0000-4000-8000-000000000000';
+    const left = `.guest.ring1.${hostname()}.${pid}.${uuid}.tmp`;
+    const others = [
+      `.guest.ring1.${hostname()}.${process.pid}.${uuid}.tmp`,
+      `.guest.ring1.another-machine.${pid}.${uuid}.tmp`,
+      `.other.ring1.${hostname()}.${pid}.${uuid}.tmp`,
+      '.guest.ring1.tmp',
+    ];
+    for (const name of [left, ...others]) await writeFile(join(directory, name), '');
+    await save(1);
+    expect(await savedSeed()).toBe(1);
+    expect((await readdir(directory)).sort()).toEqual([...others, 'guest.ring1'].sort());
   });
 
   it('is there, whole, whenever the one who saves is killed', async () => {

@@ -41,10 +41,9 @@ export async function killWriters(kills: number): Promise<KillReport> {
       }
       report.saved += found - last;
       last = found;
-      for (const name of readdirSync(directory).filter((other) => other.endsWith('.tmp'))) {
-        report.interrupted++;
-        rmSync(join(directory, name));
-      }
+      const left = readdirSync(directory).filter((name) => name.endsWith('.tmp'));
+      if (left.length > 1) throw new Error(`what earlier writers left is still there: ${left.join(', ')}`);
+      report.interrupted += left.length;
     }
     return report;
   } finally {

@@ -8,6 +8,10 @@ export interface CloneOptions {
   readonly count: number;
   /** What is typed at the shell of each clone. */
   readonly each: string;
+  /** Files of the disks that the guest had, in order. */
+  readonly disks: readonly string[];
+  /** Whether it had a network adapter. */
+  readonly network: boolean;
   readonly hostMemory: number | undefined;
   readonly swap: string | undefined;
   readonly timeoutSeconds: number | undefined;
@@ -21,6 +25,8 @@ const MOST_EXECUTIONS = 0x7fff_ffff;
 const PARSE = {
   count: { type: 'string' },
   each: { type: 'string' },
+  disk: { type: 'string', multiple: true },
+  network: { type: 'boolean' },
   'host-memory': { type: 'string' },
   swap: { type: 'string' },
   timeout: { type: 'string' },
@@ -42,6 +48,8 @@ export function parseCloneOptions(args: readonly string[]): CloneOptions | 'help
     snapshot,
     count: parseInteger('--count', values.count ?? '1', 1, MOST_CLONES),
     each: values.each,
+    disks: values.disk ?? [],
+    network: values.network ?? false,
     hostMemory: values['host-memory'] === undefined ? undefined : parseSize('--host-memory', values['host-memory']),
     swap: values.swap,
     timeoutSeconds: values.timeout === undefined ? undefined : parseTimeout(values.timeout),

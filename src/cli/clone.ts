@@ -1,8 +1,10 @@
-import type { CreateHost, Host, VirtualMachine } from '../api.ts';
-import { SnapshotFile } from '../node/snapshot-file.ts';
+import type { CreateHost, Disk, Host, VirtualMachine } from '../api.ts';
+import { OverlayStore } from '../devices/block/overlay-store.ts';
+import { FileStore } from '../node/file-store.ts';
 import type { Snapshot } from '../snapshot/snapshot.ts';
 import type { CloneOptions } from './clone-options.ts';
-import { openSnapshot } from './core.ts';
+import { openNetwork } from './guest-network.ts';
+import { openSavedGuest } from './saved-guest.ts';
 import { ExitStatus, type Interruption, LONGEST_INTERVAL, onSignals, openHost, warn } from './session.ts';
 import { ShellCommand } from './shell-command.ts';
 
@@ -13,8 +15,8 @@ const AT_ONCE = 8;
 
 /** Lets copies of a saved guest carry out a command each, and prints what they answer. */
 export async function clone(options: CloneOptions, createHost: CreateHost): Promise<ExitStatus | number> {
-  const file = await SnapshotFile.open(options.snapshot);
-  const snapshot = await openSnapshot(file);
+  const { file, snapshot } = await openSavedGuest(options.snapshot);
+  const disks = await openDisks(options.disks);
   const { memory } = snapshot.guest;
   const guests = Math.min(options.count, AT_ONCE);
   const host = await openHost(
@@ -39,7 +41,7 @@ export async function clone(options: CloneOptions, createHost: CreateHost): Prom
   const work = async (): Promise<void> => {
     while (next <= options.count && interruption === undefined) {
       const number = next++;
-      if (!(await runClone(number, options.each, host, snapshot, running))) failures++;
+      if (!(await runClone(number, { ...options, disks }, host, snapshot, running))) failures++;
     }
   };
   try {
@@ -49,6 +51,7 @@ export async function clone(options: CloneOptions, createHost: CreateHost): Prom
     clearInterval(keepAlive);
     removeSignalHandlers();
     await host.close();
+    for (const disk of disks) await disk.close();
     await file.close();
   }
   if (interruption?.kind === 'signal') return ExitStatus.signal + interruption.number;
@@ -59,15 +62,28 @@ export async function clone(options: CloneOptions, createHost: CreateHost): Prom
   return failures === 0 ? ExitStatus.success : ExitStatus.badInput;
 }
 
+/** The clones' disks, which none of them writes to. */
+async function openDisks(paths: readonly string[]): Promise<Disk[]> {
+  const disks: Disk[] = [];
+  for (const path of paths) disks.push(await FileStore.open(path, { isReadOnly: true, report: warn }));
+  return disks;
+}
+
 /** @returns whether the command ended with status 0 */
 async function runClone(
   number: number,
-  each: string,
+  { each, disks, network: hasNetwork }: Pick<CloneOptions, 'each' | 'network'> & { readonly disks: readonly Disk[] },
   host: Host,
   snapshot: Snapshot,
   running: Set<VirtualMachine>,
 ): Promise<boolean> {
-  const machine = await host.resume(snapshot, { fresh: true });
+  // All have the same address, so each is alone in its network.
+  const network = hasNetwork ? openNetwork() : undefined;
+  const machine = await host.resume(snapshot, {
+    fresh: true,
+    disks: disks.map((disk) => new OverlayStore(disk)),
+    adapters: network ? [network.adapter(1)] : [],
+  });
   running.add(machine);
   const command = each.replaceAll('{}', String(number));
   const shell = new ShellCommand(`RING1_CLONE=${number}; ${command}`, (line) => {
@@ -84,6 +100,7 @@ async function runClone(
   const { status } = shell;
   machine.stop();
   const outcome = await machine.done;
+  network?.gateway.close();
   if (status === undefined) {
     const reason = outcome.kind === 'crash' ? `it crashed: ${outcome.reason}` : outcome.kind;
     warn(`clone ${number} ended before its command did: ${reason}`);

@@ -5,16 +5,15 @@ import { InputError } from '../boot/input-error.ts';
 import type { Profile } from '../inspect/profile.ts';
 import { collectGarbage } from '../node/engine.ts';
 import { fileErrorReason, requireWritable } from '../node/files.ts';
-import { SnapshotFile } from '../node/snapshot-file.ts';
 import { Terminal } from '../node/terminal.ts';
 import { auditText } from './audit-text.ts';
-import { openSnapshot } from './core.ts';
 import { prepareGuest, prepareSavedGuest } from './guest-boot.ts';
 import { openNetwork } from './guest-network.ts';
 import { GuestSave } from './guest-save.ts';
 import type { ProfileOptions, RunOptions } from './options.ts';
 import { OutputWatch } from './output-watch.ts';
 import { profileText } from './profile-text.ts';
+import { openSavedGuest } from './saved-guest.ts';
 import {
   ExitStatus,
   type Interruption,
@@ -33,8 +32,8 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
   if (options.profile?.output !== undefined) await requireWritable(options.profile.output, 'profile');
   if (options.audit?.output !== undefined) await requireWritable(options.audit.output, 'audit');
   if (options.save !== undefined) await requireWritable(options.save, 'snapshot');
-  const file = options.snapshot === undefined ? undefined : await SnapshotFile.open(options.snapshot);
-  const snapshot = file && (await openSnapshot(file));
+  const saved = options.snapshot === undefined ? undefined : await openSavedGuest(options.snapshot);
+  const snapshot = saved?.snapshot;
   const network = options.network ? openNetwork() : undefined;
   const bootOptions = {
     ...(snapshot ? await prepareSavedGuest(snapshot, options) : await prepareGuest(options)),
@@ -113,7 +112,7 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
     await host.close();
     network?.gateway.close();
     for (const disk of bootOptions.disks) await disk.close();
-    await file?.close();
+    await saved?.file.close();
     trace?.close();
   }
   return report(outcome, interruption, options);

@@ -97,6 +97,8 @@ and random numbers of its own; what its kernel keeps of random numbers is mixed 
 
   --count N           copies, from number 1 on (default 1)
   --each COMMAND      what each is to do
+  --disk FILE         a disk that the guest had, as it was then; repeatable; each copy keeps what it writes in memory only
+  --network           the network adapter that the guest had; each copy is alone in its network
   --host-memory SIZE  memory for all copies (default: the guest's, and 8M for each that runs); what does not fit goes to swap
   --swap FILE         file for swap, made and removed again (default: one without a name, where temporary files are)
   --timeout SECONDS   stop after that time

@@ -1,5 +1,6 @@
 import { randomUUID } from 'node:crypto';
-import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import { type FileHandle, open, readdir, rename, rm } from 'node:fs/promises';
+import { hostname } from 'node:os';
 import { basename, dirname, join } from 'node:path';
 import { InputError } from '../boot/input-error.ts';
 import type { SnapshotSource, SnapshotTarget } from '../snapshot/format.ts';
@@ -12,7 +13,8 @@ import { fileErrorReason } from './files.ts';
  */
 export async function saveSnapshotFile(path: string, write: (target: SnapshotTarget) => Promise<void>): Promise<void> {
   const directory = dirname(path);
-  const temporary = join(directory, `.${basename(path)}.${randomUUID()}.tmp`);
+  const temporary = join(directory, `${temporaryPrefix(path)}${process.pid}.${randomUUID()}.tmp`);
+  await sweep(path);
   try {
     const file = await open(temporary, 'wx', 0o600);
     try {
@@ -26,6 +28,34 @@ export async function saveSnapshotFile(path: string, write: (target: SnapshotTar
   } catch (error) {
     await rm(temporary, { force: true });
     throw new InputError(`cannot save the guest to ${path}: ${fileErrorReason(error)}`);
+  }
+}
+
+/** What the names of all files begin with that this machine writes in place of `path`; the number of a process follows. */
+function temporaryPrefix(path: string): string {
+  return `.${basename(path)}.${hostname()}.`;
+}
+
+/** Removes what processes of this machine left that were killed while they wrote. What cannot be removed stays. */
+async function sweep(path: string): Promise<void> {
+  const directory = dirname(path);
+  const prefix = temporaryPrefix(path);
+  const names = await readdir(directory).catch(() => []);
+  for (const name of names) {
+    if (!name.startsWith(prefix)) continue;
+    const writer = /^(\d+)\.[-0-9a-f]+\.tmp$/.exec(name.slice(prefix.length))?.[1];
+    if (writer !== undefined && !isAlive(Number(writer)))
+      await rm(join(directory, name), { force: true }).catch(() => {});
+  }
+}
+
+function isAlive(identifier: number): boolean {
+  try {
+    process.kill(identifier, 0);
+    return true;
+  } catch (error) {
+    // Of another user.
+    return (error as NodeJS.ErrnoException).code === 'EPERM';
   }
 }
 
