@@ -56,7 +56,7 @@ describe('a disk and its driver', () => {
   });
 
   it.each([
-    ['another layout', { protocol: 'x86_32-abi' }],
+    ['another layout', { protocol: 'arm-abi' }],
     ['a layout with a name as long as can be', { protocol: 'x'.repeat(4096) }],
     ['a page that is not granted', { 'ring-ref': '77' }],
     ['a number that is none', { 'ring-ref': 'x' }],
@@ -78,8 +78,11 @@ describe('a disk and its driver', () => {
   });
 });
 
-describe('requests of a driver', () => {
-  beforeEach(() => driver.connect());
+describe.each([64, 32] as const)('requests of a driver in a %i-bit kernel', (bits) => {
+  beforeEach(() => {
+    driver = new XenDiskDriver(new MemoryStore(bytes), bits);
+    driver.connect();
+  });
 
   it('read into the sectors of the pages that they name', async () => {
     driver.fill(1, 0xee);

@@ -27,7 +27,11 @@ const REQUEST_EVENT = 4;
 const RESPONSE_PRODUCER = 8;
 const RESPONSE_EVENT = 12;
 const SLOTS = 0x40;
-const SLOT_BYTES = 112;
+/** A slot, and where the id, the sector and the segments of a request stand in it, by the width of the driver's kernel. */
+const REQUEST = {
+  64: { bytes: 112, id: 8, sector: 16, segment: 24 },
+  32: { bytes: 108, id: 4, sector: 12, segment: 20 },
+} as const;
 
 interface DriverRequest {
   readonly operation: number;
@@ -57,8 +61,10 @@ export class XenDiskDriver {
   #isRingThere = true;
   #producer = 0;
   #consumer = 0;
+  readonly #bits: 64 | 32;
 
-  constructor(disk: BlockStore) {
+  constructor(disk: BlockStore, bits: 64 | 32 = 64) {
+    this.#bits = bits;
     this.#disk = disk;
     this.#backend = this.#createBackend();
     this.#backend.introduce();
@@ -136,7 +142,7 @@ export class XenDiskDriver {
       this.#setWord(offset, value);
     }
     if (!this.#isRingThere) this.#memory.evict(RING as Gfn);
-    const said = { 'ring-ref': `${RING}`, 'event-channel': `${PORT}`, protocol: 'x86_64-abi', ...nodes };
+    const said = { 'ring-ref': `${RING}`, 'event-channel': `${PORT}`, protocol: `x86_${this.#bits}-abi`, ...nodes };
     for (const [name, value] of Object.entries(said)) this.#store.write(`${HERE}/${name}`, value);
     this.setState(3);
   }
@@ -187,15 +193,16 @@ export class XenDiskDriver {
   }
 
   request({ operation, sector, segments, count = segments.length }: DriverRequest): void {
-    const slot = SLOTS + (this.#producer & 31) * SLOT_BYTES;
+    const layout = REQUEST[this.#bits];
+    const slot = SLOTS + (this.#producer & 31) * layout.bytes;
     this.#setWord(slot, operation | (count << 8));
-    this.#setWord(slot + 8, this.#producer);
-    this.#setWord(slot + 12, 0);
-    this.#setWord(slot + 16, sector);
-    this.#setWord(slot + 20, 0);
+    this.#setWord(slot + layout.id, this.#producer);
+    this.#setWord(slot + layout.id + 4, 0);
+    this.#setWord(slot + layout.sector, sector);
+    this.#setWord(slot + layout.sector + 4, 0);
     for (const [index, { reference, first, last }] of segments.entries()) {
-      this.#setWord(slot + 24 + index * 8, reference);
-      this.#setWord(slot + 28 + index * 8, first | (last << 8));
+      this.#setWord(slot + layout.segment + index * 8, reference);
+      this.#setWord(slot + layout.segment + 4 + index * 8, first | (last << 8));
     }
     this.setProducer(this.#producer + 1);
   }
@@ -227,7 +234,7 @@ export class XenDiskDriver {
     await this.settle();
     const responses: Response[] = [];
     for (; this.#consumer !== this.#word(RESPONSE_PRODUCER); this.#consumer++) {
-      const slot = SLOTS + (this.#consumer & 31) * SLOT_BYTES;
+      const slot = SLOTS + (this.#consumer & 31) * REQUEST[this.#bits].bytes;
       const tail = this.#word(slot + 8);
       responses.push({ id: this.#word(slot), operation: tail & 0xff, status: tail >> 16 });
     }

@@ -5,10 +5,10 @@ import { homeOf, type Permission, PRIVILEGED_DOMAIN, StoreAccess } from '../xens
 import {
   attachRing,
   awaitRequests,
-  PROTOCOL,
   publishResponses,
   putResponse,
-  type RingIndexes,
+  RING_PROTOCOLS,
+  type RingSide,
   requestsIn,
   takeRequest,
 } from './block-ring.ts';
@@ -28,7 +28,7 @@ interface Connection {
   readonly ring: GrantUse;
   /** −1 once the guest has closed it. */
   port: number;
-  readonly indexes: RingIndexes;
+  readonly side: RingSide;
 }
 
 /**
@@ -138,7 +138,7 @@ export class BlockBackend implements Archived {
     for (const transfer of this.#transfers) this.#advance(transfer, connection);
     this.#transfers = this.#transfers.filter(({ phase }) => phase !== 'over');
     const page = this.#guest.pinnedAddress(connection.ring);
-    if (publishResponses(this.#memory, page, connection.indexes) && connection.port >= 0) {
+    if (publishResponses(this.#memory, page, connection.side) && connection.port >= 0) {
       this.#guest.raise(connection.port);
     }
   }
@@ -193,7 +193,9 @@ export class BlockBackend implements Archived {
   /** @returns what the front end has done wrong */
   #connect(): string | undefined {
     const { store } = this.#guest;
-    if (store.read(`${this.#there}/protocol`) !== PROTOCOL) return `the front end does not speak ${PROTOCOL}`;
+    const named = store.read(`${this.#there}/protocol`);
+    const protocol = RING_PROTOCOLS.find((known) => known === named);
+    if (protocol === undefined) return `the front end speaks none of ${RING_PROTOCOLS.join(', ')}`;
     const reference = this.#number('ring-ref');
     const ring = reference < 0 ? undefined : this.#guest.begin(reference, true);
     if (ring === undefined) return 'the front end has granted no page for the ring';
@@ -208,7 +210,7 @@ export class BlockBackend implements Archived {
       this.#release(ring);
       return 'the front end has opened no event channel';
     }
-    this.#connection = { ring, port, indexes: attachRing(this.#memory, this.#guest.pinnedAddress(ring)) };
+    this.#connection = { ring, port, side: attachRing(this.#memory, this.#guest.pinnedAddress(ring), protocol) };
     for (const [name, value] of [
       ['sectors', this.#disk.sectors],
       ['sector-size', SECTOR],
@@ -246,27 +248,27 @@ export class BlockBackend implements Archived {
 
   // ─── Requests ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  #takeRequests({ ring, indexes }: Connection): void {
+  #takeRequests({ ring, side }: Connection): void {
     const page = this.#guest.pinnedAddress(ring);
-    const count = requestsIn(this.#memory, page, indexes);
+    const count = requestsIn(this.#memory, page, side);
     if (count < 0) {
       // What it means cannot be known; the driver that begins anew finds its indexes as it sets them.
       this.#guest.store.write(`${this.#here}/error`, "the front end's index of requests is nonsense");
       return;
     }
     for (let taken = 0; taken < count; taken++) {
-      this.#transfers.push(createTransfer(takeRequest(this.#memory, page, indexes), this.#disk, this.#guest));
+      this.#transfers.push(createTransfer(takeRequest(this.#memory, page, side), this.#disk, this.#guest));
     }
-    awaitRequests(this.#memory, page, indexes);
+    awaitRequests(this.#memory, page, side);
   }
 
-  #advance(transfer: RingTransfer, { ring, indexes }: Connection): void {
+  #advance(transfer: RingTransfer, { ring, side }: Connection): void {
     moveData(transfer, this.#guest);
     if (transfer.phase === 'submit') this.#submit(transfer);
     if (transfer.phase !== 'answer') return;
     // The guest takes its pages back when it sees the response.
     for (const use of transfer.grants) this.#guest.end(use);
-    putResponse(this.#memory, this.#guest.pinnedAddress(ring), indexes, transfer.request, transfer.status);
+    putResponse(this.#memory, this.#guest.pinnedAddress(ring), side, transfer.request, transfer.status);
     transfer.phase = 'over';
   }
 
