@@ -247,6 +247,7 @@ export class PageWalker {
     const directory = this.#tableAt(translation, root);
     if (directory < 0) return this.#noTable(translation, root, access, user);
     this.#pathTables[1] = root;
+    this.tables.fill(root);
     const upper = (directory >>> 2) + (low >>> 22);
     const upperEntry = u32[upper] as number;
     if ((upperEntry & Pte.present) === 0) return this.#fault(false, access, user);
@@ -259,6 +260,7 @@ export class PageWalker {
     const table = this.#tableAt(translation, upperEntry >>> 12);
     if (table < 0) return this.#noTable(translation, upperEntry >>> 12, access, user);
     this.#pathTables[0] = upperEntry >>> 12;
+    this.tables[0] = upperEntry >>> 12;
     const word = (table >>> 2) + ((low >>> 12) & 0x3ff);
     const entry = u32[word] as number;
     if ((entry & Pte.present) === 0) return this.#fault(false, access, user);
