@@ -45,10 +45,14 @@ export function deliverException(state: SystemState, source = EventSource.except
     error = 0;
   }
   for (let from = source; ; from = EventSource.exception) {
-    // Where it can be found again if a page must be brought in first.
-    processor.raise(vector, error);
     const code = WITH_ERROR.has(vector) && from !== EventSource.software ? error : null;
-    if (deliver(state, vector, code, from, processor.rip)) return true;
+    try {
+      if (deliver(state, vector, code, from, processor.rip)) return true;
+    } catch (absent) {
+      // The access that met the page may have left it where the exception stood.
+      processor.raise(vector, error);
+      throw absent;
+    }
     if (vector === Vector.doubleFault) return false;
     // Behind INT3 and INTO, which have one byte: what refuses them belongs to the instruction.
     if (from === EventSource.software) processor.rip = (processor.rip - 1) as GuestVirtual;
