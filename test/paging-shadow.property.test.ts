@@ -37,6 +37,7 @@ type Step =
   | { readonly kind: 'flushPage'; readonly processor: number; readonly address: GuestVirtual }
   | { readonly kind: 'switchRoot'; readonly processor: number; readonly root: number }
   | { readonly kind: 'switchWriteProtection'; readonly processor: number }
+  | { readonly kind: 'announce' | 'retract'; readonly page: number }
   | { readonly kind: 'reclaim' | 'clone' | 'dropAll' | 'check' };
 
 /** Once in so many times. */
@@ -92,6 +93,13 @@ function stepsOf(addresses: readonly GuestVirtual[]): fc.Arbitrary<Step> {
       weight: 3,
       arbitrary: fc.record({ kind: fc.constantFrom('reclaim' as const, 'clone' as const, 'dropAll' as const) }),
     },
+    {
+      weight: 2,
+      arbitrary: fc.record({
+        kind: fc.constantFrom('announce' as const, 'announce' as const, 'retract' as const),
+        page: fc.nat(TABLES - 1),
+      }),
+    },
     { weight: 1, arbitrary: fc.record({ kind: fc.constant('check' as const) }) },
   );
 }
@@ -120,6 +128,10 @@ async function perform(world: ShadowWorld, step: Step): Promise<void> {
     case 'switchWriteProtection':
       processor.cr0 ^= Cr0.writeProtect;
       return processor.flushTlb();
+    case 'announce':
+      return world.paging.shadow.announce(step.page);
+    case 'retract':
+      return world.paging.shadow.retract(step.page);
     case 'reclaim':
       return world.reclaim();
     case 'clone':
@@ -144,8 +156,10 @@ async function storeEntries(
     const low = present ? (page << 12) | (isTopOfPae ? Pte.present : flags) : 0;
     const offset = world.topOffset(table) + index * entryBytes;
     await world.store(processor, table, offset, low);
-    if (entryBytes === 4) continue;
-    await world.store(processor, table, offset + 4, noExecute && !isTopOfPae ? NO_EXECUTE_HIGH : 0);
+    if (entryBytes === 8)
+      await world.store(processor, table, offset + 4, noExecute && !isTopOfPae ? NO_EXECUTE_HIGH : 0);
+    // Of tables that are announced the shadows know no more than this.
+    world.paging.shadow.told(table, offset, entryBytes);
   }
 }
 

@@ -109,6 +109,45 @@ describe('a shadow', () => {
     expect(world.paging.shadow.statistics().pages).toBeLessThan(pages);
   });
 
+  it('is not shown stores to a table that the guest has announced, and follows when it is told', async () => {
+    const { shadow } = world.paging;
+    shadow.announce(LEVEL_1);
+    await read();
+    const { storesSeen } = shadow.statistics();
+    await world.store(processor, LEVEL_1, 0, 0);
+    processor.flushTlb();
+    expect(shadow.statistics().storesSeen).toBe(storesSeen);
+    expect(permits(Access.read)).toBe(true);
+    shadow.told(LEVEL_1, 0, 8);
+    expect(permits(Access.read)).toBe(false);
+  });
+
+  it('may have had stores seen before its table is announced', async () => {
+    const { shadow } = world.paging;
+    await read();
+    for (let index = 1; index < 4; index++) await world.store(processor, LEVEL_1, index * 8, 0);
+    shadow.announce(LEVEL_1);
+    processor.flushTlb();
+    await world.store(processor, LEVEL_1, 0, 0);
+    expect(permits(Access.read)).toBe(true);
+    shadow.told(LEVEL_1, 0, 8);
+    expect(permits(Access.read)).toBe(false);
+  });
+
+  it('is shown stores again when the guest takes back that the page is a table', async () => {
+    const { shadow } = world.paging;
+    shadow.announce(LEVEL_1);
+    await read();
+    await world.store(processor, LEVEL_1, 0, 0);
+    shadow.retract(LEVEL_1);
+    processor.flushTlb();
+    expect(await read()).toBe(-1);
+    await world.store(processor, LEVEL_1, 0, (PAGE << 12) | ALL);
+    expect(await read()).toBe(frameOf(PAGE));
+    await world.store(processor, LEVEL_1, 0, 0);
+    expect(permits(Access.read)).toBe(false);
+  });
+
   it('stays within its bound, however many tables there are', async () => {
     for (let table = PAGE + 1; table < 20; table++) {
       const address = (table * 2 ** 21) as GuestVirtual;

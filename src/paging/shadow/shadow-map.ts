@@ -30,6 +30,8 @@ export class ShadowMap {
   readonly #uses: Int32Array;
   /** Frames of the guest's tables whose stores are seen, by page. */
   readonly #watched = new Map<number, Frame>();
+  /** Tables that the guest has announced: it says what it changes, so that stores need not be seen. */
+  readonly #announced = new Set<number>();
 
   /**
    * @param watcher is shown stores to tables by the table's number
@@ -185,7 +187,7 @@ export class ShadowMap {
 
   /** Begins to see stores to a table. */
   protect(page: number): void {
-    if (this.#watched.has(page)) return;
+    if (this.#watched.has(page) || this.#announced.has(page)) return;
     const frame = this.#space.frames[page] as Frame; // a walk has just come through the table
     this.#changeMappings(page, (low) => ((low & Pte.writable) !== 0 ? (low & ~Pte.writable) | STORES_SEEN : low));
     this.#watched.set(page, frame);
@@ -194,11 +196,27 @@ export class ShadowMap {
 
   /** Ends that, unless a shadow still depends on it. */
   unprotect(page: number): void {
+    if (!this.shadowsOf(page).some((shadow) => shadow.protects)) this.#endProtection(page);
+  }
+
+  #endProtection(page: number): void {
     const frame = this.#watched.get(page);
-    if (frame === undefined || this.shadowsOf(page).some((shadow) => shadow.protects)) return;
+    if (frame === undefined) return;
     this.#watched.delete(page);
     this.#frames.unwatch(frame, this.#watcher, page);
     this.#changeMappings(page, (low) => ((low & STORES_SEEN) !== 0 ? (low & ~STORES_SEEN) | Pte.writable : low));
+  }
+
+  /** Stores to a table need not be seen from here on, whatever shadows it has. */
+  announce(page: number): void {
+    this.#announced.add(page);
+    this.#endProtection(page);
+  }
+
+  /** Ends that. The page has no shadows then: they may be out of step. */
+  retract(page: number): void {
+    if (!this.#announced.delete(page)) return;
+    for (const shadow of this.shadowsOf(page)) if (!shadow.isPieces) this.release(shadow);
   }
 
   /** Whether a level-1 entry holds a frame. */

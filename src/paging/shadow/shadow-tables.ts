@@ -81,6 +81,7 @@ export interface ShadowTablesOptions {
  *   often, above           it is no table any more, so it has no shadow any more.
  *   host takes a page      the chain of entries that lead to it is emptied (`pageGone`, `pageProtected`); a shadow of a
  *                          table in that page goes too.
+ *   guest announces one    the page may be written, and the guest tells of each change before it flushes (`told`).
  *   too many shadows       one that no walk came by lately goes.
  *
  * All of it is derived: nothing is lost when everything is dropped, at any time.
@@ -234,9 +235,7 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
     this.#counters.storesSeen++;
     for (const shadow of this.#map.shadowsOf(page)) {
       if (shadow.page !== page || !shadow.protects) continue;
-      const shift = shadow.stride === 1 ? 2 : 3;
-      const last = Math.min((offset + length - 1) >> shift, shadow.entries - 1);
-      for (let index = offset >> shift; index <= last; index++) this.#review(shadow, index);
+      this.#reviewBytes(shadow, offset, length);
       shadow.writes++;
       if (shadow.level > 1) {
         if (shadow.writes >= STORES_TO_RELEASE) this.#releaseFlooded(shadow);
@@ -244,6 +243,12 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
         this.#unsync(shadow);
       }
     }
+  }
+
+  #reviewBytes(shadow: ShadowPage, offset: number, length: number): void {
+    const shift = shadow.stride === 1 ? 2 : 3;
+    const last = Math.min((offset + length - 1) >> shift, shadow.entries - 1);
+    for (let index = offset >> shift; index <= last; index++) this.#review(shadow, index);
   }
 
   #releaseFlooded(shadow: ShadowPage): void {
@@ -294,6 +299,28 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
     shadow.writes = 0;
     this.#map.protect(shadow.page);
     for (let index = 0; index < shadow.entries && shadow.count > 0; index++) this.#review(shadow, index);
+  }
+
+  // ─── Tables that the guest announces ───────────────────────────────────────────────────────────────────────────────
+
+  /**
+   * A page is a table from here on, and the guest says by `told` what it changes there before it relies on the change. It
+   * is the guest's own memory that a guest reaches wrongly which does not keep to that.
+   */
+  announce(page: number): void {
+    if (page < this.#space.limit) this.#map.announce(page);
+  }
+
+  /** The page is a table no more, or one whose stores must be seen. */
+  retract(page: number): void {
+    this.#map.retract(page);
+  }
+
+  /** Bytes of an announced table have changed. */
+  told(page: number, offset: number, length: number): void {
+    for (const shadow of this.#map.shadowsOf(page)) {
+      if (shadow.page === page && shadow.protects) this.#reviewBytes(shadow, offset, length);
+    }
   }
 
   // ─── What becomes of the guest's pages ─────────────────────────────────────────────────────────────────────────────
