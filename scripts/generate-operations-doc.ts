@@ -62,6 +62,17 @@ An interface turns what its guest asks for into these operations. For a Xen gues
 | OUT to port 0x80 | \`cpu.ioDelay\` |
 | mmu_update of the machine-to-physical table, of a page that is no table; clear and copy page | nothing: the paging does it |
 
+For a VMI guest, whose other calls are single instructions in the ROM and reach the host as these do:
+
+| asked for | performed |
+|---|---|
+| SetPxE, SetPxELong, UpdatePxE, UpdatePxELong | a record in the vCPU's queue; \`mmu.pteUpdate\` for each record when the queue is drained |
+| AllocatePage of level 1, of others; ReleasePage | \`mmu.allocPt\`, \`mmu.allocPd\`; \`mmu.releasePt\`, \`mmu.releasePd\` |
+| FlushTLB(1), FlushTLB(3) | \`mmu.flushTlbUser\`, \`mmu.flushTlbKernel\` |
+| APICRead, APICWrite | \`apic.apicRead\`, \`apic.apicWrite\` |
+| GetDR, SetDR | \`cpu.getDebugreg\`, \`cpu.setDebugreg\` |
+| SetLazyMode | nothing, but that records which wait at the end of a section are drained |
+
 Event channels, grants, the store, timers, M2P changes, and memory reservations have no operation: the groups of 2007 do not
 reach that far. The table that set_callbacks and vm_assist fill belongs to \`init.archSetup\`.
 `;

@@ -79,7 +79,7 @@ export interface BootOptions {
   readonly interface?: InterfaceName;
   /** The release that a kernel's way of speaking to lguest belongs to; without it, the kernel's own file tells. */
   readonly lguestEra?: LguestEra;
-  /** The default is what the interface prefers: 'direct' for xen, 'nested' for kvm, 'native' for native, 'shadow' for lguest. */
+  /** The default is what the interface prefers: 'direct' for xen, 'nested' for kvm, 'native' for native, 'shadow' for vmi and lguest. */
   readonly paging?: PagingName;
   /**
    * Takes the trace of all that crosses from guest to host, as JSON Lines (docs/operations.md names what they tell):

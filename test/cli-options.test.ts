@@ -79,7 +79,10 @@ describe('the options of ring1 run', () => {
     [['--timeout', '0'], '--timeout 0 is not a number of seconds'],
     [['--timeout', 'soon'], '--timeout soon is not a number of seconds'],
     [['--timeout', '3000000'], '--timeout 3000000 is not a number of seconds'],
-    [['--interface', 'vmi'], 'the interface vmi is not built yet; give xen, kvm, native'],
+    [
+      ['--interface', 'vmi', '--paging', 'nested'],
+      'the interface vmi does not go with nested paging; give shadow or native',
+    ],
     [['--interface', 'qemu'], '--interface qemu does not exist; give one of xen, kvm, native, vmi, lguest'],
     [['--paging', 'nested'], 'the interface xen does not go with nested paging; give direct or shadow'],
     [

@@ -116,7 +116,9 @@ const L3 = { era: 'L3', format: 'two-level' } as const;
 
 describe('a hostile kernel', () => {
   const end = async (which: (typeof KERNELS)[number], index: number) => {
-    const { outcome } = await runKernel(assembled(which), 'lguest', 1, `bad=${String.fromCharCode(97 + index)}`);
+    const { outcome } = await runKernel(assembled(which), 'lguest', 1, {
+      commandLine: `bad=${String.fromCharCode(97 + index)}`,
+    });
     return outcome;
   };
 

@@ -2,11 +2,11 @@ import type { InterfaceName, PagingName } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
 
 /** Which ways of paging exist for each interface; the first is what is taken when none is named. */
-const CELLS: Readonly<Record<InterfaceName, readonly PagingName[]>> = {
+const CELLS: Readonly<Record<InterfaceName, readonly [PagingName, ...PagingName[]]>> = {
   xen: ['direct', 'shadow'],
   kvm: ['nested', 'shadow'],
   native: ['native', 'nested', 'shadow'],
-  vmi: [],
+  vmi: ['shadow', 'native'],
   lguest: ['shadow'],
 };
 
@@ -15,14 +15,10 @@ export interface Cell {
   readonly paging: PagingName;
 }
 
-/** @throws InputError when the two do not go together, or one of them is not built */
+/** @throws InputError when the two do not go together */
 export function chooseCell(name: InterfaceName = 'xen', paging?: PagingName): Cell {
   const pagings = CELLS[name];
   const [preferred] = pagings;
-  if (preferred === undefined) {
-    const built = Object.entries(CELLS).flatMap(([other, ways]) => (ways.length > 0 ? [other] : []));
-    throw new InputError(`the interface ${name} is not built yet; give ${built.join(', ')}`);
-  }
   if (paging !== undefined && !pagings.includes(paging)) {
     throw new InputError(`the interface ${name} does not go with ${paging} paging; give ${pagings.join(' or ')}`);
   }

@@ -3,6 +3,7 @@ import type { Cell } from '../domain/cells.ts';
 import type { SharedFile } from '../domain/shared-files.ts';
 import { createKvmInterface } from '../interfaces/kvm/kvm-interface.ts';
 import { createNativeInterface } from '../interfaces/native/native-interface.ts';
+import { UpdateQueues, VmiInterface } from '../interfaces/vmi/vmi-interface.ts';
 import { type BootImages, MicrovmDomain, type MicrovmOptions } from '../microvm/domain.ts';
 import { createGuestDevices } from '../microvm/guest-devices.ts';
 import { LOADED_PAGES } from '../microvm/layout.ts';
@@ -17,7 +18,10 @@ import { PAGE_SIZE } from '../x86/brand.ts';
 import { noMemory, pagesMissing } from './no-memory.ts';
 
 /** What all kinds of domains are made of. */
-export type CommonOptions = Omit<MicrovmOptions, 'paging' | 'paged' | 'createInterface' | 'devices' | 'console'>;
+export type CommonOptions = Omit<
+  MicrovmOptions,
+  'paging' | 'paged' | 'createInterface' | 'translationsOf' | 'devices' | 'console'
+>;
 
 /** The files of one guest that is booted. */
 export interface GuestFiles {
@@ -30,7 +34,7 @@ type MachineMemory = Pick<MicrovmOptions, 'paging' | 'paged'>;
 /** What devices a guest has. */
 type DeviceOptions = Pick<ResumeOptions, 'disks' | 'adapters'> & { readonly commandLine: string };
 
-/** Builds a guest of the interfaces kvm and native and loads its kernel. @throws InputError */
+/** Builds a guest of the interfaces kvm, native and vmi and loads its kernel. @throws InputError */
 export async function bootMicrovm(
   manager: MemoryManager,
   cell: Cell,
@@ -133,7 +137,25 @@ async function withMemory<Result>({ paging }: MachineMemory, build: () => Promis
 }
 
 function assemble(cell: Cell, common: CommonOptions, options: DeviceOptions, memory: MachineMemory): MicrovmDomain {
-  const createInterface = cell.interface === 'kvm' ? createKvmInterface : createNativeInterface;
   const { devices, console } = createGuestDevices(options, common.id, common.random, common.consoleSink);
-  return new MicrovmDomain({ ...common, ...memory, devices, console, createInterface });
+  return new MicrovmDomain({ ...common, ...memory, devices, console, ...interfaceOf(cell, memory) });
+}
+
+function interfaceOf(
+  cell: Cell,
+  { paging }: MachineMemory,
+): Pick<MicrovmOptions, 'createInterface' | 'translationsOf'> {
+  switch (cell.interface) {
+    case 'kvm':
+      return { createInterface: createKvmInterface };
+    case 'vmi': {
+      const queues = new UpdateQueues(paging);
+      return {
+        createInterface: (domain) => new VmiInterface(domain, queues),
+        translationsOf: (vcpu, own) => queues.translations(vcpu, own),
+      };
+    }
+    default:
+      return { createInterface: createNativeInterface };
+  }
 }

@@ -1,4 +1,5 @@
 import { bits, type CpuidResult, cpuid } from '../cpu/cpuid.ts';
+import { TSC_FREQUENCY } from '../domain/clock.ts';
 
 /** What CPUID reports of a processor whose kernel runs in ring 0, besides what every guest has. */
 const FEATURES = {
@@ -17,4 +18,24 @@ const POWER: CpuidResult = [bits(2), 0, 0, 0];
 /** @param vcpu number of the virtual processor, which is also its APIC's */
 export function machineCpuid(leaf: number, subleaf: number, vcpu: number, maximumLeaf: number): CpuidResult {
   return leaf === POWER_LEAF ? POWER : cpuid(leaf, subleaf, { ...FEATURES, maximumLeaf, apicId: vcpu });
+}
+
+const CLOCK_LEAF = 0x15;
+const FREQUENCY_LEAF = 0x16;
+const MEGAHERTZ = TSC_FREQUENCY / 1_000_000;
+
+/**
+ * What CPUID reports where no interface tells of a clock. Kernels that know better than to measure it are told the
+ * frequencies of the counter and of the timer by the processor (SDM vol. 2A, CPUID, leaves 15H and 16H).
+ */
+export function plainCpuid(leaf: number, subleaf: number, vcpu: number): CpuidResult {
+  switch (leaf) {
+    case CLOCK_LEAF:
+      // The counter runs as fast as the crystal.
+      return [1, 1, TSC_FREQUENCY, 0];
+    case FREQUENCY_LEAF:
+      return [MEGAHERTZ, MEGAHERTZ, MEGAHERTZ, 0];
+    default:
+      return machineCpuid(leaf, subleaf, vcpu, FREQUENCY_LEAF);
+  }
 }

@@ -2,6 +2,7 @@ import type { Archive, Archived } from '../archive/archive.ts';
 import type { KernelImage } from '../boot/kernel.ts';
 import type { ProcessorGroup } from '../cpu/processor.ts';
 import type { SystemServices } from '../cpu/system.ts';
+import type { TableFormat, Translation } from '../cpu/translation.ts';
 import { Bus } from '../devices/bus.ts';
 import { ResidentMemory } from '../devices/dma/resident-memory.ts';
 import { DmaTable } from '../devices/dma/table.ts';
@@ -47,6 +48,11 @@ export interface MicrovmOptions {
   /** Memory whose pages come and go, with that paging; otherwise all pages have frames from the start. */
   readonly paged?: PagedMemory;
   readonly createInterface: (domain: MicrovmDomain) => MicrovmInterface;
+  /** What the walks of a processor go through, where the interface has a part in them. */
+  readonly translationsOf?: (
+    vcpu: number,
+    own: Readonly<Record<TableFormat, Translation>>,
+  ) => Readonly<Record<TableFormat, Translation>>;
   readonly clock: Clock;
   /** Unix time at system time 0. */
   readonly wallclock: { readonly seconds: number; readonly nanoseconds: number };
@@ -117,7 +123,7 @@ export class MicrovmDomain implements Domain, Archived {
   #nextVcpu = 0;
 
   constructor(options: MicrovmOptions) {
-    const { group, paging, clock } = options;
+    const { group, paging, clock, translationsOf = (_vcpu, own) => own } = options;
     this.id = options.id;
     this.group = group;
     this.paging = paging;
@@ -134,7 +140,7 @@ export class MicrovmDomain implements Domain, Archived {
       ports: this.ports,
       ioApic,
       now: () => clock.now(),
-      reset: () => this.#restart(),
+      reset: () => this.restart(),
     });
     this.#serial = new SerialPort(this.#legacy.line(Pin.serial), options.consoleSink);
     this.#realTimeClock = this.#addPorts();
@@ -156,11 +162,12 @@ export class MicrovmDomain implements Domain, Archived {
       const vcpu = new MicrovmVcpu({
         index,
         processor: group.create(),
-        translations: paging.translations(bus),
+        translations: translationsOf(index, paging.translations(bus)),
         apicBus,
         legacyInterrupts: this.#legacy.interrupts,
         now: () => clock.tsc(),
         onReset: (which) => this.interface.reset(which),
+        onStartUp: (which) => this.interface.startUp?.(which) ?? false,
       });
       this.vcpus.push(vcpu);
     }
@@ -198,6 +205,7 @@ export class MicrovmDomain implements Domain, Archived {
       commandLine,
       processors: this.vcpus.length,
       devices: this.#virtio.descriptions,
+      ...(this.interface.rom ? { rom: this.interface.rom } : {}),
     });
     this.running.enter(entry);
   }
@@ -243,8 +251,8 @@ export class MicrovmDomain implements Domain, Archived {
     const realTimeClock = new RealTimeClock(seconds);
     ports.add(Port.realTimeClock, PORT_COUNT.realTimeClock, realTimeClock);
     const power = new PowerRegisters(
-      () => this.#end({ kind: 'poweroff' }),
-      () => this.#restart(),
+      () => this.powerOff(),
+      () => this.restart(),
     );
     ports.add(Port.power, PowerRegister.size, power);
     return realTimeClock;
@@ -270,11 +278,20 @@ export class MicrovmDomain implements Domain, Archived {
     this.state = state;
   }
 
+  powerOff(): void {
+    this.#end({ kind: 'poweroff' });
+  }
+
   /** A kernel that is told to restart at a panic (panic=-1) does so out of panic(): that is a crash, and not a restart. */
-  #restart(): void {
+  restart(): void {
     const panicked = stackNames(this.running.processor, this.#symbolize).includes('panic');
     if (panicked) this.crash(this.running, 'the guest reported a crash (kernel panic)');
     else this.#end({ kind: 'reboot' });
+  }
+
+  /** The line of a PC's timer rises, and falls again. */
+  raiseTick(): void {
+    this.#legacy.tick();
   }
 
   /** The domain cannot go on. */
@@ -314,7 +331,7 @@ export class MicrovmDomain implements Domain, Archived {
 
   /** When a timer fires; Infinity for never. System time in nanoseconds. */
   nextDeadline(): number {
-    let next = this.#legacy.deadline;
+    let next = Math.min(this.#legacy.deadline, this.interface.deadline ?? NEVER);
     for (const { apic } of this.vcpus) next = Math.min(next, apic.deadline);
     return next;
   }
@@ -345,6 +362,7 @@ export class MicrovmDomain implements Domain, Archived {
     const now = this.clock.now();
     for (const { apic } of this.vcpus) if (apic.deadline <= now) apic.expire(now);
     this.#legacy.expire(now);
+    this.interface.expire?.();
   }
 
   turn(): void {
@@ -405,7 +423,7 @@ export class MicrovmDomain implements Domain, Archived {
 
   figures(wallSeconds: number): object {
     this.#wallSeconds = wallSeconds;
-    return { ...this.statistics.report(), dma: this.#virtio.counters };
+    return { ...this.statistics.report(), dma: this.#virtio.counters, ...this.interface.figures };
   }
 
   crashReport(): string {
@@ -420,6 +438,7 @@ export class MicrovmDomain implements Domain, Archived {
     this.#flushTrace();
     this.#virtio.destroy();
     for (const { processor } of this.vcpus) this.group.release(processor);
+    this.interface.release?.();
     return this.paging.destroy();
   }
 }

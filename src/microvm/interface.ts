@@ -1,5 +1,6 @@
 import type { Archived } from '../archive/archive.ts';
 import type { CpuidResult } from '../cpu/cpuid.ts';
+import type { SystemResult } from '../cpu/operands.ts';
 import type { MicrovmVcpu } from './vcpu.ts';
 
 /**
@@ -14,8 +15,11 @@ export interface MicrovmInterface extends Archived {
   readMsr(vcpu: MicrovmVcpu, register: number, out: Uint32Array): boolean;
   /** Undefined when the register is none of the interface's, false for a value that it cannot have. */
   writeMsr(vcpu: MicrovmVcpu, register: number, low: number, high: number): boolean | undefined;
-  /** VMCALL from the kernel; false when there are no hypercalls. Registers hold the arguments and take the result. */
-  hypercall(vcpu: MicrovmVcpu): boolean;
+  /**
+   * VMCALL. Registers hold the arguments and take the result; `interface` when there is no such call.
+   * @throws PageAbsent before anything was done that must not be done twice
+   */
+  hypercall(vcpu: MicrovmVcpu): SystemResult;
   /** The turn of a virtual processor begins. */
   resume(vcpu: MicrovmVcpu): void;
   /** Its turn is over. */
@@ -26,4 +30,15 @@ export interface MicrovmInterface extends Archived {
   acknowledged(vcpu: MicrovmVcpu, vector: number): void;
   /** The processor goes back to its state after a reset. */
   reset(vcpu: MicrovmVcpu): void;
+  /** The processor is started, its registers as after a reset: whether the interface has given it others than real mode's. */
+  startUp?(vcpu: MicrovmVcpu): boolean;
+  /** When `expire` has something to do next; system time in nanoseconds, Infinity for never. */
+  readonly deadline?: number;
+  expire?(): void;
+  /** What a PC's BIOS would find as an option ROM; kernels look for one of the interface's there. */
+  readonly rom?: Uint8Array;
+  /** For `--stats`. */
+  readonly figures?: object;
+  /** Gives back what it has of the host; the processors are gone. */
+  release?(): void;
 }

@@ -10,6 +10,7 @@ import { PAGE_SIZE } from '../x86/brand.ts';
  *     0000 9000  page tables for the entry: the lowest 4 GiB, as they are
  *     0002 0000  command line
  *     0009 fc00  reserved, as on every PC
+ *     000c 0000  an interface's option ROM, if it has one
  *     000e 0000  ACPI tables
  *     000f 0400  MP table
  *     000f fff0  what a BIOS begins with; here it resets the machine
@@ -25,6 +26,7 @@ export const enum Physical {
   pageTables = 0x9000,
   commandLine = 0x2_0000,
   lowEnd = 0x9_fc00,
+  optionRom = 0xc_0000,
   acpi = 0xe_0000,
   acpiEnd = 0xf_0000,
   multiprocessor = 0xf_0400,

@@ -24,6 +24,8 @@ export interface LoadOptions {
   readonly commandLine: string;
   readonly processors: number;
   readonly devices: readonly AcpiDevice[];
+  /** What stands where a PC has the ROMs of its cards. */
+  readonly rom?: Uint8Array;
 }
 
 /** What the first processor begins with. */
@@ -101,6 +103,7 @@ export function loadGuest(paging: NestedPaging, host: HostMemory, options: LoadO
       devices: [...BUILT_IN, ...options.devices],
     }),
   );
+  if (options.rom) image.write(Physical.optionRom, options.rom);
   const [signature, , , features] = machineCpuid(1, 0, 0, 1);
   image.write(
     Physical.multiprocessor,

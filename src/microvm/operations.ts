@@ -27,16 +27,30 @@ export function implementOperations(domain: MicrovmDomain) {
   const { vcpus } = domain;
   const vcpuAt = (index: number) => vcpus[index] as MicrovmVcpu; // operations are called for vCPUs that exist
 
+  const entryBytes = ({ processor }: MicrovmVcpu): 4 | 8 =>
+    (processor.cr4 & Cr4.physicalAddressExtension) === 0 ? 4 : 8;
+
+  /** The guest will tell what it changes in a table. */
+  const announce = (table: Pfn): number => {
+    domain.paging.shadow?.announce(table);
+    return 0;
+  };
+
+  /** What is kept of other pages goes when they are written to or walked as something else. */
+  const retract = (table: Pfn): number => {
+    domain.paging.shadow?.retract(table);
+    return 0;
+  };
+
   /** A store by the host; whoever keeps a second form of the table is told. @throws PageAbsent */
-  const writeEntry = ({ processor }: MicrovmVcpu, table: Pfn, index: number, low: number, high: number): boolean => {
+  const writeEntry = (vcpu: MicrovmVcpu, table: Pfn, index: number, low: number, high: number): boolean => {
     const { paging, group } = domain;
-    const isWide = (processor.cr4 & Cr4.physicalAddressExtension) !== 0;
-    const bytes = isWide ? 8 : 4;
+    const bytes = entryBytes(vcpu);
     const address = paging.addressOf((table * PAGE_SIZE + index * bytes) as GuestPhysical);
     if (address < 0) return false;
     const { memory, pool } = group.parts;
     memory.view.setUint32(address, low, true);
-    if (isWide) memory.view.setUint32(address + 4, high, true);
+    if (bytes === 8) memory.view.setUint32(address + 4, high, true);
     group.frameWritten(pool.frameAt(address), address % PAGE_SIZE, bytes);
     return true;
   };
@@ -95,8 +109,16 @@ export function implementOperations(domain: MicrovmDomain) {
         writeCr3(state, state.cr3);
       },
       setPte: (vcpu, table, index, low, high) => status(writeEntry(vcpuAt(vcpu), table, index, low, high)),
-      // What is kept of the page goes when it is written to or walked as something else.
-      releasePt: () => 0,
+      flushTlbKernel: (vcpu) => vcpuAt(vcpu).processor.flushTlb(),
+      allocPt: (_vcpu, _space, table) => announce(table),
+      allocPd: (_vcpu, table) => announce(table),
+      releasePt: (_vcpu, table) => retract(table),
+      releasePd: (_vcpu, table) => retract(table),
+      pteUpdate(vcpu, _space, _address, table, index) {
+        const bytes = entryBytes(vcpuAt(vcpu));
+        domain.paging.shadow?.told(table, index * bytes, bytes);
+        return 0;
+      },
     },
   } satisfies Implementation<Pfn>;
 }

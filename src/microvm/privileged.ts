@@ -226,7 +226,8 @@ function writeMsr({ operations }: MicrovmDomain, vcpu: MicrovmVcpu): SystemResul
 }
 
 function hypercall({ interface: own }: MicrovmDomain, vcpu: MicrovmVcpu): SystemResult {
-  return own.hypercall(vcpu) ? done(vcpu) : fault(vcpu.processor, Vector.invalidOpcode);
+  const result = own.hypercall(vcpu);
+  return result === SystemResult.interface ? fault(vcpu.processor, Vector.invalidOpcode) : completed(vcpu, result);
 }
 
 // Memory

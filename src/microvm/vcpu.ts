@@ -43,6 +43,8 @@ export interface MicrovmVcpuOptions {
   /** System time in nanoseconds, which is also the time-stamp counter. */
   readonly now: () => number;
   readonly onReset: (vcpu: MicrovmVcpu) => void;
+  /** Whether a processor that is started has been given other registers than those of real mode. */
+  readonly onStartUp: (vcpu: MicrovmVcpu) => boolean;
 }
 
 /** One virtual processor of a microVM, with its interrupt controller. */
@@ -66,6 +68,7 @@ export class MicrovmVcpu implements ApicProcessor, Archived {
   cr3Low = 0;
   readonly #legacyInterrupts: InterruptPair;
   readonly #onReset: (vcpu: MicrovmVcpu) => void;
+  readonly #onStartUp: (vcpu: MicrovmVcpu) => boolean;
 
   constructor(options: MicrovmVcpuOptions) {
     this.index = options.index;
@@ -74,6 +77,7 @@ export class MicrovmVcpu implements ApicProcessor, Archived {
     this.apic = new LocalApic(options.index, options.apicBus, this, options.now);
     this.#legacyInterrupts = options.legacyInterrupts;
     this.#onReset = options.onReset;
+    this.#onStartUp = options.onStartUp;
     this.#resetRegisters();
   }
 
@@ -95,7 +99,8 @@ export class MicrovmVcpu implements ApicProcessor, Archived {
 
   /** Whether nothing but another processor can make it execute again. */
   get isStopped(): boolean {
-    return this.waitsForStartUp || (this.halted && !this.interruptsOn && !this.nonMaskablePending);
+    const canBeInterrupted = this.interruptsOn && this.apic.canInterrupt;
+    return this.waitsForStartUp || (this.halted && !canBeInterrupted && !this.nonMaskablePending);
   }
 
   get interruptsOn(): boolean {
@@ -136,6 +141,7 @@ export class MicrovmVcpu implements ApicProcessor, Archived {
   startUp(page: number): void {
     if (!this.waitsForStartUp) return;
     this.waitsForStartUp = false;
+    if (this.#onStartUp(this)) return;
     const { processor } = this;
     processor.loadSegment(SegmentRegister.cs, page << 8, realSegment(page << PAGE_SHIFT, REAL_CODE));
     processor.rip = 0 as GuestVirtual;

@@ -3,7 +3,7 @@ import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import type { InterfaceName, Outcome } from '../../src/api.ts';
+import type { BootOptions, InterfaceName, Outcome } from '../../src/api.ts';
 import { createHost } from '../../src/index.ts';
 
 /** Where the kernels of this folder begin, and where the pages begin that their programs of ring 3 may use. */
@@ -35,11 +35,11 @@ export async function runKernel(
   kernel: Uint8Array,
   name: InterfaceName,
   vcpus: number,
-  commandLine = '',
+  more: Partial<Pick<BootOptions, 'commandLine' | 'paging'>> = {},
 ): Promise<Printed> {
   const host = await createHost({ memory: MEMORY });
   try {
-    const options = { kernel, commandLine, memory: MEMORY, vcpus, interface: name, deterministic: true };
+    const options = { kernel, commandLine: '', memory: MEMORY, vcpus, interface: name, deterministic: true, ...more };
     const machine = await host.boot(options);
     const reader = machine.console.output.getReader();
     const decoder = new TextDecoder();

@@ -157,6 +157,11 @@ export class LocalApic implements MmioDevice, Archived {
     return (entry & (MASKED | EXTERNAL)) === EXTERNAL;
   }
 
+  /** Whether any interrupt can come, as long as nobody writes a register. */
+  get canInterrupt(): boolean {
+    return this.#isEnabled || this.takesExternal || this.hasRequests;
+  }
+
   /** Whether any interrupt waits, whatever its priority. */
   get hasRequests(): boolean {
     return highest(this.#requested) >= 0;
@@ -223,7 +228,11 @@ export class LocalApic implements MmioDevice, Archived {
 
   /** Raises the timer's interrupt when it is due. */
   expire(now: number): void {
-    if (!this.timer.expire(now)) return;
+    if (this.timer.expire(now)) this.raiseTimer();
+  }
+
+  /** The timer's interrupt, or what the host has in its place. */
+  raiseTimer(): void {
     const entry = this.#localVectors.get(Register.localTimer) as number; // every register of the table has an entry
     if ((entry & MASKED) === 0) this.#request(entry & 0xff, false);
   }

@@ -1,5 +1,6 @@
 import type { Archive, Archived } from '../../archive/archive.ts';
 import { bits, type CpuidResult, word } from '../../cpu/cpuid.ts';
+import { SystemResult } from '../../cpu/operands.ts';
 import { publishVcpuTime, VcpuTime, VcpuTimeFlag } from '../../domain/pvclock.ts';
 import { machineCpuid } from '../../microvm/cpuid.ts';
 import type { MicrovmDomain } from '../../microvm/domain.ts';
@@ -157,7 +158,7 @@ class KvmInterface implements MicrovmInterface {
   }
 
   /** Changes of page tables are the only hypercall of a feature that is offered, where the host keeps shadows. */
-  hypercall(vcpu: MicrovmVcpu): boolean {
+  hypercall(vcpu: MicrovmVcpu): SystemResult {
     const { processor } = vcpu;
     const number = processor.low(Register.rax);
     this.#domain.statistics.hypercall(number);
@@ -168,7 +169,7 @@ class KvmInterface implements MicrovmInterface {
           ? this.#mmuOperations(vcpu)
           : HypercallError.unknown;
     processor.setValue(Register.rax, result);
-    return true;
+    return SystemResult.done;
   }
 
   get #offersMmuOperations(): boolean {

@@ -1,0 +1,163 @@
+import { loadStackSlot } from '../../cpu/operands.ts';
+import type { MicrovmDomain } from '../../microvm/domain.ts';
+import type { MicrovmVcpu } from '../../microvm/vcpu.ts';
+import { highWord, lowWord, type Pfn } from '../../x86/brand.ts';
+import { Register } from '../../x86/registers.ts';
+import { Call, type Cycles, FLUSH_GLOBAL, PageFlag } from './abi.ts';
+import type { VcpuClock } from './clock.ts';
+import { type HostCall, PrivateCall, STACK_ARGUMENTS } from './host-call.ts';
+import type { LinearMappings } from './linear-mappings.ts';
+import type { DrainReason } from './queue-statistics.ts';
+import type { StartState } from './start-state.ts';
+
+/** What calls work on. */
+export interface VmiHost {
+  readonly domain: MicrovmDomain;
+  readonly mappings: LinearMappings;
+  clockOf(vcpu: MicrovmVcpu): VcpuClock;
+  startStateOf(vcpu: MicrovmVcpu): StartState;
+  /** The kernel uses the ROM from here on. */
+  open(): void;
+  drain(vcpu: MicrovmVcpu, reason: DrainReason): void;
+}
+
+/** False with an exception left for the caller, when its stack or what it names cannot be read. @throws PageAbsent */
+type Handler = (host: VmiHost, vcpu: MicrovmVcpu) => boolean;
+
+const FOUR_GIB = 0x1_0000_0000;
+
+const eax = ({ processor }: MicrovmVcpu): number => processor.low(Register.rax);
+const edx = ({ processor }: MicrovmVcpu): number => processor.low(Register.rdx);
+const ecx = ({ processor }: MicrovmVcpu): number => processor.low(Register.rcx);
+
+/** An argument behind those in registers; undefined with an exception left. */
+const stacked = ({ processor }: MicrovmVcpu, number: number): number | undefined => {
+  const word = loadStackSlot(processor, (STACK_ARGUMENTS + number) * 4, 4);
+  return word === undefined ? undefined : word >>> 0;
+};
+
+const pair = new Uint32Array(2);
+
+function answer({ processor }: MicrovmVcpu, value: number): void {
+  processor.set(Register.rax, value >>> 0, 0);
+}
+
+/** @param value a whole number from 0 to 2^53 */
+function answerLong(vcpu: MicrovmVcpu, value: number): void {
+  answer(vcpu, lowWord(value));
+  vcpu.processor.set(Register.rdx, highWord(value), 0);
+}
+
+/** One that can be carried out whatever its arguments are. */
+const always =
+  (carryOut: (host: VmiHost, vcpu: MicrovmVcpu) => void): Handler =>
+  (host, vcpu) => {
+    carryOut(host, vcpu);
+    return true;
+  };
+
+const drain = (reason: DrainReason): Handler => always((host, vcpu) => host.drain(vcpu, reason));
+
+export const HOST_CALLS: ReadonlyMap<HostCall, Handler> = new Map<HostCall, Handler>([
+  [
+    PrivateCall.initialise,
+    always((host, vcpu) => {
+      host.open();
+      answer(vcpu, 0);
+    }),
+  ],
+  [PrivateCall.drainFull, drain('full')],
+  [PrivateCall.drainLazy, drain('lazy')],
+
+  // Registers
+  [
+    Call.getDebug,
+    always(({ domain }, vcpu) => {
+      domain.operations.cpu.getDebugreg(vcpu.index, eax(vcpu) & 7, pair);
+      answer(vcpu, pair[0] as number);
+    }),
+  ],
+  [
+    Call.setDebug,
+    always(({ domain }, vcpu) => void domain.operations.cpu.setDebugreg(vcpu.index, eax(vcpu) & 7, edx(vcpu), 0)),
+  ],
+  [
+    Call.apicRead,
+    always(({ domain }, vcpu) => answer(vcpu, domain.operations.apic.apicRead(vcpu.index, eax(vcpu) & 0xfff))),
+  ],
+  [
+    Call.apicWrite,
+    // Drafts passed a pointer to the register, and not its offset.
+    always(({ domain }, vcpu) => domain.operations.apic.apicWrite(vcpu.index, eax(vcpu) & 0xfff, edx(vcpu))),
+  ],
+
+  // Page tables
+  [Call.allocatePage, always(allocatePage)],
+  [Call.releasePage, always(releasePage)],
+  [
+    Call.flushTlb,
+    always(({ domain }, vcpu) => {
+      const { mmu } = domain.operations;
+      if ((eax(vcpu) & FLUSH_GLOBAL) === 0) mmu.flushTlbUser(vcpu.index);
+      else mmu.flushTlbKernel(vcpu.index);
+    }),
+  ],
+  [Call.setLinearMapping, setLinearMapping],
+
+  // Processors
+  [Call.setInitialApState, setInitialApState],
+  [Call.reboot, always(({ domain }) => domain.restart())],
+  [Call.shutDown, always(({ domain }) => domain.powerOff())],
+
+  // Time
+  [Call.getCycleCounter, always((host, vcpu) => answerLong(vcpu, host.clockOf(vcpu).read(eax(vcpu) as Cycles)))],
+  [Call.setAlarm, setAlarm],
+  [Call.cancelAlarm, always((host, vcpu) => host.clockOf(vcpu).cancelAlarm(eax(vcpu)))],
+  [Call.getWallclock, always(getWallclock)],
+]);
+
+function allocatePage({ domain }: VmiHost, vcpu: MicrovmVcpu): void {
+  const { mmu } = domain.operations;
+  const table = eax(vcpu) as Pfn;
+  const flags = edx(vcpu);
+  if ((flags & PageFlag.level1) !== 0) mmu.allocPt(vcpu.index, -1 as Pfn, table);
+  else mmu.allocPd(vcpu.index, table);
+}
+
+function releasePage({ domain }: VmiHost, vcpu: MicrovmVcpu): void {
+  const { mmu } = domain.operations;
+  const table = eax(vcpu) as Pfn;
+  if ((edx(vcpu) & PageFlag.level1) !== 0) mmu.releasePt(vcpu.index, table);
+  else mmu.releasePd(vcpu.index, table);
+}
+
+/** What waits was recorded by the mapping that was there before. */
+function setLinearMapping(host: VmiHost, vcpu: MicrovmVcpu): boolean {
+  const pfn = stacked(vcpu, 0);
+  if (pfn === undefined) return false;
+  host.drain(vcpu, 'flush');
+  host.mappings.set(eax(vcpu), edx(vcpu), ecx(vcpu), pfn);
+  return true;
+}
+
+function setInitialApState(host: VmiHost, vcpu: MicrovmVcpu): boolean {
+  const target = host.domain.vcpus.find(({ apic }) => apic.identifier === edx(vcpu));
+  if (!target) return true;
+  return host.startStateOf(target).read(eax(vcpu), (address) => vcpu.state.loadWord(address, 4));
+}
+
+function setAlarm(host: VmiHost, vcpu: MicrovmVcpu): boolean {
+  const low = stacked(vcpu, 0);
+  const high = low === undefined ? undefined : stacked(vcpu, 1);
+  if (low === undefined || high === undefined) return false;
+  host.clockOf(vcpu).setAlarm(eax(vcpu), edx(vcpu) + ecx(vcpu) * FOUR_GIB, low + high * FOUR_GIB);
+  return true;
+}
+
+function getWallclock({ domain }: VmiHost, vcpu: MicrovmVcpu): void {
+  const { seconds, nanoseconds } = domain.wallclock;
+  // Nanoseconds since 1970 are beyond what a number holds exactly.
+  const time = BigInt(seconds) * 1_000_000_000n + BigInt(nanoseconds + domain.clock.now());
+  answer(vcpu, Number(time & 0xffff_ffffn));
+  vcpu.processor.set(Register.rdx, Number((time >> 32n) & 0xffff_ffffn), 0);
+}

@@ -1,0 +1,192 @@
+import { CALL_COUNT, type Call } from './abi.ts';
+import { Assembler, Condition, Reg } from './assembler.ts';
+import { PrivateCall } from './host-call.ts';
+import { CALL_CODE, type CallCode, callHost, NATIVE_CALL_CODE, NO_CALL, writeSharedCode } from './rom-code.ts';
+import { WINDOW } from './window.ts';
+
+/**
+ * The ROM that kernels look for between 0xC0000 and 0xE0000, in steps of 2 KiB (asm-x86/vmi.h, struct vrom_header). The
+ * kernel calls it where its direct mapping has it, so that its code must not depend on its address.
+ *
+ *     00   header of an option ROM, then of a VMI ROM
+ *     80   slot of VMI_Init
+ *     88   slot of GetRelocationInfo
+ *     90   headers of PCI and PnP, names
+ *          code of calls
+ *          what GetRelocationInfo answers: offset and kind of each call
+ */
+const enum Header {
+  signature = 0x00,
+  units = 0x02,
+  biosEntry = 0x03,
+  checksum = 0x07,
+  vmiSignature = 0x08,
+  minor = 0x0c,
+  major = 0x0d,
+  jumpSlots = 0x0e,
+  virtualTop = 0x10,
+  license = 0x16,
+  pciHeader = 0x18,
+  pnpHeader = 0x1a,
+  initialise = 0x80,
+  relocate = 0x88,
+  free = 0x90,
+}
+
+/** PCI data structure (PCI Firmware Specification 3.0, 5.1.2). */
+const enum PciHeader {
+  vendor = 4,
+  device = 6,
+  size = 10,
+  units = 16,
+  minor = 18,
+  major = 19,
+  last = 21,
+  bytes = 24,
+}
+
+/** Expansion header for PnP (Plug and Play BIOS Specification 1.0A, 3.1). */
+const enum PnpHeader {
+  revision = 4,
+  units = 5,
+  checksum = 9,
+  manufacturer = 14,
+  product = 16,
+  bytes = 32,
+}
+
+const OPTION_ROM = 0xaa55;
+/** In real mode there is nothing to initialise. */
+const RETURN_FAR = 0xcb;
+const UNIT = 512;
+const API_MAJOR = 3;
+const ROM_MAJOR = 1;
+/** The numbers by which kernels know such a ROM. */
+const VENDOR = 0x15ad;
+const DEVICE = 0x0801;
+const LAST_IMAGE = 0x80;
+/** Kernels refuse a ROM that does not say so. */
+const LICENSE = 'GPL';
+const MANUFACTURER = 'ring1';
+const PRODUCT = 'VMI';
+
+/** @param adopted whether calls are to be made; otherwise the kernel keeps all but two of its native ones */
+export function createRom(adopted: boolean): Uint8Array {
+  const rom = new Assembler();
+  const reserve = (bytes: number): number => {
+    const at = rom.length;
+    rom.bytes(...new Array<number>(bytes).fill(0));
+    return at;
+  };
+  const text = (value: string): number => {
+    const at = rom.length;
+    rom.bytes(...new TextEncoder().encode(`${value}\0`));
+    return at;
+  };
+
+  reserve(Header.initialise);
+  rom.jump('initialise');
+  reserve(Header.relocate - rom.length);
+  rom.jump('relocate');
+  reserve(Header.free - rom.length);
+  const pci = reserve(PciHeader.bytes);
+  const pnp = reserve(PnpHeader.bytes);
+  const license = text(LICENSE);
+  const manufacturer = text(MANUFACTURER);
+  const product = text(PRODUCT);
+
+  rom.align(16);
+  rom.label('initialise');
+  callHost(rom, PrivateCall.initialise);
+  const codeOf = (call: number): CallCode => {
+    const table: Readonly<Partial<Record<number, CallCode>>> = adopted ? CALL_CODE : NATIVE_CALL_CODE;
+    return table[call] ?? NO_CALL;
+  };
+  writeRelocate(rom);
+  writeCalls(rom, codeOf);
+  writeTable(rom, codeOf);
+  const units = Math.ceil(rom.length / UNIT);
+  reserve(units * UNIT - rom.length);
+
+  const image = rom.finish();
+  const view = new DataView(image.buffer);
+  view.setUint16(Header.signature, OPTION_ROM, true);
+  image[Header.units] = units;
+  image[Header.biosEntry] = RETURN_FAR;
+  image.set(new TextEncoder().encode('cVmi'), Header.vmiSignature);
+  image[Header.major] = API_MAJOR;
+  image[Header.jumpSlots] = CALL_COUNT;
+  view.setUint32(Header.virtualTop, adopted ? WINDOW : 0, true);
+  view.setUint16(Header.license, license, true);
+  view.setUint16(Header.pciHeader, pci, true);
+  view.setUint16(Header.pnpHeader, pnp, true);
+
+  image.set(new TextEncoder().encode('PCIR'), pci);
+  view.setUint16(pci + PciHeader.vendor, VENDOR, true);
+  view.setUint16(pci + PciHeader.device, DEVICE, true);
+  view.setUint16(pci + PciHeader.size, PciHeader.bytes, true);
+  view.setUint16(pci + PciHeader.units, units, true);
+  image[pci + PciHeader.major] = ROM_MAJOR;
+  image[pci + PciHeader.last] = LAST_IMAGE;
+
+  image.set(new TextEncoder().encode('$PnP'), pnp);
+  image[pnp + PnpHeader.revision] = 1;
+  image[pnp + PnpHeader.units] = PnpHeader.bytes / 16;
+  view.setUint16(pnp + PnpHeader.manufacturer, manufacturer, true);
+  view.setUint16(pnp + PnpHeader.product, product, true);
+  image[pnp + PnpHeader.checksum] = complement(image.subarray(pnp, pnp + PnpHeader.bytes));
+  image[Header.checksum] = complement(image);
+  return image;
+}
+
+/** What makes the sum of all bytes 0, modulo 256. */
+function complement(bytes: Uint8Array): number {
+  return -bytes.reduce((sum, byte) => sum + byte, 0) & 0xff;
+}
+
+function labelOf(call: number): string {
+  return `call ${call}`;
+}
+
+/** EAX is a call's number; the answer is where its code is, as the kernel sees it, and in EDX how to use it. */
+function writeRelocate(rom: Assembler): void {
+  rom.label('relocate');
+  rom.compareRegister(Reg.eax, CALL_COUNT);
+  rom.jumpIf(Condition.aboveOrEqual, 'no such call');
+  rom.call('here');
+  rom.label('here');
+  rom.pop(Reg.ecx);
+  rom.bytes(0x8b, 0x94, 0xc1); // mov edx, [ecx + eax * 8 + …]
+  rom.distance('here', 'relocations');
+  rom.bytes(0x8b, 0x84, 0xc1); // mov eax, [ecx + eax * 8 + …]
+  rom.distance('here', 'places');
+  rom.bytes(0x01, 0xc8); // add eax, ecx
+  rom.return();
+  rom.label('no such call');
+  rom.bytes(0x31, 0xc0); // xor eax, eax
+  rom.bytes(0x31, 0xd2); // xor edx, edx
+  rom.return();
+}
+
+function writeCalls(rom: Assembler, codeOf: (call: Call) => CallCode): void {
+  for (let call = 0; call < CALL_COUNT; call++) {
+    const { write } = codeOf(call);
+    if (!write) continue;
+    rom.label(labelOf(call));
+    write(rom);
+  }
+  writeSharedCode(rom);
+}
+
+/** For each call the distance of its code from `here`, and its relocation. */
+function writeTable(rom: Assembler, codeOf: (call: Call) => CallCode): void {
+  rom.align(8);
+  for (let call = 0; call < CALL_COUNT; call++) {
+    const { relocation, write } = codeOf(call);
+    if (call === 0) rom.label('places');
+    if (write) rom.distance('here', labelOf(call));
+    else rom.word(0);
+    if (call === 0) rom.label('relocations');
+    rom.word(relocation);
+  }
+}

@@ -1,0 +1,188 @@
+import type { Archive } from '../../archive/archive.ts';
+import type { CpuidResult } from '../../cpu/cpuid.ts';
+import { SystemResult } from '../../cpu/operands.ts';
+import type { TableFormat, Translation } from '../../cpu/translation.ts';
+import { plainCpuid } from '../../microvm/cpuid.ts';
+import type { MicrovmDomain } from '../../microvm/domain.ts';
+import type { MicrovmInterface } from '../../microvm/interface.ts';
+import type { MicrovmVcpu } from '../../microvm/vcpu.ts';
+import type { NestedPaging } from '../../paging/nested/nested-paging.ts';
+import { type GuestVirtual, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
+import { Cr4, Register } from '../../x86/registers.ts';
+import { VcpuClock } from './clock.ts';
+import { HOST_CALL_NAMES, type HostCall } from './host-call.ts';
+import { HOST_CALLS, type VmiHost } from './host-calls.ts';
+import { LinearMappings } from './linear-mappings.ts';
+import { type DrainReason, QueueStatistics } from './queue-statistics.ts';
+import { createRom } from './rom.ts';
+import { StartState } from './start-state.ts';
+import { UpdateQueue } from './update-queue.ts';
+
+/**
+ * The queues of a guest's processors. They stand between these and the shadows, so that they are made before both the
+ * processors and the interface. Without shadows there are none, and kernels keep their native operations.
+ */
+export class UpdateQueues {
+  readonly statistics = new QueueStatistics();
+  readonly #paging: NestedPaging;
+  readonly #queues: UpdateQueue[] = [];
+
+  constructor(paging: NestedPaging) {
+    this.#paging = paging;
+  }
+
+  /** Puts a queue into what the walks of a processor go through. @throws OutOfFrames */
+  translations(
+    vcpu: number,
+    own: Readonly<Record<TableFormat, Translation>>,
+  ): Readonly<Record<TableFormat, Translation>> {
+    const { shadow, space } = this.#paging;
+    if (!shadow) return own;
+    const queue = new UpdateQueue(shadow, space.pool, this.statistics);
+    this.#queues[vcpu] = queue;
+    // There is no VMI in 64-bit mode.
+    return { ...own, 'two-level': { ...own['two-level'], shadow: queue }, pae: { ...own.pae, shadow: queue } };
+  }
+
+  get all(): readonly UpdateQueue[] {
+    return this.#queues;
+  }
+
+  of(vcpu: MicrovmVcpu): UpdateQueue | undefined {
+    return this.#queues[vcpu.index];
+  }
+}
+
+/**
+ * VMI. A kernel that does not look for the ROM finds plain hardware. One that does calls the ROM's code (rom-code.ts), and
+ * this does what that code asks the host for.
+ */
+export class VmiInterface implements MicrovmInterface, VmiHost {
+  readonly hypercallNames = HOST_CALL_NAMES;
+  readonly rom: Uint8Array;
+  readonly domain: MicrovmDomain;
+  readonly mappings = new LinearMappings();
+  readonly #queues: UpdateQueues;
+  readonly #clocks: readonly VcpuClock[];
+  readonly #startStates: readonly StartState[];
+
+  constructor(domain: MicrovmDomain, queues: UpdateQueues) {
+    this.domain = domain;
+    this.#queues = queues;
+    this.rom = createRom(queues.all.length > 0);
+    this.#clocks = domain.vcpus.map(() => new VcpuClock(() => domain.clock.now()));
+    this.#startStates = domain.vcpus.map(() => new StartState());
+    for (const vcpu of domain.vcpus) {
+      const queue = queues.of(vcpu);
+      if (queue) queue.onChange = (entry) => this.#changed(vcpu, entry);
+    }
+  }
+
+  archive(archive: Archive): void {
+    archive.part('mappings', this.mappings);
+    archive.parts('queues', this.#queues.all);
+    archive.parts('clocks', this.#clocks);
+    archive.parts('startStates', this.#startStates);
+  }
+
+  cpuid(leaf: number, subleaf: number, vcpu: number): CpuidResult {
+    return plainCpuid(leaf, subleaf, vcpu);
+  }
+
+  readMsr(): boolean {
+    return false;
+  }
+
+  writeMsr(): boolean | undefined {
+    return undefined;
+  }
+
+  // Calls
+
+  hypercall(vcpu: MicrovmVcpu): SystemResult {
+    const { processor } = vcpu;
+    const isKernel = processor.privilege === 0 && processor.codeSize === 32;
+    const number = processor.low(Register.rbx);
+    const handler = isKernel ? HOST_CALLS.get(number as HostCall) : undefined;
+    if (!handler) return SystemResult.interface;
+    const result = handler(this, vcpu) ? SystemResult.done : SystemResult.fault;
+    // One that meets an absent page is made again.
+    this.domain.statistics.hypercall(number);
+    return result;
+  }
+
+  clockOf(vcpu: MicrovmVcpu): VcpuClock {
+    return this.#clocks[vcpu.index] as VcpuClock; // one for each
+  }
+
+  startStateOf(vcpu: MicrovmVcpu): StartState {
+    return this.#startStates[vcpu.index] as StartState; // one for each
+  }
+
+  open(): void {
+    for (const queue of this.#queues.all) queue.open();
+  }
+
+  // Page tables
+
+  drain(vcpu: MicrovmVcpu, reason: DrainReason): void {
+    this.#queues.of(vcpu)?.drain(reason);
+  }
+
+  /** An entry has changed, by its linear address. */
+  #changed({ index, processor }: MicrovmVcpu, entry: GuestVirtual): void {
+    const { paging, operations } = this.domain;
+    const page = this.mappings.pageOf(entry);
+    // A place that the kernel has not told of: what it changed may be anywhere.
+    if (page < 0 || page >= paging.pages) paging.shadow?.dropAll();
+    else {
+      const bytes = (processor.cr4 & Cr4.physicalAddressExtension) === 0 ? 4 : 8;
+      operations.mmu.pteUpdate(index, -1 as Pfn, entry, page, Math.floor((entry % PAGE_SIZE) / bytes));
+    }
+  }
+
+  // Turns and interrupts
+
+  resume(vcpu: MicrovmVcpu): void {
+    this.clockOf(vcpu).resume();
+  }
+
+  /** Other processors share the shadows: when they run, nothing waits. */
+  suspend(vcpu: MicrovmVcpu): void {
+    this.drain(vcpu, 'turn');
+    this.clockOf(vcpu).suspend(!vcpu.isIdle);
+  }
+
+  refresh(): void {}
+
+  acknowledged(): void {}
+
+  reset(vcpu: MicrovmVcpu): void {
+    this.clockOf(vcpu).cancelAll();
+  }
+
+  startUp(vcpu: MicrovmVcpu): boolean {
+    return this.startStateOf(vcpu).enter(vcpu);
+  }
+
+  get deadline(): number {
+    return Math.min(...this.#clocks.map((clock) => clock.deadline));
+  }
+
+  expire(): void {
+    for (const [index, clock] of this.#clocks.entries()) {
+      for (const alarm of clock.expire()) {
+        if (alarm.atLocalTimer) this.domain.vcpus[index]?.apic.raiseTimer();
+        else this.domain.raiseTick();
+      }
+    }
+  }
+
+  get figures(): object {
+    return this.#queues.all.length === 0 ? {} : { vmiQueue: this.#queues.statistics.report() };
+  }
+
+  release(): void {
+    for (const queue of this.#queues.all) queue.release();
+  }
+}
