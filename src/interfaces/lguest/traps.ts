@@ -38,7 +38,14 @@ export function deliverTrap(vcpu: LguestVcpu, data: GuestData, source: EventSour
       `the guest has no handler for trap ${vector} at ${hexadecimal(processor.rip)} (${hexadecimal(told)})`,
     );
   }
-  enterHandler(vcpu, data, gate, { returnTo: processor.rip, error });
+  const { exitError } = processor;
+  try {
+    enterHandler(vcpu, data, gate, { returnTo: processor.rip, error });
+  } catch (absent) {
+    // The access that met the page may have left it where the exception stood.
+    processor.raise(vector, exitError);
+    throw absent;
+  }
 }
 
 /** INT n, which stands at RIP and is no hypercall. Vectors of interrupts do nothing, but for the system calls'. */
