@@ -39,7 +39,7 @@ const { values } = parseArgs({
 });
 const times = Number(values.times);
 const cells = values.cells?.split(',') ?? CELLS;
-const kernel = readFileSync(imagePath);
+const kernel = readFileSync(imagePath('x86-64'));
 
 /** A whole boot that does an item so many times. */
 async function boot(cell: string, words: string): Promise<Cost> {

@@ -22,6 +22,8 @@ const PARTS: Readonly<Record<string, readonly Part[]>> = {
       what: 'plain hardware',
       paths: guest('kernel/native.c', 'kernel/native-mmu.c', 'kernel/apic.c', 'kernel/acpi.c'),
     },
+    { what: 'entries, segments and call sites of 64 bits', paths: guest('x86-64') },
+    { what: 'entries, segments and call sites of 32 bits', paths: guest('i386') },
     { what: 'KVM, beyond plain hardware', paths: guest('paravirt/kvm.c', 'kernel/pvclock.c') },
     { what: 'Xen, direct paging', paths: guest('xen') },
     {
@@ -32,7 +34,6 @@ const PARTS: Readonly<Record<string, readonly Part[]>> = {
         'paravirt/operations.c',
         'paravirt/patch.c',
         'include/operations.h',
-        'include/native-instructions.h',
         'include/paravirt',
         'include/site',
       ),

@@ -22,7 +22,7 @@ describe('an audit', () => {
 
   it('finds the reads by recorded accessors, by the functions that have them', () => {
     const readers = audit.places.filter(({ accessor }) => accessor).map(({ name }) => name.split('+')[0]);
-    for (const name of ['find_entry', 'make_entry', 'fork_space', 'handle_fault', 'hash_space']) {
+    for (const name of ['read_pgd', 'read_pmd', 'fork_space', 'handle_fault', 'hash_space']) {
       expect(readers).toContain(name);
     }
   });

@@ -3,7 +3,7 @@ import { expect, it } from 'vitest';
 import { imagePath } from '../guests/reference/build.ts';
 import { lookupElfSymbol, readElfSymbols } from '../src/boot/elf-symbols.ts';
 
-const image = readFileSync(imagePath);
+const image = readFileSync(imagePath('x86-64'));
 
 it('finds the symbol that an address lies behind', () => {
   const symbols = readElfSymbols(image, 64);

@@ -4,24 +4,47 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Decoder, DecoderOptions, Mnemonic } from 'iced-x86';
 import { beforeAll, describe, expect, it } from 'vitest';
-import { buildReference, COMPILER, imagePath, installedCompiler } from '../guests/reference/build.ts';
+import {
+  buildReference,
+  COMPILER,
+  IMAGES,
+  type Image,
+  imagePath,
+  installedCompiler,
+} from '../guests/reference/build.ts';
 import { operations } from '../src/ops/catalogue.ts';
 import { hashes, numberOf, type Printed, runReference, sitesOf } from './reference-guest.ts';
 
-/** What the contents of all user pages come to, whatever the guest runs on. */
-const HASH = '942ecd53d67ce051';
+/** What the contents of all user pages come to, whatever the guest runs on: programs of both i386 images are the same. */
+const HASHES: Readonly<Record<Image, string>> = {
+  'x86-64': 'ac3b97e3c7642bee',
+  i386: '4f94be216aa956bc',
+  'i386-pae': '4f94be216aa956bc',
+};
+const HASH = HASHES['x86-64'];
 
 const CELLS = [
-  ['xen', 'direct', 1],
-  ['xen', 'direct', 2],
-  ['xen', 'shadow', 2],
-  ['kvm', 'nested', 1],
-  ['kvm', 'nested', 2],
-  ['native', 'native', 1],
-  ['kvm', 'shadow', 1],
-  ['native', 'nested', 2],
-  ['native', 'shadow', 2],
+  ['x86-64', 'xen', 'direct', 1],
+  ['x86-64', 'xen', 'direct', 2],
+  ['x86-64', 'xen', 'shadow', 2],
+  ['x86-64', 'kvm', 'nested', 1],
+  ['x86-64', 'kvm', 'nested', 2],
+  ['x86-64', 'native', 'native', 1],
+  ['x86-64', 'kvm', 'shadow', 1],
+  ['x86-64', 'native', 'nested', 2],
+  ['x86-64', 'native', 'shadow', 2],
+  ['i386', 'native', 'native', 1],
+  ['i386', 'native', 'shadow', 2],
+  ['i386', 'kvm', 'nested', 2],
+  ['i386', 'kvm', 'shadow', 1],
+  ['i386-pae', 'native', 'nested', 1],
+  ['i386-pae', 'native', 'shadow', 1],
+  ['i386-pae', 'kvm', 'nested', 2],
+  ['i386-pae', 'kvm', 'shadow', 2],
 ] as const;
+
+/** As the images call themselves. */
+const TITLES: Readonly<Record<Image, string>> = { 'x86-64': 'x86-64', i386: 'i386', 'i386-pae': 'i386 PAE' };
 
 /** By which hypercall a guest changes entries of page tables. */
 const TABLE_CALLS: Readonly<Record<string, string>> = {
@@ -35,52 +58,57 @@ const NAMES = { xen: 'Xen', kvm: 'KVM', native: 'bare hardware' } as const;
 /** "setPteAt" → "set_pte_at", as the guest spells operations. */
 const guestName = (name: string) => name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`);
 
-describe.each(CELLS)('the reference guest on %s with %s paging and %i processors', (name, paging, vcpus) => {
-  let printed: Printed;
-  beforeAll(async () => {
-    printed = await runReference({ interface: name, paging, vcpus });
-  });
+describe.each(CELLS)(
+  'the reference guest for %s on %s with %s paging and %i processors',
+  (image, name, paging, vcpus) => {
+    const hash = HASHES[image];
+    let printed: Printed;
+    beforeAll(async () => {
+      printed = await runReference({ interface: name, paging, vcpus }, '', image);
+    });
 
-  it('finds its interface and processors, and powers off', () => {
-    expect(printed.lines).toContain(`interface ${NAMES[name]}`);
-    expect(numberOf(printed, 'processors')).toBe(vcpus);
-    expect(printed.outcome).toEqual({ kind: 'poweroff' });
-  });
+    it('finds its interface and processors, and powers off', () => {
+      expect(printed.lines).toContain(`ring1 reference guest, ${TITLES[image]}`);
+      expect(printed.lines).toContain(`interface ${NAMES[name]}`);
+      expect(numberOf(printed, 'processors')).toBe(vcpus);
+      expect(printed.outcome).toEqual({ kind: 'poweroff' });
+    });
 
-  it('leaves the same user pages as everywhere, through the tables and patched', () => {
-    expect(hashes(printed)).toEqual({ 'through the tables, counted': HASH, patched: HASH });
-  });
+    it('leaves the same user pages as everywhere, through the tables and patched', () => {
+      expect(hashes(printed)).toEqual({ 'through the tables, counted': hash, patched: hash });
+    });
 
-  it('patches every call site', () => {
-    const count = (what: string) => numberOf(printed, what) ?? 0;
-    expect(count('sites')).toBeGreaterThan(100);
-    expect(count('left')).toBe(0);
-    expect(count('called') + count('inlined')).toBe(count('sites'));
-  });
+    it('patches every call site', () => {
+      const count = (what: string) => numberOf(printed, what) ?? 0;
+      expect(count('sites')).toBeGreaterThan(100);
+      expect(count('left')).toBe(0);
+      expect(count('called') + count('inlined')).toBe(count('sites'));
+    });
 
-  it('calls operations of the catalogue', () => {
-    const known = new Set(operations.map((operation) => `${operation.group}.${guestName(operation.name)}`));
-    const called = printed.lines.flatMap((line) => /^operation (\S+) \d+$/.exec(line)?.[1] ?? []);
-    expect(called.length).toBeGreaterThan(30);
-    expect(called.filter((operation) => !known.has(operation))).toEqual([]);
-  });
+    it('calls operations of the catalogue', () => {
+      const known = new Set(operations.map((operation) => `${operation.group}.${guestName(operation.name)}`));
+      const called = printed.lines.flatMap((line) => /^operation (\S+) \d+$/.exec(line)?.[1] ?? []);
+      expect(called.length).toBeGreaterThan(30);
+      expect(called.filter((operation) => !known.has(operation))).toEqual([]);
+    });
 
-  it('puts off changes of page tables where that saves calls', () => {
-    expect(numberOf(printed, 'lazy sections')).toBeGreaterThan(100);
-    const batches = numberOf(printed, 'batches') ?? 0;
-    const updates = numberOf(printed, 'updates') ?? 0;
-    const tellsHost = name === 'xen' || (name === 'kvm' && paging === 'shadow');
-    if (tellsHost) expect(updates / batches).toBeGreaterThan(4);
-    else expect([batches, updates]).toEqual([0, 0]);
-  });
+    it('puts off changes of page tables where that saves calls', () => {
+      expect(numberOf(printed, 'lazy sections')).toBeGreaterThan(100);
+      const batches = numberOf(printed, 'batches') ?? 0;
+      const updates = numberOf(printed, 'updates') ?? 0;
+      const tellsHost = name === 'xen' || (name === 'kvm' && paging === 'shadow');
+      if (tellsHost) expect(updates / batches).toBeGreaterThan(4);
+      else expect([batches, updates]).toEqual([0, 0]);
+    });
 
-  it('makes hypercalls where its host has them', () => {
-    const { hypercalls = {} } = printed.statistics ?? {};
-    const expected = TABLE_CALLS[`${name} ${paging}`];
-    if (expected === undefined) expect(hypercalls).toEqual({});
-    else expect(hypercalls[expected]).toBeGreaterThan(100);
-  });
-});
+    it('makes hypercalls where its host has them', () => {
+      const { hypercalls = {} } = printed.statistics ?? {};
+      const expected = TABLE_CALLS[`${name} ${paging}`];
+      if (expected === undefined) expect(hypercalls).toEqual({});
+      else expect(hypercalls[expected]).toBeGreaterThan(100);
+    });
+  },
+);
 
 describe('the reference guest, begun on the table that its host has examined', () => {
   it('ends when it copies an entry there as memory, and the reason names the operation for it', async () => {
@@ -109,19 +137,20 @@ describe('the reference guest', () => {
   });
 });
 
-describe.skipIf(installedCompiler() !== COMPILER)(`built by ${COMPILER}`, () => {
+describe.skipIf(installedCompiler() !== COMPILER).each(IMAGES)(`the image for %s, built by ${COMPILER}`, (image) => {
   it('is the image that is kept', () => {
-    expect(Buffer.compare(buildReference('paravirt'), readFileSync(imagePath))).toBe(0);
+    expect(Buffer.compare(buildReference(image, 'paravirt'), readFileSync(imagePath(image)))).toBe(0);
   });
 
   it('is the same code with accessors over plain memory as without accessors', () => {
-    expect(Buffer.compare(textOf(buildReference('native')), textOf(buildReference('plain')))).toBe(0);
+    const [native, plain] = [buildReference(image, 'native'), buildReference(image, 'plain')];
+    expect(Buffer.compare(textOf(native), textOf(plain))).toBe(0);
   });
 
   it('has at patched sites what a kernel without paravirtualization has there, and no-ops', async () => {
-    const patched = sitesOf(await runReference({ interface: 'native' }, 'sites'));
-    const without = await runReference({ interface: 'native' }, 'sites', buildReference('native'));
-    expect(hashes(without)).toEqual({ 'without paravirtualization': HASH });
+    const patched = sitesOf(await runReference({ interface: 'native' }, 'sites', image));
+    const without = await runReference({ interface: 'native' }, 'sites', buildReference(image, 'native'));
+    expect(hashes(without)).toEqual({ 'without paravirtualization': HASHES[image] });
     const native = new Map(sitesOf(without).map(({ operation, bytes }) => [operation, bytes]));
     expect(native.size).toBeGreaterThan(10);
     for (const { operation, bytes } of patched) {
@@ -130,7 +159,7 @@ describe.skipIf(installedCompiler() !== COMPILER)(`built by ${COMPILER}`, () => 
       const used = isInline ? wanted.length : CALL_BYTES;
       if (isInline) expect([operation, ...bytes.subarray(0, used)]).toEqual([operation, ...wanted]);
       else expect([operation, native.has(operation)]).toEqual([operation, wanted.length > bytes.length]);
-      expect(areNoOps(bytes.subarray(used)), operation).toBe(true);
+      expect(areNoOps(bytes.subarray(used), image), operation).toBe(true);
     }
   });
 });
@@ -141,8 +170,8 @@ function isCall(bytes: Uint8Array): boolean {
   return bytes[0] === 0xe8;
 }
 
-function areNoOps(bytes: Uint8Array): boolean {
-  const decoder = new Decoder(64, bytes, DecoderOptions.None);
+function areNoOps(bytes: Uint8Array, image: Image): boolean {
+  const decoder = new Decoder(image === 'x86-64' ? 64 : 32, bytes, DecoderOptions.None);
   while (decoder.canDecode) if (decoder.decode().mnemonic !== Mnemonic.Nop) return false;
   return true;
 }

@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs';
-import { imagePath } from '../guests/reference/build.ts';
+import { type Image, imagePath } from '../guests/reference/build.ts';
 import type { Outcome } from '../src/api.ts';
 import { chooseCell } from '../src/domain/cells.ts';
 import { type BootOptions, createHost } from '../src/index.ts';
@@ -17,13 +17,14 @@ export interface Printed {
   readonly statistics?: StatisticsReport;
 }
 
-/** @param words of the command line; @param kernel another build than the one that is kept */
+/** @param words of the command line; @param built an image that is kept, or another build of one */
 export async function runReference(
   options: Pick<BootOptions, 'interface'> & Partial<BootOptions>,
   words = '',
-  kernel: Uint8Array = readFileSync(imagePath),
+  built: Image | Uint8Array = 'x86-64',
 ): Promise<Printed> {
   const { check = true } = options;
+  const kernel = typeof built === 'string' ? readFileSync(imagePath(built)) : built;
   const host = await createHost({ memory: MEMORY, check });
   try {
     const cell = chooseCell(options.interface, options.paging);

@@ -10,8 +10,47 @@ import { fileURLToPath } from 'node:url';
  */
 const folder = fileURLToPath(new URL('.', import.meta.url));
 
-/** The image that `ring1 run` and the tests boot. */
-export const imagePath = join(folder, 'x86-64.elf');
+/** One for each form of page tables: of four levels, of two, and of three. */
+export const IMAGES = ['x86-64', 'i386', 'i386-pae'] as const;
+export type Image = (typeof IMAGES)[number];
+
+/** @returns where an image is kept; `ring1 run` boots that for x86-64. */
+export function imagePath(image: Image): string {
+  return join(folder, `${image}.elf`);
+}
+
+interface Target {
+  /** Of what is the processor's, with the headers that the rest includes. */
+  readonly folder: string;
+  /** Interfaces that only this image has, each a folder of its own. */
+  readonly interfaces: readonly string[];
+  readonly flags: readonly string[];
+  /** Of the kernel, but not of programs. */
+  readonly kernelFlags: readonly string[];
+  /** The linker's name of the format. */
+  readonly format: string;
+}
+
+const I386 = {
+  folder: 'i386',
+  interfaces: [],
+  kernelFlags: [],
+  format: 'elf_i386',
+};
+const I386_FLAGS = ['-m32', '-march=i686', '-mregparm=3', '-mpreferred-stack-boundary=2'];
+
+const TARGETS: Readonly<Record<Image, Target>> = {
+  'x86-64': {
+    folder: 'x86-64',
+    interfaces: ['xen'],
+    flags: ['-march=x86-64', '-mno-red-zone'],
+    kernelFlags: ['-mcmodel=kernel'],
+    format: 'elf_x86_64',
+  },
+  i386: { ...I386, flags: I386_FLAGS },
+  'i386-pae': { ...I386, flags: [...I386_FLAGS, '-DPAE'] },
+};
+
 /** What it was built with, as the compiler itself says. */
 export const COMPILER = 'gcc (Debian 12.2.0-14+deb12u1) 12.2.0';
 
@@ -30,7 +69,7 @@ const DEFINES: Readonly<Record<Variant, readonly string[]>> = {
 
 /** Folders of sources. */
 const SOURCES: Readonly<Record<Variant, readonly string[]>> = {
-  paravirt: ['kernel', 'paravirt', 'xen'],
+  paravirt: ['kernel', 'paravirt'],
   native: ['kernel'],
   plain: ['kernel'],
 };
@@ -38,9 +77,9 @@ const SOURCES: Readonly<Record<Variant, readonly string[]>> = {
 const FLAGS = [
   '-std=gnu11 -O2 -Wall -Wextra -Werror -ffreestanding -nostdlib -static -fno-pic -no-pie -fno-stack-protector',
   '-fno-asynchronous-unwind-tables -fno-strict-aliasing -fno-builtin -fcf-protection=none -fno-common',
-  '-mno-red-zone -mgeneral-regs-only -march=x86-64 -mtune=generic -Iinclude',
+  '-mgeneral-regs-only -mtune=generic -Iinclude',
 ].flatMap((line) => line.split(' '));
-const KERNEL_FLAGS = ['-mcmodel=kernel', '-fno-omit-frame-pointer'];
+const KERNEL_FLAGS = ['-fno-omit-frame-pointer'];
 
 /** @returns what `gcc --version` begins with; undefined when there is none */
 export function installedCompiler(): string | undefined {
@@ -51,50 +90,50 @@ export function installedCompiler(): string | undefined {
   }
 }
 
-/** Builds one variant. @returns the ELF file */
-export function buildReference(variant: Variant): Uint8Array {
+/** Builds one variant of an image. @returns the ELF file */
+export function buildReference(image: Image, variant: Variant): Uint8Array {
+  const target = TARGETS[image];
   const directory = mkdtempSync(join(tmpdir(), 'ring1-reference-'));
-  const gcc = (...args: readonly string[]) => execFileSync('gcc', args, { cwd: folder });
+  const flags = [...FLAGS, ...target.flags, `-I${target.folder}/include`];
+  const gcc = (...args: readonly string[]) => execFileSync('gcc', [...flags, ...args], { cwd: folder });
   const linkerScript = (source: string) => {
     const output = join(directory, source.replace('/', '-'));
-    gcc('-E', '-P', '-xc', '-D__ASSEMBLER__', '-Iinclude', source, '-o', output);
+    gcc('-E', '-P', '-xc', '-D__ASSEMBLER__', source, '-o', output);
     return output;
   };
   try {
     const program = join(directory, 'program');
-    const flat = '-Wl,--build-id=none,-z,noexecstack,-z,max-page-size=4096,--no-warn-rwx-segments';
-    gcc(
-      ...FLAGS,
-      flat,
-      '-Wl,--oformat=binary',
-      `-Wl,-T,${linkerScript('user/link.ld')}`,
-      'user/program.c',
-      '-o',
-      program,
+    const flat = `-Wl,-m,${target.format},--build-id=none,-z,noexecstack,-z,max-page-size=4096,--no-warn-rwx-segments`;
+    gcc(flat, '-Wl,--oformat=binary', `-Wl,-T,${linkerScript('user/link.ld')}`, 'user/program.c', '-o', program);
+    const interfaces = variant === 'paravirt' ? target.interfaces : [];
+    const kernelFlags = [
+      ...KERNEL_FLAGS,
+      ...target.kernelFlags,
+      ...DEFINES[variant],
+      ...interfaces.map((name) => `-D${name.toUpperCase()}`),
+    ];
+    const objects = [target.folder, ...SOURCES[variant], ...interfaces].flatMap((source) =>
+      compile((...args) => gcc(...kernelFlags, ...args), directory, source),
     );
-    const objects = SOURCES[variant].flatMap((source) => compile(gcc, directory, source, variant));
     const image = join(directory, 'user-image.o');
-    gcc(...FLAGS, `-DUSER_IMAGE="${program}"`, '-c', 'user/image.S', '-o', image);
+    gcc(`-DUSER_IMAGE="${program}"`, '-c', 'user/image.S', '-o', image);
     const output = join(directory, 'kernel.elf');
-    gcc(...FLAGS, flat, `-Wl,-T,${linkerScript('link.ld')}`, ...objects, image, '-o', output);
+    gcc(flat, `-Wl,-T,${linkerScript('link.ld')}`, ...objects, image, '-o', output);
     return readFileSync(output);
   } finally {
     rmSync(directory, { recursive: true });
   }
 }
 
-function compile(
-  gcc: (...args: readonly string[]) => unknown,
-  directory: string,
-  source: string,
-  variant: Variant,
-): string[] {
+function compile(gcc: (...args: readonly string[]) => unknown, directory: string, source: string): string[] {
   const files = readdirSync(join(folder, source)).filter((name) => /\.[cS]$/.test(name));
   return files.sort().map((name) => {
     const object = join(directory, `${source}-${name}.o`);
-    gcc(...FLAGS, ...KERNEL_FLAGS, ...DEFINES[variant], '-c', join(source, name), '-o', object);
+    gcc('-c', join(source, name), '-o', object);
     return object;
   });
 }
 
-if (process.argv[1] === fileURLToPath(import.meta.url)) writeFileSync(imagePath, buildReference('paravirt'));
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  for (const image of IMAGES) writeFileSync(imagePath(image), buildReference(image, 'paravirt'));
+}

@@ -50,11 +50,20 @@ async function prepareBoot(options: GuestOptions & Pick<RunOptions, 'check' | 'd
   };
 }
 
-/** The name that stands for the reference guest where a kernel's file could stand. */
-const REFERENCE = 'reference';
+/**
+ * Names that stand for the reference guest's images where a kernel's file could stand. They are part of the command
+ * itself, so that there is always something to run.
+ */
+const REFERENCE = () => import('../../guests/reference/x86-64.elf');
+const REFERENCES: Readonly<Record<string, typeof REFERENCE>> = {
+  reference: REFERENCE,
+  'reference-i386': () => import('../../guests/reference/i386.elf'),
+  'reference-i386-pae': () => import('../../guests/reference/i386-pae.elf'),
+};
 
 async function prepareFiles(options: GuestOptions): Promise<Pick<BootOptions, 'kernel' | 'initrd'>> {
-  if (options.kernel === REFERENCE) return referenceGuest();
+  const named = REFERENCES[options.kernel ?? ''];
+  if (named !== undefined) return referenceGuest(named);
   try {
     const kernel = await readInputFile(options.kernel ?? (await kernelRecipe('cloud-amd64')), 'kernel');
     const initrd =
@@ -70,9 +79,8 @@ async function prepareFiles(options: GuestOptions): Promise<Pick<BootOptions, 'k
   }
 }
 
-/** Part of the command itself, so that there is always something to run. */
-async function referenceGuest(): Promise<Pick<BootOptions, 'kernel' | 'initrd'>> {
-  const { default: kernel } = await import('../../guests/reference/x86-64.elf');
+async function referenceGuest(image = REFERENCE): Promise<Pick<BootOptions, 'kernel' | 'initrd'>> {
+  const { default: kernel } = await image();
   return { kernel, initrd: new Uint8Array() };
 }
 

@@ -20,7 +20,8 @@ Boots a kernel with its console on this terminal. Ctrl-] leaves. Without --kerne
 from the Debian archive and kept in ~/.cache/ring1 (or RING1_CACHE); without --initrd, a busybox shell. Where neither can
 be had, the reference guest is booted, a small kernel that is part of this command.
 
-  --kernel FILE       bzImage (vmlinuz) or ELF kernel (vmlinux), compressed or not; "reference" is the reference guest.
+  --kernel FILE       bzImage (vmlinuz) or ELF kernel (vmlinux), compressed or not; "reference" is the reference guest,
+                      "reference-i386" and "reference-i386-pae" are its 32-bit images.
                       32-bit kernels boot with --interface kvm, native, vmi or lguest, those with PAE with xen too
   --initrd FILE       initial RAM disk
   --append STRING     kernel command line; console=hvc0 (xen, lguest) or console=ttyS0 is put in front unless it has a console=

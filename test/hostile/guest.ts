@@ -56,7 +56,7 @@ export interface HostileRun {
 export class HostileGuests {
   readonly run: HostileRun = { coverage: new Map(), calls: 0, guests: 0, endings: new Map() };
   readonly #group: ProcessorGroup;
-  readonly #kernel = loadKernel(readFileSync(imagePath));
+  readonly #kernel = loadKernel(readFileSync(imagePath('x86-64')));
 
   constructor() {
     const memory = new HostMemory(FRAMES * PAGE_SIZE + (48 << 20));

@@ -3,4 +3,4 @@
 
 void end_interrupt(void);
 void send_flush_interrupt(struct cpu *target);
-void start_pc_cpu(struct cpu *cpu, u64 stack);
+void start_pc_cpu(struct cpu *cpu, word stack);

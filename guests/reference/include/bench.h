@@ -1,10 +1,10 @@
 #pragma once
 
 /* What a program's argument says when it is to do one thing many times. */
-#define BENCH_ARGUMENT 0x1000000
-#define BENCH_ITEM_SHIFT 20
+#define BENCH_ARGUMENT 0x80000000
+#define BENCH_ITEM_SHIFT 28
 #define BENCH_ITEM_MASK 7
-#define BENCH_TIMES_SHIFT 32
+#define BENCH_TIMES_MASK 0xfffffff
 #define BENCH_MAPPED_PAGES 16
 #define BENCH_MOST_FAULTS 256
 

@@ -8,4 +8,4 @@ u64 hostile_number(void);
 void xen_be_hostile(void);
 void kvm_be_hostile(void);
 /* Bytes to go on behind, when an exception at an instruction was expected; else 0. */
-u32 recover(u64 rip);
+u32 recover(word ip);

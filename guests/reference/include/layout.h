@@ -1,15 +1,8 @@
 #pragma once
+#include "arch-layout.h"
 
-/*
- * Where things are, for C, assembly and the linker script alike.
- *
- *   0000000000400000  a program: image, then what it maps; its stack ends below 2 GiB
- *   ffffffff80000000  physical page 0 and on: the kernel and all pages that it gives out are part of its image
- *   ffffffffc0000000  native only: pages of devices
- */
-#define KERNEL_BASE 0xffffffff80000000
+/* Where things are, for C, assembly and the linker script alike; arch-layout.h has what differs between images. */
 #define KERNEL_PHYSICAL 0x100000
-#define DEVICE_BASE 0xffffffffc0000000
 #define USER_BASE 0x400000
 #define USER_MAPPINGS 0x10000000
 #define USER_STACK_TOP 0x7fff0000
@@ -17,10 +10,6 @@
 
 /* Where a secondary processor of a PC begins, in real mode. */
 #define TRAMPOLINE 0x8000
-
-/* Below KERNEL_BASE, in a page table of the highest level that only Xen's notes name: see xen_notes in entry.S. */
-#define XEN_FRAME_LIST 0x8000000000
-#define XEN_MACHINE_TO_PHYSICAL 0xffff800000000000
 
 #define PAGE_SIZE 4096
 #define KERNEL_STACK_SIZE 8192
@@ -41,7 +30,3 @@
 
 /* In struct cpu, for assembly. */
 #define CPU_XEN_INFO 64
-
-#ifndef __ASSEMBLER__
-_Static_assert(XEN_FRAME_LIST % (1UL << 39) == 0, "the frame list has an entry of the highest table for itself");
-#endif

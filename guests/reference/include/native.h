@@ -10,11 +10,11 @@ NATIVE_INSTRUCTIONS(NATIVE_DECLARE)
 void native_load_gdt(const struct table_pointer *pointer);
 void native_load_idt(const struct table_pointer *pointer);
 void native_load_tr_desc(void);
-void native_write_gdt_entry(u64 *table, u32 entry, u64 low, u64 high);
-void native_load_sp0(u64 stack);
+void native_write_gdt_entry(void *table, u32 entry, word low, word high);
+void native_load_sp0(word stack);
 void native_cpuid(u32 *registers);
 u64 native_read_msr(u32 number);
-void native_write_msr(u32 number, u64 value);
+void native_write_msr(u32 number, u32 low, u32 high);
 void native_io_delay(void);
 
 void native_init_irq(void);
@@ -30,15 +30,15 @@ void native_pagetable_setup_start(pgd_entry *base);
 void native_pagetable_setup_done(pgd_entry *base);
 u32 native_pgd_alloc(struct memory_descriptor *mm);
 void native_flush_tlb_user(void);
-void native_flush_tlb_others(u64 targets, struct memory_descriptor *mm, u64 address);
-void native_set_pte_at(struct memory_descriptor *mm, u64 address, pte_entry *pointer, u64 entry);
-void native_set_pmd(pmd_entry *pointer, u64 entry);
-void native_set_pud(pud_entry *pointer, u64 entry);
-void native_set_pgd(pgd_entry *pointer, u64 entry);
-void native_pte_clear(struct memory_descriptor *mm, u64 address, pte_entry *pointer);
-u64 native_ptep_modify_prot_start(struct memory_descriptor *mm, u64 address, pte_entry *pointer);
-void native_ptep_modify_prot_commit(struct memory_descriptor *mm, u64 address, pte_entry *pointer, u64 entry);
-void *native_set_fixmap(u32 index, u64 physical);
+void native_flush_tlb_others(word targets, struct memory_descriptor *mm, word address);
+void native_set_pte_at(struct memory_descriptor *mm, word address, pte_entry *pointer, entry_bits entry);
+void native_set_pmd(pmd_entry *pointer, entry_bits entry);
+void native_set_pud(pud_entry *pointer, entry_bits entry);
+void native_set_pgd(pgd_entry *pointer, entry_bits entry);
+void native_pte_clear(struct memory_descriptor *mm, word address, pte_entry *pointer);
+entry_bits native_ptep_modify_prot_start(struct memory_descriptor *mm, word address, pte_entry *pointer);
+void native_ptep_modify_prot_commit(struct memory_descriptor *mm, word address, pte_entry *pointer, entry_bits entry);
+void *native_set_fixmap(u32 index, entry_bits physical);
 
 /* What plain hardware does nothing for. A kernel without paravirtualization does not even call it. */
 #ifndef PARAVIRT

@@ -12,8 +12,8 @@ struct patch_counts {
   u32 sites, called, inlined, left;
 };
 
-u32 native_patch(u32 type, u32 clobbers, u8 *buffer, u64 site, u32 length);
-u32 patch_default(u32 type, u32 clobbers, u8 *buffer, u64 site, u32 length);
+u32 native_patch(u32 type, u32 clobbers, u8 *buffer, word site, u32 length);
+u32 patch_default(u32 type, u32 clobbers, u8 *buffer, word site, u32 length);
 u32 patch_instructions(u8 *buffer, u32 length, const void *begin, const void *end);
 struct patch_counts apply_paravirt(void);
 void print_sites(void);
@@ -21,7 +21,7 @@ void print_sites(void);
 void count_operations(void);
 void stop_counting(void);
 void print_counts(void);
-u64 lazy_sections(void);
+word lazy_sections(void);
 
 /* What Xen was told in one call instead of many. */
-extern u64 lazy_batches, lazy_updates;
+extern word lazy_batches, lazy_updates;

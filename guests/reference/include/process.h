@@ -7,9 +7,9 @@
 enum state { STATE_FREE, STATE_READY, STATE_RUNNING, STATE_WAITING, STATE_PARKED };
 
 struct process {
-  u64 stack; /* where it left off; switch.S */
+  word stack; /* where it left off; switch.S */
   enum state state;
-  u64 number, parent, children, waits_for;
+  word number, parent, children, waits_for;
   struct memory_descriptor *mm;
   u8 *kernel_stack;
 };
@@ -18,7 +18,7 @@ extern struct process processes[MOST_PROCESSES];
 
 void schedule(void);
 void run_until_all_rest(void);
-void start_first_process(u64 argument);
+void start_first_process(word argument);
 void end_all_processes(void);
 void become_idle(struct cpu *cpu);
 void idle(void) NORETURN;
@@ -28,5 +28,5 @@ u64 hash_processes(void);
 u32 processes_alive(void);
 
 /* switch.S */
-void switch_stacks(u64 *save, u64 load);
+void switch_stacks(word *save, word load);
 void return_to_user(void);

@@ -2,24 +2,26 @@
  * Call sites in assembly, recorded as paravirt.h does. Slots and numbers are symbols that operations.c defines:
  * slot_GROUP_OP and type_GROUP_OP.
  */
+#include "arch-site.h"
+
 #ifdef PARAVIRT
         .macro site group, op, clobbers, instruction, native:vararg
 771:    \instruction *slot_\group\()_\op
 772:    .pushsection .parainstructions, "a"
-        .quad 771b
+        .balign WORD_BYTES
+        WORD_DATA 771b
         .byte type_\group\()_\op, 772b - 771b
         .short \clobbers
-        .long 0
         .popsection
         .endm
 #else
         .macro site group, op, clobbers, instruction, native:vararg
 771:    \native
 772:    .pushsection .nativeinstructions, "a"
-        .quad 771b
+        .balign WORD_BYTES
+        WORD_DATA 771b
         .byte type_\group\()_\op, 772b - 771b
         .short \clobbers
-        .long 0
         .popsection
         .endm
 #endif

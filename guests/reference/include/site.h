@@ -1,4 +1,6 @@
 #pragma once
+#include "arch-site.h"
+#include "types.h"
 
 /*
  * Records of call sites in .parainstructions: address, number of the operation, bytes of the site, registers that it may
@@ -7,18 +9,17 @@
 #define SITE_RECORD(section) \
   "772:\n\t" \
   ".pushsection " section ", \"a\"\n\t" \
-  ".quad 771b\n\t" \
+  ".balign " STRING(WORD_BYTES) "\n\t" \
+  STRING(WORD_DATA) " 771b\n\t" \
   ".byte %c[type], 772b - 771b\n\t" \
   ".short %c[clobbers]\n\t" \
-  ".long 0\n\t" \
   ".popsection"
 
 struct site {
-  u64 address;
+  word address;
   u8 type;
   u8 length;
   u16 clobbers;
-  u32 unused;
 };
 
 /* All of them; the linker collects them. */

@@ -13,9 +13,9 @@ void setup_descriptors(struct cpu *cpu);
 
 /* entry.S */
 extern pgd_t initial_page_table[];
-extern u64 device_table[];
+extern entry_bits device_table[];
 extern u8 trampoline_begin[], trampoline_end[];
-extern const struct vector { u64 number; void (*entry)(void); } vectors[], vectors_end[];
+extern const struct vector { word number; void (*entry)(void); } vectors[], vectors_end[];
 
 /* How the kernel's part of swapper_pg_dir comes to be: see paging-start.c. */
 u32 begins_on_swapper(void);

@@ -37,27 +37,27 @@ static void read_madt(const struct table *madt) {
   if (found > 0) pc_cpus = found;
 }
 
-static void read_table(u64 address) {
+static void read_table(word address) {
   const struct table *table = virtual(address);
   if (same_bytes(table->signature, "APIC", 4)) read_madt(table);
   if (same_bytes(table->signature, "FACP", 4)) fadt = (const u8 *)table;
 }
 
-static const u8 *search(u64 start, u64 end) {
-  for (u64 address = start; address < end; address += 16) {
+static const u8 *search(word start, word end) {
+  for (word address = start; address < end; address += 16) {
     if (same_bytes(virtual(address), "RSD PTR ", 8)) return virtual(address);
   }
   return NULL;
 }
 
-void find_acpi(u64 rsdp) {
+void find_acpi(word rsdp) {
   const u8 *pointer = rsdp ? virtual(rsdp) : search(0xe0000, 0x100000);
   if (!pointer) return;
-  u64 extended = pointer[15] >= 2 ? *(const u64 *)(pointer + 24) : 0;
+  word extended = pointer[15] >= 2 ? (word) * (const u64 *)(pointer + 24) : 0;
   const struct table *root = virtual(extended ? extended : *(const u32 *)(pointer + 16));
   const u8 *end = (const u8 *)root + root->length;
   for (const u8 *entry = root->more + 28; entry < end; entry += extended ? 8 : 4) {
-    read_table(extended ? *(const u64 *)entry : *(const u32 *)entry);
+    read_table(extended ? (word) * (const u64 *)entry : *(const u32 *)entry);
   }
 }
 
@@ -75,9 +75,9 @@ static u8 sleep_type(void) {
 
 static void write_sleep_control(u8 value) {
   const u8 *address_space = fadt + FADT_SLEEP_CONTROL;
-  u64 address = *(const u64 *)(address_space + 4);
+  word address = (word) * (const u64 *)(address_space + 4);
   if (*address_space != IN_MEMORY) return out_byte((u16)address, value);
-  volatile u8 *page = (volatile u8 *)PV_CALL_2(mmu, set_fixmap, 1, address & -(u64)PAGE_SIZE);
+  volatile u8 *page = (volatile u8 *)(word)PV_CALL_ENTRY_2(mmu, set_fixmap, 1, address & -(word)PAGE_SIZE);
   page[address % PAGE_SIZE] = value;
 }
 

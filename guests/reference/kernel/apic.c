@@ -45,7 +45,7 @@ static void silence_old_controller(void) {
 
 void native_init_irq(void) {
   silence_old_controller();
-  if (!apic) apic = (volatile u8 *)PV_CALL_2(mmu, set_fixmap, 0, APIC_PHYSICAL);
+  if (!apic) apic = (volatile u8 *)(word)PV_CALL_ENTRY_2(mmu, set_fixmap, 0, APIC_PHYSICAL);
   apic_write(APIC_SPURIOUS, APIC_ENABLE);
 }
 
@@ -59,7 +59,7 @@ u64 native_get_cpu_khz(void) {
   }
   if (highest[0] >= FREQUENCY_LEAF) {
     native_cpuid(frequency);
-    if (frequency[0]) return frequency[0] * 1000UL;
+    if (frequency[0]) return (u64)frequency[0] * 1000;
   }
   return 1000000;
 }
@@ -95,11 +95,11 @@ static void command(u32 target, u32 value) {
 void send_flush_interrupt(struct cpu *target) { command(target->apic, VECTOR_FLUSH); }
 
 /* Other processors of a PC: INIT, then the page that they begin at (SDM vol. 3A, 9.4.4). */
-u64 secondary_stack;
+word secondary_stack;
 u32 secondary_number;
 
-void start_pc_cpu(struct cpu *cpu, u64 stack) {
-  copy(virtual(TRAMPOLINE), trampoline_begin, (u64)(trampoline_end - trampoline_begin));
+void start_pc_cpu(struct cpu *cpu, word stack) {
+  copy(virtual(TRAMPOLINE), trampoline_begin, (word)(trampoline_end - trampoline_begin));
   secondary_stack = stack;
   secondary_number = cpu->number;
   PV_CALL_3(apic, startup_ipi_hook, cpu->apic, TRAMPOLINE, stack);

@@ -36,10 +36,10 @@ void print_list(const char *format, __builtin_va_list arguments) {
         for (const char *text = __builtin_va_arg(arguments, const char *); *text; text++) put(*text);
         break;
       case 'u':
-        put_number(__builtin_va_arg(arguments, u64), 10, 1);
+        put_number(__builtin_va_arg(arguments, word), 10, 1);
         break;
       case 'x':
-        put_number(__builtin_va_arg(arguments, u64), 16, 1);
+        put_number(__builtin_va_arg(arguments, word), 16, 1);
         break;
       case 'h':
         put_number(__builtin_va_arg(arguments, u64), 16, 16);
@@ -51,7 +51,7 @@ void print_list(const char *format, __builtin_va_list arguments) {
 /* Processors take turns at it. */
 void print(const char *format, ...) {
   static volatile u32 lock;
-  u64 flags = save_flags();
+  word flags = save_flags();
   disable_interrupts();
   while (__sync_lock_test_and_set(&lock, 1)) {
     answer_flush();
@@ -65,24 +65,24 @@ void print(const char *format, ...) {
   restore_flags(flags);
 }
 
-void *copy(void *to, const void *from, u64 count) {
+void *copy(void *to, const void *from, word count) {
   void *start = to;
   asm volatile("rep movsb" : "+D"(to), "+S"(from), "+c"(count) : : "memory");
   return start;
 }
 
-void *fill(void *to, u8 value, u64 count) {
+void *fill(void *to, u8 value, word count) {
   void *start = to;
   asm volatile("rep stosb" : "+D"(to), "+c"(count) : "a"(value) : "memory");
   return start;
 }
 
 /* What the compiler calls by itself. */
-void *memcpy(void *to, const void *from, u64 count) { return copy(to, from, count); }
-void *memset(void *to, int value, u64 count) { return fill(to, (u8)value, count); }
+void *memcpy(void *to, const void *from, word count) { return copy(to, from, count); }
+void *memset(void *to, int value, word count) { return fill(to, (u8)value, count); }
 
-u32 same_bytes(const void *a, const void *b, u64 count) {
-  for (u64 index = 0; index < count; index++) {
+u32 same_bytes(const void *a, const void *b, word count) {
+  for (word index = 0; index < count; index++) {
     if (((const u8 *)a)[index] != ((const u8 *)b)[index]) return 0;
   }
   return 1;

@@ -4,7 +4,17 @@
 #include "start.h"
 
 /* Page tables as plain hardware has them: memory that the processor reads. */
-static inline void store(void *pointer, u64 entry) { *(volatile u64 *)pointer = entry; }
+#if LEVELS == 3
+/* In two halves, so that the entry is never present with one of them wrong. */
+static inline void store(void *pointer, entry_bits entry) {
+  volatile u32 *halves = pointer;
+  if (!(entry & PRESENT)) halves[0] = (u32)entry;
+  halves[1] = (u32)(entry >> 32);
+  halves[0] = (u32)entry;
+}
+#else
+static inline void store(void *pointer, entry_bits entry) { *(volatile entry_bits *)pointer = entry; }
+#endif
 
 void native_pagetable_setup_start(pgd_entry *base) { (void)base; }
 
@@ -16,28 +26,32 @@ u32 native_pgd_alloc(struct memory_descriptor *mm) {
   return 0;
 }
 
-void native_set_pte_at(struct memory_descriptor *mm, u64 address, pte_entry *pointer, u64 entry) {
+void native_set_pte_at(struct memory_descriptor *mm, word address, pte_entry *pointer, entry_bits entry) {
   (void)mm, (void)address;
   store(pointer, entry);
 }
-void native_set_pmd(pmd_entry *pointer, u64 entry) { store(pointer, entry); }
-void native_set_pud(pud_entry *pointer, u64 entry) { store(pointer, entry); }
-void native_set_pgd(pgd_entry *pointer, u64 entry) { store(pointer, entry); }
-void native_pte_clear(struct memory_descriptor *mm, u64 address, pte_entry *pointer) {
+#if LEVELS >= 3
+void native_set_pmd(pmd_entry *pointer, entry_bits entry) { store(pointer, entry); }
+#endif
+#if LEVELS >= 4
+void native_set_pud(pud_entry *pointer, entry_bits entry) { store(pointer, entry); }
+#endif
+void native_set_pgd(pgd_entry *pointer, entry_bits entry) { store(pointer, entry); }
+void native_pte_clear(struct memory_descriptor *mm, word address, pte_entry *pointer) {
   (void)mm, (void)address;
   store(pointer, 0);
 }
 
 /* The entry is taken away meanwhile, so that no processor marks it. */
-u64 native_ptep_modify_prot_start(struct memory_descriptor *mm, u64 address, pte_entry *pointer) {
+entry_bits native_ptep_modify_prot_start(struct memory_descriptor *mm, word address, pte_entry *pointer) {
   return get_and_clear(mm, address, pointer).value;
 }
-void native_ptep_modify_prot_commit(struct memory_descriptor *mm, u64 address, pte_entry *pointer, u64 entry) {
+void native_ptep_modify_prot_commit(struct memory_descriptor *mm, word address, pte_entry *pointer, entry_bits entry) {
   (void)mm, (void)address;
   store(pointer, entry);
 }
 
-void *native_set_fixmap(u32 index, u64 physical) {
+void *native_set_fixmap(u32 index, entry_bits physical) {
   device_table[index] = physical | PRESENT | WRITABLE | CACHE_DISABLE | WRITE_THROUGH;
   return (void *)(DEVICE_BASE + index * PAGE_SIZE);
 }
@@ -48,7 +62,7 @@ void native_flush_tlb_user(void) { PV_INLINE_1(mmu, write_cr3, PV_INLINE_0(mmu, 
  * Each of the others is asked by an interrupt. One that waits for the kernel's lock looks at the request by itself,
  * because it takes no interrupts.
  */
-void native_flush_tlb_others(u64 targets, struct memory_descriptor *mm, u64 address) {
+void native_flush_tlb_others(word targets, struct memory_descriptor *mm, word address) {
   (void)mm, (void)address;
   for (u32 number = 0; number < cpu_count; number++) {
     if (!(targets >> number & 1)) continue;

@@ -22,7 +22,7 @@ static void native_crash(void) {
   asm volatile("lidt %0\n\tint3" : : "m"(nothing));
 }
 
-static u64 rsdp;
+static word rsdp;
 
 static void native_begin(const char *arguments) NORETURN;
 static void native_begin(const char *arguments) {
@@ -31,7 +31,7 @@ static void native_begin(const char *arguments) {
   end_machine = acpi_power_off;
   crash_machine = native_crash;
   cpus[0].self = &cpus[0];
-  native_write_msr(MSR_GS_BASE, (u64)&cpus[0]);
+  set_this_cpu(&cpus[0]);
   find_acpi(rsdp);
   start_cpus = start_pc_cpus;
 #ifdef PARAVIRT
@@ -44,9 +44,9 @@ static void native_begin(const char *arguments) {
 #define BOOT_RSDP 0x070
 #define BOOT_COMMAND_LINE 0x228
 
-void native_start(u64 boot_parameters) {
+void native_start(word boot_parameters) {
   const u8 *parameters = virtual(boot_parameters);
-  rsdp = *(const u64 *)(parameters + BOOT_RSDP);
+  rsdp = (word) * (const u64 *)(parameters + BOOT_RSDP);
   u32 line = *(const u32 *)(parameters + BOOT_COMMAND_LINE);
   native_begin(line ? virtual(line) : "");
 }
@@ -57,33 +57,13 @@ struct pvh_start_info {
   u64 module_list, command_line, rsdp;
 };
 
-void pvh_start(u64 start_info) {
+void pvh_start(word start_info) {
   const struct pvh_start_info *info = virtual(start_info);
-  rsdp = info->rsdp;
-  native_begin(info->command_line ? virtual(info->command_line) : "");
+  rsdp = (word)info->rsdp;
+  native_begin(info->command_line ? virtual((word)info->command_line) : "");
 }
 
 const char *native_memory_setup(void) { return "the image"; }
-
-void native_load_gdt(const struct table_pointer *pointer) {
-  asm volatile("lgdt %0\n\t"
-               "movl %1, %%eax\n\t"
-               "movl %%eax, %%ds\n\tmovl %%eax, %%es\n\tmovl %%eax, %%ss\n\t"
-               "pushq %2\n\t"
-               "leaq 1f(%%rip), %%rax\n\tpushq %%rax\n\tlretq\n1:"
-               : : "m"(*pointer), "i"(KERNEL_DATA), "i"(KERNEL_CODE) : "rax", "memory");
-}
-
-void native_load_idt(const struct table_pointer *pointer) { asm volatile("lidt %0" : : "m"(*pointer)); }
-
-void native_load_tr_desc(void) { asm volatile("ltr %w0" : : "r"(TASK)); }
-
-void native_write_gdt_entry(u64 *table, u32 entry, u64 low, u64 high) {
-  table[entry] = low;
-  if (entry == TASK / 8) table[entry + 1] = high;
-}
-
-void native_load_sp0(u64 stack) { this_cpu()->task.stacks[0] = stack; }
 
 /* EAX and ECX in; EAX, EBX, ECX, EDX out. */
 void native_cpuid(u32 *registers) {
@@ -96,8 +76,8 @@ u64 native_read_msr(u32 number) {
   return (u64)high << 32 | low;
 }
 
-void native_write_msr(u32 number, u64 value) {
-  asm volatile("wrmsr" : : "c"(number), "a"((u32)value), "d"((u32)(value >> 32)) : "memory");
+void native_write_msr(u32 number, u32 low, u32 high) {
+  asm volatile("wrmsr" : : "c"(number), "a"(low), "d"(high) : "memory");
 }
 
 void native_io_delay(void) { out_byte(0x80, 0); }

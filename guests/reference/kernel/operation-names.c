@@ -12,7 +12,8 @@ _Static_assert(COUNT(operation_names) == PV_OPERATIONS, "every operation has a n
 
 const char *group_of(u32 type) {
 #define GROUP_END(group, list) \
-  if (type < (offsetof(struct paravirt_template, group) + sizeof(struct pv_##group##_ops)) / 8) return STRING(group);
+  if (type < (offsetof(struct paravirt_template, group) + sizeof(struct pv_##group##_ops)) / sizeof(void *)) \
+    return STRING(group);
   PV_GROUPS(GROUP_END)
   return "unknown";
 }

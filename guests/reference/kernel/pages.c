@@ -12,7 +12,7 @@ static struct mapping mapping_pool[MAPPINGS];
 static struct mapping *free_mappings;
 static u32 used_mappings;
 
-struct page *page_of(const void *address) { return &pages[(u64)((const u8 *)address - pool[0]) / PAGE_SIZE]; }
+struct page *page_of(const void *address) { return &pages[(word)((const u8 *)address - pool[0]) / PAGE_SIZE]; }
 
 static void *try_page(void) {
   for (u32 tried = 0; tried < POOL_PAGES; tried++) {
@@ -35,7 +35,7 @@ void *allocate_page(void) {
 }
 
 void free_page(void *page) {
-  if (page_of(page)->references == 0) panic("page %x is free already", (u64)page);
+  if (page_of(page)->references == 0) panic("page %x is free already", (word)page);
   page_of(page)->references--;
 }
 
@@ -45,7 +45,7 @@ u32 free_pages(void) {
   return count;
 }
 
-void add_mapping(struct page *page, struct memory_descriptor *mm, u64 address) {
+void add_mapping(struct page *page, struct memory_descriptor *mm, word address) {
   struct mapping *mapping = free_mappings;
   if (mapping) free_mappings = mapping->next;
   else if (used_mappings < MAPPINGS) mapping = &mapping_pool[used_mappings++];
@@ -54,7 +54,7 @@ void add_mapping(struct page *page, struct memory_descriptor *mm, u64 address) {
   page->mappings = mapping;
 }
 
-void remove_mapping(struct page *page, struct memory_descriptor *mm, u64 address) {
+void remove_mapping(struct page *page, struct memory_descriptor *mm, word address) {
   for (struct mapping **at = &page->mappings; *at; at = &(*at)->next) {
     struct mapping *mapping = *at;
     if (mapping->mm != mm || mapping->address != address) continue;

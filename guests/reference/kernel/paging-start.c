@@ -14,8 +14,6 @@
  *
  * Without the word, no interface begins on swapper_pg_dir.
  */
-#define KERNEL_SLOT 511
-
 static u8 swapper_page[PAGE_SIZE] ALIGNED(PAGE_SIZE);
 pgd_entry *swapper_pg_dir = (pgd_entry *)swapper_page;
 pgd_entry *boot_page_table = (pgd_entry *)initial_page_table;
@@ -23,13 +21,17 @@ pgd_entry *boot_page_table = (pgd_entry *)initial_page_table;
 u32 begins_on_swapper(void) { return word_value("clone=") != NULL; }
 
 static void take_kernel_entry(void) {
-  if (has_word("clone=plain")) ((u64 *)swapper_pg_dir)[KERNEL_SLOT] = ((u64 *)boot_page_table)[KERNEL_SLOT];
-  else clone_pgd_range(swapper_pg_dir, boot_page_table, KERNEL_SLOT, 1);
+  if (has_word("clone=plain")) {
+    for (u32 slot = KERNEL_SLOT; slot < KERNEL_SLOT + KERNEL_SLOTS; slot++)
+      ((entry_bits *)swapper_pg_dir)[slot] = ((entry_bits *)boot_page_table)[slot];
+  } else {
+    clone_pgd_range(swapper_pg_dir, boot_page_table, KERNEL_SLOT, KERNEL_SLOTS);
+  }
 }
 
 void setup_paging(void) {
   PV_CALL_1(mmu, pagetable_setup_start, swapper_pg_dir);
-  u64 root = physical(swapper_pg_dir);
+  word root = physical(swapper_pg_dir);
   if (!has_word("clone=skip") || PV_INLINE_0(mmu, read_cr3) != root) {
     take_kernel_entry();
     PV_INLINE_1(mmu, write_cr3, root);

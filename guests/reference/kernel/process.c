@@ -7,9 +7,9 @@ struct process processes[MOST_PROCESSES];
 static struct process idle_processes[MOST_CPUS];
 static u8 kernel_stacks[MOST_PROCESSES][KERNEL_STACK_SIZE] ALIGNED(16);
 
-static u64 stack_top(struct process *process) { return (u64)process->kernel_stack + KERNEL_STACK_SIZE; }
+static word stack_top(struct process *process) { return (word)process->kernel_stack + KERNEL_STACK_SIZE; }
 
-static struct process *create_process(u64 number, u64 parent) {
+static struct process *create_process(word number, word parent) {
   for (u32 index = 0; index < MOST_PROCESSES; index++) {
     struct process *process = &processes[index];
     if (process->state != STATE_FREE) continue;
@@ -22,21 +22,21 @@ static struct process *create_process(u64 number, u64 parent) {
 /* The frame by which it will leave the kernel, below it the registers that switch_stacks takes. */
 static struct frame *prepare_stack(struct process *process) {
   struct frame *frame = (struct frame *)stack_top(process) - 1;
-  u64 *saved = (u64 *)frame;
-  *--saved = (u64)return_to_user;
-  for (u32 count = 0; count < 6; count++) *--saved = 0;
-  process->stack = (u64)saved;
+  word *saved = (word *)frame;
+  *--saved = (word)return_to_user;
+  for (u32 count = 0; count < SAVED_REGISTERS; count++) *--saved = 0;
+  process->stack = (word)saved;
   return frame;
 }
 
 #define INTERRUPTS_ON 0x202
 
-static struct frame program_frame(u64 argument) {
+static struct frame program_frame(word argument) {
   return (struct frame){
-    .rip = USER_BASE, .cs = USER_CODE, .ss = USER_DATA, .rflags = INTERRUPTS_ON, .rsp = USER_STACK_TOP, .rdi = argument};
+    .ip = USER_BASE, .cs = USER_CODE, .ss = USER_DATA, .flags = INTERRUPTS_ON, .sp = USER_STACK_TOP, .ARGUMENT = argument};
 }
 
-void start_first_process(u64 argument) {
+void start_first_process(word argument) {
   struct process *process = create_process(1, 0);
   process->mm = create_space();
   map_program(process->mm);
@@ -46,18 +46,18 @@ void start_first_process(u64 argument) {
 }
 
 /* Numbers do not depend on who runs when: the n-th child of p is 4p + n. */
-static u64 fork(struct frame *frame) {
+static word fork(struct frame *frame) {
   struct process *parent = this_cpu()->current;
   struct process *child = create_process(parent->number * 4 + ++parent->children, parent->number);
   child->mm = fork_space(parent->mm);
   struct frame *copied = prepare_stack(child);
   *copied = *frame;
-  copied->rax = 0;
+  copied->ax = 0;
   child->state = STATE_READY;
   return child->number;
 }
 
-static void exec(struct frame *frame, u64 argument) {
+static void exec(struct frame *frame, word argument) {
   struct process *process = this_cpu()->current;
   struct memory_descriptor *old = process->mm, *mm = create_space();
   map_program(mm);
@@ -65,7 +65,7 @@ static void exec(struct frame *frame, u64 argument) {
   process->mm = mm;
   switch_space(old, mm);
   destroy_space(old);
-  u64 vector = frame->vector;
+  word vector = frame->vector;
   *frame = program_frame(argument);
   frame->vector = vector;
 }
@@ -152,7 +152,7 @@ void end_process(void) {
   panic("an ended process goes on");
 }
 
-static void wait_for(u64 number) {
+static void wait_for(word number) {
   struct process *self = this_cpu()->current;
   for (u32 index = 0; index < MOST_PROCESSES; index++) {
     if (processes[index].number != number || is_at_rest(&processes[index])) continue;
@@ -163,47 +163,47 @@ static void wait_for(u64 number) {
   }
 }
 
-/* What programs ask for, by number; the arguments are in RDI, RSI and RDX. */
+/* What programs ask for, by number; the arguments are in DI, SI and DX. */
 enum { CALL_EXIT, CALL_FORK, CALL_EXEC, CALL_MAP, CALL_UNMAP, CALL_PROTECT, CALL_MOVE, CALL_WAIT, CALL_PARK, CALL_SWAP, CALL_YIELD };
 
 void system_call(struct frame *frame) {
   struct process *process = this_cpu()->current;
   struct memory_descriptor *mm = process->mm;
-  u64 result = 0;
-  switch (frame->rax) {
+  word result = 0;
+  switch (frame->ax) {
     case CALL_EXIT:
       end_process();
     case CALL_FORK:
       result = fork(frame);
       break;
     case CALL_EXEC:
-      return exec(frame, frame->rdi);
+      return exec(frame, frame->di);
     case CALL_MAP:
-      result = map_area(mm, 0, frame->rdi, 1);
+      result = map_area(mm, 0, frame->di, 1);
       break;
     case CALL_UNMAP:
-      unmap_range(mm, frame->rdi, frame->rdi + frame->rsi);
+      unmap_range(mm, frame->di, frame->di + frame->si);
       break;
     case CALL_PROTECT:
-      protect_range(mm, frame->rdi, frame->rdi + frame->rsi, frame->rdx != 0);
+      protect_range(mm, frame->di, frame->di + frame->si, frame->dx != 0);
       break;
     case CALL_MOVE:
-      result = move_area(mm, frame->rdi, frame->rsi, frame->rdx);
+      result = move_area(mm, frame->di, frame->si, frame->dx);
       break;
     case CALL_WAIT:
-      wait_for(frame->rdi);
+      wait_for(frame->di);
       break;
     case CALL_PARK:
       rest(STATE_PARKED);
       break;
     case CALL_SWAP:
-      swap_out((u32)frame->rdi);
+      swap_out((u32)frame->di);
       break;
     case CALL_YIELD:
       schedule();
       break;
   }
-  frame->rax = result;
+  frame->ax = result;
 }
 
 u32 processes_alive(void) {
@@ -214,7 +214,8 @@ u32 processes_alive(void) {
 
 /* In the order of their numbers. */
 u64 hash_processes(void) {
-  u64 hash = 0, last = 0;
+  u64 hash = 0;
+  word last = 0;
   for (;;) {
     struct process *next = NULL;
     for (u32 index = 0; index < MOST_PROCESSES; index++) {

@@ -10,6 +10,11 @@ struct pvclock {
   u8 flags, unused2[2];
 };
 
+/* Of the product, all but the lowest 32 bits. */
+static u64 multiply_high(u64 value, u32 multiplier) {
+  return (value >> 32) * multiplier + ((value & 0xffffffff) * multiplier >> 32);
+}
+
 /* The version is odd while the host writes, and another when it has written meanwhile. */
 u64 pvclock_read(const void *area) {
   const struct pvclock *clock = area;
@@ -18,7 +23,7 @@ u64 pvclock_read(const void *area) {
     asm volatile("" ::: "memory");
     u64 delta = PV_INLINE_0(cpu, read_tsc) - clock->counter;
     delta = clock->shift < 0 ? delta >> -clock->shift : delta << clock->shift;
-    u64 now = clock->nanoseconds + (u64)((unsigned __int128)delta * clock->multiplier >> 32);
+    u64 now = clock->nanoseconds + multiply_high(delta, clock->multiplier);
     asm volatile("" ::: "memory");
     if (!(version & 1) && version == clock->version) return now;
   }
@@ -26,6 +31,6 @@ u64 pvclock_read(const void *area) {
 
 u64 pvclock_khz(const void *area) {
   const struct pvclock *clock = area;
-  u64 khz = (1000000UL << 32) / clock->multiplier;
+  u64 khz = ((u64)1000000 << 32) / clock->multiplier;
   return clock->shift < 0 ? khz << -clock->shift : khz >> clock->shift;
 }

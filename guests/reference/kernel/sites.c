@@ -8,7 +8,7 @@ void print_sites(void) {
     print("site %s.%s %x ", group_of(site->type), operation_names[site->type], site->address);
     for (u32 byte = 0; byte < site->length; byte++) {
       u8 value = ((const u8 *)site->address)[byte];
-      print("%x%x", (u64)value >> 4, (u64)value & 15);
+      print("%x%x", (word)value >> 4, (word)value & 15);
     }
     print("\n");
   }

@@ -14,7 +14,7 @@ static u8 stacks[MOST_CPUS][KERNEL_STACK_SIZE] ALIGNED(16);
 static volatile u32 kernel_lock;
 static volatile u32 stop_requested;
 
-u64 idle_stack_of(u32 number) { return (u64)stacks[number] + KERNEL_STACK_SIZE; }
+word idle_stack_of(u32 number) { return (word)stacks[number] + KERNEL_STACK_SIZE; }
 
 /* While it waits, a processor does what others ask of it: it takes no interrupts. */
 void lock_kernel(void) {
@@ -51,7 +51,7 @@ static void wait_for(struct cpu *cpu) {
 }
 
 /* Makes a processor's number the next and waits until it runs. @param begin makes it run */
-void bring_up(u32 apic, void (*begin)(struct cpu *cpu, u64 stack)) {
+void bring_up(u32 apic, void (*begin)(struct cpu *cpu, word stack)) {
   struct cpu *cpu = &cpus[cpu_count];
   cpu->self = cpu;
   cpu->number = cpu_count;
@@ -68,7 +68,7 @@ void start_pc_cpus(void) {
 
 void secondary_main(u32 number) {
   struct cpu *cpu = &cpus[number];
-  PV_CALL_2(cpu, write_msr, MSR_GS_BASE, (u64)cpu);
+  set_this_cpu(cpu);
   PV_INLINE_1(mmu, write_cr3, physical(swapper_pg_dir));
   setup_descriptors(cpu);
   become_idle(cpu);

@@ -1,9 +1,7 @@
 #include "cpu.h"
 #include "memory.h"
 
-/* Address spaces: their tables come as they are needed and go all together. Slots of the highest table: */
-#define USER_SLOTS 256
-#define KERNEL_SLOT 511
+/* Address spaces: their tables come as they are needed and go all together. */
 #define MOST_SPACES 32
 
 static struct memory_descriptor spaces[MOST_SPACES];
@@ -21,37 +19,72 @@ struct memory_descriptor *create_space(void) {
   if (!mm) panic("no address space is free");
   *mm = (struct memory_descriptor){0};
   mm->pgd = allocate_page();
-  if (PV_CALL_1(mmu, pgd_alloc, mm)) panic("no top-level table");
-  clone_pgd_range(mm->pgd, swapper_pg_dir, KERNEL_SLOT, 1);
-  PV_CALL_4(mmu, alloc_pd_clone, page_number(mm->pgd), page_number(swapper_pg_dir), KERNEL_SLOT, 1);
+  if ((u32)PV_CALL_1(mmu, pgd_alloc, mm)) panic("no top-level table");
+  clone_pgd_range(mm->pgd, swapper_pg_dir, KERNEL_SLOT, KERNEL_SLOTS);
+  PV_CALL_4(mmu, alloc_pd_clone, page_number(mm->pgd), page_number(swapper_pg_dir), KERNEL_SLOT, KERNEL_SLOTS);
   return mm;
 }
 
-static void *table_of(u64 entry) { return virtual(entry & FRAME_MASK); }
+static void *table_of(entry_bits entry) { return virtual((word)(entry & FRAME_MASK)); }
 
-/* Calls for each table of programs' part and the highest, from below, so that it may free them. */
-void each_table(struct memory_descriptor *mm, void (*visit)(void *table, u32 level)) {
-  for (u32 slot = 0; slot < USER_SLOTS; slot++) {
-    u64 upper = pgd_val(get_pgd(pgd_at(mm->pgd, slot)));
-    if (!(upper & PRESENT)) continue;
-    for (u32 third = 0; third < ENTRIES; third++) {
-      u64 middle = pud_val(get_pud(pud_at(table_of(upper), third)));
-      if (!(middle & PRESENT)) continue;
-      for (u32 second = 0; second < ENTRIES; second++) {
-        u64 lower = pmd_val(get_pmd(pmd_at(table_of(middle), second)));
-        if (lower & PRESENT) visit(table_of(lower), 1);
-      }
-      visit(table_of(middle), 2);
-    }
-    visit(table_of(upper), 3);
+/* What differs between levels above the lowest: their entries name tables, which interfaces are told of before and after. */
+struct level {
+  u32 shift, slots;
+  entry_bits (*read)(void *table, u32 slot);
+  void (*link)(void *table, u32 slot, entry_bits entry);
+  void (*announce)(struct memory_descriptor *mm, word page);
+  void (*release)(word page);
+};
+
+static entry_bits read_pgd(void *table, u32 slot) { return pgd_val(get_pgd(pgd_at(table, slot))); }
+static void link_pgd(void *table, u32 slot, entry_bits entry) { set_pgd(pgd_at(table, slot), make_pgd(entry)); }
+static void announce_pt(struct memory_descriptor *mm, word page) { PV_CALL_2(mmu, alloc_pt, mm, page); }
+static void release_pt(word page) { PV_CALL_1(mmu, release_pt, page); }
+#if LEVELS >= 3
+static entry_bits read_pmd(void *table, u32 slot) { return pmd_val(get_pmd(pmd_at(table, slot))); }
+static void link_pmd(void *table, u32 slot, entry_bits entry) { set_pmd(pmd_at(table, slot), make_pmd(entry)); }
+static void announce_pd(struct memory_descriptor *mm, word page) { PV_CALL_2(mmu, alloc_pd, mm, page); }
+static void release_pd(word page) { PV_CALL_1(mmu, release_pd, page); }
+#endif
+#if LEVELS >= 4
+static entry_bits read_pud(void *table, u32 slot) { return pud_val(get_pud(pud_at(table, slot))); }
+static void link_pud(void *table, u32 slot, entry_bits entry) { set_pud(pud_at(table, slot), make_pud(entry)); }
+static void announce_pud(struct memory_descriptor *mm, word page) { PV_CALL_2(mmu, alloc_pud, mm, page); }
+static void release_pud(word page) { PV_CALL_1(mmu, release_pud, page); }
+#endif
+
+/* Highest first; `announce` and `release` are about the tables that entries name. */
+static const struct level levels[LEVELS - 1] = {
+#if LEVELS == 2
+  {22, USER_SLOTS, read_pgd, link_pgd, announce_pt, release_pt},
+#elif LEVELS == 3
+  {30, USER_SLOTS, read_pgd, link_pgd, announce_pd, release_pd},
+  {21, ENTRIES, read_pmd, link_pmd, announce_pt, release_pt},
+#else
+  {39, USER_SLOTS, read_pgd, link_pgd, announce_pud, release_pud},
+  {30, ENTRIES, read_pud, link_pud, announce_pd, release_pd},
+  {21, ENTRIES, read_pmd, link_pmd, announce_pt, release_pt},
+#endif
+};
+static const struct level *const levels_end = levels + COUNT(levels);
+
+static u32 slot_of(const struct level *level, word address) { return (u32)(address >> level->shift) % ENTRIES; }
+
+static void each_below(void *table, const struct level *level, void (*visit)(void *table, u32 level)) {
+  for (u32 slot = 0; level < levels_end && slot < level->slots; slot++) {
+    entry_bits entry = level->read(table, slot);
+    if (entry & PRESENT) each_below(table_of(entry), level + 1, visit);
   }
-  visit(mm->pgd, 4);
+  visit(table, (u32)(levels_end - level) + 1);
+}
+
+/* Calls for each table of programs' part and the highest, from below, so that it may free them. The lowest level is 1. */
+void each_table(struct memory_descriptor *mm, void (*visit)(void *table, u32 level)) {
+  each_below(mm->pgd, levels, visit);
 }
 
 static void release_table(void *table, u32 level) {
-  if (level == 1) PV_CALL_1(mmu, release_pt, page_number(table));
-  if (level == 2) PV_CALL_1(mmu, release_pd, page_number(table));
-  if (level == 3) PV_CALL_1(mmu, release_pud, page_number(table));
+  if (level < LEVELS) levels[LEVELS - 1 - level].release(page_number(table));
   free_page(table);
 }
 
@@ -65,35 +98,30 @@ void destroy_space(struct memory_descriptor *mm) {
 }
 
 /* The entry that translates an address; NULL when there is no table for it. */
-pte_entry *find_entry(struct memory_descriptor *mm, u64 address) {
-  u64 entry = pgd_val(get_pgd(pgd_at(mm->pgd, pgd_index(address))));
-  if (!(entry & PRESENT)) return NULL;
-  entry = pud_val(get_pud(pud_at(table_of(entry), pud_index(address))));
-  if (!(entry & PRESENT)) return NULL;
-  entry = pmd_val(get_pmd(pmd_at(table_of(entry), pmd_index(address))));
-  if (!(entry & PRESENT)) return NULL;
-  return pte_at(table_of(entry), pte_index(address));
+pte_entry *find_entry(struct memory_descriptor *mm, word address) {
+  void *table = mm->pgd;
+  for (const struct level *level = levels; level < levels_end; level++) {
+    entry_bits entry = level->read(table, slot_of(level, address));
+    if (!(entry & PRESENT)) return NULL;
+    table = table_of(entry);
+  }
+  return pte_at(table, pte_index(address));
 }
 
 /* The same, with tables made where they are missing: told of before they are linked. */
-pte_entry *make_entry(struct memory_descriptor *mm, u64 address) {
-  pgd_entry *first = pgd_at(mm->pgd, pgd_index(address));
-  if (!(pgd_val(get_pgd(first)) & PRESENT)) {
-    void *table = allocate_page();
-    PV_CALL_2(mmu, alloc_pud, mm, page_number(table));
-    set_pgd(first, make_pgd(physical(table) | TABLE_FLAGS));
+pte_entry *make_entry(struct memory_descriptor *mm, word address) {
+  void *table = mm->pgd;
+  for (const struct level *level = levels; level < levels_end; level++) {
+    u32 slot = slot_of(level, address);
+    entry_bits entry = level->read(table, slot);
+    if (!(entry & PRESENT)) {
+      void *lower = allocate_page();
+      level->announce(mm, page_number(lower));
+      entry = physical(lower) | (level == levels ? TOP_TABLE_FLAGS : TABLE_FLAGS);
+      level->link(table, slot, entry);
+      if (TOP_TABLE_IS_CACHED && level == levels) flush_space(mm);
+    }
+    table = table_of(entry);
   }
-  pud_entry *second = pud_at(table_of(pgd_val(get_pgd(first))), pud_index(address));
-  if (!(pud_val(get_pud(second)) & PRESENT)) {
-    void *table = allocate_page();
-    PV_CALL_2(mmu, alloc_pd, mm, page_number(table));
-    set_pud(second, make_pud(physical(table) | TABLE_FLAGS));
-  }
-  pmd_entry *third = pmd_at(table_of(pud_val(get_pud(second))), pmd_index(address));
-  if (!(pmd_val(get_pmd(third)) & PRESENT)) {
-    void *table = allocate_page();
-    PV_CALL_2(mmu, alloc_pt, mm, page_number(table));
-    set_pmd(third, make_pmd(physical(table) | TABLE_FLAGS));
-  }
-  return pte_at(table_of(pmd_val(get_pmd(third))), pte_index(address));
+  return pte_at(table, pte_index(address));
 }

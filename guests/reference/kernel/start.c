@@ -12,56 +12,13 @@ void (*end_machine)(void);
 void (*crash_machine)(void);
 
 struct cpu cpus[MOST_CPUS];
-u64 gdt_pages[MOST_CPUS][PAGE_SIZE / 8] ALIGNED(PAGE_SIZE);
-
-#define CODE_64 0x00af9b000000ffff
-#define DATA 0x00cf93000000ffff
-#define USER_RING (3UL << 45)
-#define TASK_TYPE 0x89UL
-
-static u64 interrupt_gates[256][2] ALIGNED(PAGE_SIZE);
-#define GATE 0x8eUL
-#define GATE_USER 0xeeUL
-
-static void fill_gates(void) {
-  for (const struct vector *vector = vectors; vector < vectors_end; vector++) {
-    u64 entry = (u64)vector->entry;
-    u64 type = vector->number == VECTOR_SYSTEM_CALL ? GATE_USER : GATE;
-    interrupt_gates[vector->number][0] =
-      (entry & 0xffff) | (u64)KERNEL_CODE << 16 | type << 40 | (entry >> 16 & 0xffff) << 48;
-    interrupt_gates[vector->number][1] = entry >> 32;
-  }
-}
-
-static void write_descriptor(u64 *table, u32 entry, u64 low, u64 high) {
-  PV_CALL_4(cpu, write_gdt_entry, table, entry, low, high);
-}
-
-void setup_descriptors(struct cpu *cpu) {
-  u64 *gdt = gdt_pages[cpu->number];
-  u64 task = (u64)&cpu->task;
-  write_descriptor(gdt, KERNEL_CODE / 8, CODE_64, 0);
-  write_descriptor(gdt, KERNEL_DATA / 8, DATA, 0);
-  write_descriptor(gdt, USER_DATA / 8, DATA | USER_RING, 0);
-  write_descriptor(gdt, USER_CODE / 8, CODE_64 | USER_RING, 0);
-  write_descriptor(gdt, TASK / 8,
-                   (sizeof(struct task_state) - 1) | (task & 0xffffff) << 16 | TASK_TYPE << 40 | (task >> 24 & 0xff) << 56,
-                   task >> 32);
-  cpu->task.io_map = sizeof(struct task_state);
-  struct table_pointer pointer = {GDT_ENTRIES * 8 - 1, (u64)gdt};
-  PV_CALL_1(cpu, load_gdt, &pointer);
-  /* Loading selectors has taken the base away. */
-  PV_CALL_2(cpu, write_msr, MSR_GS_BASE, (u64)cpu);
-  pointer = (struct table_pointer){sizeof(interrupt_gates) - 1, (u64)interrupt_gates};
-  PV_CALL_1(cpu, load_idt, &pointer);
-  PV_CALL_0(cpu, load_tr_desc);
-}
-
 #ifdef PARAVIRT
 /* Until the host ends it, or it has ended itself. */
 static void be_hostile(void) {
-  print("hostile %u\n", hostile_seed());
+  print("hostile %u\n", (word)hostile_seed());
+#ifdef XEN
   if (same_text(pv_info.name, "Xen")) xen_be_hostile();
+#endif
   if (same_text(pv_info.name, "KVM")) kvm_be_hostile();
   end_machine();
 }
@@ -89,22 +46,21 @@ static u64 play_round(void) {
   u64 time = PV_CALL_0(time, sched_clock) - start;
   lock_kernel();
   u64 hash = hash_processes();
-  print("round %s: processes %u hash %h\n", round_title, (u64)processes_alive(), hash);
-  if (has_word("time")) print("time %u us\n", time / 1000);
+  print("round %s: processes %u hash %h\n", round_title, (word)processes_alive(), hash);
+  if (has_word("time")) print("time %u us\n", (word)(time / 1000));
   end_all_processes();
-  if (free_pages() != free) panic("%u pages are lost", (u64)free - free_pages());
+  if (free_pages() != free) panic("%u pages are lost", (word)free - free_pages());
   unlock_kernel();
   return hash;
 }
 
 void start_kernel(void) {
-  print("\nring1 reference guest, x86-64\ninterface %s\n", pv_info.name);
+  print("\nring1 reference guest, " IMAGE_NAME "\ninterface %s\n", pv_info.name);
 #ifdef PARAVIRT
   pv_init_ops.arch_setup();
   print("memory %s\n", pv_init_ops.memory_setup());
   pv_init_ops.banner();
 #endif
-  fill_gates();
   cpus[0].is_online = 1;
   setup_descriptors(&cpus[0]);
   setup_paging();
@@ -119,7 +75,7 @@ void start_kernel(void) {
   if (word_value("hostile=")) be_hostile();
 #endif
   start_cpus();
-  print("processors %u\n", (u64)cpu_count);
+  print("processors %u\n", (word)cpu_count);
 #ifdef PARAVIRT
   if (run_bench()) end_machine();
   count_operations();

@@ -9,10 +9,10 @@ static u32 slot_references[SWAP_SLOTS];
 static u32 hand;
 
 /* An entry that is not present names a slot; 0 is no entry at all. */
-static u32 slot_of(u64 entry) { return (u32)(entry >> SLOT_SHIFT) - 1; }
-const void *slot_contents(u64 entry) { return slots[slot_of(entry)]; }
-void share_slot(u64 entry) { slot_references[slot_of(entry)]++; }
-void drop_slot(u64 entry) { slot_references[slot_of(entry)]--; }
+static u32 slot_of(entry_bits entry) { return (u32)(entry >> SLOT_SHIFT) - 1; }
+const void *slot_contents(entry_bits entry) { return slots[slot_of(entry)]; }
+void share_slot(entry_bits entry) { slot_references[slot_of(entry)]++; }
+void drop_slot(entry_bits entry) { slot_references[slot_of(entry)]--; }
 
 static u32 free_slot(void) {
   for (u32 slot = 0; slot < SWAP_SLOTS; slot++) {
@@ -34,7 +34,7 @@ static u32 was_used(struct page *page) {
 }
 
 static void write_out(void *contents, struct page *page, u32 slot) {
-  u64 entry = (u64)(slot + 1) << SLOT_SHIFT;
+  entry_bits entry = (entry_bits)(slot + 1) << SLOT_SHIFT;
   while (page->mappings) {
     struct mapping mapping = *page->mappings;
     pte_entry *pointer = find_entry(mapping.mm, mapping.address);
@@ -64,19 +64,19 @@ u32 swap_out(u32 count) {
   return done;
 }
 
-static u64 mix(u64 hash, u64 word) {
-  hash = (hash ^ word) * 0x9e3779b97f4a7c15;
+static u64 mix(u64 hash, u64 value) {
+  hash = (hash ^ value) * 0x9e3779b97f4a7c15;
   return hash ^ hash >> 29;
 }
 
 /* Of all pages that a program has, wherever they are: its number, the address, the contents. */
-u64 hash_space(u64 hash, u64 process, struct memory_descriptor *mm) {
+u64 hash_space(u64 hash, word process, struct memory_descriptor *mm) {
   for (u32 index = 0; index < mm->areas; index++) {
-    for (u64 address = mm->area[index].start; address < mm->area[index].end; address += PAGE_SIZE) {
+    for (word address = mm->area[index].start; address < mm->area[index].end; address += PAGE_SIZE) {
       pte_entry *pointer = find_entry(mm, address);
-      u64 entry = pointer ? pte_val(get_pte(pointer)) : 0;
+      entry_bits entry = pointer ? pte_val(get_pte(pointer)) : 0;
       if (entry == 0) continue;
-      const u64 *words = entry & PRESENT ? virtual(entry & FRAME_MASK) : slot_contents(entry);
+      const u64 *words = entry & PRESENT ? virtual((word)(entry & FRAME_MASK)) : slot_contents(entry);
       hash = mix(mix(hash, process), address);
       for (u32 word = 0; word < PAGE_SIZE / 8; word++) hash = mix(hash, words[word]);
     }

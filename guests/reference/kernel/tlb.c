@@ -3,13 +3,13 @@
 #include "process.h"
 
 /* Translations that must go when an entry has changed, and the sections in which changes may be put off. */
-#define EVERYTHING (~0UL)
+#define EVERYTHING (~(word)0)
 
-static u64 others_of(struct memory_descriptor *mm) { return mm->cpus & ~(1UL << this_cpu()->number); }
+static word others_of(struct memory_descriptor *mm) { return mm->cpus & ~((word)1 << this_cpu()->number); }
 
 static u32 is_loaded(struct memory_descriptor *mm) { return mm->cpus >> this_cpu()->number & 1; }
 
-void flush_page(struct memory_descriptor *mm, u64 address) {
+void flush_page(struct memory_descriptor *mm, word address) {
   if (is_loaded(mm)) PV_INLINE_1(mmu, flush_tlb_single, address);
   if (others_of(mm)) PV_CALL_3(mmu, flush_tlb_others, others_of(mm), mm, address);
 }
@@ -29,7 +29,7 @@ void answer_flush(void) {
 
 /* NULL stands for the kernel alone. */
 void switch_space(struct memory_descriptor *from, struct memory_descriptor *to) {
-  u64 bit = 1UL << this_cpu()->number;
+  word bit = (word)1 << this_cpu()->number;
   if (from == to) return;
   if (to) __sync_fetch_and_or(&to->cpus, bit);
   PV_INLINE_1(mmu, write_cr3, physical(to ? to->pgd : swapper_pg_dir));

@@ -17,12 +17,12 @@ static void tick(struct frame *frame) {
 }
 
 static void page_fault(struct frame *frame) {
-  u64 address = PV_INLINE_0(mmu, read_cr2);
-  if (!FROM_USER(frame)) panic("page fault at %x, error %x, address %x", frame->rip, frame->error, address);
+  word address = PV_INLINE_0(mmu, read_cr2);
+  if (!FROM_USER(frame)) panic("page fault at %x, error %x, address %x", frame->ip, frame->error, address);
   lock_kernel();
   struct process *process = this_cpu()->current;
   if (!handle_fault(process->mm, address, frame->error & FAULT_WRITE)) {
-    print("process %u ended: no right to %x at %x\n", process->number, address, frame->rip);
+    print("process %u ended: no right to %x at %x\n", process->number, address, frame->ip);
     end_process();
   }
   unlock_kernel();
@@ -42,9 +42,9 @@ void handle_trap(struct frame *frame) {
     case VECTOR_FLUSH:
       end_interrupt();
       return answer_flush();
-#ifdef PARAVIRT
+#ifdef XEN
     case VECTOR_XEN_EVENT: {
-      u64 ticks = this_cpu()->ticks;
+      word ticks = this_cpu()->ticks;
       xen_handle_events();
       if (this_cpu()->ticks != ticks) tick(frame);
       return;
@@ -54,14 +54,14 @@ void handle_trap(struct frame *frame) {
       return;
   }
 #ifdef PARAVIRT
-  u32 behind = recover(frame->rip);
+  u32 behind = recover(frame->ip);
   if (behind > 0) {
-    frame->rip += behind;
+    frame->ip += behind;
     return;
   }
 #endif
-  if (!FROM_USER(frame)) panic("exception %u at %x, error %x", frame->vector, frame->rip, frame->error);
+  if (!FROM_USER(frame)) panic("exception %u at %x, error %x", frame->vector, frame->ip, frame->error);
   lock_kernel();
-  print("process %u ended: exception %u at %x\n", this_cpu()->current->number, frame->vector, frame->rip);
+  print("process %u ended: exception %u at %x\n", this_cpu()->current->number, frame->vector, frame->ip);
   end_process();
 }

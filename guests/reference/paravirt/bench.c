@@ -9,21 +9,21 @@
  */
 static const char *const items[] = {"fork", "exec", "mmap", "fault", "switch"};
 
-static u64 number_after(const char *name) {
-  u64 number = 0;
+static word number_after(const char *name) {
+  word number = 0;
   for (const char *digits = word_value(name); digits && *digits >= '0' && *digits <= '9'; digits++)
-    number = number * 10 + (u64)(*digits - '0');
+    number = number * 10 + (word)(*digits - '0');
   return number;
 }
 
 u32 run_bench(void) {
-  for (u64 item = 0; item < COUNT(items); item++) {
+  for (word item = 0; item < COUNT(items); item++) {
     const char *wanted = word_value("bench=");
     if (!wanted || !same_bytes(wanted, items[item], 4)) continue;
-    u64 times = number_after("times=");
+    word times = number_after("times=");
     count_operations();
     lock_kernel();
-    start_first_process(BENCH_ARGUMENT | item << BENCH_ITEM_SHIFT | times << BENCH_TIMES_SHIFT);
+    start_first_process(BENCH_ARGUMENT | item << BENCH_ITEM_SHIFT | (times & BENCH_TIMES_MASK));
     unlock_kernel();
     run_until_all_rest();
     stop_counting();

@@ -6,13 +6,14 @@
 #define STAND_IN_BYTES 32
 
 extern u8 counting[];
-extern u64 operation_counts[MOST_OPERATIONS];
+extern word operation_counts[MOST_OPERATIONS];
 extern void *counted_operations[MOST_OPERATIONS];
 _Static_assert(PV_OPERATIONS <= MOST_OPERATIONS, "a stand-in for each operation");
 
 static const struct { void **operations; u32 first, count; } groups[] = {
 #define GROUP(group, list) \
-  {(void **)&pv_##group##_ops, offsetof(struct paravirt_template, group) / 8, sizeof(struct pv_##group##_ops) / 8},
+  {(void **)&pv_##group##_ops, offsetof(struct paravirt_template, group) / sizeof(void *), \
+   sizeof(struct pv_##group##_ops) / sizeof(void *)},
   PV_GROUPS(GROUP)
 };
 
@@ -36,11 +37,11 @@ void stop_counting(void) {
 
 void print_counts(void) {
   for (u32 type = 0; type < PV_OPERATIONS; type++) {
-    u64 count = operation_counts[type];
+    word count = operation_counts[type];
     if (count > 0) print("operation %s.%s %u\n", group_of(type), operation_names[type], count);
   }
 }
 
-u64 lazy_batches, lazy_updates;
+word lazy_batches, lazy_updates;
 
-u64 lazy_sections(void) { return operation_counts[PV_TYPE(misc, set_lazy_mode)] / 2; }
+word lazy_sections(void) { return operation_counts[PV_TYPE(misc, set_lazy_mode)] / 2; }

@@ -21,7 +21,7 @@ u64 hostile_random(u64 below) {
 
 /* Small, at an edge, or anything. */
 u64 hostile_number(void) {
-  static const u64 edges[] = {0, 1, 0xffff, 0x10000, 0x7fffffff, 0x80000000, 0xffffffff, 0x100000000, ~0UL, 1UL << 63};
+  static const u64 edges[] = {0, 1, 0xffff, 0x10000, 0x7fffffff, 0x80000000, 0xffffffff, 0x100000000, ~(u64)0, (u64)1 << 63};
   switch (hostile_random(8)) {
     case 0:
       return edges[hostile_random(COUNT(edges))];

@@ -14,7 +14,7 @@
 
 static u8 arena[ARENA_PAGES][PAGE_SIZE] ALIGNED(PAGE_SIZE);
 static u8 buffer[PAGE_SIZE] ALIGNED(PAGE_SIZE);
-static struct { u64 carried_out, refused; } calls[CALLS], records[4], registers[8];
+static struct { word carried_out, refused; } calls[CALLS], records[4], registers[8];
 
 static const u32 numbers[] = {0x11, 0x12, 0x4b564d00, 0x4b564d01, 0x4b564d02, 0x4b564d03, 0x4b564d04, 0x4b564d05};
 _Static_assert(COUNT(numbers) == COUNT(registers), "a count for each register");
@@ -23,8 +23,8 @@ _Static_assert(COUNT(numbers) == COUNT(registers), "a count for each register");
 extern u8 try_write_msr[];
 static volatile u32 was_refused;
 
-u32 recover(u64 rip) {
-  if (rip != (u64)try_write_msr) return 0;
+u32 recover(word ip) {
+  if (ip != (word)try_write_msr) return 0;
   was_refused = 1;
   return 2; /* bytes of WRMSR */
 }
@@ -36,7 +36,7 @@ static u32 write_register(u32 number, u64 value) {
   return was_refused;
 }
 
-static u64 address(u64 alignment) {
+static u64 address(u32 alignment) {
   u64 inside = physical(arena[hostile_random(ARENA_PAGES)]) + hostile_random(PAGE_SIZE / alignment) * alignment;
   switch (hostile_random(8)) {
     case 0:
@@ -55,13 +55,13 @@ static void try_register(void) {
   else registers[index].carried_out++;
 }
 
-static s64 call(u64 number, u64 first, u64 second, u64 third) {
-  s64 result;
-  asm volatile("vmcall" : "=a"(result) : "a"(number), "b"(first), "c"(second), "d"(third) : "memory");
+static sword call(word number, u64 first, u64 second, u64 third) {
+  sword result;
+  asm volatile("vmcall" : "=a"(result) : "a"(number), "b"((word)first), "c"((word)second), "d"((word)third) : "memory");
   return result;
 }
 
-static void note(u64 number, s64 result) {
+static void note(word number, sword result) {
   if (number >= CALLS) return;
   if (result < 0) calls[number].refused++;
   else calls[number].carried_out++;
@@ -73,7 +73,7 @@ static void try_record(void) {
   u64 record[] = {type, address(8), hostile_number()};
   u64 start = hostile_random(8) ? physical(buffer) + hostile_random(256) * 8 : address(4);
   copy(buffer + (start - physical(buffer)) % (PAGE_SIZE - sizeof(record)), record, sizeof(record));
-  s64 result = call(MMU_OPERATIONS, hostile_random(8) ? 24 : hostile_number() & 0xfff, start, 0);
+  sword result = call(MMU_OPERATIONS, hostile_random(8) ? 24 : hostile_number() & 0xfff, start, 0);
   note(MMU_OPERATIONS, result);
   if (type > 3) return;
   if (result < 0) records[type].refused++;
@@ -81,7 +81,7 @@ static void try_record(void) {
 }
 
 static void try_call(void) {
-  u64 number = hostile_random(CALLS);
+  word number = (word)hostile_random(CALLS);
   if (number != MMU_OPERATIONS) note(number, call(number, hostile_number(), address(8), hostile_number()));
 }
 
@@ -99,10 +99,10 @@ void kvm_be_hostile(void) {
     }
   }
   for (u32 number = 0; number < CALLS; number++)
-    print("hypercall %u carried out %u refused %u\n", (u64)number, calls[number].carried_out, calls[number].refused);
+    print("hypercall %u carried out %u refused %u\n", (word)number, calls[number].carried_out, calls[number].refused);
   for (u32 type = 1; type < COUNT(records); type++)
-    print("record %u carried out %u refused %u\n", (u64)type, records[type].carried_out, records[type].refused);
+    print("record %u carried out %u refused %u\n", (word)type, records[type].carried_out, records[type].refused);
   for (u32 index = 0; index < COUNT(numbers); index++)
-    print("register %x carried out %u refused %u\n", (u64)numbers[index], registers[index].carried_out,
+    print("register %x carried out %u refused %u\n", (word)numbers[index], registers[index].carried_out,
           registers[index].refused);
 }

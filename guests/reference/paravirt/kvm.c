@@ -28,8 +28,8 @@ static u32 features;
 /* The first thing that each processor does with its interrupts; by then GS is its own. */
 static void kvm_init_irq(void) {
   struct cpu *cpu = this_cpu();
-  if (features & FEATURE_CLOCK) native_write_msr(MSR_CLOCK, physical(cpu->kvm_clock) | ENABLED);
-  if (features & FEATURE_STEAL_TIME) native_write_msr(MSR_STEAL_TIME, physical(cpu->kvm_steal_time) | ENABLED);
+  if (features & FEATURE_CLOCK) native_write_msr(MSR_CLOCK, (u32)physical(cpu->kvm_clock) | ENABLED, 0);
+  if (features & FEATURE_STEAL_TIME) native_write_msr(MSR_STEAL_TIME, (u32)physical(cpu->kvm_steal_time) | ENABLED, 0);
   native_init_irq();
 }
 
@@ -38,12 +38,12 @@ static u64 kvm_sched_clock(void) { return pvclock_read(this_cpu()->kvm_clock); }
 static u64 kvm_get_cpu_khz(void) { return pvclock_khz(this_cpu()->kvm_clock); }
 
 /* A processor that does not run flushes before it does; the others are interrupted. */
-static void kvm_flush_tlb_others(u64 targets, struct memory_descriptor *mm, u64 address) {
+static void kvm_flush_tlb_others(word targets, struct memory_descriptor *mm, word address) {
   for (u32 number = 0; number < cpu_count; number++) {
     u8 *state = &cpus[number].kvm_steal_time[STEAL_PREEMPTED];
     if (!(targets >> number & 1)) continue;
     if (*(volatile u8 *)state == NOT_RUNNING &&
-        __sync_bool_compare_and_swap(state, NOT_RUNNING, NOT_RUNNING | FLUSH_FIRST)) targets &= ~(1UL << number);
+        __sync_bool_compare_and_swap(state, NOT_RUNNING, NOT_RUNNING | FLUSH_FIRST)) targets &= ~((word)1 << number);
   }
   native_flush_tlb_others(targets, mm, address);
 }
@@ -62,9 +62,9 @@ static struct cpu_queue {
   u8 buffer[1024] ALIGNED(8);
 } queues[MOST_CPUS];
 
-static s64 mmu_operations(u64 bytes, u64 address) {
-  s64 result;
-  asm volatile("vmcall" : "=a"(result) : "a"(HYPERCALL_MMU_OP), "b"(bytes), "c"(address), "d"(0UL) : "memory");
+static sword mmu_operations(word bytes, word address) {
+  sword result;
+  asm volatile("vmcall" : "=a"(result) : "a"(HYPERCALL_MMU_OP), "b"(bytes), "c"(address), "d"(0) : "memory");
   return result;
 }
 
@@ -73,10 +73,10 @@ static void flush_queue(void) {
   struct cpu_queue *queue = &queues[this_cpu()->number];
   if (queue->bytes == 0) return;
   if (this_cpu()->lazy_mode == LAZY_MMU) lazy_batches++;
-  for (u64 done = 0; done < queue->bytes;) {
-    s64 result = mmu_operations(queue->bytes - done, physical(queue->buffer) + done);
-    if (result <= 0) panic("KVM refused to change a page table: -%u", (u64)-result);
-    done += (u64)result;
+  for (word done = 0; done < queue->bytes;) {
+    sword result = mmu_operations(queue->bytes - done, physical(queue->buffer) + done);
+    if (result <= 0) panic("KVM refused to change a page table: -%u", (word)-result);
+    done += (word)result;
   }
   queue->bytes = 0;
 }
@@ -91,29 +91,33 @@ static void add_record(const void *record, u32 bytes) {
   else flush_queue();
 }
 
-static void write_entry(const void *pointer, u64 entry) {
+static void write_entry(const void *pointer, entry_bits entry) {
   u64 record[] = {RECORD_WRITE, physical(pointer), entry};
   add_record(record, sizeof(record));
 }
 
-static void kvm_set_pte_at(struct memory_descriptor *mm, u64 address, pte_entry *pointer, u64 entry) {
+static void kvm_set_pte_at(struct memory_descriptor *mm, word address, pte_entry *pointer, entry_bits entry) {
   (void)mm, (void)address;
   write_entry(pointer, entry);
 }
-static void kvm_pte_clear(struct memory_descriptor *mm, u64 address, pte_entry *pointer) {
+static void kvm_pte_clear(struct memory_descriptor *mm, word address, pte_entry *pointer) {
   (void)mm, (void)address;
   write_entry(pointer, 0);
 }
-static void kvm_set_pmd(pmd_entry *pointer, u64 entry) { write_entry(pointer, entry); }
-static void kvm_set_pud(pud_entry *pointer, u64 entry) { write_entry(pointer, entry); }
-static void kvm_set_pgd(pgd_entry *pointer, u64 entry) { write_entry(pointer, entry); }
+static void kvm_set_pgd(pgd_entry *pointer, entry_bits entry) { write_entry(pointer, entry); }
+#if LEVELS >= 3
+static void kvm_set_pmd(pmd_entry *pointer, entry_bits entry) { write_entry(pointer, entry); }
+#endif
+#if LEVELS >= 4
+static void kvm_set_pud(pud_entry *pointer, entry_bits entry) { write_entry(pointer, entry); }
+#endif
 
 static void kvm_flush_tlb_user(void) {
   u64 record = RECORD_FLUSH;
   add_record(&record, sizeof(record));
 }
 
-static void kvm_release_pt(u64 page) {
+static void kvm_release_pt(word page) {
   u64 record[] = {RECORD_RELEASE, page * PAGE_SIZE};
   add_record(record, sizeof(record));
 }
@@ -126,11 +130,17 @@ static void install_mmu_operations(void) {
   struct pv_mmu_ops *ops = &pv_mmu_ops;
   ops->set_pte_at = kvm_set_pte_at;
   ops->pte_clear = kvm_pte_clear;
-  ops->set_pmd = kvm_set_pmd;
-  ops->set_pud = kvm_set_pud;
   ops->set_pgd = kvm_set_pgd;
   ops->flush_tlb_user = kvm_flush_tlb_user;
-  ops->release_pt = ops->release_pd = ops->release_pud = kvm_release_pt;
+  ops->release_pt = kvm_release_pt;
+#if LEVELS >= 3
+  ops->set_pmd = kvm_set_pmd;
+  ops->release_pd = kvm_release_pt;
+#endif
+#if LEVELS >= 4
+  ops->set_pud = kvm_set_pud;
+  ops->release_pud = kvm_release_pt;
+#endif
   pv_misc_ops.set_lazy_mode = kvm_set_lazy_mode;
 }
 

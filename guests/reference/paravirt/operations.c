@@ -28,7 +28,7 @@ struct pv_irq_ops pv_irq_ops = {
   .init_irq = NATIVE(init_irq),
   .safe_halt = NATIVE(safe_halt),
   .halt = NATIVE(halt),
-  .adjust_exception_frame = NATIVE(adjust_exception_frame),
+  ARCH_IRQ_NATIVE
 };
 
 struct pv_cpu_ops pv_cpu_ops = {
@@ -42,7 +42,7 @@ struct pv_cpu_ops pv_cpu_ops = {
   .write_msr = NATIVE(write_msr),
   .read_tsc = NATIVE(read_tsc),
   .io_delay = NATIVE(io_delay),
-  .swapgs = NATIVE(swapgs),
+  ARCH_CPU_NATIVE
   .iret = NATIVE(iret),
 };
 
@@ -58,12 +58,8 @@ struct pv_misc_ops pv_misc_ops = {.set_lazy_mode = NOTHING};
 
 struct pv_mmu_ops pv_mmu_ops = {
   .pte_val = NATIVE(pte_val),
-  .pmd_val = NATIVE(pmd_val),
-  .pud_val = NATIVE(pud_val),
   .pgd_val = NATIVE(pgd_val),
   .make_pte = NATIVE(make_pte),
-  .make_pmd = NATIVE(make_pmd),
-  .make_pud = NATIVE(make_pud),
   .make_pgd = NATIVE(make_pgd),
   .pagetable_setup_start = NATIVE(pagetable_setup_start),
   .pagetable_setup_done = NATIVE(pagetable_setup_done),
@@ -79,21 +75,29 @@ struct pv_mmu_ops pv_mmu_ops = {
   .flush_tlb_single = NATIVE(flush_tlb_single),
   .flush_tlb_others = NATIVE(flush_tlb_others),
   .alloc_pt = NOTHING,
-  .alloc_pd = NOTHING,
-  .alloc_pud = NOTHING,
   .alloc_pd_clone = NOTHING,
   .release_pt = NOTHING,
-  .release_pd = NOTHING,
-  .release_pud = NOTHING,
   .set_pte_at = NATIVE(set_pte_at),
-  .set_pmd = NATIVE(set_pmd),
-  .set_pud = NATIVE(set_pud),
   .set_pgd = NATIVE(set_pgd),
   .pte_clear = NATIVE(pte_clear),
   .pte_update = NOTHING,
   .ptep_modify_prot_start = NATIVE(ptep_modify_prot_start),
   .ptep_modify_prot_commit = NATIVE(ptep_modify_prot_commit),
   .set_fixmap = NATIVE(set_fixmap),
+#if LEVELS >= 3
+  .pmd_val = NATIVE(pmd_val),
+  .make_pmd = NATIVE(make_pmd),
+  .alloc_pd = NOTHING,
+  .release_pd = NOTHING,
+  .set_pmd = NATIVE(set_pmd),
+#endif
+#if LEVELS >= 4
+  .pud_val = NATIVE(pud_val),
+  .make_pud = NATIVE(make_pud),
+  .alloc_pud = NOTHING,
+  .release_pud = NOTHING,
+  .set_pud = NATIVE(set_pud),
+#endif
 };
 
 void paravirt_nop(void) {}

@@ -26,15 +26,15 @@ static u32 clobbers_of(u32 type) {
   return CLOBBERS_ANY;
 }
 
-static u32 patch_branch(u8 *buffer, u8 opcode, void *target, u64 site, u32 length) {
+static u32 patch_branch(u8 *buffer, u8 opcode, void *target, word site, u32 length) {
   if (length < 5) return length;
-  s32 distance = (s32)((u64)target - (site + 5));
+  s32 distance = (s32)((word)target - (site + 5));
   buffer[0] = opcode;
   copy(buffer + 1, &distance, 4);
   return 5;
 }
 
-u32 patch_default(u32 type, u32 clobbers, u8 *buffer, u64 site, u32 length) {
+u32 patch_default(u32 type, u32 clobbers, u8 *buffer, word site, u32 length) {
   void *target = operation_of(type);
   if (!target) {
     buffer[0] = 0x0f; /* ud2 */
@@ -59,11 +59,11 @@ u32 patch_instructions(u8 *buffer, u32 length, const void *begin, const void *en
 NATIVE_INSTRUCTIONS(DECLARE_END)
 
 /* A native function that is an instruction or two takes its place; all others are called. */
-u32 native_patch(u32 type, u32 clobbers, u8 *buffer, u64 site, u32 length) {
+u32 native_patch(u32 type, u32 clobbers, u8 *buffer, word site, u32 length) {
   void *target = operation_of(type);
 #define INLINE(group, op) \
   if (type == PV_TYPE(group, op) && target == (void *)native_##op && \
-      native_##op##_end - (u8 *)native_##op <= length) \
+      (u32)(native_##op##_end - (u8 *)native_##op) <= length) \
     return patch_instructions(buffer, length, (void *)native_##op, native_##op##_end);
   NATIVE_INSTRUCTIONS(INLINE)
   return patch_default(type, clobbers, buffer, site, length);

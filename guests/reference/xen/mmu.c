@@ -9,7 +9,6 @@
  * changed by the host only. Tables of a space that is not pinned yet are plain memory.
  */
 #define MOST_PAGES 8192
-#define KERNEL_SLOT 511
 
 static u64 machine_frames[MOST_PAGES];
 static u8 is_read_only[MOST_PAGES];

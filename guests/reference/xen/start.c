@@ -41,10 +41,10 @@ static void xen_load_gdt(const struct table_pointer *pointer) {
 }
 
 /* It has task states of its own. The table of another processor is loaded when that begins to run. */
-static void xen_write_gdt_entry(u64 *table, u32 entry, u64 low, u64 high) {
+static void xen_write_gdt_entry(void *table, u32 entry, u64 low, u64 high) {
   if (entry == TASK / 8) return;
   if (!xen_is_live(table)) return native_write_gdt_entry(table, entry, low, high);
-  must("update_descriptor", hypercall(XEN_UPDATE_DESCRIPTOR, machine_address(&table[entry]), low, 0, 0));
+  must("update_descriptor", hypercall(XEN_UPDATE_DESCRIPTOR, machine_address((u64 *)table + entry), low, 0, 0));
 }
 
 static struct trap_info traps[48];
@@ -110,7 +110,7 @@ void xen_start(const struct start_info *info) {
   crash_machine = xen_crash;
   start_cpus = xen_start_cpus;
   cpus[0].self = &cpus[0];
-  native_write_msr(MSR_GS_BASE, (u64)&cpus[0]);
+  set_this_cpu(&cpus[0]);
   pv_info = (struct pv_info){.name = "Xen", .kernel_rpl = 3};
   pv_init_ops.patch = xen_patch;
   pv_init_ops.arch_setup = xen_arch_setup;

@@ -1,0 +1,5 @@
+#pragma once
+
+/* A word in assembly. */
+#define WORD_BYTES 4
+#define WORD_DATA .long

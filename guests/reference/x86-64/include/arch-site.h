@@ -1,0 +1,5 @@
+#pragma once
+
+/* A word in assembly. */
+#define WORD_BYTES 8
+#define WORD_DATA .quad
