@@ -343,7 +343,6 @@ describe('entries into a 32-bit kernel', () => {
 
   it.each([
     ['ring 0', 8, 0x202, /ring 0/],
-    ['virtual-8086 mode', Selector.userCode, 0x2_0202, /virtual-8086/],
     ['code of its own that is none', Selector.none & ~2, 0x202, /0x31/],
   ] as const)('cannot end in %s', (_what, cs, flags, reason) => {
     const guest = startPrepared();
@@ -352,6 +351,21 @@ describe('entries into a 32-bit kernel', () => {
     guest.processor.set(Register.rax, Call.iret, 0);
     guest.run(CODE + Place.call, WAITING);
     expect(guest.domain.state).toMatchObject({ kind: 'crash', reason: expect.stringMatching(reason) });
+  });
+
+  it('in virtual-8086 mode end with a fault in its frame, since a program can ask its kernel for them', () => {
+    const guest = startPrepared();
+    const frame = [WAITING, 0x1000, 0x2_0202, 0x3000, 0x4000, 0x5000, 0x6000, 0x7000, 0x8000];
+    guest.processor.set(Register.rsp, STACK - 0x80, 0);
+    guest.store(STACK - 0x80, 0x77, ...frame);
+    guest.processor.set(Register.rax, Call.iret, 0);
+    guest.run(CODE + Place.call, CODE + Place.trapHandler);
+    const stack = guest.processor.low(Register.rsp);
+    expect(stack).toBe(STACK - 40);
+    expect(guest.words(stack, 10)).toEqual([0, ...frame]);
+    expect(guest.processor.low(Register.rax)).toBe(0x77);
+    expect(guest.segments).toEqual([Selector.kernelCode, Selector.kernelData]);
+    expect(guest.processor.flags & 0x2_0000).toBe(0);
   });
 
   it('end the domain when the handler has no code of the kernel', () => {

@@ -52,7 +52,7 @@ export class Execution {
     while (domain.state.kind === 'running' && !vcpu.blocked && !vcpu.down && !this.#yielded) {
       try {
         if (vcpu.exceptionWaits) this.#exception(vcpu);
-        vcpu.deliverEvent();
+        vcpu.entries.deliverEvent();
       } catch (absent) {
         if (!this.#bringIn(vcpu, absent)) break;
         continue;
@@ -102,7 +102,7 @@ export class Execution {
         this.#softwareInterrupt(vcpu);
         break;
       case Exit.sysenter:
-        if (vcpu.kernelMode || !vcpu.deliverSysenter()) {
+        if (vcpu.kernelMode || !vcpu.entries.deliverSysenter()) {
           vcpu.processor.raise(Vector.generalProtection);
           this.#exception(vcpu);
         }
@@ -144,7 +144,7 @@ export class Execution {
         `exception ${vector} (error code 0x${error.toString(16)})${where} before the guest has a handler for it`,
       );
     }
-    vcpu.deliverTrap(vector, VECTORS_WITH_ERROR.has(vector) ? error : null);
+    vcpu.entries.deliverTrap(vector, VECTORS_WITH_ERROR.has(vector) ? error : null);
     vcpu.exceptionWaits = false;
   }
 
@@ -175,7 +175,7 @@ export class Execution {
       return;
     }
     processor.completeInstruction();
-    vcpu.deliverTrap(vector, null);
+    vcpu.entries.deliverTrap(vector, null);
   }
 
   #syscall(vcpu: XenVcpu): void {
@@ -185,7 +185,7 @@ export class Execution {
     }
     const { processor } = vcpu;
     const next = (processor.rip + processor.exitLength) as GuestVirtual;
-    if (vcpu.deliverSyscall(next)) {
+    if (vcpu.entries.deliverSyscall(next)) {
       processor.instructions++;
       return;
     }

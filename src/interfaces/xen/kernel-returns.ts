@@ -32,6 +32,8 @@ const enum NarrowFrame {
   esp = 4,
   ss = 5,
   size = 6,
+  /** Of virtual-8086 mode: ES, DS, FS and GS follow. */
+  virtual8086Size = 10,
 }
 
 const wideScratch = new Uint32Array(WideFrame.size);
@@ -43,7 +45,7 @@ const narrowStackPart = narrowScratch.subarray(NarrowFrame.esp);
 export function returnByFrame(vcpu: XenVcpu): void {
   const isTaken = vcpu.abi.bits === 64 ? returnByWideFrame(vcpu) : returnByNarrowFrame(vcpu);
   vcpu.inNmi = false;
-  if (!isTaken) vcpu.deliverFailsafe();
+  if (!isTaken) vcpu.entries.deliverFailsafe();
 }
 
 /** @returns whether the program's selectors could be loaded */
@@ -79,7 +81,10 @@ function returnByNarrowFrame(vcpu: XenVcpu): boolean {
   readFrame(vcpu, stack as GuestVirtual, narrowKernelPart);
   const [cs = 0, eflags = 0] = [(frame[NarrowFrame.cs] as number) & 0xffff, frame[NarrowFrame.eflags]];
   const ring = cs & 3;
-  if ((eflags & Flag.virtual8086) !== 0) throw new DomainCrash('return to virtual-8086 mode, which no PV guest has');
+  if ((eflags & Flag.virtual8086) !== 0) {
+    refuseVirtual8086(vcpu, stack as GuestVirtual);
+    return true;
+  }
   if (ring !== 1 && ring !== 3) throw new DomainCrash(`return to ring ${ring}`);
   const above = (stack + NarrowFrame.esp * 4) as GuestVirtual;
   if (ring === 3) readFrame(vcpu, above, narrowStackPart);
@@ -95,6 +100,13 @@ function returnByNarrowFrame(vcpu: XenVcpu): boolean {
   return isTaken;
 }
 
+function refuseVirtual8086(vcpu: XenVcpu, stack: GuestVirtual): void {
+  const frame = new Uint32Array(NarrowFrame.virtual8086Size);
+  readFrame(vcpu, stack, frame);
+  vcpu.entries.deliverVirtual8086Fault(frame.subarray(NarrowFrame.eip));
+  vcpu.processor.set(Register.rax, frame[NarrowFrame.eax] as number, 0);
+}
+
 /** @throws DomainCrash when there is no frame, PageAbsent */
 function readFrame(vcpu: XenVcpu, address: GuestVirtual, out: Uint32Array): void {
   if (!vcpu.readWords(address, out)) throw new DomainCrash('the iret hypercall found no frame on the stack');
@@ -107,7 +119,7 @@ function readFrame(vcpu: XenVcpu, address: GuestVirtual, out: Uint32Array): void
 function isReturnTaken(vcpu: XenVcpu, cs: number, ss: number, isToProgram: boolean): boolean {
   if (findReturnSegments(vcpu, cs, ss)) return true;
   if (!isToProgram) refuse(cs);
-  vcpu.prepareFailsafe();
+  vcpu.entries.prepareFailsafe();
   return false;
 }
 
