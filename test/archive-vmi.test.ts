@@ -4,7 +4,7 @@ import type { PlainRecord } from '../src/archive/plain.ts';
 import { restore } from '../src/archive/reader.ts';
 import { save } from '../src/archive/writer.ts';
 import { changed, dataOf, withoutPlace } from './archive-coverage.ts';
-import { createVmiMachine, endVmiMachine, type VmiMachine } from './vmi-machine.ts';
+import { VmiMachine } from './vmi-machine.ts';
 
 const KEPT: ReadonlySet<string> = new Set();
 
@@ -23,12 +23,12 @@ describe('the state of the VMI interface', () => {
   let source: VmiMachine;
   let target: VmiMachine;
   beforeEach(async () => {
-    source = await createVmiMachine();
-    target = await createVmiMachine();
+    source = await VmiMachine.create();
+    target = await VmiMachine.create();
   });
   afterEach(async () => {
-    await endVmiMachine(source);
-    await endVmiMachine(target);
+    await source.end();
+    await target.end();
   });
 
   it('is given back as it was saved, changed in every part', () => {

@@ -37,7 +37,7 @@ be had, the reference guest is booted, a small kernel that is part of this comma
   --swap FILE         file for swap, made and removed again (default: one without a name, where temporary files are)
   --disk FILE         a disk with the raw contents of a file; repeatable; the first is /dev/vda, or /dev/xvda (xen);
                       FILE,readonly cannot be written, FILE,snapshot keeps what is written in memory only
-  --network           a network adapter (not xen): addresses by DHCP, and the world as far as this host reaches it
+  --network           a network adapter (kvm, native): addresses by DHCP, and the world as far as this host reaches it
   --save FILE         save the guest there at Ctrl-] s, and at SIGUSR2; it goes on afterwards. Ctrl-] and any other key leave
   --snapshot FILE     go on from a saved guest; give it the disks and adapters that it had, and nothing else of a guest
   --timeout SECONDS   stop after that time

@@ -144,23 +144,11 @@ export const enum Relocation {
   nothing = 3,
 }
 
-/** Arguments of AllocatePage and ReleasePage: what level a table has, and that entries of another were copied. */
-export const enum PageFlag {
-  level1 = 0x01,
-  level2 = 0x02,
-  level3 = 0x04,
-  clone = 0x20,
-}
+/** Argument of AllocatePage and ReleasePage for a table of level 1; others say their level by bits of their own. */
+export const LEVEL_1 = 1;
 
 /** Argument of FlushTLB besides the bit that is always set. */
 export const FLUSH_GLOBAL = 2;
-
-/** The modes of SetLazyMode. */
-export const enum LazyMode {
-  none = 0,
-  mmu = 1,
-  cpu = 2,
-}
 
 /** Kinds of cycles, and the bits of an alarm's flags above them. */
 export const enum Cycles {

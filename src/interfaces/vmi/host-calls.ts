@@ -3,7 +3,7 @@ import type { MicrovmDomain } from '../../microvm/domain.ts';
 import type { MicrovmVcpu } from '../../microvm/vcpu.ts';
 import { highWord, lowWord, type Pfn } from '../../x86/brand.ts';
 import { Register } from '../../x86/registers.ts';
-import { Call, type Cycles, FLUSH_GLOBAL, PageFlag } from './abi.ts';
+import { Call, type Cycles, FLUSH_GLOBAL, LEVEL_1 } from './abi.ts';
 import type { VcpuClock } from './clock.ts';
 import { type HostCall, PrivateCall, STACK_ARGUMENTS } from './host-call.ts';
 import type { LinearMappings } from './linear-mappings.ts';
@@ -119,15 +119,14 @@ export const HOST_CALLS: ReadonlyMap<HostCall, Handler> = new Map<HostCall, Hand
 function allocatePage({ domain }: VmiHost, vcpu: MicrovmVcpu): void {
   const { mmu } = domain.operations;
   const table = eax(vcpu) as Pfn;
-  const flags = edx(vcpu);
-  if ((flags & PageFlag.level1) !== 0) mmu.allocPt(vcpu.index, -1 as Pfn, table);
+  if ((edx(vcpu) & LEVEL_1) !== 0) mmu.allocPt(vcpu.index, -1 as Pfn, table);
   else mmu.allocPd(vcpu.index, table);
 }
 
 function releasePage({ domain }: VmiHost, vcpu: MicrovmVcpu): void {
   const { mmu } = domain.operations;
   const table = eax(vcpu) as Pfn;
-  if ((edx(vcpu) & PageFlag.level1) !== 0) mmu.releasePt(vcpu.index, table);
+  if ((edx(vcpu) & LEVEL_1) !== 0) mmu.releasePt(vcpu.index, table);
   else mmu.releasePd(vcpu.index, table);
 }
 

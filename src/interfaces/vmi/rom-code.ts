@@ -134,15 +134,17 @@ function setIoPrivilege(code: Assembler): void {
   code.return();
 }
 
-/** EAX is the mode; leaving one makes everything visible. */
+/**
+ * EAX is the mode, 0 for none. What waits may wait in any of them, and without, until a flush; leaving one makes everything
+ * visible.
+ */
 function setLazyMode(code: Assembler): void {
-  code.store({ displacement: WINDOW + WindowField.lazyMode }, Reg.eax);
   code.compareRegister(Reg.eax, 0);
-  code.jumpIf(Condition.notZero, 'mode set');
+  code.jumpIf(Condition.notZero, 'may wait');
   code.compareNumber(COUNT, 0);
-  code.jumpIf(Condition.zero, 'mode set');
+  code.jumpIf(Condition.zero, 'may wait');
   goToHost(code, PrivateCall.drainLazy);
-  code.label('mode set');
+  code.label('may wait');
   code.return();
 }
 

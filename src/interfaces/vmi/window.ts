@@ -3,14 +3,12 @@
  * table of the guest's maps it. The ROM's code writes it; the kernel keeps clear of everything from there up.
  *
  *     0    records of changed entries that wait
- *     4    lazy mode
  *     64   records: the linear address of an entry each
  */
 export const WINDOW = 0xffc0_0000;
 
 export const enum WindowField {
   count = 0,
-  lazyMode = 4,
   records = 64,
 }
 
