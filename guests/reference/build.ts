@@ -33,7 +33,7 @@ interface Target {
 
 const I386 = {
   folder: 'i386',
-  interfaces: [],
+  interfaces: ['vmi'],
   kernelFlags: [],
   format: 'elf_i386',
 };

@@ -29,6 +29,14 @@ static void write_descriptor(u64 *table, u32 entry, u32 base, u32 limit, u32 typ
   PV_CALL_4(cpu, write_gdt_entry, table, entry, limit | base << 16, type | (base >> 16 & 0xff) | (base & 0xff000000));
 }
 
+/* Programs and the kernel have the same DS and ES, so that neither the way in nor the way out changes them. */
+static void load_segments(void) {
+  asm volatile("movl %0, %%ss\n\t"
+               "movl %1, %%ds\n\tmovl %1, %%es\n\t"
+               "ljmp %2, $1f\n1:"
+               : : "r"(KERNEL_DATA), "r"(USER_DATA), "i"(KERNEL_CODE) : "memory");
+}
+
 void setup_descriptors(struct cpu *cpu) {
   if (cpu->number == 0) fill_gates();
   u64 *gdt = gdt_pages[cpu->number];
@@ -42,20 +50,14 @@ void setup_descriptors(struct cpu *cpu) {
   cpu->task.io_map = sizeof(struct task_state);
   struct table_pointer pointer = {GDT_ENTRIES * 8 - 1, (u32)gdt};
   PV_CALL_1(cpu, load_gdt, &pointer);
+  load_segments();
   set_this_cpu(cpu);
   pointer = (struct table_pointer){sizeof(interrupt_gates) - 1, (u32)interrupt_gates};
   PV_CALL_1(cpu, load_idt, &pointer);
   PV_CALL_0(cpu, load_tr_desc);
 }
 
-/* Programs and the kernel have the same DS and ES, so that neither the way in nor the way out changes them. */
-void native_load_gdt(const struct table_pointer *pointer) {
-  asm volatile("lgdt %0\n\t"
-               "movl %1, %%ss\n\t"
-               "movl %2, %%ds\n\tmovl %2, %%es\n\t"
-               "ljmp %3, $1f\n1:"
-               : : "m"(*pointer), "r"(KERNEL_DATA), "r"(USER_DATA), "i"(KERNEL_CODE) : "memory");
-}
+void native_load_gdt(const struct table_pointer *pointer) { asm volatile("lgdt %0" : : "m"(*pointer)); }
 
 void native_load_idt(const struct table_pointer *pointer) { asm volatile("lidt %0" : : "m"(*pointer)); }
 

@@ -113,6 +113,7 @@ trampoline_gdt_pointer:
 trampoline_end:
 
         .text
+        .globl secondary_high
 secondary_high:
         mov secondary_stack, %esp
         mov secondary_number, %eax
@@ -132,9 +133,10 @@ boot_gdt_pointer:
         .long boot_gdt
 
 /*
- * The tables that plain hardware begins with: the lowest GiB, but for its end, at 0 and at KERNEL_BASE. Behind the kernel
- * a table for pages of devices.
+ * The tables that plain hardware begins with: the lowest memory at 0 and at KERNEL_BASE, as much as there is room for
+ * below DEVICE_BASE, and there a table for pages of devices.
  */
+#define MAPPED_BYTES (DEVICE_BASE - KERNEL_BASE)
         .balign PAGE_SIZE
         .globl initial_page_table, device_table
 initial_page_table:
@@ -145,23 +147,22 @@ initial_page_table:
         .balign PAGE_SIZE
 initial_level2:
         .set page, 0
-        .rept 511
+        .rept MAPPED_BYTES / 0x200000
         .quad page + LARGE_PAGE
         .set page, page + 0x200000
         .endr
         .long PHYSICAL(device_table) + TABLE, 0
 #else
+        .macro lowest_memory
         .set page, 0
-        .rept 256
+        .rept MAPPED_BYTES / 0x400000
         .long page + LARGE_PAGE
         .set page, page + 0x400000
         .endr
-        .fill KERNEL_SLOT - 256, 4, 0
-        .set page, 0
-        .rept 255
-        .long page + LARGE_PAGE
-        .set page, page + 0x400000
-        .endr
+        .endm
+        lowest_memory
+        .fill KERNEL_SLOT - MAPPED_BYTES / 0x400000, 4, 0
+        lowest_memory
         .long PHYSICAL(device_table) + TABLE
 #endif
         .balign PAGE_SIZE

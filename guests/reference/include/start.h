@@ -9,12 +9,15 @@ extern void (*start_cpus)(void);
 void start_kernel(void) NORETURN;
 void start_pc_cpus(void);
 void kvm_detect(void);
+void vmi_detect(void);
 void setup_descriptors(struct cpu *cpu);
 
 /* entry.S */
 extern pgd_t initial_page_table[];
 extern entry_bits device_table[];
 extern u8 trampoline_begin[], trampoline_end[];
+/* Where a processor begins that is started in a state of the kernel's. */
+extern u8 secondary_high[];
 extern const struct vector { word number; void (*entry)(void); } vectors[], vectors_end[];
 
 /* How the kernel's part of swapper_pg_dir comes to be: see paging-start.c. */

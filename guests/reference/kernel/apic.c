@@ -102,7 +102,7 @@ void start_pc_cpu(struct cpu *cpu, word stack) {
   copy(virtual(TRAMPOLINE), trampoline_begin, (word)(trampoline_end - trampoline_begin));
   secondary_stack = stack;
   secondary_number = cpu->number;
-  PV_CALL_3(apic, startup_ipi_hook, cpu->apic, TRAMPOLINE, stack);
+  PV_CALL_3(apic, startup_ipi_hook, cpu->apic, secondary_high, stack);
   command(cpu->apic, COMMAND_INIT);
   command(cpu->apic, COMMAND_STARTUP | TRAMPOLINE / PAGE_SIZE);
 }

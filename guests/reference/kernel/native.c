@@ -36,6 +36,9 @@ static void native_begin(const char *arguments) {
   start_cpus = start_pc_cpus;
 #ifdef PARAVIRT
   kvm_detect();
+#ifdef VMI
+  vmi_detect();
+#endif
 #endif
   start_kernel();
 }

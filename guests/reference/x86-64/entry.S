@@ -139,6 +139,7 @@ trampoline_gdt_pointer:
 trampoline_end:
 
         .text
+        .globl secondary_high
 secondary_high:
         mov secondary_stack(%rip), %rsp
         mov secondary_number(%rip), %edi

@@ -1,0 +1,107 @@
+#include "memory.h"
+#include "paravirt-tables.h"
+#include "start.h"
+#include "vmi.h"
+
+/* Page tables: the ROM stores entries itself, and is told of pages that become tables, and of what the kernel stored. */
+#if LEVELS == 3
+#define SET_ENTRY VMI_SET_PXE_LONG
+#define UPDATE_ENTRY VMI_UPDATE_PXE_LONG
+#define PAGE_FORMAT PAGE_PAE
+#define TOP_LEVEL PAGE_PDP
+#else
+#define SET_ENTRY VMI_SET_PXE
+#define UPDATE_ENTRY VMI_UPDATE_PXE
+#define PAGE_FORMAT 0
+#define TOP_LEVEL PAGE_PD
+#endif
+static void (*set_entry)(entry_bits entry, void *pointer, u32 flags);
+static void (*update_entry)(void *pointer, u32 flags);
+static void (*announce_page)(word page, u32 flags, word from, u32 start, u32 count);
+static void (*withdraw_page)(word page, u32 flags);
+static void (*flush_tlb)(u32 flags);
+
+/* Where an entry of the lowest level maps a page, if that is in the tables in use. */
+static u32 place(struct memory_descriptor *mm, word address) {
+  u32 is_loaded = mm->cpus >> this_cpu()->number & 1;
+  return is_loaded ? PAGE_PT | ENTRY_CURRENT | (address & ~(word)(PAGE_SIZE - 1)) : PAGE_PT;
+}
+
+static void vmi_set_pte_at(struct memory_descriptor *mm, word address, pte_entry *pointer, entry_bits entry) {
+  set_entry(entry, pointer, place(mm, address));
+}
+static void vmi_pte_clear(struct memory_descriptor *mm, word address, pte_entry *pointer) {
+  set_entry(0, pointer, place(mm, address));
+}
+static void vmi_set_pgd(pgd_entry *pointer, entry_bits entry) { set_entry(entry, pointer, TOP_LEVEL); }
+static void vmi_pte_update(struct memory_descriptor *mm, word address, pte_entry *pointer) {
+  update_entry(pointer, place(mm, address));
+}
+static void vmi_alloc_pt(struct memory_descriptor *mm, word page) {
+  (void)mm;
+  announce_page(page, PAGE_PT | PAGE_ZEROED | PAGE_FORMAT, 0, 0, 0);
+}
+static void vmi_release_pt(word page) { withdraw_page(page, PAGE_PT | PAGE_FORMAT); }
+static void vmi_flush_tlb_user(void) { flush_tlb(FLUSH_USER); }
+
+#if LEVELS == 3
+/* The table of four entries is no page table to the ROM. */
+static void vmi_set_pmd(pmd_entry *pointer, entry_bits entry) { set_entry(entry, pointer, PAGE_PD); }
+static void vmi_alloc_pd(struct memory_descriptor *mm, word page) {
+  (void)mm;
+  announce_page(page, PAGE_PD | PAGE_ZEROED | PAGE_FORMAT, 0, 0, 0);
+}
+static void vmi_release_pd(word page) { withdraw_page(page, PAGE_PD | PAGE_FORMAT); }
+
+static void install_levels(u32 announces) {
+  if (set_entry) pv_mmu_ops.set_pmd = vmi_set_pmd;
+  if (!announces) return;
+  pv_mmu_ops.alloc_pd = vmi_alloc_pd;
+  pv_mmu_ops.release_pd = vmi_release_pd;
+}
+#else
+static void vmi_alloc_pd_clone(word page, word from, u32 start, u32 count) {
+  announce_page(page, PAGE_PD | PAGE_ZEROED | PAGE_CLONE, from, start, count);
+}
+static void vmi_pagetable_setup_done(pgd_entry *base) { announce_page(page_number(base), PAGE_PD, 0, 0, 0); }
+static void vmi_pgd_free(struct memory_descriptor *mm) { withdraw_page(page_number(mm->pgd), PAGE_PD); }
+
+static void install_levels(u32 announces) {
+  if (!announces) return;
+  pv_mmu_ops.alloc_pd_clone = vmi_alloc_pd_clone;
+  pv_mmu_ops.pagetable_setup_done = vmi_pagetable_setup_done;
+  pv_mmu_ops.pgd_free = vmi_pgd_free;
+}
+#endif
+
+extern u8 kernel_end[];
+
+/* All entries that the ROM is told of are in the kernel's image. */
+static void tell_linear_mapping(void) {
+  void (*set_linear_mapping)(u32 slot, word address, word pages, word page) = vmi_code(VMI_SET_LINEAR_MAPPING);
+  if (set_linear_mapping) set_linear_mapping(0, KERNEL_BASE, page_number(kernel_end), 0);
+}
+
+void vmi_install_mmu(void) {
+  struct pv_mmu_ops *ops = &pv_mmu_ops;
+  set_entry = vmi_code(SET_ENTRY);
+  update_entry = vmi_code(UPDATE_ENTRY);
+  announce_page = vmi_code(VMI_ALLOCATE_PAGE);
+  withdraw_page = vmi_code(VMI_RELEASE_PAGE);
+  flush_tlb = vmi_code(VMI_FLUSH_TLB);
+  if (set_entry) {
+    ops->set_pte_at = vmi_set_pte_at;
+    ops->ptep_modify_prot_commit = vmi_set_pte_at;
+    ops->pte_clear = vmi_pte_clear;
+    ops->set_pgd = vmi_set_pgd;
+  }
+  if (update_entry) ops->pte_update = vmi_pte_update;
+  u32 announces = announce_page && withdraw_page;
+  if (announces) {
+    ops->alloc_pt = vmi_alloc_pt;
+    ops->release_pt = vmi_release_pt;
+  }
+  if (flush_tlb) ops->flush_tlb_user = vmi_flush_tlb_user;
+  install_levels(announces);
+  tell_linear_mapping();
+}
