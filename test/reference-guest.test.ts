@@ -110,8 +110,8 @@ describe.each(CELLS)(
       const { hypercalls = {} } = printed.statistics ?? {};
       const expected = TABLE_CALLS[`${name} ${paging}`];
       // Without shadows VMI's ROM leaves everything to the kernel.
-    const whenNone = name === 'vmi' ? { VMI_Init: 1 } : {};
-    if (expected === undefined) expect(hypercalls).toEqual(whenNone);
+      const whenNone = name === 'vmi' ? { VMI_Init: 1 } : {};
+      if (expected === undefined) expect(hypercalls).toEqual(whenNone);
       else expect(hypercalls[expected]).toBeGreaterThan(100);
     });
   },
