@@ -3,47 +3,16 @@ import { decodeCbor, encodeCbor } from '../src/archive/cbor.ts';
 import type { PlainRecord } from '../src/archive/plain.ts';
 import { restore } from '../src/archive/reader.ts';
 import { save } from '../src/archive/writer.ts';
-import { ProcessorGroup } from '../src/cpu/processor.ts';
 import { MemoryStore } from '../src/devices/block/memory-store.ts';
-import { VirtualClock } from '../src/domain/clock.ts';
-import { LguestDomain } from '../src/interfaces/lguest/domain.ts';
-import { createLguestDevices } from '../src/interfaces/lguest/guest-devices.ts';
-import { FramePool } from '../src/memory/frame-pool.ts';
-import { HostMemory } from '../src/memory/host-memory.ts';
-import { followMemory } from '../src/microvm/paged-memory.ts';
-import type { AddressSpace } from '../src/mm/address-space.ts';
-import { MemoryManager, overheadOf } from '../src/mm/memory-manager.ts';
-import { shadowCapacity } from '../src/paging/shadow/shadow-pool.ts';
-import { type HostVirtual, PAGE_SIZE } from '../src/x86/brand.ts';
 import { changed, dataOf, withoutPlace } from './archive-coverage.ts';
+import { LguestHost } from './lguest-domain.ts';
 
 const PAGES = 64;
 
-async function createDomain(): Promise<LguestDomain> {
-  const frames = PAGES + overheadOf(PAGES) + shadowCapacity(PAGES);
-  const memory = new HostMemory((24 << 20) + frames * PAGE_SIZE);
-  const pool = new FramePool(memory, frames);
-  const group = new ProcessorGroup(memory, pool, { tlbEntries: 64, tlbRoots: 1, codeBytes: 1 << 20 });
-  const space = (await new MemoryManager({ pool, reserve: 0 }).createSpace()) as AddressSpace;
-  await space.map(0 as HostVirtual, (PAGES * PAGE_SIZE) as HostVirtual);
-  const none = (): void => {};
-  const disks = [new MemoryStore(new Uint8Array(512))];
-  return new LguestDomain({
-    id: 1,
-    group,
-    paged: await followMemory(space, { group, order: 1, pages: PAGES, shadowed: true }),
-    ...createLguestDevices({ disks }, { random: none, consoleSink: none }),
-    clock: new VirtualClock(() => 0),
-    wallclock: { seconds: 0, nanoseconds: 0 },
-    random: none,
-    consoleSink: none,
-    exactTurns: true,
-    symbolize: () => undefined,
-  });
-}
+const createDomain = () => new LguestHost(PAGES).createDomain(new MemoryStore(new Uint8Array(512)));
 
 /** What says which disk and which kernel it is, and is compared or looked up. */
-const KEPT = new Set(['sectors', 'era', 'format']);
+const KEPT = new Set(['sectors', 'era', 'format', 'deviceFormat']);
 
 /** Data that is no state of the guest: what it is built with, and what the host keeps for itself. */
 const NO_STATE: ReadonlySet<string> = new Set([

@@ -2,22 +2,13 @@ import type { LguestEra } from '../../src/api.ts';
 import type { PlainRecord } from '../../src/archive/plain.ts';
 import { restore } from '../../src/archive/reader.ts';
 import { save } from '../../src/archive/writer.ts';
-import { ProcessorGroup } from '../../src/cpu/processor.ts';
 import { MemoryStore } from '../../src/devices/block/memory-store.ts';
-import { VirtualClock } from '../../src/domain/clock.ts';
 import { DomainCrash } from '../../src/domain/crash.ts';
 import { SeededRandom } from '../../src/domain/seeded-random.ts';
-import { LguestDomain } from '../../src/interfaces/lguest/domain.ts';
-import { createLguestDevices } from '../../src/interfaces/lguest/guest-devices.ts';
-import { FramePool } from '../../src/memory/frame-pool.ts';
-import { HostMemory } from '../../src/memory/host-memory.ts';
-import { PageAbsent } from '../../src/memory/page-absent.ts';
-import { followMemory } from '../../src/microvm/paged-memory.ts';
-import type { AddressSpace } from '../../src/mm/address-space.ts';
-import { MemoryManager, overheadOf } from '../../src/mm/memory-manager.ts';
-import { shadowCapacity } from '../../src/paging/shadow/shadow-pool.ts';
-import { type GuestPhysical, type GuestVirtual, type HostVirtual, PAGE_SIZE } from '../../src/x86/brand.ts';
+import type { LguestDomain } from '../../src/interfaces/lguest/domain.ts';
+import { type GuestPhysical, type GuestVirtual, PAGE_SIZE } from '../../src/x86/brand.ts';
 import { Register } from '../../src/x86/registers.ts';
+import { LguestHost, settle } from '../lguest-domain.ts';
 
 /** What came of many calls of hostile guests of lguest. */
 export interface LguestRun {
@@ -51,11 +42,14 @@ export class HostileLguest {
     endings: new Map(),
     lostFrames: 0,
   };
+  /** One for all guests, one after another. */
+  readonly #host = new LguestHost(PAGES);
   readonly #random = new SeededRandom(1);
   readonly #words = new Uint32Array(1);
 
   async attack(calls: number, seed: number): Promise<void> {
     this.#random.seed(seed);
+    const { pool } = this.#host;
     const before = pool.available;
     const eras: readonly LguestEra[] = ['L1', 'L2', 'L3'];
     while (this.run.calls < calls) {
@@ -75,8 +69,12 @@ export class HostileLguest {
   }
 
   async #guest(era: LguestEra, format: 'two-level' | 'pae'): Promise<void> {
-    const domain = await createDomain();
-    restore(domain, { ...save(domain), kernel: { era, format, kernelAddress: 0x8_0000 } } as PlainRecord);
+    const domain = await this.#host.createDomain(new MemoryStore(new Uint8Array(4096)));
+    settle(domain, () => domain.bus.start());
+    restore(domain, {
+      ...save(domain),
+      kernel: { era, format, kernelAddress: 0x8_0000, deviceFormat: 'counts' },
+    } as PlainRecord);
     this.run.guests++;
     this.#fillMemory(domain);
     domain.vcpu.enter(this.#address(), format, era === 'L3' ? undefined : 0x1000);
@@ -220,19 +218,6 @@ const SOUND: Readonly<Record<string, (below: Below, address: () => number) => re
   loadGdtEntry: (below, address) => [below(32), address(), 0x00cf_9200 | (below(8) << 12)],
 };
 
-/** Does something; pages that it meets absent are brought in, which takes no time without swap. */
-function settle(domain: LguestDomain, action: () => void): void {
-  for (;;) {
-    try {
-      action();
-      return;
-    } catch (absent) {
-      if (!(absent instanceof PageAbsent)) throw absent;
-      if (!domain.bringIn(absent.page, absent.write)) throw new Error('a page could not be brought in at once');
-    }
-  }
-}
-
 /** A reason without its numbers and texts. */
 function kindOf(reason: string): string {
   return reason.replace(/ \(.*/, '').replace(/\b(0x[0-9a-f]+|\d+)\b/g, 'N');
@@ -240,36 +225,6 @@ function kindOf(reason: string): string {
 
 function count(map: Map<string, number>, name: string): void {
   map.set(name, (map.get(name) ?? 0) + 1);
-}
-
-/** One host for all guests, one after another. */
-const FRAMES = PAGES + overheadOf(PAGES) + shadowCapacity(PAGES);
-const memory = new HostMemory((24 << 20) + FRAMES * PAGE_SIZE);
-const pool = new FramePool(memory, FRAMES);
-const group = new ProcessorGroup(memory, pool, { tlbEntries: 64, tlbRoots: 1, codeBytes: 1 << 20 });
-const manager = new MemoryManager({ pool, reserve: 0, checked: true });
-let order = 1;
-
-async function createDomain(): Promise<LguestDomain> {
-  const space = (await manager.createSpace()) as AddressSpace;
-  await space.map(0 as HostVirtual, (PAGES * PAGE_SIZE) as HostVirtual);
-  const none = (): void => {};
-  let domain: LguestDomain | undefined;
-  const disks = [new MemoryStore(new Uint8Array(4096))];
-  domain = new LguestDomain({
-    id: order,
-    group,
-    paged: await followMemory(space, { group, order: order++, pages: PAGES, shadowed: true }),
-    ...createLguestDevices({ disks }, { random: none, consoleSink: none }),
-    clock: new VirtualClock(() => domain?.instructions ?? 0),
-    wallclock: { seconds: 0, nanoseconds: 0 },
-    random: none,
-    consoleSink: none,
-    exactTurns: true,
-    symbolize: () => undefined,
-  });
-  settle(domain, () => domain.bus.start());
-  return domain;
 }
 
 /** A line for each call: how often it was carried out, and how often it ended its guest. */

@@ -7,7 +7,7 @@ import type { NestedPaging } from '../../paging/nested/nested-paging.ts';
 import { type Gfn, type GuestPhysical, PAGE_SIZE } from '../../x86/brand.ts';
 import { INTERRUPT_LINES, TIMER_LINE } from './abi.ts';
 import { LguestDevice, ringBytes } from './device.ts';
-import { DeviceDescriptor, descriptorBytes } from './device-descriptor.ts';
+import { type DescriptorFormat, DeviceDescriptor, descriptorBytes, type QueuePlace } from './device-descriptor.ts';
 
 const pagesOf = (size: number): number => Math.ceil(ringBytes(size) / PAGE_SIZE);
 
@@ -34,17 +34,17 @@ export interface LguestBusOptions {
   readonly host: HostMemory;
   /** The page behind the guest's RAM; as many as `busPages` says are the bus's. */
   readonly firstPage: number;
+  /** How the guest reads descriptors: known when it has its kernel. */
+  readonly format: () => DescriptorFormat;
   readonly raise: (line: number) => void;
   /** Called when `poll` has something to do. */
   readonly onWork: () => void;
 }
 
 interface Slot {
-  /** Guest-physical address of the descriptor, which notifications name. */
-  readonly address: number;
   readonly descriptor: DeviceDescriptor;
   readonly transport: LguestDevice;
-  readonly queues: readonly { readonly size: number; readonly line: number; readonly page: number }[];
+  readonly queues: readonly QueuePlace[];
 }
 
 /** lguest's bus: pages above the guest's memory that describe virtio devices and hold their queues. */
@@ -65,16 +65,13 @@ export class LguestBus implements Archived {
     this.#onWork = options.onWork;
     let page = options.firstPage + 1;
     let line = TIMER_LINE + 1;
-    let address = options.firstPage * PAGE_SIZE;
-    this.#slots = options.devices.map((device) => {
+    this.#slots = options.devices.map((device, index) => {
       const queues = device.queueSizes.map((size) => {
         const place = { size, line: line++, page };
         page += pagesOf(size);
         return place;
       });
-      const at = address;
-      address += descriptorBytes(device);
-      const descriptor = new DeviceDescriptor(device, () => this.#viewAt(at, descriptorBytes(device)));
+      const descriptor = new DeviceDescriptor(device, () => this.#viewOf(index), options.format);
       const transport = new LguestDevice({
         device,
         descriptor,
@@ -83,7 +80,7 @@ export class LguestBus implements Archived {
         interrupt: (queue) => options.raise((queues[queue] as (typeof queues)[number]).line), // one for each
         wake: () => this.wake(),
       });
-      return { address: at, descriptor, transport, queues };
+      return { descriptor, transport, queues };
     });
   }
 
@@ -101,10 +98,15 @@ export class LguestBus implements Archived {
     for (const { descriptor, queues } of this.#slots) descriptor.write(queues);
   }
 
-  /** @param physical within the descriptors' page */
-  #viewAt(physical: number, bytes: number): DataView {
-    const address = this.#paging.addressOf(physical as GuestPhysical);
-    return new DataView(this.#host.view.buffer, address, bytes);
+  /** Guest-physical address of a descriptor, which notifications name: they stand one behind the other. */
+  #addressOf(index: number): number {
+    const before = this.#slots.slice(0, index);
+    return this.#firstPage * PAGE_SIZE + before.reduce((sum, { descriptor }) => sum + descriptor.bytes, 0);
+  }
+
+  #viewOf(index: number): DataView {
+    const address = this.#paging.addressOf(this.#addressOf(index) as GuestPhysical);
+    return new DataView(this.#host.view.buffer, address, this.#slots[index]?.descriptor.bytes);
   }
 
   /**
@@ -112,8 +114,8 @@ export class LguestBus implements Archived {
    * @returns false when there is nothing at the address. @throws PageAbsent
    */
   notified(physical: number): boolean {
-    for (const slot of this.#slots) {
-      if (slot.address === physical) {
+    for (const [index, slot] of this.#slots.entries()) {
+      if (this.#addressOf(index) === physical) {
         if (slot.descriptor.status === 0) this.#reset(slot);
         return true;
       }

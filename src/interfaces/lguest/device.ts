@@ -1,14 +1,17 @@
 import type { Archive, Archived } from '../../archive/archive.ts';
-import { gather, type SegmentCursor, scatter } from '../../devices/dma/segments.ts';
+import { gather, type Segment, type SegmentCursor, scatter } from '../../devices/dma/segments.ts';
 import { DmaStatus, type DmaTable } from '../../devices/dma/table.ts';
 import type { Transport, VirtioDevice } from '../../devices/virtio/device.ts';
 import { Feature } from '../../devices/virtio/registers.ts';
-import { createQueueState, type QueueOwner, Virtqueue } from '../../devices/virtio/virtqueue.ts';
+import {
+  type Chain,
+  createQueueState,
+  type QueueOwner,
+  type QueueState,
+  Virtqueue,
+} from '../../devices/virtio/virtqueue.ts';
 import type { GuestPhysical } from '../../x86/brand.ts';
 import type { DeviceDescriptor } from './device-descriptor.ts';
-
-/** What the transport itself can do besides the device's own features. */
-export const TRANSPORT_FEATURES = [Feature.indirectDescriptors, Feature.eventIndex] as const;
 
 export interface LguestDeviceOptions {
   readonly device: VirtioDevice;
@@ -46,7 +49,7 @@ export class LguestDevice implements Transport, QueueOwner, Archived {
     this.rings = options.rings;
     this.#interrupt = options.interrupt;
     this.#wake = options.wake;
-    this.queues = this.#device.queueSizes.map((size) => new Virtqueue(createQueueState(size), this));
+    this.queues = this.#device.queueSizes.map((size) => new LguestQueue(createQueueState(size), this));
     this.#placeQueues();
     this.#device.attach(this);
   }
@@ -108,6 +111,10 @@ export class LguestDevice implements Transport, QueueOwner, Archived {
     return this.#descriptor.isAccepted(bit);
   }
 
+  get hasLongHeaders(): boolean {
+    return this.#descriptor.hasLongHeaders;
+  }
+
   get hasIndirectDescriptors(): boolean {
     return this.hasFeature(Feature.indirectDescriptors);
   }
@@ -143,6 +150,40 @@ export class LguestDevice implements Transport, QueueOwner, Archived {
   wake(): void {
     this.#wake();
   }
+}
+
+/** Of a disk's request: what all releases have, and what stands behind it in the first. */
+const HEADER_BYTES = 16;
+const LONG_HEADER_BYTES = 24;
+
+/** A queue whose chains are as devices know them. */
+class LguestQueue extends Virtqueue {
+  readonly #device: LguestDevice;
+
+  constructor(state: QueueState, device: LguestDevice) {
+    super(state, device);
+    this.#device = device;
+  }
+
+  override pop(): Chain | undefined {
+    const chain = super.pop();
+    if (!chain || !this.#device.hasLongHeaders) return chain;
+    return { ...chain, readable: without(chain.readable, HEADER_BYTES, LONG_HEADER_BYTES) };
+  }
+}
+
+/** The segments without the bytes from `start` to `end`. */
+function without(segments: readonly Segment[], start: number, end: number): Segment[] {
+  const kept: Segment[] = [];
+  let position = 0;
+  for (const { address, length } of segments) {
+    const before = Math.min(length, Math.max(0, start - position));
+    const behind = Math.min(length, Math.max(0, end - position));
+    if (before > 0) kept.push({ address, length: before });
+    if (behind < length) kept.push({ address: (address + behind) as GuestPhysical, length: length - behind });
+    position += length;
+  }
+  return kept;
 }
 
 const ALIGNMENT = 4096;

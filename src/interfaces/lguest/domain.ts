@@ -100,10 +100,11 @@ export class LguestDomain implements Domain, Archived {
   readonly #execution: Execution;
   readonly #symbolize: Symbolizer;
   readonly #flushTrace: () => void;
-  #kernel: { era: LguestEra; format: LguestKernel['format']; kernelAddress: number } = {
+  #kernel: Omit<LguestKernel, 'era'> & { readonly era: LguestEra } = {
     era: 'L2',
     format: 'two-level',
     kernelAddress: 0,
+    deviceFormat: 'counts',
   };
   /** A turn that ended in its midst, because with virtual time nothing may happen before a page is there. */
   #suspended: { readonly budget: number } | undefined;
@@ -131,6 +132,7 @@ export class LguestDomain implements Domain, Archived {
       paging,
       host: group.parts.memory,
       firstPage: this.ramPages,
+      format: () => this.#kernel.deviceFormat,
       raise: (line) => this.interrupts.raise(line),
       onWork: () => this.onWork(),
     });
@@ -175,8 +177,8 @@ export class LguestDomain implements Domain, Archived {
 
   /** Loads a kernel and lets the processor begin with it. @throws InputError when it cannot be used */
   boot({ kernel, recognised, layout, commandLine }: LguestImages): void {
-    const { era, format, kernelAddress } = recognised;
-    this.#kernel = { era: era.name, format, kernelAddress };
+    const { format, kernelAddress } = recognised;
+    this.#kernel = { ...recognised, era: recognised.era.name };
     const options = { kernel, format, kernelAddress, layout, commandLine };
     const root = loadGuest(this.paging, this.group.parts.memory, options);
     this.bus.start();

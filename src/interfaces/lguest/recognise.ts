@@ -3,6 +3,7 @@ import { InputError } from '../../boot/input-error.ts';
 import type { KernelImage } from '../../boot/kernel.ts';
 import { PAGE_SIZE } from '../../x86/brand.ts';
 import { ERA_NAMES, ERAS, type Era, HYPERCALL_VECTOR, RING_SLOTS, SLOT_FREE, SYSTEM_CALL_VECTOR } from './abi.ts';
+import type { DescriptorFormat } from './device-descriptor.ts';
 
 /**
  * Finds out of a kernel whether it can be a guest, and of which era. Such kernels carry no note that says it, but the code
@@ -16,6 +17,8 @@ export interface LguestKernel {
   readonly format: 'two-level' | 'pae';
   /** Linear address from which on all address spaces are alike. */
   readonly kernelAddress: number;
+  /** How it reads descriptions of devices. */
+  readonly deviceFormat: DescriptorFormat;
 }
 
 /** mov eax, 1 (the number of the first call); what follows loads the address of the data into EDX or EBX, and calls. */
@@ -28,6 +31,9 @@ const ADDRESS_BYTES = 4;
 
 /** Printed with the tables of a fault, by kernels with PAE only. */
 const PAE_TEXT = new TextEncoder().encode('*pdpt = ');
+
+/** What a driver says that looks for a queue among fields. */
+const FIELDS_TEXT = new TextEncoder().encode('Unexpected virtio config len');
 
 /** @param wanted the era that the user says it is. @throws InputError for a kernel that is no guest of lguest */
 export function recogniseKernel(kernel: KernelImage, wanted?: LguestEra): LguestKernel {
@@ -45,7 +51,8 @@ export function recogniseKernel(kernel: KernelImage, wanted?: LguestEra): Lguest
       `the kernel speaks to lguest in a way of no known era; say which it is: ${ERA_NAMES.join(', ')}`,
     );
   const era = ERAS[found];
-  return { era, format, kernelAddress: wordAt(data, era.layout.kernelAddress) };
+  const deviceFormat = contains(kernel, FIELDS_TEXT) ? 'fields' : 'counts';
+  return { era, format, kernelAddress: wordAt(data, era.layout.kernelAddress), deviceFormat };
 }
 
 /** Whether the data begins as a kernel of that era has it in its file: no call waits, and INT 0x80 is a system call. */
