@@ -1,9 +1,12 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { HostileGuests, type HostileRun } from './hostile/guest.ts';
+import { HostileGuests } from './hostile/guest.ts';
+import { HostileNarrowGuests } from './hostile/narrow.ts';
+import type { HostileRun } from './hostile/record.ts';
 import { hashes, type Printed, runReference } from './reference-guest.ts';
 
 /** `npx tsx test/hostile/run.ts` makes a million. */
 const CALLS = 12_000;
+const CALLS_32 = 8_000;
 
 /** Calls with a result that shows that they were carried out, and with one that they were refused. */
 const BOTH_WAYS = [
@@ -83,6 +86,57 @@ describe('hypercalls of hostile guests, with all frames counted anew after each 
     const found = hashes({ lines: neighbour.split('\n'), outcome: { kind: 'poweroff' } });
     expect(Object.keys(found)).toEqual(['through the tables, counted', 'patched']);
     expect(new Set(Object.values(found)).size).toBe(1);
+  });
+});
+
+describe('hypercalls of hostile 32-bit guests, with all frames counted anew after each call', () => {
+  const BOTH_WAYS_32 = [
+    'mmu_update 0',
+    'mmu_update 1',
+    'mmu_update 2',
+    'mmuext_op 0',
+    'mmuext_op 1',
+    'mmuext_op 2',
+    'mmuext_op 4',
+    'mmuext_op 5',
+    'mmuext_op 13',
+    'mmuext_op 16',
+    'update_va_mapping',
+    'update_descriptor',
+    'set_gdt',
+    'set_debugreg',
+    'memory_op 9',
+    'multicall',
+    'callback_op 0',
+    'event_channel_op 4',
+    'vcpu_op 6',
+    'vm_assist 0',
+    'xen_version 1',
+    'xen_version 6',
+  ];
+  let run: HostileRun;
+  beforeAll(() => {
+    const guests = new HostileNarrowGuests();
+    guests.attack(CALLS_32);
+    run = guests.run;
+  });
+
+  it.each(BOTH_WAYS_32)('%s is carried out and refused', (call) => {
+    const results = [...(run.coverage.get(call)?.keys() ?? [])];
+    expect(results).toContain('success');
+    expect(results.filter((result) => /^E|error/.test(result))).not.toEqual([]);
+  });
+
+  it('calls of 64-bit guests are not there', () => {
+    expect([...(run.coverage.get('set_segment_base')?.keys() ?? [])]).toEqual(['ENOSYS']);
+    expect([...(run.coverage.get('mmuext_op 15')?.keys() ?? [])]).not.toContain('success');
+  });
+
+  it('end their guests with a reason, or not at all', () => {
+    expect(run.guests).toBeGreaterThan(1);
+    for (const reason of run.endings.keys()) {
+      expect(reason).toMatch(/^running$|exception N|kernel stack|kernel panic|waits for ever|handler|ring N|selector/);
+    }
   });
 });
 

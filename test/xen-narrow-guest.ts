@@ -3,6 +3,7 @@ import { SegmentRegister } from '../src/cpu/decode/instruction.ts';
 import { VirtualClock } from '../src/domain/clock.ts';
 import { XenDomain } from '../src/interfaces/xen/domain.ts';
 import { type DomainPlan, planDomain } from '../src/interfaces/xen/domain-plan.ts';
+import type { DomainWatcher } from '../src/interfaces/xen/inspection.ts';
 import { type GuestVirtual, type Mfn, PAGE_SIZE } from '../src/x86/brand.ts';
 import { Register } from '../src/x86/registers.ts';
 import { buildElf, concatenate, type NoteRecipe, numberBytes } from './boot-images.ts';
@@ -117,7 +118,11 @@ export class NarrowGuest {
   readonly domain: XenDomain;
   readonly plan: DomainPlan;
 
-  constructor({ vcpus = 1, plan = narrowPlan() }: { vcpus?: number; plan?: DomainPlan } = {}) {
+  constructor({
+    vcpus = 1,
+    plan = narrowPlan(),
+    watcher,
+  }: { vcpus?: number; plan?: DomainPlan; watcher?: DomainWatcher } = {}) {
     this.plan = plan;
     this.domain = new XenDomain({
       id: 1,
@@ -132,6 +137,7 @@ export class NarrowGuest {
       consoleSink: () => {},
       // Numbers that are pseudo-physical ones backwards.
       permutation: (pfn) => plan.pages - 1 - pfn,
+      ...(watcher ? { watcher } : {}),
     });
     this.domain.boot({ name: 'narrow', plan });
   }

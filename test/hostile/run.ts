@@ -1,14 +1,21 @@
 import { parseArgs } from 'node:util';
-import { coverageTable, HostileGuests } from './guest.ts';
+import { HostileGuests } from './guest.ts';
 import { HostileLguest, lguestTable } from './lguest.ts';
+import { HostileNarrowGuests } from './narrow.ts';
+import { coverageTable } from './record.ts';
 
 /**
- * `npx tsx test/hostile/run.ts [--interface xen|lguest] [--calls N] [--seed N]`: hypercalls of hostile guests, by default a
- * million, and a table of what came of each. Ends with an error at the first recount that differs, and when guests of
+ * `npx tsx test/hostile/run.ts [--interface xen|lguest] [--bits 64|32] [--calls N] [--seed N]`: hypercalls of hostile guests,
+ * by default a million, and a table of what came of each. Ends with an error at the first recount that differs, and when guests of
  * lguest bring about anything but their own end.
  */
 const { values } = parseArgs({
-  options: { interface: { type: 'string' }, calls: { type: 'string' }, seed: { type: 'string' } },
+  options: {
+    interface: { type: 'string' },
+    bits: { type: 'string' },
+    calls: { type: 'string' },
+    seed: { type: 'string' },
+  },
 });
 const calls = Number(values.calls ?? 1_000_000);
 const seed = Number(values.seed ?? 1);
@@ -19,7 +26,7 @@ async function attack() {
     await guests.attack(calls, seed);
     return { run: guests.run, table: lguestTable(guests.run), checked: `${guests.run.lostFrames} frames lost` };
   }
-  const guests = new HostileGuests();
+  const guests = values.bits === '32' ? new HostileNarrowGuests() : new HostileGuests();
   guests.attack(calls, seed);
   return {
     run: guests.run,
