@@ -4,8 +4,9 @@
  * ratios to plain hardware stand those of Xen on real processors, which were measured on other operations of these
  * names: their shape is what to compare.
  *
- *     npx tsx bench/paging.ts [--runs 3] [--cells xen/direct,kvm/shadow] [--scale 1] [--json FILE]
+ *     npx tsx bench/paging.ts [--runs 3] [--cells xen/direct,kvm/shadow] [--scale 1] [--kernel FILE] [--json FILE]
  *
+ *   --kernel FILE a 32-bit kernel in place of Debian's 64-bit one: for VMI, say. Its shell makes forks and execs then
  *   --runs N      boots of each cell, which take turns; medians are printed
  *   --scale X     this many times as often
  */
@@ -17,10 +18,11 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { initramfs, kernel } from '../guests/recipes.ts';
 import type { InterfaceName, PagingName } from '../src/api.ts';
-import { type Cell, type Cost, measure } from './paging/measure.ts';
+import { type Cell, type Cost, type Guest, measure } from './paging/measure.ts';
 import { alignColumns, median } from './peers/report.ts';
 
 const CELLS = ['native/native', 'native/shadow', 'kvm/nested', 'kvm/shadow', 'xen/direct', 'xen/shadow'];
+const CELLS_32 = ['native/native', 'native/shadow', 'vmi/native', 'vmi/shadow'];
 /** What the others are compared with. */
 const PLAIN = 'native/native';
 
@@ -38,6 +40,9 @@ const ITEMS: Readonly<Record<string, Item>> = {
   switch: { times: 4000, classic: 2.6 },
 };
 
+/** What a shell does for an operation; where there is no C library for 32-bit programs, nothing more can be had. */
+const SHELL: Readonly<Record<string, string>> = { fork: '( : )', exec: '/bin/busybox true' };
+
 const ROWS: readonly (readonly [name: string, figure: keyof Cost])[] = [
   ['microseconds', 'microseconds'],
   ['instructions', 'instructions'],
@@ -46,6 +51,8 @@ const ROWS: readonly (readonly [name: string, figure: keyof Cost])[] = [
   ['hypercalls', 'hypercalls'],
   ['TLB fills', 'tlbFills'],
   ['stores seen', 'storesSeen'],
+  ['VMI records', 'records'],
+  ['VMI batches', 'batches'],
 ];
 
 const { values } = parseArgs({
@@ -53,13 +60,14 @@ const { values } = parseArgs({
     runs: { type: 'string', default: '3' },
     cells: { type: 'string' },
     scale: { type: 'string', default: '1' },
+    kernel: { type: 'string' },
     json: { type: 'string' },
   },
 });
 
 function cellOf(name: string): Cell {
   const [way, paging] = name.split('/') as [InterfaceName, PagingName];
-  if (!CELLS.includes(name)) throw new Error(`there is no cell ${name}; give ${CELLS.join(', ')}`);
+  if (!available.includes(name)) throw new Error(`there is no cell ${name}; give ${available.join(', ')}`);
   return { interface: way, paging };
 }
 
@@ -75,18 +83,35 @@ function compile(): Uint8Array {
   }
 }
 
-const names = values.cells?.split(',') ?? CELLS;
+const available = values.kernel === undefined ? CELLS : CELLS_32;
+const names = values.cells?.split(',') ?? available;
 const cells = names.map(cellOf);
 const times = new Map(
-  Object.entries(ITEMS).map(([name, item]) => [name, Math.max(1, Math.round(item.times * Number(values.scale)))]),
+  Object.entries(ITEMS)
+    .filter(([name]) => values.kernel === undefined || name in SHELL)
+    .map(([name, item]) => [name, Math.max(1, Math.round(item.times * Number(values.scale)))]),
 );
-const guest = {
-  kernel: readFileSync(await kernel('cloud-amd64')),
-  initrd: await initramfs({
-    extra: [{ type: 'file', path: 'bin/paging-operations', data: compile(), mode: 0o755 }],
-  }),
-  memory: 256 << 20,
-};
+const guest = values.kernel === undefined ? await guestOf64Bits() : await guestOf32Bits(values.kernel);
+
+async function guestOf64Bits(): Promise<Guest> {
+  return {
+    kernel: readFileSync(await kernel('cloud-amd64')),
+    initrd: await initramfs({
+      extra: [{ type: 'file', path: 'bin/paging-operations', data: compile(), mode: 0o755 }],
+    }),
+    memory: 256 << 20,
+    program: `/bin/paging-operations ${[...times.values()].join(' ')}`,
+  };
+}
+
+async function guestOf32Bits(path: string): Promise<Guest> {
+  const items = [...times].map(([name, count]) => {
+    const loop = `i=0; while [ $i -lt ${count} ]; do ${SHELL[name]}; i=$((i+1)); done`;
+    return `echo begin ${name}; read x; ${loop}; echo end ${name}; read x`;
+  });
+  const initrd = await initramfs({ architecture: 'i386' });
+  return { kernel: readFileSync(path), initrd, memory: 256 << 20, program: items.join('; ') };
+}
 
 const runs = new Map<string, Map<string, Cost>[]>(names.map((name) => [name, []]));
 for (let run = 0; run < Number(values.runs); run++) {

@@ -16,6 +16,9 @@ export interface Cost {
   readonly tlbFills: number;
   /** Stores to page tables that were shown to a shadow. */
   readonly storesSeen: number;
+  /** Of VMI: changes that were recorded, and batches in which the host took them. */
+  readonly records: number;
+  readonly batches: number;
 }
 
 export interface Cell {
@@ -24,6 +27,8 @@ export interface Cell {
 }
 
 export interface Guest {
+  /** What the guest's shell runs: it says "begin NAME" and "end NAME" around each operation, and waits for a line then. */
+  readonly program: string;
   readonly kernel: Uint8Array;
   readonly initrd: Uint8Array;
   readonly memory: number;
@@ -33,9 +38,8 @@ export interface Guest {
 export type Times = ReadonlyMap<string, number>;
 
 /** Boots a guest in a cell and measures what the operations cost there. */
-export async function measure(cell: Cell, guest: Guest, times: Times): Promise<Map<string, Cost>> {
+export async function measure(cell: Cell, { program, ...guest }: Guest, times: Times): Promise<Map<string, Cost>> {
   const host = await createHost({ memory: guest.memory, jit: moduleLimits() });
-  const program = `/bin/paging-operations ${[...times.values()].join(' ')}`;
   const machine = await host.boot({
     ...guest,
     ...cell,
@@ -48,7 +52,7 @@ export async function measure(cell: Cell, guest: Guest, times: Times): Promise<M
   let began = sample();
   function sample(): Sample {
     const { user, system } = process.cpuUsage();
-    return { microseconds: user + system, report: machine.statistics() as StatisticsReport };
+    return { microseconds: user + system, report: machine.statistics() as Report };
   }
   for await (const bytes of machine.console.output) {
     text += decoder.decode(bytes, { stream: true });
@@ -69,9 +73,13 @@ export async function measure(cell: Cell, guest: Guest, times: Times): Promise<M
 const MARKER = /\b(begin|end) (\w+)\r?\n/;
 const NEWLINE = Uint8Array.of(10);
 
+type Report = StatisticsReport & {
+  readonly vmiQueue?: { readonly records: number; readonly batches: Readonly<Record<string, number>> };
+};
+
 interface Sample {
   readonly microseconds: number;
-  readonly report: StatisticsReport;
+  readonly report: Report;
 }
 
 function difference(before: Sample, after: Sample, times: number): Cost {
@@ -84,6 +92,8 @@ function difference(before: Sample, after: Sample, times: number): Cost {
     hypercalls: per(({ report }) => sum(report.hypercalls)),
     tlbFills: per(({ report }) => report.tlb.fills),
     storesSeen: per(({ report }) => report.shadow?.storesSeen ?? 0),
+    records: per(({ report }) => report.vmiQueue?.records ?? 0),
+    batches: per(({ report }) => sum(report.vmiQueue?.batches ?? {})),
   };
 }
 
