@@ -56,6 +56,7 @@ const NO_STATE: ReadonlySet<string> = new Set([
   'interface.hypercallNames',
   'vcpus.index',
   'processor.index',
+  'processor.timeSource',
   'processor.state',
   'processor.#word',
   'processor.#single',

@@ -71,6 +71,7 @@ const NO_STATE: ReadonlySet<string> = new Set([
   'paging.shadow',
   'vcpus.index',
   'processor.index',
+  'processor.timeSource',
   'processor.state',
   'processor.#word',
   'processor.#single',

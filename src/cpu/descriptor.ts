@@ -77,6 +77,16 @@ export function isWritableData({ high }: Descriptor): boolean {
   return (high & kind) === (DescriptorBit.notSystem | DescriptorBit.readableOrWritable);
 }
 
+/** Present, writable data that expands up and has 4 GiB: offsets need no check. */
+export function needsNoCheck(limit: number, attributes: number): boolean {
+  return limit === 0xffff_ffff && (attributes & 0x9e) === 0x92;
+}
+
+/** The same, from address 0. */
+export function isPlainData(descriptor: Descriptor): boolean {
+  return baseOf(descriptor) === 0 && needsNoCheck(limitOf(descriptor), descriptor.high >>> 8);
+}
+
 /** Whether code can be executed from it in a ring. */
 export function isCodeOfRing(descriptor: Descriptor, ring: number): boolean {
   const privilege = privilegeOf(descriptor);

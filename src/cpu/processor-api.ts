@@ -10,6 +10,14 @@ export interface Descriptor {
   high: number;
 }
 
+/** What the time-stamp counter reads. */
+export interface TimeSource {
+  /** Time-stamp counter as halves. */
+  timeStamp(out: Uint32Array): void;
+  /** TSC_AUX, for RDTSCP. */
+  timeStampAuxiliary(): number;
+}
+
 /** Where segment loads find descriptors: a native machine's GDTR and LDTR, or an interface's validated frames. */
 export interface DescriptorSource {
   /** Fills `out`; false when the selector is beyond its table. Null selectors never come here. */

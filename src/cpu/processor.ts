@@ -5,9 +5,10 @@ import { type Frame, type GuestVirtual, type HostAddress, joinSigned, PAGE_SIZE 
 import { ARITHMETIC_FLAGS, Cr0, Cr4, Efer, Flag, type Register, Vector } from '../x86/registers.ts';
 import { addressedStack } from './address-fault.ts';
 import { type Block, CodeCache } from './code-cache.ts';
+import { loadSegmentInPlace } from './data-segment.ts';
 import { createInstruction, DecodeResult, decode } from './decode/decoder.ts';
 import { AddressRegister, type CodeSize, type Instruction, SegmentRegister } from './decode/instruction.ts';
-import { baseOf, limitOf } from './descriptor.ts';
+import { baseOf, limitOf, needsNoCheck } from './descriptor.ts';
 import { MOST_ENTRIES } from './entry-index.ts';
 import { Access, Exit } from './exits.ts';
 import { createSseUnit } from './float/sse.ts';
@@ -28,7 +29,7 @@ import {
 import { fusedShape, isConditionalJump, shapeOf } from './interpreter/shape-of.ts';
 import { Answer, DEFAULT_JIT, Jit, type JitOptions } from './jit/jit.ts';
 import { type HostParts, MemoryUnit, noteFrameWritten } from './memory-unit.ts';
-import type { Descriptor, DescriptorSource, ProcessorApi } from './processor-api.ts';
+import type { Descriptor, DescriptorSource, ProcessorApi, TimeSource } from './processor-api.ts';
 import type { Semantics, Shape } from './semantics/context.ts';
 import { SYSTEM_OPERATIONS } from './semantics/control.ts';
 import { HOT_SHAPES } from './semantics/hot-shapes.ts';
@@ -48,6 +49,8 @@ const DR6_SINGLE_STEP = 0x4000;
 
 /** Executions of a block that are as good as unlimited. */
 const NEVER = 0x7fff_ffff;
+
+const pair = new Uint32Array(2);
 
 /** What is not defined has no other meaning than #UD. */
 const meaningOf = (operation: string): Semantics => SEMANTICS.get(operation) ?? (SEMANTICS.get('ud2') as Semantics);
@@ -105,6 +108,11 @@ export class ProcessorGroup implements FrameInvalidator, FrameWatching {
       lookup: (state, from) => at(state).lookup(from),
       hot: (state, record) => at(state).hot(record),
       segmentCheck: (state, segment, access) => at(state).segmentCheck(segment, access),
+      loadSegment: (state, register, selector) => {
+        const segment = (register - state - State.segmentSelector) >> 2;
+        return loadSegmentInPlace(at(state), segment, selector & 0xffff) ? 1 : 0;
+      },
+      timeStamp: (state) => at(state).readTimeStamp(),
       divide: (state, signed) => at(state).divide(signed !== 0),
       sse: (state, operation, destination, a, b, immediate) => {
         const mxcsr = memory.u32[(state + State.mxcsr) >> 2] as number;
@@ -161,6 +169,7 @@ export class ProcessorGroup implements FrameInvalidator, FrameWatching {
   release(processor: Processor): void {
     processor.memory.forget();
     processor.memory.onMiss = undefined;
+    processor.timeSource = undefined;
     this.#released.push(processor);
   }
 
@@ -203,6 +212,11 @@ export class Processor implements ProcessorApi, Archived {
   readonly state: HostAddress;
   readonly memory: MemoryUnit;
   descriptors: DescriptorSource = { read: () => false };
+  /**
+   * Lets generated code read the time-stamp counter. Without, each RDTSC leaves: because its value follows from the
+   * instructions executed so far, whose number is exact only then, or because someone wants to see it.
+   */
+  timeSource: TimeSource | undefined;
   /** Instructions that `run` completed. */
   instructions = 0;
   readonly #group: ProcessorGroup;
@@ -254,7 +268,6 @@ export class Processor implements ProcessorApi, Archived {
   restored(): void {
     const { cr0, cr4, efer } = this;
     Object.assign(this.memory.controls, { cr0, cr4, efer });
-    this.#updateFlatSegments();
     this.#updateFlatSegments();
     this.#updateTlb();
   }
@@ -395,9 +408,7 @@ export class Processor implements ProcessorApi, Archived {
     u32[this.#word + State.segmentAttributes / 4 + segment] = attributes;
     u32[this.#word + State.segmentLimit / 4 + segment] = limit;
     this.#setLong(State.segmentBase + segment * 8, base);
-    // Present, expand-up, writable data with a limit of 4 GiB needs no check.
-    const flat = limit === 0xffff_ffff && (attributes & 0x9e) === 0x92;
-    u32[this.#word + State.segmentChecked / 4 + segment] = flat ? 0 : 1;
+    u32[this.#word + State.segmentChecked / 4 + segment] = needsNoCheck(limit, attributes) ? 0 : 1;
     if (segment === SegmentRegister.cs && descriptor !== null) {
       this.#set(State.codeSize, (attributes & 0x2000) !== 0 ? 64 : (attributes & 0x4000) !== 0 ? 32 : 16);
       const virtual8086 = (this.#get(State.flagsRest) & Flag.virtual8086) !== 0;
@@ -407,6 +418,11 @@ export class Processor implements ProcessorApi, Archived {
     }
     if (segment === SegmentRegister.ss) this.#updateStackSize();
     this.#updateFlatSegments();
+  }
+
+  /** Generated code may rely on it; see `State.flatSegments`. */
+  get hasFlatSegments(): boolean {
+    return this.#get(State.flatSegments) !== 0;
   }
 
   #updateFlatSegments(): void {
@@ -724,6 +740,17 @@ export class Processor implements ProcessorApi, Archived {
     return Exit.exception;
   }
 
+  /** For RDTSC and RDTSCP in generated code, which leave when the answer is 0. */
+  readTimeStamp(): number {
+    const source = this.timeSource;
+    if (!source || (this.privilege !== 0 && (this.cr4 & Cr4.timeStampDisable) !== 0)) return 0;
+    source.timeStamp(pair);
+    this.#set(State.missValue, pair[0] as number);
+    this.#set(State.missValue + 4, pair[1] as number);
+    this.#set(State.missValue + 8, source.timeStampAuxiliary());
+    return 1;
+  }
+
   /** Checks an offset (missAddress) of an access through a segment that is not flat (SDM vol. 3A, 5.3 and 5.5). */
   segmentCheck(segment: number, access: number): number {
     const { u32 } = this.#host;
@@ -807,7 +834,7 @@ export class Processor implements ProcessorApi, Archived {
     const jit = this.#group.jit as Jit; // there are no warming records without it
     const { u32 } = this.#host;
     const place = u32[(record + RecordField.immediate) >> 2] as HostAddress;
-    const answer = jit.request(place, this.codeSize, this.#get(State.flatSegments) !== 0);
+    const answer = jit.request(place, this.codeSize, this.hasFlatSegments);
     if (answer === Answer.compiled) return 1;
     u32[(record + RecordField.displacement) >> 2] = answer === Answer.later ? jit.options.threshold : NEVER;
     return 0;

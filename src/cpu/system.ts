@@ -1,18 +1,9 @@
 import type { GuestVirtual } from '../x86/brand.ts';
 import { highWord, lowWord } from '../x86/brand.ts';
 import { ARITHMETIC_FLAGS, Efer, Flag, Register, Vector } from '../x86/registers.ts';
+import { loadDataSegment } from './data-segment.ts';
 import { type Instruction, OperandKind, SegmentRegister } from './decode/instruction.ts';
-import {
-  DescriptorBit,
-  isCode,
-  isConforming,
-  isPresent,
-  isSystem,
-  isWritableData,
-  limitOf,
-  privilegeOf,
-  realDescriptor,
-} from './descriptor.ts';
+import { DescriptorBit, isCode, isConforming, isPresent, limitOf, privilegeOf, realDescriptor } from './descriptor.ts';
 import { adjustPrivilege, descriptorQuestion, verify } from './descriptor-questions.ts';
 import {
   complete,
@@ -27,7 +18,7 @@ import {
   writeOperand,
 } from './operands.ts';
 import type { Processor } from './processor.ts';
-import type { Descriptor } from './processor-api.ts';
+import type { Descriptor, TimeSource } from './processor-api.ts';
 
 /**
  * Instructions that need no speed and whose meaning is the architecture's under every interface: segment loads, far
@@ -35,11 +26,7 @@ import type { Descriptor } from './processor-api.ts';
  */
 
 /** Sources of what such an instruction may ask for. */
-export interface SystemServices {
-  /** Time-stamp counter as halves. */
-  timeStamp(out: Uint32Array): void;
-  /** TSC_AUX, for RDTSCP. */
-  timeStampAuxiliary(): number;
+export interface SystemServices extends TimeSource {
   /** Fresh random bits. */
   random(out: Uint32Array<ArrayBuffer>): void;
   /** PAUSE: a loop waits, perhaps for another virtual processor that should have its turn. */
@@ -102,48 +89,6 @@ export function executeSystem(processor: Processor, services: SystemServices): S
     default:
       return SystemResult.interface;
   }
-}
-
-/** The checks of a data or stack segment load (SDM vol. 3A, 5.5 and 5.7). Leaves the exception on failure. */
-export function loadDataSegment(processor: Processor, segment: SegmentRegister, selector: number): boolean {
-  if (processor.realSegments) {
-    processor.loadSegment(segment, selector, realDescriptor(selector, 'data'));
-    return true;
-  }
-  const cpl = processor.privilege;
-  if ((selector & ~3) === 0) {
-    if (segment === SegmentRegister.ss && (processor.codeSize !== 64 || cpl === 3 || (selector & 3) !== cpl)) {
-      processor.raise(Vector.generalProtection, 0);
-      return false;
-    }
-    processor.loadSegment(segment, selector, null);
-    return true;
-  }
-  const descriptor: Descriptor = { low: 0, high: 0 };
-  const error = selector & 0xfffc;
-  if (!processor.descriptors.read(selector, descriptor)) {
-    processor.raise(Vector.generalProtection, error);
-    return false;
-  }
-  const dpl = privilegeOf(descriptor);
-  const rpl = selector & 3;
-  let allowed: boolean;
-  if (segment === SegmentRegister.ss) {
-    allowed = isWritableData(descriptor) && rpl === cpl && dpl === cpl;
-  } else {
-    const readable = !isCode(descriptor) || (descriptor.high & DescriptorBit.readableOrWritable) !== 0;
-    allowed = !isSystem(descriptor) && readable && (isConforming(descriptor) || (rpl <= dpl && cpl <= dpl));
-  }
-  if (!allowed) {
-    processor.raise(Vector.generalProtection, error);
-    return false;
-  }
-  if (!isPresent(descriptor)) {
-    processor.raise(segment === SegmentRegister.ss ? Vector.stackFault : Vector.segmentNotPresent, error);
-    return false;
-  }
-  processor.loadSegment(segment, selector, descriptor);
-  return true;
 }
 
 function moveToSegment(processor: Processor, instruction: Instruction): SystemResult {

@@ -194,6 +194,9 @@ export class MicrovmDomain implements Domain, Archived {
       counts: this.statistics.operations,
       observers: trace ? [trace.writer] : [],
     });
+    if (!trace && !(clock instanceof VirtualClock)) {
+      for (const vcpu of this.vcpus) vcpu.processor.timeSource = this.services(vcpu);
+    }
     this.#execution = new Execution(this, watchers, chooseExecution(options.exactTurns, options.profiler));
   }
 

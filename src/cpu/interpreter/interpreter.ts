@@ -228,7 +228,7 @@ function buildMain(options: InterpreterOptions, hot: readonly string[]): Uint8Ar
   const carry = module.function(STATE_TO_INTEGER, 'carry');
   emitCarry(carry.builder);
   carry.builder.unreachable();
-  for (const name of ['x87', 'sse', 'helper'] as const) emitForward(module, host, name);
+  for (const name of ['x87', 'sse', 'helper', 'loadSegment', 'timeStamp'] as const) emitForward(module, host, name);
   const loop = module.function(REGION_LOOP, 'regions');
   emitRegionLoop(loop.builder, options, { table: REGION_TABLE, region: module.type(REGION) });
   loop.builder.unreachable();

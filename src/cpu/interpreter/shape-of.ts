@@ -85,7 +85,7 @@ function operationOf(instruction: Instruction): string {
       const kind = operands[index]?.kind;
       if (kind === OperandKind.control || kind === OperandKind.debug) return 'mov-system';
     }
-    if (operands[0].kind === OperandKind.segment) return 'mov-system';
+    if (operands[0].kind === OperandKind.segment) return 'load-segment';
   }
   if (operation === 'pop' && operands[0].kind === OperandKind.segment) return 'pop-segment';
   return operation;

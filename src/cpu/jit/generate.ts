@@ -64,7 +64,7 @@ export function observeEffects(
   shape: Shape,
 ): { effects: Effects; decidedByConstant: boolean } {
   const fn = new FunctionBuilder(REGION);
-  const numbers = { flags: 0, carry: 1, x87: 2, sse: 3, helper: 4, regions: 5 };
+  const numbers = { flags: 0, carry: 1, x87: 2, sse: 3, helper: 4, loadSegment: 5, timeStamp: 6, regions: 7 };
   const context = new RegionContext(fn, numbers, options.tlbEntries, shape.long, false);
   context.begin({ instruction, shape, effects: ANYTHING, offset: 0, deadFlags: false }, 0, { branch: () => {} });
   options.meaningOf(shape.operation)(context);

@@ -54,9 +54,14 @@ export const REGION_IMPORTS = {
   x87: numbers(4),
   sse: numbers(6),
   helper: numbers(2),
+  loadSegment: numbers(3),
+  timeStamp: numbers(1),
   regions: REGION_LOOP,
 } as const;
 export type RegionImport = keyof typeof REGION_IMPORTS;
+/** Host functions that a region calls itself. */
+const isImported = (name: HostFunction): name is HostFunction & RegionImport => Object.hasOwn(REGION_IMPORTS, name);
+
 export type RegionImports = Readonly<Record<RegionImport, number>>;
 
 /**
@@ -674,7 +679,7 @@ export class RegionContext extends GeneratingContext implements Context {
   host(name: HostFunction, ...operands: I32[]): I32 {
     const { fn } = this;
     const always = fn.depth === this.#baseDepth;
-    if (always && (name === 'x87' || name === 'sse' || name === 'helper')) {
+    if (always && isImported(name)) {
       return callOf('i32', this.#imports[name], this.state, ...operands);
     }
     if (always) this.#needsInterpreter = true;

@@ -181,6 +181,10 @@ export const HOST_FUNCTIONS = {
   hot: 2,
   /** (state, segment, bytes | write << 8): checks the offset in missAddress against a segment that is not flat. */
   segmentCheck: 3,
+  /** (state, address of a segment register, selector): 0 when the load is more than generated code can do. */
+  loadSegment: 3,
+  /** (state): the time-stamp counter, and TSC_AUX behind it, into missValue; 0 when generated code may not read it. */
+  timeStamp: 1,
   /** (state, operand bytes | signed << 8): divides RDX:RAX by missValue; 0, or the exit of #DE. */
   divide: 2,
   /** (state, operation, address of destination, of first and of second operand, immediate): exact SSE arithmetic. */

@@ -12,6 +12,7 @@ import {
   i64,
   load32,
   load64,
+  loadInteger,
   ltS,
   ne,
   or,
@@ -27,7 +28,9 @@ import {
 import { CONDITIONS, type Context, type Semantics } from './context.ts';
 import { push } from './integer-move.ts';
 
+const RAX = 0;
 const RCX = 1;
+const RDX = 2;
 const RSP = 4;
 
 const conditionalJumps = CONDITIONS.map((condition): [string, Semantics] => [
@@ -153,6 +156,16 @@ const swapGsBase: Semantics = (c) => {
   c.fn.store(store64(c.state, base, State.inactiveGsBase));
 };
 
+const readTimeStamp =
+  (withAuxiliary: boolean): Semantics =>
+  (c) => {
+    const given = c.let(c.host('timeStamp'));
+    c.fn.ifSeldom(eqz(given), () => c.exit(Exit.system));
+    c.setRegister(RAX, 8, loadInteger(4, false, c.state, State.missValue));
+    c.setRegister(RDX, 8, loadInteger(4, false, c.state, State.missValue + 4));
+    if (withAuxiliary) c.setRegister(RCX, 8, loadInteger(4, false, c.state, State.missValue + 8));
+  };
+
 /** What depends on the interface: the host decodes the instruction again and carries it out. */
 const system: Semantics = (c) => c.exit(Exit.system);
 
@@ -163,8 +176,6 @@ export const SYSTEM_OPERATIONS = [
   'cpuid',
   'rdmsr',
   'wrmsr',
-  'rdtsc',
-  'rdtscp',
   'rdpmc',
   'clts',
   'invd',
@@ -208,7 +219,6 @@ export const SYSTEM_OPERATIONS = [
   'rdrand',
   'rdseed',
   'mov-system',
-  'pop-segment',
 ] as const;
 
 export const CONTROL: readonly (readonly [string, Semantics])[] = [
@@ -231,6 +241,8 @@ export const CONTROL: readonly (readonly [string, Semantics])[] = [
   ['cli', clearInterrupt],
   ['sti', setInterrupt],
   ['swapgs', swapGsBase],
+  ['rdtsc', readTimeStamp(false)],
+  ['rdtscp', readTimeStamp(true)],
   ['syscall', (c) => c.exit(Exit.syscall)],
   ['sysenter', (c) => c.exit(Exit.sysenter)],
   ...SYSTEM_OPERATIONS.map((operation): [string, Semantics] => [operation, system]),

@@ -4,6 +4,7 @@ import { DECIMAL } from './decimal.ts';
 import { INTEGER_ARITHMETIC } from './integer-arithmetic.ts';
 import { INTEGER_MOVE } from './integer-move.ts';
 import { INTEGER_SHIFT } from './integer-shift.ts';
+import { SEGMENT } from './segment.ts';
 import { STRING } from './string.ts';
 import { VECTOR } from './vector.ts';
 
@@ -12,6 +13,7 @@ export const SEMANTICS: ReadonlyMap<string, Semantics> = new Map<string, Semanti
   ...INTEGER_ARITHMETIC,
   ...INTEGER_SHIFT,
   ...INTEGER_MOVE,
+  ...SEGMENT,
   ...CONTROL,
   ...STRING,
   ...DECIMAL,

@@ -74,12 +74,12 @@ export function push(c: Context, bytes: number, value: I64): void {
 }
 
 /** Loads from the top of the stack; the pointer is moved by `dropStack` once nothing can fault any more. */
-function top(c: Context, bytes: number, depth = 0): I64 {
+export function top(c: Context, bytes: number, depth = 0): I64 {
   const pointer = depth === 0 ? stackPointer(c) : moved(c, stackPointer(c), depth);
   return c.let(c.load(bytes, c.linear(pointer, bytes, false, SegmentRegister.ss)));
 }
 
-function dropStack(c: Context, by: number | I64): void {
+export function dropStack(c: Context, by: number | I64): void {
   const pointer = stackPointer(c);
   setStackPointer(c, c.let(add(pointer, typeof by === 'number' ? i64(by) : by)));
 }

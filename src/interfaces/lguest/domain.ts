@@ -167,6 +167,7 @@ export class LguestDomain implements Domain, Archived {
     const watchers: ExitWatcher[] = [];
     const trace = options.trace && writeTrace({ clock, vcpus }, options.trace);
     if (trace) watchers.push(trace.watcher);
+    if (!trace && !(clock instanceof VirtualClock)) this.vcpu.processor.timeSource = this.services;
     this.#flushTrace = trace ? () => trace.writer.flush() : () => {};
     this.operations = createOperations(implementOperations(this), {
       counts: this.statistics.operations,

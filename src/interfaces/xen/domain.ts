@@ -231,6 +231,9 @@ export class XenDomain implements Domain, Archived {
         ...(options.audit ? [options.audit] : []),
       ],
     });
+    if (!trace && !(this.clock instanceof VirtualClock)) {
+      for (const vcpu of this.vcpus) vcpu.processor.timeSource = this.services(vcpu);
+    }
     const execute = chooseExecution(options.exactTurns ?? false, options.profiler);
     this.#execution = new Execution(this, this.#watchers, execute);
   }

@@ -1,5 +1,5 @@
+import { loadDataSegment } from '../../../cpu/data-segment.ts';
 import { SegmentRegister } from '../../../cpu/decode/instruction.ts';
-import { loadDataSegment } from '../../../cpu/system.ts';
 import { PagingError } from '../../../paging/direct/errors.ts';
 import type { GuestVirtual, Mfn } from '../../../x86/brand.ts';
 import { Cr0, Flag, Register } from '../../../x86/registers.ts';
