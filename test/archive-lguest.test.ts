@@ -25,6 +25,7 @@ const NO_STATE: ReadonlySet<string> = new Set([
   'pager.order',
   'vcpu.index',
   'processor.index',
+  'processor.timeSource',
   'processor.state',
   'processor.#word',
   'processor.#single',
