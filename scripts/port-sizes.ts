@@ -26,6 +26,7 @@ const PARTS: Readonly<Record<string, readonly Part[]>> = {
     { what: 'entries, segments and call sites of 32 bits', paths: guest('i386') },
     { what: 'KVM, beyond plain hardware', paths: guest('paravirt/kvm.c', 'kernel/pvclock.c') },
     { what: 'VMI, beyond plain hardware', paths: guest('vmi') },
+    { what: 'lguest', paths: guest('lguest', 'include/lguest-abi.h') },
     { what: 'Xen, direct paging', paths: guest('xen') },
     {
       what: 'operations, patching and counting, for all of them',

@@ -33,7 +33,7 @@ interface Target {
 
 const I386 = {
   folder: 'i386',
-  interfaces: ['vmi'],
+  interfaces: ['vmi', 'lguest'],
   kernelFlags: [],
   format: 'elf_i386',
 };

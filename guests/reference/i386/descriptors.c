@@ -33,8 +33,9 @@ static void write_descriptor(u64 *table, u32 entry, u32 base, u32 limit, u32 typ
 static void load_segments(void) {
   asm volatile("movl %0, %%ss\n\t"
                "movl %1, %%ds\n\tmovl %1, %%es\n\t"
-               "ljmp %2, $1f\n1:"
-               : : "r"(KERNEL_DATA), "r"(USER_DATA), "i"(KERNEL_CODE) : "memory");
+               "pushl %2\n\tpushl $1f\n\tlret\n1:"
+               : : "r"(KERNEL_DATA | pv_info.kernel_rpl), "r"(USER_DATA), "r"(KERNEL_CODE | pv_info.kernel_rpl)
+               : "memory");
 }
 
 void setup_descriptors(struct cpu *cpu) {

@@ -3,6 +3,7 @@
  * addresses, without paging.
  */
 #include "layout.h"
+#include "lguest-abi.h"
 
 #define PHYSICAL(symbol) ((symbol) - KERNEL_BASE)
 #define TABLE 0x63
@@ -31,6 +32,19 @@
 /* By a boot loader's 32-bit protocol, on plain hardware and under KVM. ESI: physical address of boot_params. */
         .globl native_entry
 native_entry:
+#ifdef LGUEST
+        /* Paging is on, and this is ring 1. The host looks for these instructions to find the data. */
+        cmpl $SUBARCH_LGUEST, BOOT_SUBARCH(%esi)
+        jne 1f
+        mov $LGUEST_INIT, %eax
+        mov $PHYSICAL(lguest_data), %ebx
+        int $LGUEST_VECTOR
+        mov $initial_stack_end, %esp
+        mov %esi, %eax
+        mov $lguest_start, %ecx
+        call *%ecx
+1:
+#endif
         cli
         cld
         mov %esi, %ebx
@@ -122,7 +136,7 @@ secondary_high:
         .data
         .balign 8
 boot_gdt:
-        .quad 0, 0
+        .skip KERNEL_CODE
         .quad 0x00cf9b000000ffff        /* KERNEL_CODE */
         .quad 0x00cf93000000ffff        /* KERNEL_DATA */
         .skip CPU_DATA - KERNEL_DATA - 8

@@ -15,13 +15,6 @@
 #define KERNEL_STACK_SIZE 8192
 #define MOST_CPUS 8
 
-#define KERNEL_CODE 0x10
-#define KERNEL_DATA 0x18
-#define USER_DATA 0x2b
-#define USER_CODE 0x33
-#define TASK 0x40
-#define GDT_ENTRIES 16
-
 #define VECTOR_PAGE_FAULT 14
 #define VECTOR_TIMER 0x20
 #define VECTOR_FLUSH 0x21

@@ -10,10 +10,13 @@ void start_kernel(void) NORETURN;
 void start_pc_cpus(void);
 void kvm_detect(void);
 void vmi_detect(void);
+void lguest_start(word boot_parameters) NORETURN;
 void setup_descriptors(struct cpu *cpu);
 
 /* entry.S */
 extern pgd_t initial_page_table[];
+/* What the kernel is on until setup_paging. */
+extern pgd_entry *boot_page_table;
 extern entry_bits device_table[];
 extern u8 trampoline_begin[], trampoline_end[];
 /* Where a processor begins that is started in a state of the kernel's. */

@@ -13,7 +13,6 @@
 static u64 machine_frames[MOST_PAGES];
 static u8 is_read_only[MOST_PAGES];
 
-extern pgd_entry *boot_page_table;
 
 u64 machine_frame(u64 page) { return machine_frames[page]; }
 u64 machine_address(const void *address) {

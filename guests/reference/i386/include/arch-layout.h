@@ -22,5 +22,12 @@
 #define USER_SLOTS 512
 #endif
 
+/* Selectors. Hosts that run the kernel in another ring than 0 know those of the kernel, as Linux has them. */
+#define KERNEL_CODE 0x60
+#define KERNEL_DATA 0x68
+#define USER_CODE 0x73
+#define USER_DATA 0x7b
+#define TASK 0x80
 /* Its base is the processor's struct cpu. */
-#define CPU_DATA 0x48
+#define CPU_DATA 0xd8
+#define GDT_ENTRIES 32

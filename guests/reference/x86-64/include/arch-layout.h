@@ -14,6 +14,14 @@
 #define KERNEL_SLOTS 1
 #define USER_SLOTS 256
 
+/* Selectors. */
+#define KERNEL_CODE 0x10
+#define KERNEL_DATA 0x18
+#define USER_DATA 0x2b
+#define USER_CODE 0x33
+#define TASK 0x40
+#define GDT_ENTRIES 16
+
 /* Below KERNEL_BASE, in a page table of the highest level that only Xen's notes name: see xen_notes in entry.S. */
 #define XEN_FRAME_LIST 0x8000000000
 #define XEN_MACHINE_TO_PHYSICAL 0xffff800000000000
