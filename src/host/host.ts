@@ -32,7 +32,7 @@ import type { Symbolizer } from '../inspect/text.ts';
 import type { LguestDomain } from '../interfaces/lguest/domain.ts';
 import { XenDomain } from '../interfaces/xen/domain.ts';
 import { overheadFrames } from '../interfaces/xen/domain-frames.ts';
-import { syscallName } from '../interfaces/xen/hypercalls/dispatch.ts';
+import { callName } from '../interfaces/xen/hypercalls/dispatch.ts';
 import { FramePool, OutOfFrames } from '../memory/frame-pool.ts';
 import { HostMemory } from '../memory/host-memory.ts';
 import type { MicrovmDomain } from '../microvm/domain.ts';
@@ -401,6 +401,6 @@ function createProfiler(symbolize: Symbolizer, name: string, { jit }: ProcessorG
     symbolize,
     now: () => performance.now() / 1000,
     compileSeconds: () => (jit ? jit.counters.milliseconds / 1000 : 0),
-    ...(name === 'xen' ? { syscallName } : {}),
+    ...(name === 'xen' ? { callName } : {}),
   });
 }

@@ -15,8 +15,8 @@ export interface ProfilerOptions {
   readonly now: () => number;
   /** Time that compiling guests' code took until now, in seconds of the same clock. It happens while code executes. */
   readonly compileSeconds: () => number;
-  /** What a SYSCALL asks for; by default it is a system call. */
-  readonly syscallName?: (processor: Processor) => string;
+  /** What a SYSCALL or an INT asks for; by default they are named after themselves. */
+  readonly callName?: (processor: Processor) => string;
   /** Instructions between two samples, on average. */
   readonly interval?: number;
 }
@@ -196,7 +196,9 @@ export class Profiler {
       case Exit.system:
         return `instruction ${processor.currentInstruction().operation}`;
       case Exit.syscall:
-        return this.#options.syscallName?.(processor) ?? 'system call';
+        return this.#options.callName?.(processor) ?? 'system call';
+      case Exit.softwareInterrupt:
+        return this.#options.callName?.(processor) ?? `interrupt ${processor.exitDetail}`;
       default:
         return exitNames[exit];
     }

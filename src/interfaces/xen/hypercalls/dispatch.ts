@@ -24,8 +24,8 @@ const UNKNOWN_ARGUMENTS = 5;
 /** SYSCALL, and INT with its vector. */
 const CALL_BYTES = 2;
 
-/** What a 64-bit guest asks for that is about to execute SYSCALL. */
-export function syscallName(processor: ProcessorApi): string {
+/** What a guest asks for that is about to execute SYSCALL or INT. */
+export function callName(processor: ProcessorApi): string {
   if (processor.userMode) return 'system call';
   return `hypercall ${HYPERCALL_NAMES[processor.low(Register.rax)] ?? 'without a name'}`;
 }
