@@ -102,6 +102,12 @@ export interface ResumeOptions extends Pick<BootOptions, 'disks' | 'adapters' | 
   readonly fresh?: boolean;
 }
 
+/** What a copy of a guest that runs is connected to. */
+export interface CloneOptions extends Omit<ResumeOptions, 'disks' | 'fresh'> {
+  /** A function is called while the guest stands still, and can copy what its disks hold. */
+  readonly disks?: readonly Disk[] | (() => Promise<readonly Disk[]>);
+}
+
 /** The contents of a disk, wherever they are kept. Its owner closes it, when the guests that had it have ended. */
 export type Disk = BlockStore;
 
@@ -143,7 +149,7 @@ export interface VirtualMachine {
    * Another guest that goes on from where this one is, with a name, an identifier and random numbers of its own. The two
    * share all pages until one of them writes. Rejects with an InputError for a guest with native paging.
    */
-  clone(options?: ResumeOptions): Promise<VirtualMachine>;
+  clone(options?: CloneOptions): Promise<VirtualMachine>;
   /** Ends the guest at once; `done` gives `stopped` unless it had ended by itself. */
   stop(): void;
 }

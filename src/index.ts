@@ -11,6 +11,7 @@ import { Snapshot } from './snapshot/snapshot.ts';
 
 export type {
   BootOptions,
+  CloneOptions,
   CreateHost,
   Disk,
   GuestConsole,

@@ -35,10 +35,17 @@ type Step =
       readonly user: boolean;
     }
   | { readonly kind: 'flushPage'; readonly processor: number; readonly address: GuestVirtual }
+  | { readonly kind: 'flush'; readonly processor: number }
   | { readonly kind: 'switchRoot'; readonly processor: number; readonly root: number }
   | { readonly kind: 'switchWriteProtection'; readonly processor: number }
   | { readonly kind: 'announce' | 'retract'; readonly page: number }
-  | { readonly kind: 'reclaim' | 'clone' | 'dropAll' | 'check' };
+  | {
+      readonly kind: 'clone';
+      readonly processor: number;
+      readonly address: GuestVirtual;
+      readonly access: Access;
+    }
+  | { readonly kind: 'reclaim' | 'dropAll' | 'check' };
 
 /** Once in so many times. */
 function rarely(times: number): fc.Arbitrary<boolean> {
@@ -84,14 +91,24 @@ function stepsOf(addresses: readonly GuestVirtual[]): fc.Arbitrary<Step> {
       }),
     },
     { weight: 2, arbitrary: fc.record({ kind: fc.constant('flushPage' as const), processor, address }) },
+    { weight: 2, arbitrary: fc.record({ kind: fc.constant('flush' as const), processor }) },
+    {
+      weight: 2,
+      arbitrary: fc.record({
+        kind: fc.constant('clone' as const),
+        processor,
+        address,
+        access: fc.constantFrom(...ACCESSES),
+      }),
+    },
     {
       weight: 2,
       arbitrary: fc.record({ kind: fc.constant('switchRoot' as const), processor, root: fc.nat(ROOTS - 1) }),
     },
     { weight: 1, arbitrary: fc.record({ kind: fc.constant('switchWriteProtection' as const), processor }) },
     {
-      weight: 3,
-      arbitrary: fc.record({ kind: fc.constantFrom('reclaim' as const, 'clone' as const, 'dropAll' as const) }),
+      weight: 2,
+      arbitrary: fc.record({ kind: fc.constantFrom('reclaim' as const, 'dropAll' as const) }),
     },
     {
       weight: 2,
@@ -122,7 +139,9 @@ async function perform(world: ShadowWorld, step: Step): Promise<void> {
       await world.access(processor, step.address, step.access, step.user);
       return;
     case 'flushPage':
-      return processor.invalidatePage(step.address);
+      return flushPage(world, step.processor, step.address);
+    case 'flush':
+      return processor.flushTlb();
     case 'switchRoot':
       return world.switchRoot(step.processor, step.root);
     case 'switchWriteProtection':
@@ -135,7 +154,7 @@ async function perform(world: ShadowWorld, step: Step): Promise<void> {
     case 'reclaim':
       return world.reclaim();
     case 'clone':
-      return world.clone();
+      return world.clone(() => void processor.memory.translate(step.address, step.access, false));
     case 'dropAll':
       return world.paging.shadow.dropAll();
     case 'check':
@@ -163,8 +182,37 @@ async function storeEntries(
   }
 }
 
+/** What one access may do, as a shadow has it, is no more than both tables together permit. */
+function requireJustified(
+  world: ShadowWorld,
+  index: number,
+  address: GuestVirtual,
+  access: Access,
+  user: boolean,
+  where: string,
+): void {
+  const root = world.roots[index] as number;
+  const shadowed = world.shadowed(world.processors[index] as Processor, root, address, access, user);
+  if (!shadowed) return;
+  const permitted = world.compose(root, address, access, user, true);
+  const { frame, executable } = shadowed;
+  expect(permitted, where).toMatchObject({ frame, executable, isMarked: true });
+  if (shadowed.writable || access === Access.write) expect(permitted?.writable, where).toBe(true);
+}
+
+/** The one address is in step from then on, whatever became of the others. */
+async function flushPage(world: ShadowWorld, index: number, address: GuestVirtual): Promise<void> {
+  for (let number = 0; number < PAGES; number++) await world.present(number, true);
+  world.processors[index]?.invalidatePage(address);
+  for (const access of ACCESSES) {
+    for (const user of [false, true])
+      requireJustified(world, index, address, access, user, 'after a flush of the page');
+  }
+}
+
 /** After a flush, shadows permit nothing that both tables together do not; and processors reach all that these permit. */
 async function check(world: ShadowWorld): Promise<void> {
+  await world.requireKept();
   for (let number = 0; number < PAGES; number++) await world.present(number, true);
   for (const processor of world.processors) processor.flushTlb();
   for (const [index, processor] of world.processors.entries()) {
@@ -174,13 +222,7 @@ async function check(world: ShadowWorld): Promise<void> {
       for (const access of ACCESSES) {
         for (const user of [false, true]) {
           const where = `0x${address.toString(16)}, access ${access}, user ${user}, CR0.WP ${writeProtect}`;
-          const shadowed = world.shadowed(processor, root, address, access, user);
-          const permitted = world.compose(root, address, access, user, true);
-          if (shadowed) {
-            const { frame, executable } = shadowed;
-            expect(permitted, where).toMatchObject({ frame, executable, isMarked: true });
-            if (shadowed.writable || access === Access.write) expect(permitted?.writable, where).toBe(true);
-          }
+          requireJustified(world, index, address, access, user, where);
           const wanted = world.compose(root, address, access, user, writeProtect)?.frame ?? -1;
           expect(await world.access(processor, address, access, user), where).toBe(wanted);
         }

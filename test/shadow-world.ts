@@ -63,7 +63,9 @@ const memory = new HostMemory((FRAMES + 64) * PAGE_SIZE + (40 << 20));
 const pool = new FramePool(memory, FRAMES);
 export const group = new ProcessorGroup(memory, pool, { tlbEntries: 64, tlbRoots: 2, codeBytes: 1 << 20 });
 const store = new MemoryStore(256);
-const manager = new MemoryManager({ pool, store, checked: true, reserve: 2, pause: async () => {} });
+/** What processors do while the host pauses in its work. */
+let meanwhile: () => void = () => {};
+const manager = new MemoryManager({ pool, store, checked: true, reserve: 2, pause: async () => meanwhile() });
 
 /** A guest with two processors whose tables are shadowed, on a host that has little memory and checks its own rules. */
 export class ShadowWorld {
@@ -75,6 +77,8 @@ export class ShadowWorld {
   readonly roots: number[] = [0, 0];
   readonly #pager: Pager;
   #clone: AddressSpace | undefined;
+  /** What the clone's pages held when it was made. */
+  #cloned: readonly Uint8Array[] = [];
 
   private constructor(format: ShadowedFormat, paging: ShadowPaging, pager: Pager, space: AddressSpace) {
     this.format = format;
@@ -204,13 +208,41 @@ export class ShadowWorld {
     await this.space.discard(page(number), page(number + 1));
   }
 
-  /** Another guest begins to share all pages, or ends. */
-  async clone(): Promise<void> {
-    const before = this.#clone;
-    this.#clone = undefined;
-    if (before) return before.exit();
+  /**
+   * Another guest begins to share all pages, or ends.
+   * @param work of processors while the pages are being shared; what meets an absent page is left out
+   */
+  async clone(work: () => void): Promise<void> {
+    if (this.#clone) return this.#endClone();
+    meanwhile = () => {
+      try {
+        work();
+      } catch (absent) {
+        if (!(absent instanceof PageAbsent)) throw absent;
+      }
+    };
     const child = await manager.clone(this.space);
-    if (child instanceof AddressSpace) this.#clone = child;
+    meanwhile = () => {};
+    if (!(child instanceof AddressSpace)) return;
+    this.#clone = child;
+    this.#cloned = await contentsOf(child);
+  }
+
+  async #endClone(): Promise<void> {
+    await this.requireKept();
+    await this.#clone?.exit();
+    this.#clone = undefined;
+  }
+
+  /** @throws Error when the clone, which does nothing, has a page that is not as it was */
+  async requireKept(): Promise<void> {
+    if (!this.#clone) return;
+    const contents = await contentsOf(this.#clone);
+    for (const [number, bytes] of contents.entries()) {
+      if (Buffer.compare(bytes, this.#cloned[number] as Uint8Array) !== 0) {
+        throw new Error(`page ${number} of a clone has changed`);
+      }
+    }
   }
 
   /** What a shadow permits, asked as a walk asks it. */
@@ -290,6 +322,18 @@ export class ShadowWorld {
   static get available(): number {
     return pool.available;
   }
+}
+
+/** What the pages of an address space hold. */
+async function contentsOf(space: AddressSpace): Promise<Uint8Array[]> {
+  const contents: Uint8Array[] = [];
+  for (let number = 0; number < PAGES; number++) {
+    const bytes = new Uint8Array(PAGE_SIZE);
+    const failed = await space.readPage(page(number), bytes);
+    if (failed) throw new Error(failed.message);
+    contents.push(bytes);
+  }
+  return contents;
 }
 
 const RIGHTS = Pte.present | Pte.writable;

@@ -1,4 +1,4 @@
-import type { GuestConsole, Outcome, ResumeOptions, VirtualMachine } from '../api.ts';
+import type { CloneOptions, GuestConsole, Outcome, VirtualMachine } from '../api.ts';
 import type { Audit, TableAudit } from '../inspect/audit.ts';
 import type { Profile } from '../inspect/profile.ts';
 import type { Profiler } from '../inspect/profiler.ts';
@@ -12,7 +12,7 @@ export interface MachineServices {
   /** Called once, when nothing of the domain is needed any more. */
   released(): void;
   save(target: SnapshotTarget): Promise<void>;
-  clone(options: ResumeOptions): Promise<VirtualMachine>;
+  clone(options: CloneOptions): Promise<VirtualMachine>;
 }
 
 /** What looks at a domain while it runs. */
@@ -80,7 +80,7 @@ export class Machine implements VirtualMachine, DomainObserver {
     return saving;
   }
 
-  async clone(options: ResumeOptions = {}): Promise<VirtualMachine> {
+  async clone(options: CloneOptions = {}): Promise<VirtualMachine> {
     if (this.#over) throw new Error('the guest has ended');
     const cloning = this.#services.clone(options);
     this.saved = cloning.then(

@@ -1,5 +1,6 @@
 import type {
   BootOptions,
+  CloneOptions,
   Host,
   HostOptions,
   InterfaceName,
@@ -276,17 +277,19 @@ export class RingHost implements Host {
   }
 
   /** The guest stands still only until its pages are shared. */
-  async #clone(running: RunningGuest, options: ResumeOptions): Promise<VirtualMachine> {
+  async #clone(running: RunningGuest, options: CloneOptions): Promise<VirtualMachine> {
     const { domain, origin } = running;
     const { pager } = domain;
     if (!pager) throw new InputError('a guest with native paging shares no pages, so it cannot be cloned; save it');
-    refuseOtherDevices(origin.guest, options);
-    const { saved, space } = await this.#scheduler.whileStanding(domain, async () => {
+    const { saved, space, connected } = await this.#scheduler.whileStanding(domain, async () => {
+      const disks = typeof options.disks === 'function' ? await options.disks() : (options.disks ?? []);
+      const devices = { ...options, disks };
+      refuseOtherDevices(origin.guest, devices);
       const cloned = await pager.cloneMemory(this.#memory);
       if (!(cloned instanceof AddressSpace)) throw noMemory(origin.guest.memory, cloned.message);
-      return { saved: present(running), space: cloned };
+      return { saved: present(running), space: cloned, connected: devices };
     });
-    return this.#goOn(saved, { space }, share(origin), { ...options, fresh: true });
+    return this.#goOn(saved, { space }, share(origin), { ...connected, fresh: true });
   }
 
   #end(machine: Machine, origin: Origin): void {
