@@ -27,8 +27,7 @@ const NO_STATE: ReadonlySet<string> = new Set([
   'processor.index',
   'processor.timeSource',
   'processor.state',
-  'processor.#word',
-  'processor.#single',
+  'processor.word',
   'clock.#nanoseconds',
   // What a device is.
   'device.kind',
@@ -36,10 +35,6 @@ const NO_STATE: ReadonlySet<string> = new Set([
   'device.queueSizes',
   // Scratch that nothing survives in.
   'hypercalls.#arguments',
-  'processor.#instruction',
-  'processor.#jump',
-  'processor.#crossing',
-  'processor.#stepping',
   'vcpu.rootLow',
   'queues.#bytes',
   // Always the same while a domain is saved: it runs, and nothing is waited for.

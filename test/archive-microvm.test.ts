@@ -58,8 +58,7 @@ const NO_STATE: ReadonlySet<string> = new Set([
   'processor.index',
   'processor.timeSource',
   'processor.state',
-  'processor.#word',
-  'processor.#single',
+  'processor.word',
   'apic.identifier',
   'area.#bytes',
   'area.#alignment',
@@ -74,10 +73,6 @@ const NO_STATE: ReadonlySet<string> = new Set([
   'device.queueSizes',
   'transports.#features',
   // Scratch that nothing survives in.
-  'processor.#instruction',
-  'processor.#jump',
-  'processor.#crossing',
-  'processor.#stepping',
   'vcpus.cr3Low',
   'queues.#bytes',
   // Always the same while a domain is saved: it runs, and nothing is waited for.
