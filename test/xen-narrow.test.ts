@@ -1,7 +1,10 @@
 import { afterEach, describe, expect, it } from 'vitest';
+import { restore } from '../src/archive/reader.ts';
+import { save } from '../src/archive/writer.ts';
 import { InputError } from '../src/boot/input-error.ts';
 import { SegmentRegister } from '../src/cpu/decode/instruction.ts';
 import { Errno } from '../src/interfaces/xen/errno.ts';
+import { Call as HypercallArguments } from '../src/interfaces/xen/hypercalls/call.ts';
 import { type GuestVirtual, PAGE_SIZE } from '../src/x86/brand.ts';
 import { Register } from '../src/x86/registers.ts';
 import { numberBytes } from './boot-images.ts';
@@ -174,6 +177,22 @@ describe('calls of a 32-bit kernel', () => {
     expect(guest.hypercall(Call.updateVaMapping, DATA, mfn * PAGE_SIZE + 0x63, 0x0001_0000, 2)).toBe(-Errno.EPERM);
     expect(guest.hypercall(Call.setTimer, 0, 0x10)).toBe(0);
     expect(guest.domain.timers.singleShots[0]).toBe(0x10_0000_0000);
+  });
+
+  it.each([10, 14, 15, 17])('are made again with the same registers: number %i', (number) => {
+    const guest = start();
+    const call = new HypercallArguments(guest.domain, guest.vcpu);
+    const registers = [Register.rbx, Register.rcx, Register.rdx, Register.rsi, Register.rdi];
+    for (const [index, register] of registers.entries()) guest.processor.set(register, 0x1111_1111 * (index + 1), 0);
+    call.loadFromRegisters(guest.vcpu, number);
+    for (const register of registers) guest.processor.set(register, 0, 0);
+    call.storeToRegisters(number);
+    const found = registers.map((register) => [guest.processor.low(register), guest.processor.high(register)]);
+    // Registers behind the call's own arguments need not come back.
+    const places = { 10: 4, 14: 4, 15: 2 }[number] ?? 5;
+    expect(found.slice(0, places)).toEqual(
+      Array.from({ length: places }, (_none, index) => [0x1111_1111 * (index + 1), 0]),
+    );
   });
 
   it('are gathered in entries of 32 bytes, each with its result', () => {
@@ -375,6 +394,20 @@ describe('entries into a 32-bit kernel', () => {
     guest.enterProgram(ProgramPlace.call, CODE + Place.trapHandler);
     expect(guest.domain.state).toMatchObject({ kind: 'crash', reason: expect.stringMatching(/selector 0x31/) });
   });
+});
+
+it('the state of a 32-bit domain goes on in another', () => {
+  const saved = startPrepared();
+  saved.hypercall(Call.vmAssist, 0, 3);
+  saved.enterProgram(ProgramPlace.wait, PROGRAM + ProgramPlace.wait);
+  const state = save(saved.domain);
+  saved.domain.destroy();
+  guests.length = 0;
+  const resumed = start();
+  restore(resumed.domain, state);
+  expect(save(resumed.domain)).toEqual(state);
+  expect([resumed.vcpu.kernelMode, resumed.processor.privilege]).toEqual([false, 3]);
+  expect(resumed.domain.extendedCr3).toBe(true);
 });
 
 describe('a second processor of a 32-bit kernel', () => {
