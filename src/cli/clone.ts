@@ -4,6 +4,7 @@ import { FileStore } from '../node/file-store.ts';
 import type { Snapshot } from '../snapshot/snapshot.ts';
 import type { CloneOptions } from './clone-options.ts';
 import { openNetwork } from './guest-network.ts';
+import { LARGEST_MEMORY } from './options.ts';
 import { openSavedGuest } from './saved-guest.ts';
 import { ExitStatus, type Interruption, LONGEST_INTERVAL, onSignals, openHost, warn } from './session.ts';
 import { ShellCommand } from './shell-command.ts';
@@ -17,10 +18,13 @@ const AT_ONCE = 8;
 export async function clone(options: CloneOptions, createHost: CreateHost): Promise<ExitStatus | number> {
   const { file, snapshot } = await openSavedGuest(options.snapshot);
   const disks = await openDisks(options.disks);
-  const { memory } = snapshot.guest;
-  const guests = Math.min(options.count, AT_ONCE);
+  const { memory, paging } = snapshot.guest;
+  // With native paging each has a copy of all memory.
+  const isCopied = paging === 'native';
+  const guests = Math.min(options.count, AT_ONCE, isCopied ? Math.floor(LARGEST_MEMORY / memory) : AT_ONCE);
+  const enough = isCopied ? memory * guests : memory + guests * CLONE_MEMORY;
   const host = await openHost(
-    { ...options, check: false, hostMemory: options.hostMemory ?? memory + guests * CLONE_MEMORY },
+    { ...options, check: false, hostMemory: options.hostMemory ?? enough },
     memory * guests,
     createHost,
     guests,

@@ -72,7 +72,7 @@ const PAGINGS: readonly PagingName[] = ['direct', 'shadow', 'nested', 'native'];
 
 const MIB = 1024 * 1024;
 /** A WebAssembly memory ends at 4 GiB, and the host keeps its own structures in the same one. */
-const LARGEST_MEMORY = 3584 * MIB;
+export const LARGEST_MEMORY = 3584 * MIB;
 /** vcpu_info blocks in Xen's shared_info page. */
 export const MOST_VCPUS = 32;
 /** More than a kernel has symbols. */

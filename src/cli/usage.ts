@@ -94,14 +94,16 @@ export const CLONE_USAGE = `usage: ring1 clone SNAPSHOT --each COMMAND [OPTIONS]
 
 Lets copies of a guest go on from a snapshot ("ring1 run --save"), which was taken at the prompt of its shell. COMMAND is
 typed at the shell of each; {} in it, and the shell's $RING1_CLONE, are the number of the copy. What the copies print comes
-out as "NUMBER: line", and each ends when its command has. Copies share all memory that they do not change. Each has a name
-and random numbers of its own; what its kernel keeps of random numbers is mixed with those of the processor within a minute.
+out as "NUMBER: line", and each ends when its command has. Copies share all memory that they do not change, unless their
+paging is native. Each has a name and random numbers of its own; what its kernel keeps of random numbers is mixed with those
+of the processor within a minute.
 
   --count N           copies, from number 1 on (default 1)
   --each COMMAND      what each is to do
   --disk FILE         a disk that the guest had, as it was then; repeatable; each copy keeps what it writes in memory only
   --network           the network adapter that the guest had; each copy is alone in its network
-  --host-memory SIZE  memory for all copies (default: the guest's, and 8M for each that runs); what does not fit goes to swap
+  --host-memory SIZE  memory for all copies (default: the guest's, and 8M for each that runs; with native
+                      paging as much for each as the guest had); what does not fit goes to swap
   --swap FILE         file for swap, made and removed again (default: one without a name, where temporary files are)
   --timeout SECONDS   stop after that time
   --jit-threshold N   executions of a piece of code before it is compiled; 0 leaves all to the interpreter (default 1500)
