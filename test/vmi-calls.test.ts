@@ -1,12 +1,14 @@
-import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { SystemResult } from '../src/cpu/operands.ts';
 import { Alarm, ApState, Call, Cycles } from '../src/interfaces/vmi/abi.ts';
 import { PrivateCall } from '../src/interfaces/vmi/host-call.ts';
 import { HOST_CALLS } from '../src/interfaces/vmi/host-calls.ts';
-import { WINDOW, WindowField } from '../src/interfaces/vmi/window.ts';
+import { MOST_RECORDS, WINDOW, WindowField } from '../src/interfaces/vmi/window.ts';
+import { type GuestVirtual, PAGE_SIZE, type Pfn } from '../src/x86/brand.ts';
 import { Vector } from '../src/x86/registers.ts';
 import { VmiAttack } from './hostile/vmi-attack.ts';
-import { CODE, DATA, FLAT, UNMAPPED, VmiMachine } from './vmi-machine.ts';
+import { PAGES } from './shadow-world.ts';
+import { CODE, DATA, FLAT, ROOT, UNMAPPED, VmiMachine } from './vmi-machine.ts';
 
 const GDT = 0xa000;
 const STATE = 0xb000;
@@ -146,6 +148,70 @@ describe('the window', () => {
     machine.poke(WINDOW + WindowField.records, 2, machine.other);
     expect(machine.peek(WINDOW + WindowField.records)).toBe(1);
     expect(machine.peek(WINDOW + WindowField.records, machine.other)).toBe(2);
+  });
+});
+
+describe('the queue', () => {
+  const ENTRY = 0xd000;
+  const told: number[] = [];
+  const record = (count: number, entry = ENTRY): void => {
+    machine.poke(WINDOW + WindowField.count, count);
+    for (let index = 0; index < count; index++) machine.poke(WINDOW + WindowField.records + index * 4, entry);
+  };
+  const batches = (): object => machine.queues.statistics.report();
+
+  beforeEach(() => {
+    machine.switchPagingOn();
+    machine.call(PrivateCall.initialise);
+    machine.call(Call.setLinearMapping, { eax: 0, edx: 0, ecx: PAGES, stack: [0] });
+    told.length = 0;
+    vi.spyOn(machine.world.paging.shadow, 'told').mockImplementation((...args) => void told.push(...args));
+  });
+
+  it.each([
+    ['a flush', 'flush', () => machine.vcpu.processor.flushTlb()],
+    ['the flush of a page', 'flush', () => machine.vcpu.processor.invalidatePage(0 as GuestVirtual)],
+    ['another root', 'flush', () => machine.domain.operations.mmu.writeCr3(0, ROOT as Pfn, false)],
+    ['a page fault', 'fault', () => machine.peek(UNMAPPED)],
+    ['the end of a lazy section', 'lazy', () => machine.call(PrivateCall.drainLazy)],
+    ['a call for the lack of room', 'full', () => machine.call(PrivateCall.drainFull)],
+    ['the end of a turn', 'turn', () => machine.vmi.suspend(machine.vcpu)],
+    ['a change of the mapping by which entries are named', 'flush', () => machine.call(Call.setLinearMapping)],
+  ] as const)('is drained by %s', (_what, reason, act) => {
+    record(3, ENTRY + 8);
+    act();
+    expect(told).toEqual([ENTRY / PAGE_SIZE, 8, 4, ENTRY / PAGE_SIZE, 8, 4, ENTRY / PAGE_SIZE, 8, 4]);
+    expect(machine.peek(WINDOW + WindowField.count)).toBe(0);
+    expect(batches()).toMatchObject({ records: 3, batches: { [reason]: 1 }, batchesBySize: { 'to 4': 1 } });
+  });
+
+  it('has no more records than fit, whatever the kernel says', () => {
+    record(MOST_RECORDS);
+    machine.poke(WINDOW + WindowField.count, 0xffff_ffff);
+    machine.vcpu.processor.flushTlb();
+    expect(batches()).toMatchObject({ records: MOST_RECORDS });
+  });
+
+  it('makes all shadows go where an entry is in no mapping, or in one beyond the memory', () => {
+    const dropAll = vi.spyOn(machine.world.paging.shadow, 'dropAll');
+    record(1, PAGES * PAGE_SIZE);
+    machine.vcpu.processor.flushTlb();
+    machine.call(Call.setLinearMapping, { eax: 3, edx: PAGES * PAGE_SIZE, ecx: 1, stack: [PAGES] });
+    record(1, PAGES * PAGE_SIZE);
+    machine.vcpu.processor.flushTlb();
+    expect(dropAll).toHaveBeenCalledTimes(2);
+    expect(told).toEqual([]);
+  });
+
+  it('finds entries by every mapping that there is', () => {
+    for (let slot = 0; slot < 5; slot++) {
+      machine.call(Call.setLinearMapping, { eax: slot, edx: 0x100_0000 * (slot + 1), ecx: 1, stack: [slot] });
+    }
+    for (let slot = 0; slot < 4; slot++) {
+      record(1, 0x100_0000 * (slot + 1) + 4);
+      machine.vcpu.processor.flushTlb();
+    }
+    expect(told).toEqual([0, 4, 4, 1, 4, 4, 2, 4, 4, 3, 4, 4]);
   });
 });
 

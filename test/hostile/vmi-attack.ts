@@ -6,8 +6,8 @@ import { Alarm, ApState, CALL_NAMES, Call } from '../../src/interfaces/vmi/abi.t
 import { HOST_CALL_NAMES, PrivateCall } from '../../src/interfaces/vmi/host-call.ts';
 import { HOST_CALLS } from '../../src/interfaces/vmi/host-calls.ts';
 import { WINDOW, WindowField } from '../../src/interfaces/vmi/window.ts';
-import { type GuestVirtual, PAGE_SIZE } from '../../src/x86/brand.ts';
-import { PAGES } from '../shadow-world.ts';
+import { type Frame, type GuestVirtual, PAGE_SIZE } from '../../src/x86/brand.ts';
+import { PAGES, ShadowWorld } from '../shadow-world.ts';
 import { type Arguments, CODE, DATA, FLAT, ROOT, SHADOW_PAGES, STACK, UNMAPPED, VmiMachine } from '../vmi-machine.ts';
 
 const GDT = 0xa000;
@@ -52,7 +52,7 @@ export type VmiCoverage = Map<string, Map<string, number>>;
 /**
  * A hostile kernel of the VMI interface: calls with arguments that are right as often as wrong, records of changes that it
  * did not make, changes that it does not tell, and tables that are none. After each batch it is seen that no processor
- * reaches a frame that is not the guest's.
+ * reaches a frame that is not the guest's, that what shadows refer to is counted as it is, and that nothing is left.
  */
 export class VmiAttack {
   readonly coverage: VmiCoverage = new Map();
@@ -64,6 +64,7 @@ export class VmiAttack {
   async attack(calls: number, firstSeed = 1): Promise<void> {
     const BATCH = 2000;
     for (let seed = firstSeed; this.calls < calls; seed++) {
+      const before = ShadowWorld.available;
       const machine = await VmiMachine.create();
       try {
         this.#attackWith(machine, new Words(seed), Math.min(BATCH, calls - this.calls));
@@ -73,6 +74,7 @@ export class VmiAttack {
       } finally {
         await machine.end();
       }
+      if (ShadowWorld.available !== before) throw new Error('a guest has ended and keeps frames');
     }
   }
 
@@ -92,6 +94,7 @@ export class VmiAttack {
     }
     for (const queue of machine.queues.all) queue.drain('turn');
     check(machine);
+    recount(machine);
   }
 
   /** Page tables, records and the state for a processor change behind the host's back. */
@@ -196,5 +199,15 @@ function check({ world, vcpu }: VmiMachine): void {
     const found = world.shadowed(vcpu.processor, cr3 / PAGE_SIZE, address as GuestVirtual, Access.read, false);
     if (found && !own.has(found.frame))
       throw new Error(`a shadow leads from 0x${address.toString(16)} out of the guest`);
+  }
+}
+
+/** What refers to a frame is counted up and down; with no shadows left, all counts are 0. @throws Error */
+function recount({ world }: VmiMachine): void {
+  const { space, shadow } = world.paging;
+  shadow.dropAll();
+  if (shadow.statistics().pages !== 0) throw new Error('shadows are left when all are dropped');
+  for (const frame of space.frames) {
+    if (shadow.refersTo(frame as Frame)) throw new Error(`frame ${frame} counts as referred to, and nothing does`);
   }
 }
