@@ -29,7 +29,6 @@ import {
   ltU,
   ne,
   or,
-  select,
   shl,
   shrU,
   store32,
@@ -38,7 +37,6 @@ import {
   storeInteger,
   sub,
   type V128,
-  vector,
   wrap,
   xor,
   zeroExtend,
@@ -77,7 +75,7 @@ export class RecordContext extends GeneratingContext implements Context {
   readonly record: I32;
   readonly #ways: Ways;
   readonly #functions: Functions;
-  readonly #tlbEntries: number;
+  protected readonly tlbEntries: number;
   /** The flags that this record set last, as the values at hand. */
   #known: { kind: FlagKind; result: I64; a: I64 | undefined; b: I64 | undefined } | undefined;
 
@@ -97,7 +95,7 @@ export class RecordContext extends GeneratingContext implements Context {
     this.record = record;
     this.#ways = ways;
     this.#functions = functions;
-    this.#tlbEntries = tlbEntries;
+    this.tlbEntries = tlbEntries;
   }
 
   register(register: number, bytes: number, signed = false): I64 {
@@ -117,7 +115,7 @@ export class RecordContext extends GeneratingContext implements Context {
   }
 
   protected integer(operand: number, signed: boolean): I64 {
-    const { kind, size } = this.#operand(operand);
+    const { kind, size } = this.operandShape(operand);
     switch (kind) {
       case OperandKind.gpr:
       case OperandKind.highByte:
@@ -141,14 +139,8 @@ export class RecordContext extends GeneratingContext implements Context {
     }
   }
 
-  #operand(operand: number): { kind: OperandKind; size: number } {
-    const shape = this.shape.operands[operand];
-    if (!shape) throw new Error(`${this.shape.operation} has no operand ${operand}`);
-    return shape;
-  }
-
   write(operand: number, value: I64): void {
-    const { kind, size } = this.#operand(operand);
+    const { kind, size } = this.operandShape(operand);
     if (kind === OperandKind.memory) {
       this.store(size, this.address(size, true), value);
     } else if (kind === OperandKind.gpr && size === 4) {
@@ -161,7 +153,7 @@ export class RecordContext extends GeneratingContext implements Context {
   }
 
   update(operand: number, compute: (old: I64) => I64, after: (old: I64) => void): void {
-    const { kind, size } = this.#operand(operand);
+    const { kind, size } = this.operandShape(operand);
     if (kind === OperandKind.memory) {
       this.updateAt(size, this.address(size, true), compute, after);
       return;
@@ -178,7 +170,7 @@ export class RecordContext extends GeneratingContext implements Context {
   updateAt(bytes: number, linear: I64, compute: (old: I64) => I64, after: (old: I64) => void): void {
     const { fn } = this;
     const address = this.let(linear);
-    const entry = this.let(tlbEntry(load32(this.state, State.tlb), address, this.#tlbEntries));
+    const entry = this.tlbEntry(address);
     const offset = this.let(sub(address, load64(entry, TlbEntry.writeTag)));
     const pointer = fn.local('i32');
     const missed = fn.let(gtU(offset, i64(4096 - bytes)));
@@ -360,7 +352,7 @@ export class RecordContext extends GeneratingContext implements Context {
   ): void {
     const { fn } = this;
     const address = this.let(linear);
-    const entry = this.let(tlbEntry(load32(this.state, State.tlb), address, this.#tlbEntries));
+    const entry = this.tlbEntry(address);
     const offset = this.let(sub(address, load64(entry, tag)));
     fn.ifSeldom(
       gtU(offset, i64(4096 - bytes)),
@@ -372,39 +364,7 @@ export class RecordContext extends GeneratingContext implements Context {
     );
   }
 
-  pointer(linear: I64, write: boolean): I32 {
-    const address = this.let(linear);
-    const entry = this.let(tlbEntry(load32(this.state, State.tlb), address, this.#tlbEntries));
-    const offset = this.let(sub(address, load64(entry, write ? TlbEntry.writeTag : TlbEntry.readTag)));
-    return select(gtU(offset, i64(4095)), i32(0), add(load32(entry, TlbEntry.frame), wrap(offset)));
-  }
-
-  read128(operand: number, unaligned = false): V128 {
-    const { kind, size } = this.#operand(operand);
-    if (kind === OperandKind.xmm) return load128(this.operandPointer(operand));
-    if (kind !== OperandKind.memory) throw new Error(`${this.shape.operation}: operand ${operand} is no vector`);
-    if (size < 16) {
-      const low = this.let(this.load(size, this.address(size, false)));
-      // i64x2.replace_lane 0 of zero
-      return vector('v128', 30, [vector('v128', 12, [], new Array(16).fill(0)), low], [0]);
-    }
-    const address = this.let(this.address(16, false));
-    if (!unaligned) this.#requireAligned(address);
-    return this.load128(address);
-  }
-
-  write128(operand: number, value: V128, unaligned = false): void {
-    const { kind } = this.#operand(operand);
-    if (kind === OperandKind.xmm) {
-      this.fn.store(store128(this.operandPointer(operand), value));
-      return;
-    }
-    const address = this.let(this.address(16, true));
-    if (!unaligned) this.#requireAligned(address);
-    this.store128(address, value);
-  }
-
-  #requireAligned(address: I64): void {
+  protected requireAligned(address: I64): void {
     this.fn.if(ne(and(address, i64(15)), i64(0)), () => this.raise(13, i32(0)));
   }
 
@@ -579,6 +539,10 @@ export class RecordContext extends GeneratingContext implements Context {
     return this.#call(this.#functions.host[name], ...operands);
   }
 
+  protected tlbAddress(): I32 {
+    return load32(this.state, State.tlb);
+  }
+
   #call(index: number, ...operands: I32[]): I32 {
     return this.fn.letAside(callOf('i32', index, this.state, ...operands), this.state);
   }
@@ -600,12 +564,6 @@ function storedFlags(fn: FunctionBuilder, state: I32): { kind: I32; values: Flag
   const a = fn.let(load64(state, State.flagA));
   const b = fn.let(load64(state, State.flagB));
   return { kind, values: { a, b, result: fn.let(load64(state, State.flagResult)) } };
-}
-
-/** Address of the TLB entry that a linear address belongs to; one shift serves the page number and the entry's size. */
-export function tlbEntry(tlb: I32, address: I64, tlbEntries: number): I32 {
-  const place = wrap(shrU(address, i64(12 - TlbEntry.sizeShift)));
-  return add(tlb, and(place, i32((tlbEntries - 1) << TlbEntry.sizeShift)));
 }
 
 /** (state) → the six arithmetic flags. */

@@ -1,3 +1,4 @@
+import { tlbEntry } from '../semantics/generating-context.ts';
 import { State } from '../state.ts';
 import { CODE_HASH_SHIFT, CODE_SLOTS_SHIFT, CODE_UNIT_SHIFT, CodeSlot, TlbEntry } from '../tlb-layout.ts';
 import {
@@ -18,7 +19,6 @@ import {
   xor,
 } from '../wasm/expression.ts';
 import type { FunctionBuilder } from '../wasm/module.ts';
-import { tlbEntry } from './context.ts';
 
 export interface CodePlaces {
   readonly tlbEntries: number;

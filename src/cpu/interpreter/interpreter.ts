@@ -1,6 +1,7 @@
 import type { HostMemory } from '../../memory/host-memory.ts';
 import { Exit } from '../exits.ts';
 import { HOST_FUNCTIONS, type HostFunction, type Semantics, type Shape } from '../semantics/context.ts';
+import { tlbEntry } from '../semantics/generating-context.ts';
 import { parseShapeKey, shapeKey } from '../semantics/shape-key.ts';
 import { State } from '../state.ts';
 import { CodeSlot, TlbEntry } from '../tlb-layout.ts';
@@ -31,7 +32,7 @@ import {
   sub,
 } from '../wasm/expression.ts';
 import { callIndirectOf, callOf, type FunctionBuilder, ModuleBuilder } from '../wasm/module.ts';
-import { emitCarry, emitFlags, type Functions, RecordContext, tlbEntry, type Ways } from './context.ts';
+import { emitCarry, emitFlags, type Functions, RecordContext, type Ways } from './context.ts';
 import { emitFindSlot } from './find-code.ts';
 import { Link, PseudoHandler, RecordField, RegionAnswer } from './record.ts';
 import { emitEnterRegions, emitRegionLoop, REGION, REGION_LOOP } from './region-loop.ts';

@@ -1,7 +1,6 @@
 import { AddressRegister, OperandKind, SegmentRegister } from '../decode/instruction.ts';
 import { Exit } from '../exits.ts';
 import { carryOf, conditionOf, type FlagValues, flagBits } from '../flags.ts';
-import { tlbEntry } from '../interpreter/context.ts';
 import { RegionAnswer } from '../interpreter/record.ts';
 import { REGION_LOOP } from '../interpreter/region-loop.ts';
 import type { Condition, Context, HostFunction, Shape } from '../semantics/context.ts';
@@ -35,7 +34,6 @@ import {
   storeInteger,
   sub,
   type V128,
-  vector,
   wrap,
   zeroExtend,
 } from '../wasm/expression.ts';
@@ -98,7 +96,7 @@ export class RegionContext extends GeneratingContext implements Context {
   /** The kind of the flags at this point of the code, when there is only one that it can be. */
   knownFlags: FlagKind | undefined;
   readonly #imports: RegionImports;
-  readonly #tlbEntries: number;
+  protected readonly tlbEntries: number;
   readonly #long: boolean;
   readonly #flat: boolean;
   readonly #registers: (Local<'i64'> | undefined)[] = [];
@@ -127,7 +125,7 @@ export class RegionContext extends GeneratingContext implements Context {
     this.state = fn.parameter(0, 'i32');
     this.calls = fn.parameter(1, 'i32');
     this.#imports = imports;
-    this.#tlbEntries = tlbEntries;
+    this.tlbEntries = tlbEntries;
     this.pageBase = fn.local('i64');
     this.tlb = fn.local('i32');
     this.budgetLeft = fn.local('i32');
@@ -423,7 +421,7 @@ export class RegionContext extends GeneratingContext implements Context {
   /** Host address of an access that lies in one cached page; all others leave the region. */
   #translated(linear: I64, bytes: number | I32, tag: TlbEntry.readTag | TlbEntry.writeTag): I32 {
     const address = this.let(linear);
-    const entry = this.let(tlbEntry(this.tlb, address, this.#tlbEntries));
+    const entry = this.tlbEntry(address);
     const offset = this.let(sub(address, load64(entry, tag)));
     this.#leaveIf(
       typeof bytes === 'number' ? gtU(offset, i64(4096 - bytes)) : gtU(offset, sub(i64(4096), extendU(bytes))),
@@ -453,39 +451,12 @@ export class RegionContext extends GeneratingContext implements Context {
     this.fn.store(store128(this.#translated(linear, 16, TlbEntry.writeTag), kept));
   }
 
-  pointer(linear: I64, write: boolean): I32 {
-    const address = this.let(linear);
-    const entry = this.let(tlbEntry(this.tlb, address, this.#tlbEntries));
-    const offset = this.let(sub(address, load64(entry, write ? TlbEntry.writeTag : TlbEntry.readTag)));
-    return select(gtU(offset, i64(4095)), i32(0), add(load32(entry, TlbEntry.frame), wrap(offset)));
-  }
-
-  read128(operand: number, unaligned = false): V128 {
-    const { kind, size } = this.#operand(operand);
-    if (kind === OperandKind.xmm) return load128(this.operandPointer(operand));
-    if (kind !== OperandKind.memory) throw new Error(`${this.shape.operation}: operand ${operand} is no vector`);
-    if (size < 16) {
-      const low = this.let(this.load(size, this.address(size, false)));
-      // i64x2.replace_lane 0 of zero
-      return vector('v128', 30, [vector('v128', 12, [], new Array(16).fill(0)), low], [0]);
-    }
-    const address = this.let(this.address(16, false));
-    if (!unaligned) this.#requireAligned(address);
-    return this.load128(address);
-  }
-
-  write128(operand: number, value: V128, unaligned = false): void {
-    if (this.#operand(operand).kind === OperandKind.xmm) {
-      this.fn.store(store128(this.operandPointer(operand), value));
-      return;
-    }
-    const address = this.let(this.address(16, true));
-    if (!unaligned) this.#requireAligned(address);
-    this.store128(address, value);
+  protected tlbAddress(): I32 {
+    return this.tlb;
   }
 
   /** The interpreter raises the fault. */
-  #requireAligned(address: I64): void {
+  protected requireAligned(address: I64): void {
     this.#leaveIf(ne(and(address, i64(15)), i64(0)));
   }
 

@@ -1,19 +1,30 @@
-import { SegmentRegister } from '../decode/instruction.ts';
+import { OperandKind, SegmentRegister } from '../decode/instruction.ts';
 import { FlagKind, State } from '../state.ts';
+import { TlbEntry } from '../tlb-layout.ts';
 import {
+  add,
+  and,
   type Expression,
+  gtU,
   type I32,
   type I64,
   i32,
   i64,
   load32,
   load64,
+  load128,
   ne,
   select,
+  shrU,
   store32,
+  store128,
+  sub,
+  type V128,
+  vector,
+  wrap,
 } from '../wasm/expression.ts';
 import type { FunctionBuilder } from '../wasm/module.ts';
-import type { Shape } from './context.ts';
+import type { OperandShape, Shape } from './context.ts';
 
 /** What both tiers do alike when a meaning generates code: the state block is where it is, and flags are of the same kinds. */
 export abstract class GeneratingContext {
@@ -24,6 +35,16 @@ export abstract class GeneratingContext {
 
   /** The value of an operand, extended to 64 bits. */
   protected abstract integer(operand: number, signed: boolean): I64;
+  /** Address of the TLB that the current privilege uses, and how many entries it has. */
+  protected abstract tlbAddress(): I32;
+  protected abstract readonly tlbEntries: number;
+  /** #GP unless 16 bytes there are aligned. */
+  protected abstract requireAligned(address: I64): void;
+  abstract operandPointer(operand: number): I32;
+  abstract address(bytes: number, write: boolean): I64;
+  abstract load(bytes: number, linear: I64, signed?: boolean): I64;
+  abstract load128(linear: I64): V128;
+  abstract store128(linear: I64, value: V128): void;
   /** Describes the arithmetic flags; FlagKind says what the numbers are. */
   protected abstract setFlags(kind: FlagKind, result: I64, a?: I64, b?: I64): void;
 
@@ -37,6 +58,48 @@ export abstract class GeneratingContext {
 
   readSigned(operand: number): I64 {
     return this.integer(operand, true);
+  }
+
+  /** Address of the TLB entry that an address, evaluated already, belongs to. */
+  protected tlbEntry(address: I64): I32 {
+    return this.let(tlbEntry(this.tlbAddress(), address, this.tlbEntries));
+  }
+
+  pointer(linear: I64, write: boolean): I32 {
+    const address = this.let(linear);
+    const entry = this.tlbEntry(address);
+    const offset = this.let(sub(address, load64(entry, write ? TlbEntry.writeTag : TlbEntry.readTag)));
+    return select(gtU(offset, i64(4095)), i32(0), add(load32(entry, TlbEntry.frame), wrap(offset)));
+  }
+
+  read128(operand: number, unaligned = false): V128 {
+    const { kind, size } = this.operandShape(operand);
+    if (kind === OperandKind.xmm) return load128(this.operandPointer(operand));
+    if (kind !== OperandKind.memory) throw new Error(`${this.shape.operation}: operand ${operand} is no vector`);
+    if (size < 16) {
+      const low = this.let(this.load(size, this.address(size, false)));
+      // i64x2.replace_lane 0 of zero
+      return vector('v128', 30, [vector('v128', 12, [], new Array(16).fill(0)), low], [0]);
+    }
+    const address = this.let(this.address(16, false));
+    if (!unaligned) this.requireAligned(address);
+    return this.load128(address);
+  }
+
+  write128(operand: number, value: V128, unaligned = false): void {
+    if (this.operandShape(operand).kind === OperandKind.xmm) {
+      this.fn.store(store128(this.operandPointer(operand), value));
+      return;
+    }
+    const address = this.let(this.address(16, true));
+    if (!unaligned) this.requireAligned(address);
+    this.store128(address, value);
+  }
+
+  protected operandShape(operand: number): OperandShape {
+    const found = this.shape.operands[operand];
+    if (!found) throw new Error(`${this.shape.operation} has no operand ${operand}`);
+    return found;
   }
 
   setFlagsAdd(a: I64, b: I64, result: I64): void {
@@ -85,4 +148,10 @@ export abstract class GeneratingContext {
   protected codeBase(): I64 {
     return load64(this.state, State.segmentBase + SegmentRegister.cs * 8);
   }
+}
+
+/** Address of the TLB entry that a linear address belongs to; one shift serves the page number and the entry's size. */
+export function tlbEntry(tlb: I32, address: I64, tlbEntries: number): I32 {
+  const place = wrap(shrU(address, i64(12 - TlbEntry.sizeShift)));
+  return add(tlb, and(place, i32((tlbEntries - 1) << TlbEntry.sizeShift)));
 }
