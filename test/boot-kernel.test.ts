@@ -101,6 +101,7 @@ describe('loadKernel', () => {
     ['a kernel module', buildElf({ type: 1 }), 'is an object file or a kernel module'],
     ['an ELF file without segments', buildElf({ segments: [] }), 'has nothing to load'],
     ['a bzImage with a foreign payload', buildBzImage(new Uint8Array(100).fill(0x55)), 'begins with "55 55 55 55"'],
+    ['a bzImage of Linux 2.6.24', buildBzImage(gzipSync(new Uint8Array(5000)), 0x207), 'holds no ELF file'],
     ['a bzImage of boot protocol 1.00', buildBzImage(gzipSync(buildElf()), 0x100), 'boot protocol 100, which is older'],
     [
       'an ELF file whose segment is smaller than its data',

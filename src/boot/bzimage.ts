@@ -160,9 +160,17 @@ export function unpackPayload({ payload }: BzImage): { vmlinux: Uint8Array; comp
     );
   }
   // The build appends the unpacked size as 32 bits, but not to gzip, which ends with it anyway.
-  if (compression === 'gzip') return { vmlinux: decompress(payload, compression), compression };
+  if (compression === 'gzip') return { vmlinux: requireElf(decompress(payload, compression)), compression };
   const end = payload.length - 4;
   if (end < 4) throw new InputError(`the bzImage's payload has only ${payload.length} bytes; give a whole file`);
   const size = new DataView(payload.buffer, payload.byteOffset + end, 4).getUint32(0, true);
-  return { vmlinux: decompress(payload.subarray(0, end), compression, size), compression };
+  return { vmlinux: requireElf(decompress(payload.subarray(0, end), compression, size)), compression };
+}
+
+/** Before 2.6.26 a bzImage held the bare bytes of the kernel, which do not say where they belong. */
+function requireElf(unpacked: Uint8Array): Uint8Array {
+  if (isElf(unpacked)) return unpacked;
+  throw new InputError(
+    'the bzImage holds no ELF file, as those of Linux before 2.6.26 do not; give the ELF kernel (vmlinux) of the same build',
+  );
 }
