@@ -3,7 +3,8 @@ import { Access } from '../src/cpu/exits.ts';
 import type { StatisticsReport } from '../src/inspect/statistics.ts';
 import type { TraceLine } from '../src/inspect/trace.ts';
 import { Errno } from '../src/interfaces/xen/errno.ts';
-import { type GuestVirtual, PAGE_SIZE } from '../src/x86/brand.ts';
+import { GrantStatus } from '../src/interfaces/xen/grant-table.ts';
+import { type Frame, type GuestVirtual, PAGE_SIZE } from '../src/x86/brand.ts';
 import { assemble, BASE, CODE, DATA, DONE, destroyGuests, Hypercall, SELF, SmallGuest } from './xen-guest.ts';
 
 const NOWHERE = 0x1000;
@@ -47,6 +48,15 @@ describe('hypercalls of a small guest', () => {
     expect(guest.console).toBe('hello');
     expect(guest.domain.state).toEqual({ kind: 'poweroff' });
   });
+});
+
+test('a grant table does not grow when the host has no frame left', () => {
+  const { grants, space, id } = new SmallGuest().domain;
+  const taken: Frame[] = [];
+  while (space.pool.available > 0) taken.push(space.pool.allocate());
+  expect(grants.setupTable(id, 3)).toEqual({ status: GrantStatus.generalError, frames: [] });
+  for (const frame of taken) space.pool.release(frame);
+  expect(grants.setupTable(id, 3).frames).toHaveLength(3);
 });
 
 describe('multicall', () => {

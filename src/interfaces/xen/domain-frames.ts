@@ -79,7 +79,7 @@ export function addDomainFrames(
     sharedInfo,
     grantFrames: GRANT_FRAMES,
     addGrantFrame: (index) => {
-      if (index >= GRANT_FRAMES) return -1 as Mfn;
+      if (index >= GRANT_FRAMES || pool.available === 0) return -1 as Mfn;
       const mfn = (firstGrant + index) as Mfn;
       paging.addFrame(mfn, pool.allocate(), FrameOwner.shared);
       return mfn;

@@ -1,6 +1,6 @@
 import type { Archive, Archived } from '../../archive/archive.ts';
 import type { GrantUse } from '../../devices/xen/frontend.ts';
-import { NO_FRAME } from '../../memory/frame-pool.ts';
+import { NO_FRAME, OutOfFrames } from '../../memory/frame-pool.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import type { HostAddress, Mfn } from '../../x86/brand.ts';
 import { BACKEND_DOMAIN, DOMID_SELF, domainMeant } from './domain-id.ts';
@@ -110,7 +110,7 @@ export class GrantTable implements Archived {
 
   /** The table's frames are the host's own. Whoever counts the domain's frames is read back after it. */
   archive(archive: Archive): void {
-    this.#grow(archive.value('count', this.frames.length));
+    if (!this.#grow(archive.value('count', this.frames.length))) throw new OutOfFrames(this.#space.pool.total);
     for (const [index, mfn] of this.frames.entries()) {
       const page = this.#space.addressOf(mfn);
       archive.words(`frame ${index}`, this.#space.pool.memory.u8.subarray(page, page + PAGE_BYTES));
