@@ -1,9 +1,52 @@
+import { expect, it } from 'vitest';
 import type { Archive, Archived, WordArray } from '../src/archive/archive.ts';
+import { decodeCbor, encodeCbor } from '../src/archive/cbor.ts';
 import type { Plain, PlainRecord } from '../src/archive/plain.ts';
+import { restore } from '../src/archive/reader.ts';
+import { save } from '../src/archive/writer.ts';
 import { type Field, fieldsOf } from './private-fields.ts';
 
+export interface Coverage {
+  /** Makes a component with all that it consists of; each is like the others. */
+  readonly create: () => Archived | Promise<Archived>;
+  /** Saved fields that are compared when they are read back, not taken over. */
+  readonly kept?: ReadonlySet<string>;
+  /** Fields with data that is no state of the guest, as `withoutPlace` names them. */
+  readonly noState: ReadonlySet<string>;
+  /** Paths of fields that are the same in each such component. */
+  readonly fixed?: ReadonlySet<string>;
+}
+
+/** Tests that an archived component gives back all that it has, and forgets no field that it ought to save. */
+export function itIsSavedWhole({ create, kept = new Set(), noState, fixed = new Set() }: Coverage): void {
+  it('is given back as it was saved, changed in every part', async () => {
+    const target = await create();
+    const wanted = changed(save(await create()), kept);
+    restore(target, decodeCbor(encodeCbor(wanted)) as PlainRecord);
+    expect(save(target)).toEqual(wanted);
+  });
+
+  it('has every field that holds data', async () => {
+    const before = dataOf(await create());
+    const target = await create();
+    restore(target, changed(save(target), kept));
+    const after = dataOf(target);
+    expect([...after.keys()]).toEqual([...before.keys()]);
+    const forgotten = [...before]
+      .filter(([path, data]) => after.get(path) === data && !fixed.has(path))
+      .map(([path]) => withoutPlace(path));
+    const unnamed = new Set(forgotten.filter((name) => !noState.has(name)));
+    expect(unnamed, 'fields that `archive` forgets; those that are no state belong into noState').toEqual(new Set());
+  });
+
+  it('names no field in vain', async () => {
+    const names = new Set([...dataOf(await create()).keys()].map(withoutPlace));
+    expect([...noState].filter((name) => !names.has(name))).toEqual([]);
+  });
+}
+
 /** Another value of the same kind as each one in saved fields. */
-export function changed(saved: PlainRecord, keep: ReadonlySet<string>): PlainRecord {
+function changed(saved: PlainRecord, keep: ReadonlySet<string>): PlainRecord {
   return changeRecord(saved, keep);
 }
 
@@ -62,7 +105,7 @@ class Walker implements Archive {
 }
 
 /** Fields with data of every component, by path and name; a component stands for its own. */
-export function dataOf(root: Archived): Map<string, string> {
+function dataOf(root: Archived): Map<string, string> {
   const data = new Map<string, string>();
   for (const [path, component] of componentsOf(root)) {
     for (const field of fieldsOf(component)) {
@@ -73,7 +116,7 @@ export function dataOf(root: Archived): Map<string, string> {
 }
 
 /** `guest.vcpus[1].apic.#errors` → `apic.#errors`: the same for all components of a kind. */
-export function withoutPlace(path: string): string {
+function withoutPlace(path: string): string {
   const [field = '', owner = ''] = path.split('.').reverse();
   return `${owner.replace(/\[\d+\]$/, '')}.${field}`;
 }

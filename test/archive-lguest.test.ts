@@ -1,10 +1,6 @@
-import { describe, expect, it } from 'vitest';
-import { decodeCbor, encodeCbor } from '../src/archive/cbor.ts';
-import type { PlainRecord } from '../src/archive/plain.ts';
-import { restore } from '../src/archive/reader.ts';
-import { save } from '../src/archive/writer.ts';
+import { describe } from 'vitest';
 import { MemoryStore } from '../src/devices/block/memory-store.ts';
-import { changed, dataOf, withoutPlace } from './archive-coverage.ts';
+import { itIsSavedWhole } from './archive-coverage.ts';
 import { LguestHost } from './lguest-domain.ts';
 
 const PAGES = 64;
@@ -55,23 +51,5 @@ const FIXED_CONFIGURATIONS: ReadonlySet<string> = new Set(
 );
 
 describe('the state of a guest of lguest', () => {
-  it('is given back as it was saved, changed in every part', async () => {
-    const target = await createDomain();
-    const wanted = changed(save(await createDomain()), KEPT);
-    restore(target, decodeCbor(encodeCbor(wanted)) as PlainRecord);
-    expect(save(target)).toEqual(wanted);
-  });
-
-  it('has every field that holds data', async () => {
-    const before = dataOf(await createDomain());
-    const target = await createDomain();
-    restore(target, changed(save(target), KEPT));
-    const after = dataOf(target);
-    expect([...after.keys()]).toEqual([...before.keys()]);
-    const forgotten = [...before]
-      .filter(([path, data]) => after.get(path) === data && !FIXED_CONFIGURATIONS.has(path))
-      .map(([path]) => withoutPlace(path));
-    const unnamed = new Set(forgotten.filter((name) => !NO_STATE.has(name)));
-    expect(unnamed, 'fields that `archive` forgets; those that are no state belong into NO_STATE').toEqual(new Set());
-  });
+  itIsSavedWhole({ create: createDomain, kept: KEPT, noState: NO_STATE, fixed: FIXED_CONFIGURATIONS });
 });

@@ -1,5 +1,4 @@
 import { describe, expect, it } from 'vitest';
-import { decodeCbor, encodeCbor } from '../src/archive/cbor.ts';
 import type { PlainRecord } from '../src/archive/plain.ts';
 import { restore } from '../src/archive/reader.ts';
 import { save } from '../src/archive/writer.ts';
@@ -14,7 +13,7 @@ import { HostMemory } from '../src/memory/host-memory.ts';
 import { MicrovmDomain } from '../src/microvm/domain.ts';
 import { createGuestDevices } from '../src/microvm/guest-devices.ts';
 import { createLinearPaging } from '../src/paging/native/linear-paging.ts';
-import { changed, dataOf, withoutPlace } from './archive-coverage.ts';
+import { itIsSavedWhole } from './archive-coverage.ts';
 
 const PAGES = 64;
 
@@ -94,30 +93,7 @@ const FIXED_CONFIGURATIONS: ReadonlySet<string> = new Set(
 );
 
 describe('the state of a microVM', () => {
-  it('is given back as it was saved, changed in every part', () => {
-    const target = createDomain();
-    const wanted = changed(save(createDomain()), KEPT);
-    restore(target, decodeCbor(encodeCbor(wanted)) as PlainRecord);
-    expect(save(target)).toEqual(wanted);
-  });
-
-  it('has every field that holds data', () => {
-    const before = dataOf(createDomain());
-    const target = createDomain();
-    restore(target, changed(save(target), KEPT));
-    const after = dataOf(target);
-    expect([...after.keys()]).toEqual([...before.keys()]);
-    const forgotten = [...before]
-      .filter(([path, data]) => after.get(path) === data && !FIXED_CONFIGURATIONS.has(path))
-      .map(([path]) => withoutPlace(path));
-    const unnamed = new Set(forgotten.filter((name) => !NO_STATE.has(name)));
-    expect(unnamed, 'fields that `archive` forgets; those that are no state belong into NO_STATE').toEqual(new Set());
-  });
-
-  it('names no field in vain', () => {
-    const names = new Set([...dataOf(createDomain()).keys()].map(withoutPlace));
-    expect([...NO_STATE].filter((name) => !names.has(name))).toEqual([]);
-  });
+  itIsSavedWhole({ create: createDomain, kept: KEPT, noState: NO_STATE, fixed: FIXED_CONFIGURATIONS });
 
   it('has all of a processor that a run does not make anew', () => {
     const [source, target] = [createDomain(), createDomain()].map(({ running, group }) => {

@@ -1,6 +1,4 @@
 import { describe, expect, it } from 'vitest';
-import { decodeCbor, encodeCbor } from '../src/archive/cbor.ts';
-import type { PlainRecord } from '../src/archive/plain.ts';
 import { restore } from '../src/archive/reader.ts';
 import { save } from '../src/archive/writer.ts';
 import { ProcessorGroup } from '../src/cpu/processor.ts';
@@ -15,7 +13,7 @@ import { HostMemory } from '../src/memory/host-memory.ts';
 import type { AddressSpace } from '../src/mm/address-space.ts';
 import { MemoryManager, overheadOf } from '../src/mm/memory-manager.ts';
 import { type HostVirtual, PAGE_SIZE } from '../src/x86/brand.ts';
-import { changed, dataOf, withoutPlace } from './archive-coverage.ts';
+import { itIsSavedWhole } from './archive-coverage.ts';
 
 const PAGES = 64;
 /** What a balloon can bring, and the domain's rings. */
@@ -122,27 +120,7 @@ const NO_STATE: ReadonlySet<string> = new Set([
 ]);
 
 describe('the state of a Xen domain', () => {
-  it('is given back as it was saved, changed in every part', async () => {
-    const target = await createDomain();
-    const wanted = changed(save(await createDomain()), KEPT);
-    restore(target, decodeCbor(encodeCbor(wanted)) as PlainRecord);
-    expect(save(target)).toEqual(wanted);
-  });
-
-  it('has every field that holds data', async () => {
-    const before = dataOf(await createDomain());
-    const target = await createDomain();
-    restore(target, changed(save(target), KEPT));
-    const after = dataOf(target);
-    const forgotten = [...before].flatMap(([path, data]) => (after.get(path) === data ? [withoutPlace(path)] : []));
-    const unnamed = new Set(forgotten.filter((name) => !NO_STATE.has(name)));
-    expect(unnamed, 'fields that `archive` forgets; those that are no state belong into NO_STATE').toEqual(new Set());
-  });
-
-  it('names no field in vain', async () => {
-    const names = new Set([...dataOf(await createDomain()).keys()].map(withoutPlace));
-    expect([...NO_STATE].filter((name) => !names.has(name))).toEqual([]);
-  });
+  itIsSavedWhole({ create: createDomain, kept: KEPT, noState: NO_STATE });
 
   it('opens the rings and makes the frames that the saved domain had', async () => {
     const source = await createDomain();
