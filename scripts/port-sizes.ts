@@ -27,7 +27,9 @@ const PARTS: Readonly<Record<string, readonly Part[]>> = {
     { what: 'KVM, beyond plain hardware', paths: guest('paravirt/kvm.c', 'kernel/pvclock.c') },
     { what: 'VMI, beyond plain hardware', paths: guest('vmi') },
     { what: 'lguest', paths: guest('lguest', 'include/lguest-abi.h') },
-    { what: 'Xen, direct paging', paths: guest('xen') },
+    { what: 'Xen, direct paging', paths: guest('xen', 'include/xen-abi.h') },
+    { what: 'Xen, of 64 bits', paths: guest('xen-x86-64') },
+    { what: 'Xen, of 32 bits', paths: guest('xen-i386') },
     {
       what: 'operations, patching and counting, for all of them',
       paths: guest(

@@ -44,9 +44,11 @@ const CELLS = [
   ['i386-pae', 'native', 'shadow', 1],
   ['i386-pae', 'kvm', 'nested', 2],
   ['i386-pae', 'kvm', 'shadow', 2],
-  ['i386-pae', 'vmi', 'shadow', 1],
   ['i386-pae', 'vmi', 'shadow', 2],
   ['i386-pae', 'lguest', 'shadow', 1],
+  ['i386-pae', 'xen', 'direct', 1],
+  ['i386-pae', 'xen', 'direct', 2],
+  ['i386-pae', 'xen', 'shadow', 2],
 ] as const;
 
 /** As the images call themselves. */
@@ -136,6 +138,21 @@ describe('the reference guest, begun on the table that its host has examined', (
   it.each(['accessors', 'skip'])('works when it copies it by %s', async (how) => {
     const printed = await runReference({ interface: 'xen' }, `clone=${how}`);
     expect(hashes(printed)).toEqual({ 'through the tables, counted': HASH, patched: HASH });
+  });
+
+  it('ends with PAE too, whose last entry of the highest table no operation changes', async () => {
+    const { outcome } = await runReference({ interface: 'xen', check: false }, 'clone=plain', 'i386-pae');
+    expect(outcome.kind === 'crash' && outcome.reason).toMatch(
+      /it stored into entry 0x3 of a live level-3 page table at setup_paging\+0x\w+ .*mmu\.setPud/,
+    );
+    const { lines } = await runReference({ interface: 'xen', check: false }, 'clone=accessors', 'i386-pae');
+    expect(lines.at(-1)).toBe('panic: Xen refused mmu_update: -22');
+  });
+
+  it('works with PAE when it copies nothing', async () => {
+    const printed = await runReference({ interface: 'xen' }, 'clone=skip', 'i386-pae');
+    const hash = HASHES['i386-pae'];
+    expect(hashes(printed)).toEqual({ 'through the tables, counted': hash, patched: hash });
   });
 });
 

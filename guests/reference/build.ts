@@ -22,8 +22,8 @@ export function imagePath(image: Image): string {
 interface Target {
   /** Of what is the processor's, with the headers that the rest includes. */
   readonly folder: string;
-  /** Interfaces that only this image has, each a folder of its own. */
-  readonly interfaces: readonly string[];
+  /** Interfaces that not every image has: folders of sources, by what the sources call them. */
+  readonly interfaces: Readonly<Record<string, readonly string[]>>;
   readonly flags: readonly string[];
   /** Of the kernel, but not of programs. */
   readonly kernelFlags: readonly string[];
@@ -31,24 +31,24 @@ interface Target {
   readonly format: string;
 }
 
-const I386 = {
-  folder: 'i386',
-  interfaces: ['vmi', 'lguest'],
-  kernelFlags: [],
-  format: 'elf_i386',
-};
+const I386 = { folder: 'i386', kernelFlags: [], format: 'elf_i386' };
+const I386_INTERFACES = { VMI: ['vmi'], LGUEST: ['lguest'] };
 const I386_FLAGS = ['-m32', '-march=i686', '-mregparm=3', '-mpreferred-stack-boundary=2'];
 
 const TARGETS: Readonly<Record<Image, Target>> = {
   'x86-64': {
     folder: 'x86-64',
-    interfaces: ['xen'],
+    interfaces: { XEN: ['xen', 'xen-x86-64'] },
     flags: ['-march=x86-64', '-mno-red-zone'],
     kernelFlags: ['-mcmodel=kernel'],
     format: 'elf_x86_64',
   },
-  i386: { ...I386, flags: I386_FLAGS },
-  'i386-pae': { ...I386, flags: [...I386_FLAGS, '-DPAE'] },
+  i386: { ...I386, interfaces: I386_INTERFACES, flags: I386_FLAGS },
+  'i386-pae': {
+    ...I386,
+    interfaces: { ...I386_INTERFACES, XEN: ['xen', 'xen-i386'] },
+    flags: [...I386_FLAGS, '-DPAE'],
+  },
 };
 
 /** What it was built with, as the compiler itself says. */
@@ -105,14 +105,14 @@ export function buildReference(image: Image, variant: Variant): Uint8Array {
     const program = join(directory, 'program');
     const flat = `-Wl,-m,${target.format},--build-id=none,-z,noexecstack,-z,max-page-size=4096,--no-warn-rwx-segments`;
     gcc(flat, '-Wl,--oformat=binary', `-Wl,-T,${linkerScript('user/link.ld')}`, 'user/program.c', '-o', program);
-    const interfaces = variant === 'paravirt' ? target.interfaces : [];
+    const interfaces = variant === 'paravirt' ? target.interfaces : {};
     const kernelFlags = [
       ...KERNEL_FLAGS,
       ...target.kernelFlags,
       ...DEFINES[variant],
-      ...interfaces.map((name) => `-D${name.toUpperCase()}`),
+      ...Object.keys(interfaces).map((name) => `-D${name}`),
     ];
-    const objects = [target.folder, ...SOURCES[variant], ...interfaces].flatMap((source) =>
+    const objects = [target.folder, ...SOURCES[variant], ...Object.values(interfaces).flat()].flatMap((source) =>
       compile((...args) => gcc(...kernelFlags, ...args), directory, source),
     );
     const image = join(directory, 'user-image.o');

@@ -41,12 +41,13 @@ static void load_segments(void) {
 void setup_descriptors(struct cpu *cpu) {
   if (cpu->number == 0) fill_gates();
   u64 *gdt = gdt_pages[cpu->number];
-  write_descriptor(gdt, KERNEL_CODE / 8, 0, FLAT_LIMIT, CODE);
-  write_descriptor(gdt, KERNEL_DATA / 8, 0, FLAT_LIMIT, DATA);
+  u32 ring = pv_info.kernel_rpl << 13;
+  write_descriptor(gdt, KERNEL_CODE / 8, 0, FLAT_LIMIT, CODE | ring);
+  write_descriptor(gdt, KERNEL_DATA / 8, 0, FLAT_LIMIT, DATA | ring);
   write_descriptor(gdt, USER_DATA / 8, 0, FLAT_LIMIT, DATA | USER_RING);
   write_descriptor(gdt, USER_CODE / 8, 0, FLAT_LIMIT, CODE | USER_RING);
   write_descriptor(gdt, TASK / 8, (u32)&cpu->task, sizeof(struct task_state) - 1, TASK_TYPE);
-  write_descriptor(gdt, CPU_DATA / 8, (u32)cpu, FLAT_LIMIT, DATA);
+  write_descriptor(gdt, CPU_DATA / 8, (u32)cpu, FLAT_LIMIT, DATA | ring);
   cpu->task.stack_segment = KERNEL_DATA;
   cpu->task.io_map = sizeof(struct task_state);
   struct table_pointer pointer = {GDT_ENTRIES * 8 - 1, (u32)gdt};

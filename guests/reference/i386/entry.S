@@ -27,6 +27,21 @@
 
         .section .note.xen, "a", @note
         note 18, .long, PHYSICAL(pvh_entry)
+#ifdef XEN
+        note 1, .long, xen_entry
+        note 3, .long, KERNEL_BASE
+        note 4, .long, 0
+        note 5, .asciz, "xen-3.0"
+        note 6, .asciz, "ring1 reference guest"
+        note 7, .asciz, "1"
+        note 8, .asciz, "generic"
+        note 9, .asciz, "yes"
+        note 10, .asciz, "!writable_page_tables|pae_pgdir_above_4gb"
+        note 12, .long, XEN_MACHINE_TO_PHYSICAL
+        note 13, .long, 1, 0, 1, 0
+        note 16, .long, 1
+        note 17, .long, 1
+#endif
 
         .text
 /* By a boot loader's 32-bit protocol, on plain hardware and under KVM. ESI: physical address of boot_params. */
@@ -80,6 +95,21 @@ begin_high:
         mov %eax, %fs
         mov %ebx, %eax
         call *%edi
+
+#ifdef XEN
+/* By Xen's ELF notes, as a paravirtual guest. ESI: start_info; Xen's own page tables map the kernel where it belongs. */
+xen_entry:
+        cld
+        mov $initial_stack_end, %esp
+        mov %esi, %eax
+        call xen_start
+
+/* Another processor, started by VCPUOP_up with its number in EAX and a stack of its own. */
+        .globl xen_secondary_entry
+xen_secondary_entry:
+        cld
+        call secondary_main
+#endif
 
 /* On initial_page_table, which has the lowest memory at both its addresses. */
 enable_paging:

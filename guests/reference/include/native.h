@@ -31,6 +31,7 @@ void native_pagetable_setup_done(pgd_entry *base);
 u32 native_pgd_alloc(struct memory_descriptor *mm);
 void native_flush_tlb_user(void);
 void native_flush_tlb_others(word targets, struct memory_descriptor *mm, word address);
+void native_set_entry(void *pointer, entry_bits entry);
 void native_set_pte_at(struct memory_descriptor *mm, word address, pte_entry *pointer, entry_bits entry);
 void native_set_pmd(pmd_entry *pointer, entry_bits entry);
 void native_set_pud(pud_entry *pointer, entry_bits entry);

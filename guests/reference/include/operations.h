@@ -145,6 +145,8 @@ PV_GROUPS(PV_STRUCTURE)
 struct pv_info {
   const char *name;
   u32 kernel_rpl;
+  /* Whether spaces may have the tables below the kernel's entries of the highest table in common. */
+  u32 shares_kernel_tables;
 };
 extern struct pv_info pv_info;
 

@@ -6,14 +6,14 @@
 /* Page tables as plain hardware has them: memory that the processor reads. */
 #if LEVELS == 3
 /* In two halves, so that the entry is never present with one of them wrong. */
-static inline void store(void *pointer, entry_bits entry) {
+void native_set_entry(void *pointer, entry_bits entry) {
   volatile u32 *halves = pointer;
   if (!(entry & PRESENT)) halves[0] = (u32)entry;
   halves[1] = (u32)(entry >> 32);
   halves[0] = (u32)entry;
 }
 #else
-static inline void store(void *pointer, entry_bits entry) { *(volatile entry_bits *)pointer = entry; }
+void native_set_entry(void *pointer, entry_bits entry) { *(volatile entry_bits *)pointer = entry; }
 #endif
 
 void native_pagetable_setup_start(pgd_entry *base) { (void)base; }
@@ -28,18 +28,18 @@ u32 native_pgd_alloc(struct memory_descriptor *mm) {
 
 void native_set_pte_at(struct memory_descriptor *mm, word address, pte_entry *pointer, entry_bits entry) {
   (void)mm, (void)address;
-  store(pointer, entry);
+  native_set_entry(pointer, entry);
 }
 #if LEVELS >= 3
-void native_set_pmd(pmd_entry *pointer, entry_bits entry) { store(pointer, entry); }
+void native_set_pmd(pmd_entry *pointer, entry_bits entry) { native_set_entry(pointer, entry); }
 #endif
 #if LEVELS >= 4
-void native_set_pud(pud_entry *pointer, entry_bits entry) { store(pointer, entry); }
+void native_set_pud(pud_entry *pointer, entry_bits entry) { native_set_entry(pointer, entry); }
 #endif
-void native_set_pgd(pgd_entry *pointer, entry_bits entry) { store(pointer, entry); }
+void native_set_pgd(pgd_entry *pointer, entry_bits entry) { native_set_entry(pointer, entry); }
 void native_pte_clear(struct memory_descriptor *mm, word address, pte_entry *pointer) {
   (void)mm, (void)address;
-  store(pointer, 0);
+  native_set_entry(pointer, 0);
 }
 
 /* The entry is taken away meanwhile, so that no processor marks it. */
@@ -48,7 +48,7 @@ entry_bits native_ptep_modify_prot_start(struct memory_descriptor *mm, word addr
 }
 void native_ptep_modify_prot_commit(struct memory_descriptor *mm, word address, pte_entry *pointer, entry_bits entry) {
   (void)mm, (void)address;
-  store(pointer, entry);
+  native_set_entry(pointer, entry);
 }
 
 void *native_set_fixmap(u32 index, entry_bits physical) {

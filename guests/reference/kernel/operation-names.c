@@ -1,7 +1,7 @@
 #include "paravirt-tables.h"
 
 /* What the kernel runs on, and what its operations are called, by name and by number. */
-struct pv_info pv_info = {.name = "bare hardware", .kernel_rpl = 0};
+struct pv_info pv_info = {.name = "bare hardware", .kernel_rpl = 0, .shares_kernel_tables = 1};
 
 const char *const operation_names[] = {
 #define FIELD_NAME(result, name, parameters) STRING(name),

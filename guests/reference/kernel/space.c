@@ -20,8 +20,10 @@ struct memory_descriptor *create_space(void) {
   *mm = (struct memory_descriptor){0};
   mm->pgd = allocate_page();
   if ((u32)PV_CALL_1(mmu, pgd_alloc, mm)) panic("no top-level table");
-  clone_pgd_range(mm->pgd, swapper_pg_dir, KERNEL_SLOT, KERNEL_SLOTS);
-  PV_CALL_4(mmu, alloc_pd_clone, page_number(mm->pgd), page_number(swapper_pg_dir), KERNEL_SLOT, KERNEL_SLOTS);
+  if (pv_info.shares_kernel_tables) {
+    clone_pgd_range(mm->pgd, swapper_pg_dir, KERNEL_SLOT, KERNEL_SLOTS);
+    PV_CALL_4(mmu, alloc_pd_clone, page_number(mm->pgd), page_number(swapper_pg_dir), KERNEL_SLOT, KERNEL_SLOTS);
+  }
   return mm;
 }
 

@@ -16,7 +16,7 @@ struct cpu cpus[MOST_CPUS];
 /* Until the host ends it, or it has ended itself. */
 static void be_hostile(void) {
   print("hostile %u\n", (word)hostile_seed());
-#ifdef XEN
+#if defined(XEN) && LEVELS == 4
   if (same_text(pv_info.name, "Xen")) xen_be_hostile();
 #endif
   if (same_text(pv_info.name, "KVM")) kvm_be_hostile();

@@ -1,4 +1,4 @@
-#include "abi.h"
+#include "xen-abi.h"
 #include "console.h"
 #include "paravirt-tables.h"
 #include "start.h"
@@ -14,34 +14,35 @@ static struct vcpu_info *own_info(void) { return (struct vcpu_info *)this_cpu()-
 /* The processor's part of the shared page moves to where one instruction reaches it. */
 static void register_info(struct cpu *cpu) {
   struct { u64 frame; u32 offset, unused; } place = {
-    machine_frame(page_number(cpu)), (u32)((u64)cpu->xen_info % PAGE_SIZE), 0};
+    machine_frame(page_number(cpu)), (u32)((word)cpu->xen_info % PAGE_SIZE), 0};
   ((struct vcpu_info *)cpu->xen_info)->mask = 1;
-  must("register_vcpu_info", hypercall(XEN_VCPU_OP, VCPU_REGISTER_INFO, cpu->number, (u64)&place, 0));
+  must("register_vcpu_info", hypercall(XEN_VCPU_OP, VCPU_REGISTER_INFO, cpu->number, (word)&place, 0));
 }
 
 static void set_timer(void) {
   u64 now = PV_CALL_0(time, sched_clock);
-  hypercall(XEN_SET_TIMER, now + TICK_NANOSECONDS, 0, 0, 0);
+  xen_set_timer(now + TICK_NANOSECONDS);
 }
 
-static void unmask(u32 port) { __sync_fetch_and_and(&xen_shared_info->mask[port / 64], ~(1UL << port % 64)); }
+static void unmask(u32 port) { __sync_fetch_and_and(&xen_shared_info->mask[port / WORD_BITS], ~((word)1 << port % WORD_BITS)); }
 
 static void bind_timer(void) {
   struct cpu *cpu = this_cpu();
   struct { u32 virq, vcpu, port; } bind = {VIRQ_TIMER, cpu->number, 0};
   hypercall(XEN_VCPU_OP, VCPU_STOP_PERIODIC, cpu->number, 0, 0);
-  must("bind_virq", hypercall(XEN_EVENT_CHANNEL_OP, EVENT_BIND_VIRQ, (u64)&bind, 0, 0));
+  must("bind_virq", hypercall(XEN_EVENT_CHANNEL_OP, EVENT_BIND_VIRQ, (word)&bind, 0, 0));
   cpu->timer_port = bind.port;
   unmask(bind.port);
   set_timer();
 }
 
 static void register_callback(u16 type, void (*entry)(void)) {
-  struct { u16 type, flags; u64 address; } callback = {type, CALLBACK_MASKS_EVENTS, (u64)entry};
-  must("callback_op", hypercall(XEN_CALLBACK_OP, CALLBACK_REGISTER, (u64)&callback, 0, 0));
+  struct { u16 type, flags; struct callback_address address; } callback = {
+    type, CALLBACK_MASKS_EVENTS, CALLBACK_ADDRESS(entry)};
+  must("callback_op", hypercall(XEN_CALLBACK_OP, CALLBACK_REGISTER, (word)&callback, 0, 0));
 }
 
-static void (*event_entry(void))(void) {
+void (*xen_event_entry(void))(void) {
   const struct vector *vector = vectors;
   while (vector->number != VECTOR_XEN_EVENT) vector++;
   return vector->entry;
@@ -49,7 +50,7 @@ static void (*event_entry(void))(void) {
 
 static void xen_init_irq(void) {
   if (this_cpu()->number > 0) return;
-  register_callback(CALLBACK_EVENT, event_entry());
+  register_callback(CALLBACK_EVENT, xen_event_entry());
   register_callback(CALLBACK_FAILSAFE, xen_failsafe_entry);
 }
 
@@ -58,12 +59,12 @@ void xen_handle_events(void) {
   struct vcpu_info *info = own_info();
   struct cpu *cpu = this_cpu();
   info->pending = 0;
-  u64 selector = __sync_lock_test_and_set(&info->selector, 0);
-  for (u32 word = 0; word < 64; word++) {
-    if (!(selector >> word & 1)) continue;
-    u64 ports = xen_shared_info->pending[word] & ~xen_shared_info->mask[word];
-    __sync_fetch_and_and(&xen_shared_info->pending[word], ~ports);
-    if (word != cpu->timer_port / 64 || !(ports >> cpu->timer_port % 64 & 1)) continue;
+  word selector = __sync_lock_test_and_set(&info->selector, 0);
+  for (u32 index = 0; index < WORD_BITS; index++) {
+    if (!(selector >> index & 1)) continue;
+    word ports = xen_shared_info->pending[index] & ~xen_shared_info->mask[index];
+    __sync_fetch_and_and(&xen_shared_info->pending[index], ~ports);
+    if (index != cpu->timer_port / WORD_BITS || !(ports >> cpu->timer_port % WORD_BITS & 1)) continue;
     cpu->ticks++;
     set_timer();
   }
@@ -82,8 +83,7 @@ static u32 xen_apic_read(u32 number) {
 void xen_install_interrupts(void) {
   xen_shared_info = (struct shared_info *)shared_page;
   must("update_va_mapping of shared_info",
-       hypercall(XEN_UPDATE_VA_MAPPING, (u64)shared_page,
-                 xen_start_info->shared_info | PRESENT | WRITABLE | ACCESSED | DIRTY, 2, 0));
+       xen_map((word)shared_page, xen_start_info->shared_info | PRESENT | WRITABLE | ACCESSED | DIRTY));
   __builtin_memset((void *)xen_shared_info->mask, 0xff, sizeof(xen_shared_info->mask));
   register_info(&cpus[0]);
   pv_irq_ops.save_fl = (void *)xen_save_fl;
@@ -93,7 +93,6 @@ void xen_install_interrupts(void) {
   pv_irq_ops.init_irq = xen_init_irq;
   pv_irq_ops.safe_halt = xen_safe_halt;
   pv_irq_ops.halt = xen_safe_halt;
-  pv_irq_ops.adjust_exception_frame = xen_adjust_exception_frame;
   pv_time_ops.time_init = paravirt_nop;
   pv_apic_ops.apic_write = xen_apic_write;
   pv_apic_ops.apic_read = xen_apic_read;
@@ -104,27 +103,17 @@ void xen_install_interrupts(void) {
 /* Other processors begin with all of their state given at once. */
 static struct vcpu_context context;
 
-static void begin(struct cpu *cpu, u64 stack) {
-  u64 *gdt = gdt_pages[cpu->number];
+static void begin(struct cpu *cpu, word stack) {
   __builtin_memset(&context, 0, sizeof(context));
   context.flags = CONTEXT_IN_KERNEL;
-  context.rip = (u64)xen_secondary_entry;
-  context.rsp = stack;
-  context.rdi = cpu->number;
-  context.cs = XEN_KERNEL_CS;
-  context.ss = context.ds = context.es = XEN_KERNEL_SS;
+  xen_describe_cpu(&context, cpu, stack);
   xen_fill_context(&context);
-  xen_protect(gdt, 0);
-  context.gdt_frames[0] = machine_frame(page_number(gdt));
+  context.gdt_frames[0] = machine_frame(page_number(gdt_pages[cpu->number]));
   context.gdt_entries = GDT_ENTRIES;
   context.kernel_ss = XEN_KERNEL_SS;
   context.kernel_sp = stack;
-  context.control[3] = machine_frame(page_number(swapper_pg_dir)) * PAGE_SIZE;
-  context.event_callback = (u64)event_entry();
-  context.failsafe_callback = (u64)xen_failsafe_entry;
-  context.gs_base_kernel = (u64)cpu;
   register_info(cpu);
-  must("initialise", hypercall(XEN_VCPU_OP, VCPU_INITIALISE, cpu->number, (u64)&context, 0));
+  must("initialise", hypercall(XEN_VCPU_OP, VCPU_INITIALISE, cpu->number, (word)&context, 0));
   must("up", hypercall(XEN_VCPU_OP, VCPU_UP, cpu->number, 0, 0));
 }
 

@@ -1,4 +1,4 @@
-#include "abi.h"
+#include "xen-abi.h"
 #include "console.h"
 #include "native.h"
 #include "paravirt-tables.h"
@@ -9,10 +9,9 @@
 /* A Xen guest: what it begins with, its console, and the operations of processor and clock. */
 const struct start_info *xen_start_info;
 static struct console_ring *ring;
-extern u8 xen_adjust_template[], xen_adjust_template_end[];
 
-s64 must(const char *what, s64 result) {
-  if (result < 0) panic("Xen refused %s: -%u", what, (u64)-result);
+sword must(const char *what, sword result) {
+  if (result < 0) panic("Xen refused %s: -%u", what, (word)-result);
   return result;
 }
 
@@ -24,27 +23,27 @@ static void xen_console_write(const char *bytes, u32 count) {
     ring->out_produced++;
   }
   u32 port = xen_start_info->console_port;
-  hypercall(XEN_EVENT_CHANNEL_OP, EVENT_SEND, (u64)&port, 0, 0);
+  hypercall(XEN_EVENT_CHANNEL_OP, EVENT_SEND, (word)&port, 0, 0);
 }
 
 static void shut_down(u32 reason) {
-  hypercall(XEN_SCHED_OP, SCHED_SHUTDOWN, (u64)&reason, 0, 0);
+  hypercall(XEN_SCHED_OP, SCHED_SHUTDOWN, (word)&reason, 0, 0);
 }
 static void xen_end(void) { shut_down(SHUTDOWN_POWEROFF); }
 static void xen_crash(void) { shut_down(SHUTDOWN_CRASH); }
 
 /* Descriptors. Xen reads the table itself, and wants nobody to write to it. */
 static void xen_load_gdt(const struct table_pointer *pointer) {
-  u64 frame = machine_frame(page_number((void *)pointer->base));
+  word frame = machine_frame(page_number((void *)pointer->base));
   xen_protect((void *)pointer->base, 0);
-  must("set_gdt", hypercall(XEN_SET_GDT, (u64)&frame, GDT_ENTRIES, 0, 0));
+  must("set_gdt", hypercall(XEN_SET_GDT, (word)&frame, GDT_ENTRIES, 0, 0));
 }
 
 /* It has task states of its own. The table of another processor is loaded when that begins to run. */
-static void xen_write_gdt_entry(void *table, u32 entry, u64 low, u64 high) {
+static void xen_write_gdt_entry(void *table, u32 entry, word low, word high) {
   if (entry == TASK / 8) return;
   if (!xen_is_live(table)) return native_write_gdt_entry(table, entry, low, high);
-  must("update_descriptor", hypercall(XEN_UPDATE_DESCRIPTOR, machine_address((u64 *)table + entry), low, 0, 0));
+  must("update_descriptor", xen_update_descriptor(machine_address((u64 *)table + entry), low, high));
 }
 
 static struct trap_info traps[48];
@@ -54,13 +53,13 @@ static void fill_traps(void) {
   for (const struct vector *vector = vectors; vector < vectors_end; vector++) {
     if (vector->number >= 0x20 && vector->number != VECTOR_SYSTEM_CALL) continue;
     u8 user = vector->number == VECTOR_SYSTEM_CALL ? TRAP_USER : 0;
-    *trap++ = (struct trap_info){(u8)vector->number, user | TRAP_MASKS_EVENTS, XEN_KERNEL_CS, (u64)vector->entry};
+    *trap++ = (struct trap_info){(u8)vector->number, user | TRAP_MASKS_EVENTS, XEN_KERNEL_CS, (word)vector->entry};
   }
 }
 
 static void xen_load_idt(const struct table_pointer *pointer) {
   (void)pointer;
-  must("set_trap_table", hypercall(XEN_SET_TRAP_TABLE, (u64)traps, 0, 0, 0));
+  must("set_trap_table", hypercall(XEN_SET_TRAP_TABLE, (word)traps, 0, 0, 0));
 }
 
 /* By number, for processors that are still to be started. */
@@ -68,7 +67,7 @@ void xen_fill_context(struct vcpu_context *context) {
   for (struct trap_info *trap = traps; trap->address; trap++) context->traps[trap->vector] = *trap;
 }
 
-static void xen_load_sp0(u64 stack) {
+static void xen_load_sp0(word stack) {
   struct cpu *cpu = this_cpu();
   if (cpu->lazy_mode != LAZY_CPU) {
     hypercall(XEN_STACK_SWITCH, XEN_KERNEL_SS, stack, 0, 0);
@@ -88,17 +87,15 @@ static void xen_arch_setup(void) {
 static const char *xen_memory_setup(void) { return "start_info"; }
 
 static void xen_banner(void) {
-  s64 version = hypercall(XEN_VERSION, 0, 0, 0, 0);
-  print("Xen %u.%u\n", (u64)version >> 16, (u64)version & 0xffff);
+  sword version = hypercall(XEN_VERSION, 0, 0, 0, 0);
+  print("Xen %u.%u\n", (word)version >> 16, (word)version & 0xffff);
 }
 
-/* Two operations are worth their bytes at the site; the byte in memory is as near as a function. */
-static u32 xen_patch(u32 type, u32 clobbers, u8 *buffer, u64 site, u32 length) {
+/* Few operations are worth their bytes at the site; the byte in memory is as near as a function. */
+static u32 xen_patch(u32 type, u32 clobbers, u8 *buffer, word site, u32 length) {
   if (type == PV_TYPE(irq, irq_disable) && pv_irq_ops.irq_disable == (void *)xen_irq_disable)
     return patch_instructions(buffer, length, (void *)xen_irq_disable, (void *)xen_irq_disable_end);
-  if (type == PV_TYPE(irq, adjust_exception_frame))
-    return patch_instructions(buffer, length, xen_adjust_template, xen_adjust_template_end);
-  return patch_default(type, clobbers, buffer, site, length);
+  return xen_patch_own(type, clobbers, buffer, site, length);
 }
 
 void xen_start(const struct start_info *info) {
@@ -110,8 +107,8 @@ void xen_start(const struct start_info *info) {
   crash_machine = xen_crash;
   start_cpus = xen_start_cpus;
   cpus[0].self = &cpus[0];
-  set_this_cpu(&cpus[0]);
-  pv_info = (struct pv_info){.name = "Xen", .kernel_rpl = 3};
+  pv_info.name = "Xen";
+  pv_info.kernel_rpl = XEN_KERNEL_RING;
   pv_init_ops.patch = xen_patch;
   pv_init_ops.arch_setup = xen_arch_setup;
   pv_init_ops.memory_setup = xen_memory_setup;
@@ -122,11 +119,11 @@ void xen_start(const struct start_info *info) {
   pv_cpu_ops.write_gdt_entry = xen_write_gdt_entry;
   pv_cpu_ops.load_sp0 = xen_load_sp0;
   pv_cpu_ops.io_delay = paravirt_nop;
-  pv_cpu_ops.swapgs = paravirt_nop;
   pv_cpu_ops.iret = xen_iret;
   pv_time_ops.sched_clock = xen_sched_clock;
   pv_time_ops.get_cpu_khz = xen_get_cpu_khz;
   xen_install_mmu();
+  xen_begin_cpu(&cpus[0]);
   xen_install_interrupts();
   fill_traps();
   start_kernel();

@@ -14,6 +14,7 @@
 #define KERNEL_SLOT 3
 #define KERNEL_SLOTS 1
 #define USER_SLOTS 2
+#define XEN_MACHINE_TO_PHYSICAL 0xf5800000
 #else
 #define IMAGE_NAME "i386"
 #define LEVELS 2

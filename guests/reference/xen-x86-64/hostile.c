@@ -1,5 +1,5 @@
 #include "hostile.h"
-#include "abi.h"
+#include "xen-abi.h"
 #include "console.h"
 #include "start.h"
 

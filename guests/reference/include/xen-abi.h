@@ -2,7 +2,10 @@
 #include "cpu.h"
 #include "memory.h"
 
-/* Xen's paravirtual interface for 64-bit guests (public/xen.h and its neighbours). */
+/*
+ * Xen's paravirtual interface (public/xen.h and its neighbours). Its words are the guest's; the rest of what differs
+ * between guests of 64 and of 32 bits is in xen-arch.h.
+ */
 enum {
   XEN_SET_TRAP_TABLE = 0,
   XEN_MMU_UPDATE = 1,
@@ -21,14 +24,14 @@ enum {
   XEN_EVENT_CHANNEL_OP = 32,
 };
 
+#include "xen-arch.h"
+
 #define XEN_SELF 0x7ff0UL
-#define XEN_KERNEL_SS 0xe02b
-#define XEN_KERNEL_CS 0xe033
 
 enum { MMU_NORMAL = 0, MMU_PRESERVE_AD = 2 };
-enum { MMUEXT_PIN_L1 = 0, MMUEXT_PIN_L4 = 3, MMUEXT_UNPIN = 4, MMUEXT_NEW_BASE = 5, MMUEXT_FLUSH_LOCAL = 6,
+enum { MMUEXT_PIN_L1 = 0, MMUEXT_PIN_L3 = 2, MMUEXT_PIN_L4 = 3, MMUEXT_UNPIN = 4, MMUEXT_NEW_BASE = 5, MMUEXT_FLUSH_LOCAL = 6,
        MMUEXT_INVALIDATE_LOCAL = 7, MMUEXT_FLUSH_MULTI = 8, MMUEXT_INVALIDATE_MULTI = 9, MMUEXT_NEW_USER_BASE = 15, MMUEXT_COPY_PAGE = 17 };
-struct mmuext_op { u32 command; u64 frame_or_address, argument; };
+struct mmuext_op { u32 command; word frame_or_address, argument; };
 
 enum { VCPU_INITIALISE = 0, VCPU_UP = 1, VCPU_IS_UP = 3, VCPU_STOP_PERIODIC = 7, VCPU_REGISTER_INFO = 10 };
 enum { SCHED_BLOCK = 1, SCHED_SHUTDOWN = 2 };
@@ -43,27 +46,27 @@ enum { CALLBACK_EVENT = 0, CALLBACK_FAILSAFE = 1 };
 
 struct start_info {
   char magic[32];
-  u64 pages, shared_info;
+  word pages, shared_info;
   u32 flags;
-  u64 store_frame;
+  word store_frame;
   u32 store_port;
-  u64 console_frame;
+  word console_frame;
   u32 console_port;
-  u64 table_base, table_frames, frame_list, module_start, module_length;
+  word table_base, table_frames, frame_list, module_start, module_length;
   char command_line[1024];
 };
 
 struct vcpu_info {
   volatile u8 pending, mask;
-  volatile u64 selector;
-  u64 cr2, unused;
+  volatile word selector;
+  word cr2, unused[32 / sizeof(word) - 3];
   u8 time[32];
 };
 _Static_assert(offsetof(struct vcpu_info, time) == 32, "where the clock is");
 
 struct shared_info {
   struct vcpu_info vcpu[32];
-  volatile u64 pending[64], mask[64];
+  volatile word pending[WORD_BITS], mask[WORD_BITS];
 };
 
 struct console_ring {
@@ -71,43 +74,17 @@ struct console_ring {
   volatile u32 in_consumed, in_produced, out_consumed, out_produced;
 };
 
-struct trap_info {
-  u8 vector, flags;
-  u16 cs;
-  u64 address;
-};
 #define TRAP_MASKS_EVENTS 4
 #define TRAP_USER 3
 
-struct vcpu_context {
-  u8 fpu[512];
-  u64 flags;
-  u64 r15, r14, r13, r12, rbp, rbx, r11, r10, r9, r8, rax, rcx, rdx, rsi, rdi;
-  u32 error, vector;
-  u64 rip, cs, rflags, rsp, ss, es, ds, fs, gs;
-  struct trap_info traps[256];
-  u64 ldt_base, ldt_entries, gdt_frames[16], gdt_entries, kernel_ss, kernel_sp, control[8], debug[8];
-  u64 event_callback, failsafe_callback, syscall_callback, assists, fs_base, gs_base_kernel, gs_base_user;
-};
-_Static_assert(sizeof(struct vcpu_context) == 5168, "as public/arch-x86/xen.h has it");
 #define CONTEXT_IN_KERNEL 4
 
-static inline s64 hypercall(u32 number, u64 a, u64 b, u64 c, u64 d) {
-  s64 result;
-  register u64 fourth asm("r10") = d;
-  asm volatile("syscall"
-               : "=a"(result), "+D"(a), "+S"(b), "+d"(c), "+r"(fourth)
-               : "a"(number)
-               : "rcx", "r8", "r9", "r11", "memory", "cc");
-  return result;
-}
-
 /* A hypercall that can only fail when this kernel or the host is wrong. */
-s64 must(const char *what, s64 result);
+sword must(const char *what, sword result);
 
-u64 machine_frame(u64 page);
+word machine_frame(word page);
 u64 machine_address(const void *address);
-u64 page_of_machine(u64 frame);
+word page_of_machine(word frame);
 
 extern const struct start_info *xen_start_info;
 extern struct shared_info *xen_shared_info;
@@ -116,11 +93,28 @@ extern struct shared_info *xen_shared_info;
 u64 xen_entry_to_machine(u64 value);
 u64 xen_entry_to_physical(u64 value);
 
+/* What differs between guests of 64 and of 32 bits. */
+void xen_own_tables(void);
+u32 xen_patch_own(u32 type, u32 clobbers, u8 *buffer, word site, u32 length);
+void xen_begin_cpu(struct cpu *cpu);
+void xen_describe_cpu(struct vcpu_context *context, struct cpu *cpu, word stack);
+
+void xen_pin(struct memory_descriptor *mm);
+
+/* mmu.c */
 void xen_install_mmu(void);
+void xen_set_entry(void *pointer, u64 entry);
+void xen_extended(struct mmuext_op *operations, u32 count);
+void xen_extended_one(u32 command, word frame_or_address, word argument);
+void xen_freeze(void *table, u32 level);
+void xen_thaw(void *table, u32 level);
+void xen_freeze_here(const void *page);
+void xen_alloc_pt(struct memory_descriptor *mm, word page);
 void xen_install_interrupts(void);
 void xen_start_cpus(void);
 void xen_flush_updates(void);
 void xen_flush_calls(void);
+void (*xen_event_entry(void))(void);
 void xen_fill_context(struct vcpu_context *context);
 void xen_protect(void *page, u32 is_writable);
 u32 xen_is_live(const void *pointer);
@@ -131,7 +125,6 @@ void xen_restore_fl(void);
 void xen_irq_disable(void);
 void xen_irq_disable_end(void);
 void xen_irq_enable(void);
-void xen_adjust_exception_frame(void);
 void xen_iret(void);
 void xen_failsafe_entry(void);
 void xen_kept_to_machine(void);
