@@ -67,7 +67,7 @@ describe('a snapshot file', () => {
   });
 
   it('is there, whole, whenever the one who saves is killed', async () => {
-    const report = await killWriters(8);
+    const report = await killWriters(30);
     expect(report.saved).toBeGreaterThanOrEqual(report.kills);
   }, 120_000);
 });

@@ -4,7 +4,7 @@ import { saveSnapshotFile } from '../src/node/snapshot-file.ts';
 import { writeSnapshot } from '../src/snapshot/write-snapshot.ts';
 import { sampleImage } from './snapshot-samples.ts';
 
-const PAGES = 3000;
+const PAGES = 500;
 const [, , path = '', first = '1'] = process.argv;
 for (let seed = Number(first); ; seed++) {
   writeSync(1, `begins ${seed}\n`);
