@@ -17,7 +17,7 @@ export const BASE = 0xc000_0000;
 export const CODE = BASE + 0x10_0000;
 /** A page that programs may use, one of descriptors, one of the kernel's stack, and the hypercall page. */
 export const PROGRAM = CODE + PAGE_SIZE;
-const DESCRIPTORS = CODE + 2 * PAGE_SIZE;
+export const DESCRIPTORS = CODE + 2 * PAGE_SIZE;
 export const STACK = CODE + 4 * PAGE_SIZE;
 export const STUBS = CODE + 5 * PAGE_SIZE;
 export const DATA = CODE + 6 * PAGE_SIZE;
@@ -67,10 +67,10 @@ export const enum Selector {
 
 const FLAT = {
   low: 0x0000_ffff,
-  kernelCode: 0x00cf_9b00,
-  kernelData: 0x00cf_9300,
-  userCode: 0x00cf_fb00,
-  userData: 0x00cf_f300,
+  kernelCode: 0x00cf_9a00,
+  kernelData: 0x00cf_9200,
+  userCode: 0x00cf_fa00,
+  userData: 0x00cf_f200,
 };
 
 /** How a 32-bit domain is built. @param notes in place of the usual ones */

@@ -13,6 +13,7 @@ import {
   Call,
   CODE,
   DATA,
+  DESCRIPTORS,
   NarrowGuest,
   narrowPlan,
   Place,
@@ -238,6 +239,18 @@ describe('calls of a 32-bit kernel', () => {
     guest.processor.set(Register.rbx, (low & ~2) >>> 0, 0);
     guest.run(CODE + 0x80, CODE + 0x82);
     expect(guest.words(level1 + index * 8, 1)).toEqual([(low & ~2) >>> 0]);
+    expect(guest.domain.paging.recount()).toEqual([]);
+  });
+
+  it('leave a mark in the descriptors of the data segments that they load', () => {
+    const guest = startPrepared();
+    const [before = 0] = guest.words(DESCRIPTORS + 0x24, 1);
+    // MOV DS, AX.
+    guest.store(CODE + 0x80, 0xfeeb_d88e);
+    guest.processor.set(Register.rax, Selector.userData, 0);
+    guest.run(CODE + 0x80, CODE + 0x82);
+    expect([before & 0x100, guest.words(DESCRIPTORS + 0x24, 1)[0]]).toEqual([0, before | 0x100]);
+    expect(guest.selector(SegmentRegister.ds)).toBe(Selector.userData);
     expect(guest.domain.paging.recount()).toEqual([]);
   });
 

@@ -115,6 +115,12 @@ const FAR_POINTER_SEGMENT: Readonly<Record<string, SegmentRegister>> = {
   lgs: SegmentRegister.gs,
 };
 
+/** The data or stack segment that an instruction loads. */
+export function loadedSegment({ operation, operands }: Instruction): SegmentRegister | undefined {
+  const isPlain = (operation === 'mov' || operation === 'pop') && operands[0].kind === OperandKind.segment;
+  return isPlain ? (operands[0].register as SegmentRegister) : FAR_POINTER_SEGMENT[operation];
+}
+
 interface FarPointer {
   readonly offset: number;
   readonly selector: number;

@@ -11,7 +11,7 @@ import {
   loadTaskRegister,
   storeTableRegister,
 } from '../cpu/protection/table-registers.ts';
-import { executeSystem } from '../cpu/system.ts';
+import { executeSystem, loadedSegment } from '../cpu/system.ts';
 import { type GuestVirtual, isCanonical, joinSigned, PAGE_SIZE, type Pfn } from '../x86/brand.ts';
 import { Cr4, Flag, Register, Vector } from '../x86/registers.ts';
 import type { MicrovmDomain } from './domain.ts';
@@ -65,20 +65,9 @@ function completed(vcpu: MicrovmVcpu, result: SystemResult): SystemResult {
   return result === SystemResult.done ? done(vcpu) : result;
 }
 
-const FAR_LOADS: Readonly<Record<string, SegmentRegister>> = {
-  les: SegmentRegister.es,
-  lds: SegmentRegister.ds,
-  lss: SegmentRegister.ss,
-  lfs: SegmentRegister.fs,
-  lgs: SegmentRegister.gs,
-};
-
 /** A loaded segment's descriptor is marked as accessed; behind a load of SS one instruction runs without interrupts. */
-function noteSegmentLoad({ processor, state }: MicrovmVcpu, { operation, operands }: Instruction): void {
-  let segment = FAR_LOADS[operation];
-  if ((operation === 'mov' || operation === 'pop') && operands[0].kind === OperandKind.segment) {
-    segment = operands[0].register as SegmentRegister;
-  }
+function noteSegmentLoad({ processor, state }: MicrovmVcpu, instruction: Instruction): void {
+  const segment = loadedSegment(instruction);
   if (segment === undefined) return;
   const selector = processor.selector(segment);
   if ((selector & ~3) !== 0 && !processor.realSegments) state.changeDescriptor(selector, DescriptorBit.accessed, 0);

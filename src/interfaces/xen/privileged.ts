@@ -1,7 +1,7 @@
 import { type Instruction, OperandKind } from '../../cpu/decode/instruction.ts';
 import { fault, readOperand, SystemResult, writeOperand } from '../../cpu/operands.ts';
 import { farReturn, returnFromInterrupt } from '../../cpu/protection/returns.ts';
-import { executeSystem } from '../../cpu/system.ts';
+import { executeSystem, loadedSegment } from '../../cpu/system.ts';
 import { type GuestVirtual, isCanonical, joinSigned, type Mfn } from '../../x86/brand.ts';
 import { Flag, Register, Vector } from '../../x86/registers.ts';
 import type { XenDomain } from './domain.ts';
@@ -22,9 +22,13 @@ export function executeForGuest(domain: XenDomain, vcpu: XenVcpu): SystemResult 
   const { processor } = vcpu;
   const { cpu } = domain.operations;
   const { index } = vcpu;
-  const result = executeSystem(processor, domain.services(vcpu));
-  if (result !== SystemResult.interface) return result;
   const instruction = processor.currentInstruction();
+  const result = executeSystem(processor, domain.services(vcpu));
+  if (result === SystemResult.done) {
+    const segment = loadedSegment(instruction);
+    if (segment !== undefined) vcpu.markAccessed(processor.selector(segment));
+  }
+  if (result !== SystemResult.interface) return result;
   switch (instruction.operation) {
     case 'cpuid':
       executeCpuid(domain, vcpu);

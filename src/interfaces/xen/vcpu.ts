@@ -1,13 +1,14 @@
 import type { Archive, Archived } from '../../archive/archive.ts';
 import { SegmentRegister } from '../../cpu/decode/instruction.ts';
+import { DescriptorBit } from '../../cpu/descriptor.ts';
 import { Access } from '../../cpu/exits.ts';
 import type { Processor } from '../../cpu/processor.ts';
 import type { Descriptor, DescriptorSource } from '../../cpu/processor-api.ts';
 import { DomainCrash } from '../../domain/crash.ts';
+import { PageAbsent } from '../../memory/page-absent.ts';
 import type { DirectPaging } from '../../paging/direct/direct-paging.ts';
-import { type GuestVirtual, highWord, lowWord, PAGE_SIZE } from '../../x86/brand.ts';
+import { type GuestVirtual, highWord, lowWord, type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
 import { Cr0, Cr4, Efer, Flag } from '../../x86/registers.ts';
-import { GUEST_GDT_ENTRIES } from './abi.ts';
 import type { GuestAbi } from './guest-abi.ts';
 import { DATA_SEGMENTS, KernelEntries } from './kernel-entries.ts';
 import { type SharedInfo, VcpuInfo } from './shared-info.ts';
@@ -27,6 +28,13 @@ export interface Callback {
   /** Events are masked on entry. */
   masks: boolean;
 }
+
+/** Of a selector: it names a descriptor of the LDT. */
+const IN_LDT = 4;
+const DESCRIPTORS_OF_PAGE = PAGE_SIZE / 8;
+const NO_PAGE = -1 as Mfn;
+
+const scratch: Descriptor = { low: 0, high: 0 };
 
 const VECTORS = 256;
 const NOWHERE = 0 as GuestVirtual;
@@ -143,39 +151,57 @@ export class XenVcpu implements DescriptorSource, Archived {
   }
 
   read(selector: number, out: Descriptor): boolean {
-    const { memory } = this.#shared;
-    if ((selector & 4) !== 0) return this.#readLocal(selector, out);
-    const entry = selector >> 3;
-    if (entry >= GUEST_GDT_ENTRIES) {
-      const flat = this.abi.flatDescriptors[selector & ~7];
-      if (!flat) return false;
+    const flat = this.#flatDescriptor(selector);
+    if (flat) {
       out.low = flat.low;
       out.high = flat.high;
       return true;
     }
-    if (entry >= this.gdtEntries) return false;
-    const mfn = this.#paging.descriptors.gdtFrames(this.index)[entry >> 9];
-    if (mfn === undefined) return false;
-    const address = this.#shared.space.addressOf(mfn);
+    const mfn = this.#pageOf(selector);
+    const address = mfn < 0 ? mfn : this.#shared.space.addressOf(mfn);
     if (address < 0) return false;
-    const word = (address + (entry & 511) * 8) >>> 2;
-    out.low = memory.u32[word] as number;
-    out.high = memory.u32[word + 1] as number;
+    const word = (address >>> 2) + this.#indexOf(selector) * 2;
+    const { u32 } = this.#shared.memory;
+    out.low = u32[word] as number;
+    out.high = u32[word + 1] as number;
     return true;
   }
 
-  /** LDT pages are validated when a selector in them is first used. */
-  #readLocal(selector: number, out: Descriptor): boolean {
+  /**
+   * A data segment was loaded: its descriptor is marked as accessed, so that generated code loads it from here on. Where the
+   * page is not the guest's alone at present it stays as it is, since what was loaded is loaded.
+   */
+  markAccessed(selector: number): void {
+    if ((selector & ~3) === 0 || this.#flatDescriptor(selector) || !this.read(selector, scratch)) return;
+    if ((scratch.high & DescriptorBit.accessed) !== 0) return;
+    try {
+      const high = (scratch.high | DescriptorBit.accessed) >>> 0;
+      this.#paging.entries.store(this.#pageOf(selector), this.#indexOf(selector), scratch.low, high);
+    } catch (absent) {
+      if (!(absent instanceof PageAbsent)) throw absent;
+    }
+  }
+
+  #flatDescriptor(selector: number): Readonly<Descriptor> | undefined {
+    return (selector & IN_LDT) === 0 ? this.abi.flatDescriptors[selector & ~7] : undefined;
+  }
+
+  /** The page that a descriptor of the guest's is in, or −1. LDT pages are validated when they are first used. */
+  #pageOf(selector: number): Mfn {
     const entry = selector >> 3;
-    if (entry >= this.ldtEntries) return false;
-    const address = (this.ldtBase + entry * 8) as GuestVirtual;
-    const mfn = this.#paging.entries.frameNumberAt(this.#paging.root(this.index), address);
-    if (mfn < 0 || this.#paging.descriptors.holdLdtFrame(mfn) !== 0) return false;
-    const page = this.#shared.space.addressOf(mfn);
-    const word = (page + (address & (PAGE_SIZE - 1))) >>> 2;
-    out.low = this.#shared.memory.u32[word] as number;
-    out.high = this.#shared.memory.u32[word + 1] as number;
-    return true;
+    const { descriptors, entries } = this.#paging;
+    if ((selector & IN_LDT) === 0) {
+      const frame = entry < this.gdtEntries ? descriptors.gdtFrames(this.index)[entry >> 9] : undefined;
+      return frame ?? NO_PAGE;
+    }
+    if (entry >= this.ldtEntries) return NO_PAGE;
+    const mfn = entries.frameNumberAt(this.#paging.root(this.index), (this.ldtBase + entry * 8) as GuestVirtual);
+    return mfn < 0 || descriptors.holdLdtFrame(mfn) !== 0 ? NO_PAGE : mfn;
+  }
+
+  /** Tables begin with a page. */
+  #indexOf(selector: number): number {
+    return (selector >> 3) % DESCRIPTORS_OF_PAGE;
   }
 
   // Memory

@@ -1,7 +1,7 @@
 import { loadDataSegment } from '../../../cpu/data-segment.ts';
 import { SegmentRegister } from '../../../cpu/decode/instruction.ts';
 import { PagingError } from '../../../paging/direct/errors.ts';
-import type { GuestVirtual, Mfn } from '../../../x86/brand.ts';
+import { type GuestVirtual, type Mfn, PAGE_SIZE } from '../../../x86/brand.ts';
 import { Cr0, Flag, Register } from '../../../x86/registers.ts';
 import { CallbackType, GUEST_GDT_ENTRIES } from '../abi.ts';
 import { Errno } from '../errno.ts';
@@ -25,11 +25,14 @@ export function initialise(call: Call, target: XenVcpu): number {
   const context = abi.structures.context;
   const view = call.view(call.value(2), context.size);
   if (!view) return FAULT;
+  const ldtBase = call.longAt(view, context.ldtBase);
+  const ldtEntries = view.getUint32(context.ldtEntries, true);
+  if (ldtBase % PAGE_SIZE !== 0 || ldtEntries > LDT_LIMIT) return INVALID;
   const result = initialiseTables(call, target, view);
   if (result !== 0) return result;
   initialiseEntries(call, target, view);
-  target.ldtBase = call.longAt(view, context.ldtBase) as GuestVirtual;
-  target.ldtEntries = Math.min(LDT_LIMIT, view.getUint32(context.ldtEntries, true));
+  target.ldtBase = ldtBase as GuestVirtual;
+  target.ldtEntries = ldtEntries;
   target.kernelStackSegment = raisedSelector(abi, view.getUint16(context.kernelSs, true));
   target.kernelStack = call.longAt(view, context.kernelSp) as GuestVirtual;
   initialiseRegisters(call, target, view);
