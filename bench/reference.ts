@@ -23,8 +23,8 @@ import { alignColumns } from './peers/report.ts';
 const ITEMS = ['fork', 'exec', 'mmap', 'fault', 'switch'] as const;
 const CELLS: Readonly<Record<Image, readonly string[]>> = {
   'x86-64': ['native/native', 'native/shadow', 'kvm/nested', 'kvm/shadow', 'xen/direct'],
-  'i386-pae': ['native/native', 'native/shadow', 'kvm/shadow', 'vmi/native', 'vmi/shadow'],
-  i386: ['native/native', 'native/shadow', 'kvm/shadow', 'vmi/native', 'vmi/shadow'],
+  'i386-pae': ['native/native', 'native/shadow', 'kvm/shadow', 'vmi/native', 'vmi/shadow', 'lguest/shadow', 'xen/direct'],
+  i386: ['native/native', 'native/shadow', 'kvm/shadow', 'vmi/native', 'vmi/shadow', 'lguest/shadow'],
 };
 const LAZY_MODES = ['', 'nolazy'] as const;
 const MEMORY = 32 << 20;
@@ -122,7 +122,7 @@ for (const item of ITEMS) {
   for (const cell of cells) {
     for (const lazy of LAZY_MODES) {
       // Where lazy mode is nothing, to leave it out changes nothing.
-      if (lazy !== '' && !/^xen|^kvm.shadow|^vmi.shadow/.test(cell)) continue;
+      if (lazy !== '' && !/^xen|^kvm.shadow|^vmi.shadow|^lguest/.test(cell)) continue;
       columns.push({ title: lazy === '' ? cell : `${cell} ${lazy}`, cost: await costOf(cell, item, lazy) });
     }
   }

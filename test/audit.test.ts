@@ -4,11 +4,11 @@ import type { Audit } from '../src/inspect/audit.ts';
 import { hashes, numberOf, type Printed, runReference } from './reference-guest.ts';
 
 /** Of the reference guest on Xen, whose accesses to page tables are known from its sources. */
-describe('an audit', () => {
+describe.each(['x86-64', 'i386-pae'] as const)('an audit of the image for %s', (image) => {
   let printed: Printed;
   let audit: Audit;
   beforeAll(async () => {
-    printed = await runReference({ interface: 'xen', audit: true, check: false }, 'nopatch');
+    printed = await runReference({ interface: 'xen', audit: true, check: false }, 'nopatch', image);
     audit = printed.audit ?? { places: [] };
   });
 
@@ -42,14 +42,14 @@ describe('an audit', () => {
   });
 
   it('finds the store that is refused', async () => {
-    const { audit: found } = await runReference({ interface: 'xen', audit: true, check: false }, 'clone=plain');
+    const { audit: found } = await runReference({ interface: 'xen', audit: true, check: false }, 'clone=plain', image);
     expect(found?.places.filter(({ refused }) => refused > 0)).toMatchObject([
       { name: expect.stringMatching(/^setup_paging\+0x/), refused: 1, emulated: 0 },
     ]);
   });
 
   it('is refused where the host does not see what touches page tables', async () => {
-    await expect(runReference({ interface: 'kvm', audit: true })).rejects.toThrow('give --interface xen');
+    await expect(runReference({ interface: 'kvm', audit: true }, '', image)).rejects.toThrow('give --interface xen');
   });
 });
 

@@ -122,15 +122,15 @@ static inline void modify_commit(struct memory_descriptor *mm, word address, pte
 static inline void pte_update(struct memory_descriptor *mm, word address, pte_entry *pointer) {
   PV_CALL_3(mmu, pte_update, mm, address, pointer);
 }
+static inline word exchange(word *at, word value) {
+  asm volatile("xchg %0, %1" : "+r"(value), "+m"(*at) : : "memory");
+  return value;
+}
 static inline pte_t get_and_clear(struct memory_descriptor *mm, word address, pte_entry *pointer) {
-  word old = 0;
-  asm volatile("xchg %0, %1" : "+r"(old), "+m"(*(word *)pointer) : : "memory");
-  entry_bits entry = old;
+  entry_bits entry = exchange((word *)pointer, 0);
 #if LEVELS == 3
   /* Nobody walks what is not present, and no processor changes the upper half. */
-  volatile u32 *upper = (u32 *)pointer + 1;
-  entry |= (u64)*upper << 32;
-  *upper = 0;
+  entry |= (u64)exchange((word *)pointer + 1, 0) << 32;
 #endif
   pte_update(mm, address, pointer);
   return (pte_t){entry};

@@ -89,7 +89,7 @@ word page_of_machine(word frame);
 extern const struct start_info *xen_start_info;
 extern struct shared_info *xen_shared_info;
 
-/* Arguments of C functions behind operations with a convention of their own; xen/irq.S has those. */
+/* Arguments of C functions behind operations with a convention of their own; irq.S has those. */
 u64 xen_entry_to_machine(u64 value);
 u64 xen_entry_to_physical(u64 value);
 

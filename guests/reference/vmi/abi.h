@@ -78,7 +78,6 @@ _Static_assert(offsetof(struct vmi_rom, initialise) == 0x80, "the ROM's first sl
 
 #define FLUSH_USER 1
 
-#define CYCLES_REAL 0
 #define CYCLES_AVAILABLE 1
 #define ALARM_PERIODIC 0x100
 #define ALARM_LOCAL_TIMER 0x10000

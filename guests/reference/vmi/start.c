@@ -11,6 +11,9 @@
  * is none, and then the operation stays what it was. Code of the ROM is called as C functions are, and that for the
  * interrupt flag keeps all registers, so that most of it stands in the operation tables as it is.
  */
+/* The kernel uses no address from here on: DEVICE_BASE has one page table. */
+#define KERNEL_END (DEVICE_BASE + ENTRIES * PAGE_SIZE)
+
 static const struct vmi_rom *rom;
 
 struct vmi_calls vmi;
@@ -19,7 +22,8 @@ static const struct vmi_rom *find_rom(void) {
   for (word address = ROM_START; address < ROM_END; address += ROM_STEP) {
     const struct vmi_rom *candidate = virtual(address);
     if (candidate->signature != ROM_SIGNATURE || !same_bytes(candidate->vmi_signature, "cVmi", 4)) continue;
-    return candidate->major == API_MAJOR && candidate->pci_header ? candidate : NULL;
+    u32 leaves_room = candidate->virtual_top == 0 || candidate->virtual_top >= KERNEL_END;
+    return candidate->major == API_MAJOR && candidate->pci_header && leaves_room ? candidate : NULL;
   }
   return NULL;
 }
@@ -42,7 +46,7 @@ static void vmi_load_tr_desc(void) { vmi.set_tr(TASK); }
 
 static void vmi_load_sp0(word stack) {
   native_load_sp0(stack);
-  vmi.update_kernel_stack(KERNEL_DATA, stack);
+  vmi.update_kernel_stack(KERNEL_DATA | pv_info.kernel_rpl, stack);
 }
 
 /* EAX and ECX in; EAX, EBX, ECX, EDX out. */
@@ -64,8 +68,8 @@ static void vmi_startup_ipi_hook(u32 apic, word ip, word stack) {
     .cr4 = cr4,
     .eip = ip,
     .esp = stack,
-    .cs = KERNEL_CODE,
-    .ss = KERNEL_DATA,
+    .cs = (u16)(KERNEL_CODE | pv_info.kernel_rpl),
+    .ss = (u16)(KERNEL_DATA | pv_info.kernel_rpl),
     .ds = USER_DATA,
     .es = USER_DATA,
     .gdt_limit = GDT_ENTRIES * 8 - 1,
@@ -123,6 +127,9 @@ void vmi_detect(void) {
   u32 (*initialise)(void) = (u32(*)(void))(word)rom->initialise;
   if (initialise() != 0) return;
   pv_info.name = "VMI";
+  /* The ROM may have put the kernel into another ring. */
+  asm volatile("mov %%cs, %0" : "=r"(pv_info.kernel_rpl));
+  pv_info.kernel_rpl &= 3;
   adopt(adoptions, COUNT(adoptions));
   if (vmi.cpuid) pv_cpu_ops.cpuid = vmi_cpuid;
   if (vmi.set_tr) pv_cpu_ops.load_tr_desc = vmi_load_tr_desc;
