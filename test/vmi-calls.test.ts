@@ -62,6 +62,18 @@ describe('the calls of the VMI interface', () => {
     expect(vmi.deadline).toBe(Number.POSITIVE_INFINITY);
   });
 
+  it('set no alarm for a time that never comes', () => {
+    const { vmi } = machine;
+    const set = (time: number, period: number) =>
+      machine.call(Call.setAlarm, { eax: Alarm.periodic, edx: 0, ecx: time, stack: [0, period] });
+    set(0xffff_ffff, 0);
+    expect(vmi.deadline).toBe(Number.POSITIVE_INFINITY);
+    set(0, 0xffff_ffff);
+    expect(vmi.deadline).toBe(0);
+    vmi.expire();
+    expect(vmi.deadline).toBe(Number.POSITIVE_INFINITY);
+  });
+
   it('leave a page fault where the stack ends', () => {
     machine.switchPagingOn();
     for (const number of [Call.setAlarm, Call.setLinearMapping]) {

@@ -6,6 +6,11 @@ const NEVER = Number.POSITIVE_INFINITY;
 /** A periodic alarm faster than this slows down: it bounds the interrupts that a guest can cause. Nanoseconds. */
 const SHORTEST_PERIOD = 100_000;
 
+/** A guest can name times that its clock never reaches: it is exact below 2^53 nanoseconds. */
+function reachable(time: number): number {
+  return time <= Number.MAX_SAFE_INTEGER ? time : NEVER;
+}
+
 /** What an alarm counts by; cycles are nanoseconds. */
 export interface CycleCounters {
   read(kind: Cycles): number;
@@ -40,7 +45,7 @@ export class CycleAlarm implements Archived {
   /** @param period used where the flags ask for it */
   set(flags: number, expiry: number, period: number): void {
     this.#atLocalTimer = (flags & Alarm.localTimer) !== 0;
-    this.#expiry = expiry;
+    this.#expiry = reachable(expiry);
     this.#period = (flags & Alarm.periodic) === 0 ? 0 : Math.max(period, SHORTEST_PERIOD);
   }
 
@@ -60,7 +65,7 @@ export class CycleAlarm implements Archived {
     const now = this.#counters.read(this.#kind);
     if (this.#expiry > now) return false;
     const late = now - this.#expiry;
-    this.#expiry = this.#period === 0 ? NEVER : now + this.#period - (late % this.#period);
+    this.#expiry = this.#period === 0 ? NEVER : reachable(now + this.#period - (late % this.#period));
     return true;
   }
 }
