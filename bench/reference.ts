@@ -23,7 +23,15 @@ import { alignColumns } from './peers/report.ts';
 const ITEMS = ['fork', 'exec', 'mmap', 'fault', 'switch'] as const;
 const CELLS: Readonly<Record<Image, readonly string[]>> = {
   'x86-64': ['native/native', 'native/shadow', 'kvm/nested', 'kvm/shadow', 'xen/direct'],
-  'i386-pae': ['native/native', 'native/shadow', 'kvm/shadow', 'vmi/native', 'vmi/shadow', 'lguest/shadow', 'xen/direct'],
+  'i386-pae': [
+    'native/native',
+    'native/shadow',
+    'kvm/shadow',
+    'vmi/native',
+    'vmi/shadow',
+    'lguest/shadow',
+    'xen/direct',
+  ],
   i386: ['native/native', 'native/shadow', 'kvm/shadow', 'vmi/native', 'vmi/shadow', 'lguest/shadow'],
 };
 const LAZY_MODES = ['', 'nolazy'] as const;
