@@ -1,11 +1,11 @@
 import type { Archive, Archived } from '../../archive/archive.ts';
 import type { GuestPhysical } from '../../x86/brand.ts';
-import { gather, type SegmentCursor, scatter } from '../dma/segments.ts';
-import { DmaStatus, type DmaTable } from '../dma/table.ts';
+import type { DmaTable } from '../dma/table.ts';
 import type { InterruptLine, MmioDevice } from '../mmio.ts';
 import type { Transport, VirtioDevice } from './device.ts';
 import { Feature, Interrupt, MAGIC, Register, Status, VENDOR, VERSION } from './registers.ts';
-import { createQueueState, type QueueOwner, type QueueState, Virtqueue } from './virtqueue.ts';
+import { VirtioTransport } from './transport.ts';
+import { createQueueState, type QueueState, Virtqueue } from './virtqueue.ts';
 
 /** What the transport itself can do besides the device's own features. */
 const TRANSPORT_FEATURES = [Feature.indirectDescriptors, Feature.eventIndex, Feature.version1];
@@ -38,7 +38,7 @@ export interface MmioTransportOptions {
  * register accesses; whatever comes of back ends and pages that arrive waits for `poll`, so that a guest notices
  * nothing between two of its turns.
  */
-export class VirtioMmio implements MmioDevice, Transport, QueueOwner, Archived {
+export class VirtioMmio extends VirtioTransport implements MmioDevice, Transport, Archived {
   readonly state: TransportState;
   readonly memory: DmaTable;
   readonly queues: readonly Virtqueue[];
@@ -49,6 +49,7 @@ export class VirtioMmio implements MmioDevice, Transport, QueueOwner, Archived {
   readonly #features: readonly [number, number];
 
   constructor(options: MmioTransportOptions) {
+    super();
     this.#device = options.device;
     this.memory = options.memory;
     this.#line = options.line;
@@ -114,27 +115,6 @@ export class VirtioMmio implements MmioDevice, Transport, QueueOwner, Archived {
 
   hasFeature(bit: number): boolean {
     return ((this.state.driverFeatures[bit >> 5] ?? 0) & (1 << (bit & 31))) !== 0;
-  }
-
-  get hasIndirectDescriptors(): boolean {
-    return this.hasFeature(Feature.indirectDescriptors);
-  }
-
-  get hasEventIndex(): boolean {
-    return this.hasFeature(Feature.eventIndex);
-  }
-
-  gather(cursor: SegmentCursor, target: Uint8Array): boolean {
-    return this.#isDone(gather(this.memory, cursor, target));
-  }
-
-  scatter(cursor: SegmentCursor, source: Uint8Array): boolean {
-    return this.#isDone(scatter(this.memory, cursor, source));
-  }
-
-  #isDone(status: DmaStatus): boolean {
-    if (status === DmaStatus.refused) this.fail('the driver offers a buffer that is no RAM');
-    return status === DmaStatus.ready;
   }
 
   fail(reason: string): void {

@@ -1,15 +1,9 @@
 import type { Archive, Archived } from '../../archive/archive.ts';
-import { gather, type Segment, type SegmentCursor, scatter } from '../../devices/dma/segments.ts';
-import { DmaStatus, type DmaTable } from '../../devices/dma/table.ts';
+import type { Segment } from '../../devices/dma/segments.ts';
+import type { DmaTable } from '../../devices/dma/table.ts';
 import type { Transport, VirtioDevice } from '../../devices/virtio/device.ts';
-import { Feature } from '../../devices/virtio/registers.ts';
-import {
-  type Chain,
-  createQueueState,
-  type QueueOwner,
-  type QueueState,
-  Virtqueue,
-} from '../../devices/virtio/virtqueue.ts';
+import { VirtioTransport } from '../../devices/virtio/transport.ts';
+import { type Chain, createQueueState, type QueueState, Virtqueue } from '../../devices/virtio/virtqueue.ts';
 import type { GuestPhysical } from '../../x86/brand.ts';
 import type { DeviceDescriptor } from './device-descriptor.ts';
 
@@ -29,7 +23,7 @@ export interface LguestDeviceOptions {
  * A virtio device on lguest's bus, as drivers of version 0 of the specification use it: queues stand where the host has
  * put them and may be used as soon as the driver knows them.
  */
-export class LguestDevice implements Transport, QueueOwner, Archived {
+export class LguestDevice extends VirtioTransport implements Transport, Archived {
   readonly memory: DmaTable;
   readonly queues: readonly Virtqueue[];
   readonly rings: readonly GuestPhysical[];
@@ -43,6 +37,7 @@ export class LguestDevice implements Transport, QueueOwner, Archived {
   #failure: string | null = null;
 
   constructor(options: LguestDeviceOptions) {
+    super();
     this.#device = options.device;
     this.#descriptor = options.descriptor;
     this.memory = options.memory;
@@ -113,27 +108,6 @@ export class LguestDevice implements Transport, QueueOwner, Archived {
 
   get hasLongHeaders(): boolean {
     return this.#descriptor.hasLongHeaders;
-  }
-
-  get hasIndirectDescriptors(): boolean {
-    return this.hasFeature(Feature.indirectDescriptors);
-  }
-
-  get hasEventIndex(): boolean {
-    return this.hasFeature(Feature.eventIndex);
-  }
-
-  gather(cursor: SegmentCursor, target: Uint8Array): boolean {
-    return this.#isDone(gather(this.memory, cursor, target));
-  }
-
-  scatter(cursor: SegmentCursor, source: Uint8Array): boolean {
-    return this.#isDone(scatter(this.memory, cursor, source));
-  }
-
-  #isDone(status: DmaStatus): boolean {
-    if (status === DmaStatus.refused) this.fail('the driver offers a buffer that is no RAM');
-    return status === DmaStatus.ready;
   }
 
   /** Nothing tells the driver: there is no such status in this version. */
