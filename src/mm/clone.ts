@@ -5,8 +5,10 @@ import type { PageAllocator } from './page-allocator.ts';
 import { PageKind } from './pages.ts';
 import { asReadOnly, frameOf, isPresent, isSwapped, isWritable, presentPte, slotOf } from './pte.ts';
 
-/** Bytes between two pauses. */
+/** Bytes whose entries are listed at a time. */
 const SLICE = 512 * PAGE_SIZE;
+/** Entries between two pauses. */
+const MOST_IN_A_ROW = 512;
 
 /**
  * Lets an empty area of a clone share the pages of its parent. The parent's lock is held; reclaim goes on meanwhile, so
@@ -20,6 +22,7 @@ export async function shareEntries(
   end: HostVirtual,
   pause: Pause,
 ): Promise<MemoryError | undefined> {
+  let sincePause = 0;
   for (let slice: number = start; slice < end; slice += SLICE) {
     const addresses: HostVirtual[] = [];
     const sliceEnd = Math.min(end, slice + SLICE) as HostVirtual;
@@ -30,6 +33,10 @@ export async function shareEntries(
         if (failed) return failed;
       }
     }
+    sincePause += addresses.length;
+    const isLast = sliceEnd === end;
+    if (sincePause < MOST_IN_A_ROW && !(isLast && sincePause > 0)) continue;
+    sincePause = 0;
     await pause();
   }
   return undefined;
