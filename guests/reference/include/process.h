@@ -7,7 +7,7 @@
 enum state { STATE_FREE, STATE_READY, STATE_RUNNING, STATE_WAITING, STATE_PARKED };
 
 struct process {
-  word stack; /* where it left off; switch.S */
+  word stack; /* where it left off; vectors.S */
   enum state state;
   word number, parent, children, waits_for;
   struct memory_descriptor *mm;
@@ -27,6 +27,6 @@ void end_process(void) NORETURN;
 u64 hash_processes(void);
 u32 processes_alive(void);
 
-/* switch.S */
+/* vectors.S */
 void switch_stacks(word *save, word load);
 void return_to_user(void);

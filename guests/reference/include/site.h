@@ -4,7 +4,7 @@
 
 /*
  * Records of call sites in .parainstructions: address, number of the operation, bytes of the site, registers that it may
- * destroy. Assembly has the same by the macros of site.S.
+ * destroy. Assembly has the same by the macro of site-macros.h.
  */
 #define SITE_RECORD(section) \
   "772:\n\t" \
