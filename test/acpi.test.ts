@@ -10,6 +10,7 @@ const OPTIONS: AcpiOptions = {
   localApic: 0xfee0_0000,
   ioApic: { identifier: 3, address: 0xfec0_0000 },
   power: { control: 0x600, status: 0x601, reset: 0x602 },
+  powerTimer: 0x608,
   resetValue: 1,
   sleepTypeOff: 5,
   devices: [
@@ -68,6 +69,13 @@ describe('ACPI tables', () => {
     expect(fields.getUint32(112, true) & 0x10_0400).toBe(0x10_0400);
     const ports = [116, 244, 256].map((offset) => fields.getUint32(offset + 4, true));
     expect(ports).toEqual([0x602, 0x600, 0x601]);
+  });
+
+  it('name the timer to measure clocks by, as ACPI 1.0 did and as later versions do', () => {
+    const table = tables().get('FACP') as Uint8Array;
+    const fields = new DataView(table.buffer, table.byteOffset, table.length);
+    expect([fields.getUint32(76, true), fields.getUint8(91)]).toEqual([0x608, 4]);
+    expect([...table.subarray(208, 216)]).toEqual([1, 32, 0, 3, 0x08, 0x06, 0, 0]);
   });
 
   it('name each processor and the I/O APIC', () => {

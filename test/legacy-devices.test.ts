@@ -261,6 +261,22 @@ describe('the 8254', () => {
   });
 });
 
+describe('the timer of ACPI', () => {
+  it('counts 3,579,545 a second with 24 bits, and cannot be set', () => {
+    time = 1e9;
+    out(0x608, 1, 2);
+    expect(ports.load(0x608, 4)).toBe(3_579_545);
+    time = 5e9;
+    expect(ports.load(0x608, 4)).toBe(5 * 3_579_545 - 2 ** 24);
+  });
+
+  it('can be read in parts', () => {
+    time = 1e9;
+    expect([0x608, 0x609, 0x60a, 0x60b].map(read)).toEqual([0x99, 0x9e, 0x36, 0]);
+    expect(ports.load(0x609, 2)).toBe(0x369e);
+  });
+});
+
 describe('the keyboard controller that is not there', () => {
   it('restarts the machine, and does nothing else', () => {
     expect(read(0x64)).toBe(0xff);

@@ -14,6 +14,8 @@ export interface AcpiOptions {
   readonly ioApic: { readonly identifier: number; readonly address: number };
   /** Ports of ACPI's sleep control, sleep status and reset. */
   readonly power: { readonly control: number; readonly status: number; readonly reset: number };
+  /** Port of the power management timer. Kernels use it although hardware-reduced machines need none. */
+  readonly powerTimer: number;
   readonly resetValue: number;
   /** SLP_TYP of a power-off. */
   readonly sleepTypeOff: number;
@@ -71,11 +73,12 @@ class Table {
     this.word(offset, address);
   }
 
-  /** A register in port space, accessed by bytes (generic address structure). */
-  portRegister(offset: number, port: number): void {
+  /** A register in port space, accessed as a whole (generic address structure). */
+  portRegister(offset: number, port: number, bytes: 1 | 4 = 1): void {
     const SYSTEM_IO = 1;
     const BYTE_ACCESS = 1;
-    this.bytes.set([SYSTEM_IO, 8, 0, BYTE_ACCESS], offset);
+    const WORD_ACCESS = 3;
+    this.bytes.set([SYSTEM_IO, 8 * bytes, 0, bytes === 1 ? BYTE_ACCESS : WORD_ACCESS], offset);
     this.long(offset + 4, port);
   }
 
@@ -151,20 +154,24 @@ function createXsdt(tables: readonly number[]): Uint8Array {
 }
 
 const FADT_BYTES = 276;
+const POWER_TIMER_BYTES = 4;
 
-function createFadt({ power, resetValue }: AcpiOptions, dsdt: number): Uint8Array {
+function createFadt({ power, powerTimer, resetValue }: AcpiOptions, dsdt: number): Uint8Array {
   const NO_VGA = 1 << 2;
   const WBINVD_WORKS = 1 << 0;
   const RESET_REGISTER = 1 << 10;
   const HARDWARE_REDUCED = 1 << 20;
   const table = describedTable('FACP', 6, FADT_BYTES);
   table.word(40, dsdt);
+  table.word(76, powerTimer);
+  table.byte(91, POWER_TIMER_BYTES);
   table.half(109, NO_VGA);
   table.word(112, WBINVD_WORKS | RESET_REGISTER | HARDWARE_REDUCED);
   table.portRegister(116, power.reset);
   table.byte(128, resetValue);
   table.byte(131, 4);
   table.long(140, dsdt);
+  table.portRegister(208, powerTimer, POWER_TIMER_BYTES);
   table.portRegister(244, power.control);
   table.portRegister(256, power.status);
   return finished(table);

@@ -2,8 +2,8 @@ import { PAGE_SIZE } from '../x86/brand.ts';
 
 /**
  * The microVM: what a guest of the kvm and native interfaces finds itself on. A small PC: RAM, APICs, one serial port, a
- * clock with the date, virtio devices, and for old kernels 8259A, 8254 and an MP table; no BIOS, PCI or VGA. This file is
- * its map.
+ * clock with the date, virtio devices, and for old kernels 8259A, 8254, ACPI's timer and an MP table; no BIOS, PCI or
+ * VGA. This file is its map.
  *
  *     0000 0500  GDT for the entry
  *     0000 7000  boot parameters (the "zero page")
@@ -46,6 +46,7 @@ export const enum Port {
   delay = 0x80,
   serial = 0x3f8,
   power = 0x600,
+  powerTimer = 0x608,
 }
 
 /** Pins of the I/O APIC. */
@@ -57,7 +58,7 @@ export const enum Pin {
 }
 
 /** Bytes of a device's registers. */
-export const PORT_COUNT = { timer: 4, realTimeClock: 2, serial: 8 } as const;
+export const PORT_COUNT = { timer: 4, realTimeClock: 2, serial: 8, powerTimer: 4 } as const;
 export const WINDOW_BYTES = 0x1000;
 
 /** The first page of an initrd at the end of RAM. */

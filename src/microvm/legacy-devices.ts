@@ -5,6 +5,7 @@ import { INTERRUPT_PORTS, InterruptPair } from '../devices/pc/interrupt-pair.ts'
 import { IntervalTimer } from '../devices/pc/interval-timer.ts';
 import type { IoApic } from '../devices/pc/io-apic.ts';
 import { KeyboardReset } from '../devices/pc/keyboard-reset.ts';
+import { PowerTimer } from '../devices/pc/power-timer.ts';
 import { SystemPort } from '../devices/pc/system-port.ts';
 import { Pin, PORT_COUNT, Port } from './layout.ts';
 
@@ -17,8 +18,8 @@ export interface LegacyDevicesOptions {
 }
 
 /**
- * What kernels expect of any PC that are older than hardware without it: two 8259A, an 8254 with the speaker's port, and
- * the reset by the keyboard controller. Kernels that ACPI tells of hardware without a past never touch them.
+ * What kernels expect of any PC that are older than hardware without it: two 8259A, an 8254 with the speaker's port, ACPI's
+ * timer, and the reset by the keyboard controller. Kernels that ACPI tells of hardware without a past touch only the timer.
  */
 export class LegacyDevices implements Archived {
   readonly interrupts = new InterruptPair();
@@ -38,6 +39,7 @@ export class LegacyDevices implements Archived {
     ports.add(INTERRUPT_PORTS.triggers, INTERRUPT_PORTS.count, interrupts.triggers);
     ports.add(Port.timer, PORT_COUNT.timer, this.#timer);
     ports.add(Port.system, 1, this.#system);
+    ports.add(Port.powerTimer, PORT_COUNT.powerTimer, new PowerTimer(now));
     ports.add(Port.keyboardCommand, 1, new KeyboardReset(reset));
   }
 

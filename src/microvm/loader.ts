@@ -98,6 +98,7 @@ export function loadGuest(paging: NestedPaging, host: HostMemory, options: LoadO
         status: Port.power + PowerRegister.sleepStatus,
         reset: Port.power + PowerRegister.reset,
       },
+      powerTimer: Port.powerTimer,
       resetValue: RESET_VALUE,
       sleepTypeOff: SLEEP_TYPE_OFF,
       devices: [...BUILT_IN, ...options.devices],
