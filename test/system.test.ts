@@ -439,6 +439,15 @@ describe('a far transfer', () => {
     machine.descriptors.set(SMALL_CODE >> 3, descriptor(CODE + PAGE_SIZE, 0xffff, CODE_READABLE));
   });
 
+  test('to a segment that says 64-bit code outside long mode leads to 32-bit code', () => {
+    machine.descriptors.set(SMALL_CODE >> 3, descriptor(0, 0xf_ffff, CODE_READABLE | BIG | GRANULAR | 0x2000));
+    // jmp 0x23:CODE + 0x100; hlt there
+    machine.load(CODE, 'ea 00014000 2300');
+    machine.load(CODE + 0x100, 'f4');
+    expect(machine.run()).toMatchObject({ vector: null, rip: CODE + 0x100 });
+    expect(machine.processor.codeSize).toBe(32);
+  });
+
   test('to 16-bit code and back changes the operand size', () => {
     // call 0x23:0x0010; hlt. There: mov ax,0x1234; mov ecx,0x11112222; o32 retf
     machine.load(CODE, '9a 10000000 2300 f4');

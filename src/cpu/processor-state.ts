@@ -202,7 +202,8 @@ export class ProcessorState implements Archived {
     this.putLong(State.segmentBase + segment * 8, base);
     u32[this.word + State.segmentChecked / 4 + segment] = needsNoCheck(limit, attributes) ? 0 : 1;
     if (segment === SegmentRegister.cs && descriptor !== null) {
-      this.put(State.codeSize, (attributes & 0x2000) !== 0 ? 64 : (attributes & 0x4000) !== 0 ? 32 : 16);
+      const long = (attributes & 0x2000) !== 0 && (this.efer & Efer.longModeActive) !== 0;
+      this.put(State.codeSize, long ? 64 : (attributes & 0x4000) !== 0 ? 32 : 16);
       const virtual8086 = (this.get(State.flagsRest) & Flag.virtual8086) !== 0;
       this.put(State.cpl, this.realSegments ? (virtual8086 ? 3 : 0) : selector & 3);
       this.updateTlb();

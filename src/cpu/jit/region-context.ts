@@ -68,6 +68,12 @@ export type RegionImports = Readonly<Record<RegionImport, number>>;
  */
 export const AT_COUNT_SHIFT = 16;
 
+/**
+ * In place of a kind of flags: they are those of the state block, which the region has neither loaded nor changed. Most
+ * regions set flags before they read them.
+ */
+const FLAGS_AS_BEFORE = -1;
+
 /** Where an instruction can lead. */
 export interface Ways {
   /** Emits what its direct branch does. */
@@ -105,6 +111,8 @@ export class RegionContext extends GeneratingContext implements Context {
   readonly #flags: { readonly a: Local<'i64'>; readonly b: Local<'i64'>; readonly result: Local<'i64'> };
   #flagsUsed = false;
   #flagsWritten = false;
+  /** Flags are read where they may be those that the region was entered with. */
+  #readsFlagsBefore = false;
   #current!: RegionInstruction; // set by `begin` before anything else
   #index = 0;
   #baseDepth = 0;
@@ -193,17 +201,20 @@ export class RegionContext extends GeneratingContext implements Context {
     fn.set(this.budgetLeft, sub(this.budgetLeft, shrU(this.at, i32(AT_COUNT_SHIFT))));
     fn.set(this.exitKind, select(this.exitKind, this.exitKind, i32(RegionAnswer.interpret)));
     fn.close(); // jumpLabel
-    this.#storeAll();
+    this.#storeAll(false);
     fn.return(this.exitKind);
   }
 
-  /** The state block becomes exact; only when everything that is written in the region is known. */
-  #storeAll(): void {
+  /**
+   * The state block becomes exact; only when everything that is written in the region is known.
+   * @param flagsSet whether the flags are certainly the region's
+   */
+  #storeAll(flagsSet: boolean): void {
     const { fn, state } = this;
     for (const register of this.#written) {
       fn.store(store64(state, this.#register(register), State.registers + register * 8));
     }
-    if (this.#flagsWritten) this.#storeFlags();
+    if (this.#flagsWritten) this.#storeFlags(flagsSet);
     fn.store(store32(state, this.budgetLeft, State.budget));
     fn.store(store64(state, this.rip, State.rip));
   }
@@ -216,18 +227,26 @@ export class RegionContext extends GeneratingContext implements Context {
       if (local) fn.set(local, load64(state, State.registers + register * 8));
     });
     if (!this.#flagsUsed) return;
+    if (!this.#readsFlagsBefore) {
+      fn.set(this.#flagKind, i32(FLAGS_AS_BEFORE));
+      return;
+    }
     fn.set(this.#flagKind, load32(state, State.flagKind));
     fn.set(this.#flags.a, load64(state, State.flagA));
     fn.set(this.#flags.b, load64(state, State.flagB));
     fn.set(this.#flags.result, load64(state, State.flagResult));
   }
 
-  #storeFlags(): void {
+  #storeFlags(set: boolean): void {
     const { fn, state } = this;
-    fn.store(store32(state, this.#flagKind, State.flagKind));
-    fn.store(store64(state, this.#flags.a, State.flagA));
-    fn.store(store64(state, this.#flags.b, State.flagB));
-    fn.store(store64(state, this.#flags.result, State.flagResult));
+    const store = (): void => {
+      fn.store(store32(state, this.#flagKind, State.flagKind));
+      fn.store(store64(state, this.#flags.a, State.flagA));
+      fn.store(store64(state, this.#flags.b, State.flagB));
+      fn.store(store64(state, this.#flags.result, State.flagResult));
+    };
+    if (set || this.#readsFlagsBefore) store();
+    else fn.if(ne(this.#flagKind, i32(FLAGS_AS_BEFORE)), store);
   }
 
   #register(register: number): Local<'i64'> {
@@ -503,6 +522,7 @@ export class RegionContext extends GeneratingContext implements Context {
   get #flagValues(): FlagValues {
     this.#readsFlags = true;
     this.#flagsUsed = true;
+    if (this.knownFlags === undefined) this.#readsFlagsBefore = true;
     return this.#flags;
   }
 
@@ -514,14 +534,14 @@ export class RegionContext extends GeneratingContext implements Context {
 
   /** Flags whose kind is known only when the code runs. */
   #askFlags(): I32 {
-    this.#storeFlags();
+    this.#storeFlags(true);
     return callOf('i32', this.#imports.flags, this.state);
   }
 
   carry(): I64 {
     const values = this.#flagValues;
     if (this.knownFlags !== undefined) return extendU(carryOf(this.knownFlags, values));
-    this.#storeFlags();
+    this.#storeFlags(true);
     return this.let(extendU(callOf('i32', this.#imports.carry, this.state)));
   }
 
@@ -567,7 +587,8 @@ export class RegionContext extends GeneratingContext implements Context {
    */
   #call({ linear, budget }: NonNullable<Ways['returnTo']>): void {
     const { fn, state } = this;
-    fn.later(() => this.#storeAll());
+    const flagsSet = this.knownFlags !== undefined;
+    fn.later(() => this.#storeAll(flagsSet));
     const calls = add(this.calls, i32(1));
     const answer = this.let(callOf('i32', this.#imports.regions, state, i32(0), linear, calls));
     fn.ifSeldom(ne(answer, i32(RegionAnswer.returned)), () => fn.return(answer));
