@@ -2,6 +2,7 @@ import type { FramePool } from '../memory/frame-pool.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
 import { type Frame, type GuestVirtual, type HostAddress, joinSigned } from '../x86/brand.ts';
 import { EntryIndex, NO_ENTRY } from './entry-index.ts';
+import { EntryList } from './entry-list.ts';
 import { Access } from './exits.ts';
 import type { FrameMarks } from './frame-marks.ts';
 import type { TableGenerations } from './table-generations.ts';
@@ -70,10 +71,12 @@ export class Tlb {
   readonly #memory: HostMemory;
   readonly #u32: Uint32Array;
   readonly #entries: number;
-  /** Entries that may be valid, so that a flush touches only these. */
-  readonly #filled: Uint16Array;
-  readonly #isFilled: Uint8Array;
-  #filledCount = 0;
+  /**
+   * Entries that may be valid. Most of a kernel's are global, and would be looked at in vain at each change of the root;
+   * so they have a list of their own. An entry that was used for both kinds can be in both.
+   */
+  readonly #local: EntryList;
+  readonly #global: EntryList;
   /** Of each entry the numbers of its tables, `PATH_TABLES` each, the last one first. */
   readonly #tables: Int32Array;
   /** The last table's generation, and the sum of the others'. */
@@ -100,8 +103,8 @@ export class Tlb {
     this.#memory = memory;
     this.#u32 = memory.u32;
     this.#entries = entries;
-    this.#filled = new Uint16Array(entries);
-    this.#isFilled = new Uint8Array(entries);
+    this.#local = new EntryList(entries);
+    this.#global = new EntryList(entries);
     this.#tables = new Int32Array(entries * PATH_TABLES);
     this.#lastGenerations = new Uint32Array(entries);
     this.#upperGenerations = new Uint32Array(entries);
@@ -205,40 +208,45 @@ export class Tlb {
     if ((kind & PageKind.large) !== 0) this.#hasPieces[pieceBucket(low)] = 1;
   }
 
+  #isGlobal(index: number): boolean {
+    return ((this.#kinds[index] as number) & PageKind.global) !== 0;
+  }
+
+  get #lists(): readonly EntryList[] {
+    return [this.#local, this.#global];
+  }
+
+  /** Meets the entries that may be valid; some perhaps twice. */
+  #visitFilled(visit: (index: number) => void): void {
+    this.#local.visit(visit);
+    this.#global.visit(visit);
+  }
+
   #note(index: number, frame: HostAddress): void {
     this.#byFrame.note(index, frame >>> PAGE_BITS);
-    if (this.#isFilled[index] !== 0) return;
-    this.#isFilled[index] = 1;
-    this.#filled[this.#filledCount++] = index;
+    (this.#isGlobal(index) ? this.#global : this.#local).add(index);
   }
 
   /** Drops all entries. */
   flush(): void {
     // The next ones may be another domain's.
     this.#refreshedAt = -1;
-    for (let position = 0; position < this.#filledCount; position++) {
-      const index = this.#filled[position] as number;
-      this.#clear(index);
-      this.#isFilled[index] = 0;
+    for (const list of this.#lists) {
+      list.retain((index) => {
+        this.#clear(index);
+        return false;
+      });
     }
-    this.#filledCount = 0;
     this.#hasPieces.fill(0);
     this.#isAbove.fill(0);
   }
 
   /** Drops the entries of pages that are not global. */
   flushLocal(): void {
-    let kept = 0;
-    for (let position = 0; position < this.#filledCount; position++) {
-      const index = this.#filled[position] as number;
-      if (((this.#kinds[index] as number) & PageKind.global) !== 0) {
-        this.#filled[kept++] = index;
-      } else {
-        this.#clear(index);
-        this.#isFilled[index] = 0;
-      }
-    }
-    this.#filledCount = kept;
+    this.#local.retain((index) => {
+      if (!this.#isGlobal(index)) this.#clear(index);
+      return false;
+    });
   }
 
   /**
@@ -270,17 +278,13 @@ export class Tlb {
   }
 
   #refreshAll(generations: TableGenerations, wordsOf: TableWords | undefined): void {
-    let kept = 0;
-    for (let position = 0; position < this.#filledCount; position++) {
-      const index = this.#filled[position] as number;
-      if (this.#isCurrent(index, generations, wordsOf)) {
-        this.#filled[kept++] = index;
-      } else {
-        this.#clear(index);
-        this.#isFilled[index] = 0;
-      }
+    for (const list of this.#lists) {
+      list.retain((index) => {
+        const stays = this.#isCurrent(index, generations, wordsOf);
+        if (!stays) this.#clear(index);
+        return stays;
+      });
     }
-    this.#filledCount = kept;
   }
 
   #isCurrent(index: number, generations: TableGenerations, wordsOf: TableWords | undefined): boolean {
@@ -313,15 +317,14 @@ export class Tlb {
       }
       return;
     }
-    for (let position = 0; position < this.#filledCount; position++) {
-      const index = this.#filled[position] as number;
+    this.#visitFilled((index) => {
       const word = this.#word(index);
       const address = this.#u32[word + TlbEntry.frame / 4] as HostAddress;
-      if (address === 0) continue;
+      if (address === 0) return;
       const frame = pool.frameAt(address);
       if (marks.removedSince(frame, this.parkedAt)) this.#clear(index);
       else if (marks.protectedSince(frame, this.parkedAt)) this.#invalidate(word + TlbEntry.writeTag / 4, index);
-    }
+    });
   }
 
   /**
@@ -331,12 +334,11 @@ export class Tlb {
   adopt(other: Tlb, shared: Uint8Array): void {
     this.#refreshedAt = -1;
     const { u8 } = this.#memory;
-    for (let position = 0; position < other.#filledCount; position++) {
-      const index = other.#filled[position] as number;
+    other.#visitFilled((index) => {
       const from = other.#word(index);
       const high = this.#u32[from + 1] as number;
-      if (this.#u32[from + TlbEntry.frame / 4] === 0 || shared[(high >>> 7) & 0x1ff] === 0) continue;
-      if (other.#tables[index * PATH_TABLES] === NO_TABLES) continue;
+      if (this.#u32[from + TlbEntry.frame / 4] === 0 || shared[(high >>> 7) & 0x1ff] === 0) return;
+      if (other.#tables[index * PATH_TABLES] === NO_TABLES) return;
       const start = other.address + index * TlbEntry.size;
       u8.copyWithin(this.address + index * TlbEntry.size, start, start + TlbEntry.size);
       for (let table = index * PATH_TABLES; table < (index + 1) * PATH_TABLES; table++) {
@@ -349,7 +351,7 @@ export class Tlb {
       this.#noteTables(index);
       this.#noteKind(index, this.#u32[from] as number, other.#kinds[index] as number);
       this.#note(index, this.#u32[from + TlbEntry.frame / 4] as HostAddress);
-    }
+    });
   }
 
   /** Drops what is cached of the page at an address (low word), however large the page is. */
@@ -357,12 +359,11 @@ export class Tlb {
     this.#clear(this.#index(low));
     const bucket = pieceBucket(low);
     if (this.#hasPieces[bucket] === 0) return;
-    for (let position = 0; position < this.#filledCount; position++) {
-      const index = this.#filled[position] as number;
+    this.#visitFilled((index) => {
       const isPiece = ((this.#kinds[index] as number) & PageKind.large) !== 0;
       const page = this.#u32[this.#word(index)] as number;
       if (isPiece && pieceBucket(page) === bucket) this.#clear(index);
-    }
+    });
     this.#hasPieces[bucket] = 0;
   }
 
