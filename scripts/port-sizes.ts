@@ -56,7 +56,7 @@ const PARTS: Readonly<Record<string, readonly Part[]>> = {
   ],
   'drivers, host side': [
     { what: "a PC's controllers, timers, serial port (KVM, VMI, plain hardware)", paths: ['src/devices/pc'] },
-    { what: 'virtio (KVM, plain hardware)', paths: ['src/devices/virtio'] },
+    { what: 'virtio (KVM, VMI, lguest, plain hardware)', paths: ['src/devices/virtio'] },
     { what: "Xen's rings and XenStore", paths: ['src/devices/xen', 'src/devices/xenstore'] },
   ],
 };

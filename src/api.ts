@@ -71,7 +71,7 @@ export interface BootOptions {
   /** Memory of this guest, in bytes; a multiple of 4096. */
   readonly memory: number;
   readonly vcpus: number;
-  /** Network adapters, in the order in which the guest finds them. Not for xen yet. */
+  /** Network adapters, in the order in which the guest finds them; for kvm, vmi and native. */
   readonly adapters?: readonly NetworkAdapter[];
   /** Disks, in the order in which the guest finds them (/dev/vda …, as guests of xen /dev/xvda …). */
   readonly disks?: readonly Disk[];

@@ -96,6 +96,11 @@ describe('the options of ring1 run', () => {
     expect(() => parse(...args)).toThrow(/^[^\n]+$/);
   });
 
+  it('name an era of lguest only for its guests', () => {
+    expect(() => parse('--lguest-era', 'L1')).toThrow('--lguest-era is for --interface lguest');
+    expect(parse('--interface', 'lguest', '--lguest-era', 'L1')).toMatchObject({ lguestEra: 'L1' });
+  });
+
   it('name the files of several guests', () => {
     expect(parse('one.cfg', '--host-memory', '128M', 'two.cfg')).toMatchObject({
       guestFiles: ['one.cfg', 'two.cfg'],

@@ -147,8 +147,9 @@ describe('recognition of a kernel for lguest', () => {
     expect(() => recogniseKernel(loadKernel(assemble('legacy.S', 32)))).toThrow(/no entry for lguest/);
   });
 
-  it('takes the era that the user names', () => {
+  it('takes the era that the user names, unless the kernel cannot be of it', () => {
     const kernel = loadKernel(assembled(L3));
-    expect(recogniseKernel(kernel, 'L2').era.name).toBe('L2');
+    expect(recogniseKernel(kernel, 'L3').era.name).toBe('L3');
+    expect(() => recogniseKernel(kernel, 'L2')).toThrow(/not speak to lguest as kernels of era L2 do/);
   });
 });

@@ -167,6 +167,9 @@ function runOptions(
   { profile, audit }: Partial<Pick<RunOptions, 'profile' | 'audit'>>,
 ): RunOptions {
   const said = values.snapshot === undefined ? undefined : SAVED_OPTIONS.find((name) => values[name] !== undefined);
+  if (values['lguest-era'] !== undefined && values.interface !== 'lguest' && guestFiles.length === 0) {
+    throw new InputError('--lguest-era is for --interface lguest');
+  }
   if (said !== undefined) throw new InputError(`--${said} does not go with --snapshot, which says all of its guest`);
   return {
     kernel: values.kernel,

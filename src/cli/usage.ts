@@ -26,7 +26,7 @@ be had, the reference guest is booted, a small kernel that is part of this comma
   --initrd FILE       initial RAM disk
   --append STRING     kernel command line; console=hvc0 (xen, lguest) or console=ttyS0 is put in front unless it has a console=
   --memory SIZE       the guest's memory, as in 256M or 1G; a plain number is in MiB (default 256M)
-  --vcpus N           the guest's processors, 1 to 32 (default 1)
+  --vcpus N           the guest's processors, 1 to 32 (default 1); lguest has one
   --interface NAME    how the guest asks: xen (default), kvm, native, lguest, or vmi (32-bit Linux 2.6.21 to 2.6.36)
   --paging NAME       how page tables are carried out: direct (xen), nested (kvm, native), native (native, vmi), or
                       shadow (all)
@@ -37,7 +37,7 @@ be had, the reference guest is booted, a small kernel that is part of this comma
   --swap FILE         file for swap, made and removed again (default: one without a name, where temporary files are)
   --disk FILE         a disk with the raw contents of a file; repeatable; the first is /dev/vda, or /dev/xvda (xen);
                       FILE,readonly cannot be written, FILE,snapshot keeps what is written in memory only
-  --network           a network adapter (kvm, native): addresses by DHCP, and the world as far as this host reaches it
+  --network           a network adapter (kvm, vmi, native): addresses by DHCP, and the world as far as this host reaches it
   --save FILE         save the guest there at Ctrl-] s, and at SIGUSR2; it goes on afterwards. Ctrl-] and any other key leave
   --snapshot FILE     go on from a saved guest; give it the disks and adapters that it had, and nothing else of a guest
   --timeout SECONDS   stop after that time

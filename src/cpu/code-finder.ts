@@ -74,7 +74,10 @@ export class CodeFinder {
       return instruction;
     }
     const { result, second } = this.#decodeAt(place, low, high);
-    if (result === DecodeResult.truncated && second < 0) this.#fetchedAgain(((low | 0xfff) + 1) >>> 0, high);
+    if (result === DecodeResult.truncated && second < 0) {
+      const [nextLow, nextHigh] = nextPage(low, high);
+      this.#fetchedAgain(nextLow, nextHigh);
+    }
     return instruction;
   }
 
@@ -165,8 +168,8 @@ export class CodeFinder {
   }
 
   #nextPage(low: number, high: number): HostAddress {
-    const nextLow = ((low | 0xfff) + 1) >>> 0;
-    return this.#processor.memory.fetch(nextLow, nextLow === 0 ? (high + 1) >>> 0 : high);
+    const [nextLow, nextHigh] = nextPage(low, high);
+    return this.#processor.memory.fetch(nextLow, nextHigh);
   }
 
   /**
@@ -307,4 +310,10 @@ export class CodeFinder {
     u32[this.#word + State.pageBase / 4 + 1] = high;
     return this.#single;
   }
+}
+
+/** The halves of the address at which the page behind that of another address begins. */
+function nextPage(low: number, high: number): readonly [low: number, high: number] {
+  const nextLow = ((low | 0xfff) + 1) >>> 0;
+  return [nextLow, nextLow === 0 ? (high + 1) >>> 0 : high];
 }

@@ -144,7 +144,7 @@ function loadFarPointer(processor: Processor, instruction: Instruction): SystemR
 }
 
 /** A code descriptor that a far transfer without change of privilege may load; otherwise the exception is left. */
-export function codeDescriptor(processor: Processor, selector: number, out: Descriptor): boolean {
+function codeDescriptor(processor: Processor, selector: number, out: Descriptor): boolean {
   if (processor.realSegments) {
     Object.assign(out, realDescriptor(selector, 'code'));
     return true;

@@ -321,13 +321,15 @@ export class RingHost implements Host {
 
 function refuseAudit({ audit }: BootOptions, cell: Cell): void {
   if (audit && cell.paging !== 'direct') {
-    throw new InputError('only with direct paging does the host see what touches page tables; give --interface xen');
+    throw new InputError(
+      'only with direct paging does the host see what touches page tables; give --interface xen --paging direct',
+    );
   }
 }
 
 function refuseDevices({ disks = [], adapters = [], deterministic, vcpus }: BootOptions, cell: Cell): void {
   if (adapters.length > 0 && (cell.interface === 'xen' || cell.interface === 'lguest')) {
-    throw new InputError(`the interface ${cell.interface} has no network adapters yet; give kvm or native`);
+    throw new InputError(`the interface ${cell.interface} has no network adapters; give kvm or native`);
   }
   if (vcpus > 1 && cell.interface === 'lguest') throw new InputError('a guest of lguest has one processor');
   if (disks.length > MOST_DISKS && cell.interface === 'xen') {

@@ -4,6 +4,7 @@ import { deliverException, deliverInterrupt, deliverSoftwareInterrupt } from '..
 import { EventSource } from '../cpu/protection/event.ts';
 import { systemCall, systemEnter } from '../cpu/protection/fast-calls.ts';
 import { DomainCrash } from '../domain/crash.ts';
+import { MOST_EXITS } from '../domain/turn.ts';
 import type { Execute } from '../inspect/profiler.ts';
 import { countAgain } from '../inspect/statistics.ts';
 import { PageAbsent } from '../memory/page-absent.ts';
@@ -15,12 +16,6 @@ import type { MicrovmVcpu } from './vcpu.ts';
 
 /** Traps that programs raise by instructions of their own; the gate must be for their ring. */
 const BY_PROGRAM: ReadonlySet<number> = new Set([Vector.breakpoint, Vector.overflow]);
-
-/**
- * Exits of one turn, many times what any kernel has: a guest can fault for ever, or repeat an access to a port, without
- * completing an instruction.
- */
-const MOST_EXITS = 20_000;
 
 /** The loop of one virtual processor: executes it and does what it leaves its code for. */
 export class Execution {

@@ -1,7 +1,7 @@
 import { PAGE_SIZE } from '../x86/brand.ts';
 
 /**
- * The microVM: what a guest of the kvm and native interfaces finds itself on. A small PC: RAM, APICs, one serial port, a
+ * The microVM: what a guest of the interfaces kvm, vmi and native finds itself on. A small PC: RAM, APICs, one serial port, a
  * clock with the date, virtio devices, and for old kernels 8259A, 8254, ACPI's timer and an MP table; no BIOS, PCI or
  * VGA. This file is its map.
  *

@@ -10,7 +10,8 @@ import type { TableFormat, Translation } from '../translation.ts';
 import { PAE_TOPS } from '../walk.ts';
 
 /**
- * Protection as the architecture has it, for interfaces whose kernels run in ring 0 (SDM vol. 3A, chapters 2, 5 and 6).
+ * Protection as the architecture has it, for interfaces whose kernels run in ring 0 (SDM vol. 3A, chapters 2, 5 and 6); lguest, in
+ * ring 1, has the registers and the returns too.
  * This file holds the registers; beside it stand the ways into ring 0 (delivery.ts, fast-calls.ts, gates.ts), those out of
  * it (returns.ts), tasks (task-switch.ts), what loads the registers (control-registers.ts, table-registers.ts, msr.ts), and
  * ports (ports.ts).

@@ -4,21 +4,20 @@ import type { DmaCounters, DmaTable } from '../../devices/dma/table.ts';
 import type { VirtioDevice } from '../../devices/virtio/device.ts';
 import type { HostMemory } from '../../memory/host-memory.ts';
 import type { NestedPaging } from '../../paging/nested/nested-paging.ts';
-import { type Gfn, type GuestPhysical, PAGE_SIZE } from '../../x86/brand.ts';
+import { type Gfn, type GuestPhysical, type HostAddress, PAGE_SIZE } from '../../x86/brand.ts';
 import { INTERRUPT_LINES, TIMER_LINE } from './abi.ts';
 import { LguestDevice, ringBytes } from './device.ts';
-import { type DescriptorFormat, DeviceDescriptor, descriptorBytes, type QueuePlace } from './device-descriptor.ts';
+import { type DescriptorFormat, DeviceDescriptor, type QueuePlace } from './device-descriptor.ts';
 
 const pagesOf = (size: number): number => Math.ceil(ringBytes(size) / PAGE_SIZE);
 
 /**
  * Pages of the bus: one for the descriptors, and those of the queues.
- * @throws InputError when there are more devices than the descriptors' page or the interrupt lines suffice for
+ * @throws InputError when there are more devices than the interrupt lines suffice for; their descriptors fit into a page
  */
 export function busPages(devices: readonly VirtioDevice[]): number {
   const sizes = devices.flatMap(({ queueSizes }) => queueSizes);
-  const bytes = devices.reduce((sum, device) => sum + descriptorBytes(device), 0);
-  if (bytes > PAGE_SIZE || sizes.length > INTERRUPT_LINES - 1) {
+  if (sizes.length > INTERRUPT_LINES - 1) {
     throw new InputError(
       `a guest of lguest has ${INTERRUPT_LINES - 1} interrupts for devices, and these need ${sizes.length}`,
     );
@@ -32,6 +31,8 @@ export interface LguestBusOptions {
   readonly memory: DmaTable;
   readonly paging: NestedPaging;
   readonly host: HostMemory;
+  /** Told of bytes of the guest's memory that the bus has written: they may be code, or a page table. */
+  readonly written: (address: HostAddress, bytes: number) => void;
   /** The page behind the guest's RAM; as many as `busPages` says are the bus's. */
   readonly firstPage: number;
   /** How the guest reads descriptors: known when it has its kernel. */
@@ -53,6 +54,7 @@ export class LguestBus implements Archived {
   readonly #memory: DmaTable;
   readonly #paging: NestedPaging;
   readonly #host: HostMemory;
+  readonly #written: LguestBusOptions['written'];
   readonly #firstPage: number;
   readonly #onWork: () => void;
   #isWoken = false;
@@ -61,6 +63,7 @@ export class LguestBus implements Archived {
     this.#memory = options.memory;
     this.#paging = options.paging;
     this.#host = options.host;
+    this.#written = options.written;
     this.#firstPage = options.firstPage;
     this.#onWork = options.onWork;
     let page = options.firstPage + 1;
@@ -71,7 +74,12 @@ export class LguestBus implements Archived {
         page += pagesOf(size);
         return place;
       });
-      const descriptor = new DeviceDescriptor(device, () => this.#viewOf(index), options.format);
+      const descriptor = new DeviceDescriptor(
+        device,
+        () => this.#viewOf(index),
+        ({ byteOffset, byteLength }) => this.#written(byteOffset as HostAddress, byteLength),
+        options.format,
+      );
       const transport = new LguestDevice({
         device,
         descriptor,
@@ -133,6 +141,7 @@ export class LguestBus implements Archived {
       for (let index = 0; index < pagesOf(size); index++) {
         const address = this.#paging.addressOf(((page + index) * PAGE_SIZE) as GuestPhysical);
         this.#host.u8.fill(0, address, address + PAGE_SIZE);
+        this.#written(address, PAGE_SIZE);
       }
     }
     transport.reset();

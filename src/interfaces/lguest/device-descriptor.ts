@@ -138,21 +138,26 @@ const FIELDS: Layout = {
 
 const LAYOUTS: Readonly<Record<DescriptorFormat, Layout>> = { fields: FIELDS, counts: COUNTS };
 
-/** Bytes of the description of a device, in either format. */
-export function descriptorBytes(device: VirtioDevice): number {
-  return Math.max(...Object.values(LAYOUTS).map((layout) => layout.bytes(device)));
-}
-
 /** One of them, where it stands in the host's memory. The guest can write all of it; only two fields are ever read. */
 export class DeviceDescriptor {
   readonly #device: VirtioDevice;
   readonly #view: () => DataView;
+  readonly #written: (view: DataView) => void;
   readonly #format: () => DescriptorFormat;
 
-  /** @param view of the descriptor's bytes, good until control leaves the caller */
-  constructor(device: VirtioDevice, view: () => DataView, format: () => DescriptorFormat) {
+  /**
+   * @param view of the descriptor's bytes, good until control leaves the caller
+   * @param written called when bytes of it were written
+   */
+  constructor(
+    device: VirtioDevice,
+    view: () => DataView,
+    written: (view: DataView) => void,
+    format: () => DescriptorFormat,
+  ) {
     this.#device = device;
     this.#view = view;
+    this.#written = written;
     this.#format = format;
   }
 
@@ -165,11 +170,15 @@ export class DeviceDescriptor {
   }
 
   write(queues: readonly QueuePlace[]): void {
-    this.#layout.write(this.#view(), this.#device, queues);
+    const view = this.#view();
+    this.#layout.write(view, this.#device, queues);
+    this.#written(view);
   }
 
   writeConfiguration(): void {
-    this.#layout.writeConfiguration(this.#view(), this.#device);
+    const view = this.#view();
+    this.#layout.writeConfiguration(view, this.#device);
+    this.#written(view);
   }
 
   get status(): number {

@@ -131,6 +131,7 @@ export class LguestDomain implements Domain, Archived {
       memory: paged.devices.table,
       paging,
       host: group.parts.memory,
+      written: (address, bytes) => group.frameWritten(group.parts.pool.frameAt(address), address % PAGE_SIZE, bytes),
       firstPage: this.ramPages,
       format: () => this.#kernel.deviceFormat,
       raise: (line) => this.interrupts.raise(line),

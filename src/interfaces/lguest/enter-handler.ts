@@ -1,5 +1,5 @@
 import { SegmentRegister } from '../../cpu/decode/instruction.ts';
-import { isPresent, isWritableData, privilegeOf } from '../../cpu/descriptor.ts';
+import { isCodeOfRing, isPresent, isWritableData, privilegeOf } from '../../cpu/descriptor.ts';
 import type { Descriptor } from '../../cpu/processor-api.ts';
 import { StackFrame } from '../../cpu/protection/stack-frame.ts';
 import { DomainCrash } from '../../domain/crash.ts';
@@ -40,6 +40,9 @@ export function enterHandler(vcpu: LguestVcpu, data: GuestData, gate: Gate, arri
       `the kernel's stack is in the segment ${hexadecimal(vcpu.stackSelector)}, which is none for it`,
     );
   }
+  if (!tables.read(KERNEL_CODE, code) || !isCodeOfRing(code, KERNEL_RING)) {
+    throw new DomainCrash(`the kernel's code segment ${hexadecimal(KERNEL_CODE)} is none for its ring`);
+  }
   const entered = state.asSupervisor(() => {
     const frame = fromProgram ? StackFrame.on(state, descriptor, vcpu.stackPointer, 0) : StackFrame.current(state);
     const push = (value: number): boolean => frame.push(value, 4);
@@ -50,7 +53,6 @@ export function enterHandler(vcpu: LguestVcpu, data: GuestData, gate: Gate, arri
       push(arrival.returnTo) &&
       (arrival.error === undefined || push(arrival.error));
     if (!written) return false;
-    tables.read(KERNEL_CODE, code);
     processor.flags = flags & ~CLEARED;
     processor.loadSegment(SegmentRegister.cs, KERNEL_CODE, code);
     if (fromProgram) processor.loadSegment(SegmentRegister.ss, vcpu.stackSelector, descriptor);

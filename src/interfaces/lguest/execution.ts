@@ -2,6 +2,7 @@ import { Exit } from '../../cpu/exits.ts';
 import { SystemResult } from '../../cpu/operands.ts';
 import { EventSource } from '../../cpu/protection/event.ts';
 import { DomainCrash } from '../../domain/crash.ts';
+import { MOST_EXITS } from '../../domain/turn.ts';
 import type { Execute } from '../../inspect/profiler.ts';
 import { countAgain } from '../../inspect/statistics.ts';
 import { hexadecimal } from '../../inspect/text.ts';
@@ -15,9 +16,6 @@ import { deliverTrap, softwareInterrupt } from './traps.ts';
 
 /** Traps that programs raise by instructions of their own; the gate must be for their ring. */
 const BY_PROGRAM: ReadonlySet<number> = new Set([Vector.breakpoint, Vector.overflow]);
-
-/** Exits of one turn, many times what any kernel has: a guest can fault for ever without completing an instruction. */
-const MOST_EXITS = 20_000;
 
 /** Instructions between two looks at whether the guest lets in an interrupt that waits: it does not tell. */
 const LOOK = 1_000;

@@ -1,10 +1,10 @@
 import { bits, type CpuidResult, cpuid } from '../../cpu/cpuid.ts';
 import type { Instruction } from '../../cpu/decode/instruction.ts';
 import { fault, SystemResult, writeOperand } from '../../cpu/operands.ts';
-import { farReturn, interruptReturn } from '../../cpu/protection/returns.ts';
+import { farReturn, returnFromInterrupt } from '../../cpu/protection/returns.ts';
 import { storeTableRegister } from '../../cpu/protection/table-registers.ts';
 import { executeSystem } from '../../cpu/system.ts';
-import { Register, Vector } from '../../x86/registers.ts';
+import { Flag, Register, Vector } from '../../x86/registers.ts';
 import { KERNEL_RING } from './abi.ts';
 import type { LguestDomain } from './domain.ts';
 import type { LguestVcpu } from './vcpu.ts';
@@ -44,7 +44,7 @@ function inKernel(handler: Handler): Handler {
 }
 
 const HANDLERS: ReadonlyMap<string, Handler> = new Map<string, Handler>([
-  ['iret', returnFromInterrupt],
+  ['iret', interruptReturn],
   ['retf', returnFar],
   ['in', inKernel(readPort)],
   ['out', inKernel((_domain, vcpu) => done(vcpu))],
@@ -77,10 +77,11 @@ function store(vcpu: LguestVcpu, instruction: Instruction, value: number): Syste
 }
 
 /** To a program, or within the kernel. */
-function returnFromInterrupt(domain: LguestDomain, { processor, state }: LguestVcpu, instruction: Instruction) {
-  return processor.privilege === KERNEL_RING
-    ? interruptReturn(state, instruction)
-    : executeSystem(processor, domain.services);
+/** A guest has no tasks to return to. */
+function interruptReturn(domain: LguestDomain, { processor, state }: LguestVcpu, instruction: Instruction) {
+  if (processor.privilege !== KERNEL_RING) return executeSystem(processor, domain.services);
+  if ((processor.flags & Flag.nestedTask) !== 0) return fault(processor, Vector.generalProtection);
+  return returnFromInterrupt(state, instruction);
 }
 
 function returnFar(domain: LguestDomain, { processor, state }: LguestVcpu, instruction: Instruction): SystemResult {

@@ -51,6 +51,9 @@ export function recogniseKernel(kernel: KernelImage, wanted?: LguestEra): Lguest
       `the kernel speaks to lguest in a way of no known era; say which it is: ${ERA_NAMES.join(', ')}`,
     );
   const era = ERAS[found];
+  if (!isPage(wordAt(data, era.layout.kernelAddress))) {
+    throw new InputError(`the kernel does not speak to lguest as kernels of era ${found} do; leave out --lguest-era`);
+  }
   const deviceFormat = contains(kernel, FIELDS_TEXT) ? 'fields' : 'counts';
   return { era, format, kernelAddress: wordAt(data, era.layout.kernelAddress), deviceFormat };
 }
@@ -58,14 +61,17 @@ export function recogniseKernel(kernel: KernelImage, wanted?: LguestEra): Lguest
 /** Whether the data begins as a kernel of that era has it in its file: no call waits, and INT 0x80 is a system call. */
 function fits({ layout }: Era, data: Uint8Array): boolean {
   if (data.length < layout.size) return false;
-  const kernelAddress = wordAt(data, layout.kernelAddress);
   const states = data.subarray(layout.slotStates, layout.slotStates + RING_SLOTS);
   return (
     states.every((state) => state === SLOT_FREE) &&
     wordAt(data, layout.systemCallVector) === SYSTEM_CALL_VECTOR &&
-    kernelAddress > 0 &&
-    kernelAddress % PAGE_SIZE === 0
+    isPage(wordAt(data, layout.kernelAddress))
   );
+}
+
+/** Of the addresses that a kernel can say it begins at. */
+function isPage(address: number): boolean {
+  return address > 0 && address % PAGE_SIZE === 0;
 }
 
 /** The shared data as the kernel's file has it, up to the end of its segment. */

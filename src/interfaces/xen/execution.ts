@@ -1,6 +1,7 @@
 import { Exit } from '../../cpu/exits.ts';
 import { SystemResult } from '../../cpu/operands.ts';
 import { DomainCrash } from '../../domain/crash.ts';
+import { MOST_EXITS } from '../../domain/turn.ts';
 import type { Execute } from '../../inspect/profiler.ts';
 import { countAgain } from '../../inspect/statistics.ts';
 import { hexadecimal } from '../../inspect/text.ts';
@@ -49,7 +50,8 @@ export class Execution {
     const end = processor.instructions + budget;
     domain.running = vcpu;
     this.#yielded = false;
-    while (domain.state.kind === 'running' && !vcpu.blocked && !vcpu.down && !this.#yielded) {
+    for (let count = 0; count < MOST_EXITS && domain.state.kind === 'running' && !this.#yielded; count++) {
+      if (vcpu.blocked || vcpu.down) break;
       try {
         if (vcpu.exceptionWaits) this.#exception(vcpu);
         vcpu.entries.deliverEvent();

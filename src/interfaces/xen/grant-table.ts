@@ -41,11 +41,7 @@ const enum EntryFlag {
 const ENTRIES_PER_FRAME = 512;
 const PAGE_BYTES = 4096;
 /** As `xl` configures domains. */
-export const DEFAULT_GRANT_FRAMES = 64;
-
-/** References that the domain builder fills in (xen/include/public/grant_table.h). */
-export const GRANT_CONSOLE = 0;
-export const GRANT_XENSTORE = 1;
+const DEFAULT_GRANT_FRAMES = 64;
 
 /** The domain's pages, as whoever types and counts them lets the host hold them. */
 export interface GrantedPages {
