@@ -5,20 +5,20 @@ import { ProcessorGroup } from '../src/cpu/processor.ts';
 import { MemoryStore } from '../src/devices/block/memory-store.ts';
 import { VirtualClock } from '../src/domain/clock.ts';
 import { XenDomain } from '../src/interfaces/xen/domain.ts';
-import { overheadFrames } from '../src/interfaces/xen/domain-frames.ts';
+import { overheadFrames, pageNumbers } from '../src/interfaces/xen/domain-frames.ts';
 import type { RingFrames } from '../src/interfaces/xen/domain-rings.ts';
 import { resumePagedMemory } from '../src/interfaces/xen/paged-memory.ts';
 import { FramePool } from '../src/memory/frame-pool.ts';
 import { HostMemory } from '../src/memory/host-memory.ts';
 import type { AddressSpace } from '../src/mm/address-space.ts';
 import { MemoryManager, overheadOf } from '../src/mm/memory-manager.ts';
+import { TABLE_RULES } from '../src/paging/direct/table-rules.ts';
 import { type HostVirtual, PAGE_SIZE } from '../src/x86/brand.ts';
 import { itIsSavedWhole } from './archive-coverage.ts';
 
 const PAGES = 64;
-/** What a balloon can bring, and the domain's rings. */
-const SPARE_PAGES = 1024;
 const FRAMES = PAGES + overheadFrames(PAGES) + overheadOf(PAGES);
+const RULES = TABLE_RULES['four-level'];
 const RINGS = { console: 0x1001, store: 0x1002 } as RingFrames;
 
 async function createDomain(): Promise<XenDomain> {
@@ -26,7 +26,8 @@ async function createDomain(): Promise<XenDomain> {
   const pool = new FramePool(memory, FRAMES);
   const group = new ProcessorGroup(memory, pool, { tlbEntries: 64, tlbRoots: 1, codeBytes: 1 << 20 });
   const space = (await new MemoryManager({ pool, reserve: 0 }).createSpace()) as AddressSpace;
-  await space.map(0 as HostVirtual, ((PAGES + SPARE_PAGES) * PAGE_SIZE) as HostVirtual);
+  const { pages } = pageNumbers(PAGES, RULES);
+  await space.map(0 as HostVirtual, (pages * PAGE_SIZE) as HostVirtual);
   const none = (): void => {};
   const domain = new XenDomain({
     id: 1,
@@ -35,7 +36,7 @@ async function createDomain(): Promise<XenDomain> {
     pages: PAGES,
     vcpus: 2,
     group,
-    paged: await resumePagedMemory(space, { group, order: 1, pages: PAGES }),
+    paged: await resumePagedMemory(space, { group, order: 1, pages: PAGES, rules: RULES }),
     disks: [new MemoryStore(new Uint8Array(512))],
     clock: new VirtualClock(() => 0),
     wallclock: { seconds: 0, nanoseconds: 0 },
@@ -90,10 +91,8 @@ const NO_STATE: ReadonlySet<string> = new Set([
   'paging.format',
   'paging.rules',
   'validator.rules',
-  'machineToPhysical.#rules',
   'paging.#workPerCall',
   'types.limit',
-  'machineToPhysical.windows',
   // What processors reach the memory by, and the memory itself.
   'paging.frames',
   'paging.writeProtected',

@@ -57,11 +57,12 @@ export class World {
     const memory = new HostMemory(2 << 20);
     this.pool = new FramePool(memory, 80);
     const scrambled = Array.from({ length: 64 }, () => this.pool.allocate());
-    this.space = new MachineSpace(this.pool, LIMIT);
+    this.space = new MachineSpace(this.pool, LIMIT + 1);
     this.paging = new DirectPaging({
       space: this.space,
       invalidator: this.invalidator,
       virtualProcessors: PROCESSORS,
+      machineToPhysical: LIMIT as Mfn,
       format,
       workPerCall,
     });
@@ -70,6 +71,7 @@ export class World {
       this.own.push(mfn);
       this.paging.addFrame(mfn, scrambled[(i * 37 + 5) % 64]!, FrameOwner.domain);
     }
+    this.paging.machineToPhysical.create();
     const taken = new Set(this.own.map((mfn) => this.space.frameOf(mfn)));
     const free = scrambled.filter((frame) => !taken.has(frame));
     this.paging.addFrame(this.shared, free[0]!, FrameOwner.shared);

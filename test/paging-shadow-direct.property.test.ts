@@ -27,6 +27,7 @@ const LEVEL_1 = 0x13;
 const SECOND = 0x14;
 const DATA = 0x15;
 const END = 0x1c;
+const LIMIT = 0x40;
 /** Entries of each table that are in use. */
 const ENTRIES = 3;
 const TABLE = Pte.present | Pte.writable | Pte.user;
@@ -42,7 +43,7 @@ const group = new ProcessorGroup(memory, pool, { tlbEntries: 64, codeBytes: 1 <<
 
 /** A domain of Xen whose tables are shadowed, with one processor. */
 class ShadowedDomain {
-  readonly space = new MachineSpace(pool, 0x40);
+  readonly space = new MachineSpace(pool, LIMIT + 1);
   readonly shadow: ShadowTables;
   readonly paging: DirectPaging;
   readonly processor: Processor = group.create();
@@ -52,7 +53,14 @@ class ShadowedDomain {
     const { topLevel } = TABLE_RULES[format];
     const top = format === 'pae' ? LEVEL_3 : LEVEL_4;
     this.shadow = new ShadowTables({ space, frames: group, mayUnsync: false, mayRefer: () => true, capacity: 8 });
-    this.paging = new DirectPaging({ space, invalidator: group, format, virtualProcessors: 1, shadow: this.shadow });
+    this.paging = new DirectPaging({
+      space,
+      invalidator: group,
+      format,
+      virtualProcessors: 1,
+      machineToPhysical: LIMIT as Mfn,
+      shadow: this.shadow,
+    });
     for (let mfn = LEVEL_4; mfn < END; mfn++) this.paging.addFrame(mfn as Mfn, pool.allocate(), FrameOwner.domain);
     if (format === 'pae') {
       this.#poke(LEVEL_3, 0, LEVEL_2, Pte.present);

@@ -20,8 +20,11 @@ export interface Translation {
   readonly frames: Int32Array;
   /** By number: 1 when the host lets nobody write the page; a write leaves with `Exit.hostFault`. */
   readonly writeProtected?: Uint8Array;
-  /** Addresses that the host itself answers (Xen's read-only M2P). `undefined`: not the host's; `null`: not present. */
-  hostWindow?(address: GuestVirtual, userAccess: boolean): HostWindow | null | undefined;
+  /**
+   * Number of the page that the host itself maps, read-only, at an address (Xen's M2P). `undefined`: not the host's;
+   * `null`: not present.
+   */
+  hostWindow?(address: GuestVirtual, userAccess: boolean): number | null | undefined;
   /**
    * A store met a present, read-only entry in supervisor mode (direct paging: maybe a live level-1 table).
    * `target` is the number that the entry holds, `bytes` what would be written. Commits and returns true, or returns
@@ -89,11 +92,6 @@ export interface PhysicalDevices {
    */
   load(address: number, bytes: number): number;
   store(address: number, bytes: number, value: number): void;
-}
-
-export interface HostWindow {
-  readonly frame: Frame;
-  readonly writable: boolean;
 }
 
 /**

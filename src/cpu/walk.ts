@@ -111,14 +111,14 @@ export class PageWalker {
     result.device = -1;
     this.#reportsFetch = translation.format !== 'two-level' && (controls.efer & Efer.noExecute) !== 0;
     if (translation.hostWindow) {
-      const window = translation.hostWindow(joinSigned(low, high) as never, user);
-      if (window !== undefined) {
-        if (window === null || (access === Access.write && !window.writable)) {
-          return this.#fault(window !== null, access, user);
-        }
-        result.frame = window.frame;
+      const number = translation.hostWindow(joinSigned(low, high) as never, user);
+      if (number !== undefined) {
+        if (number === null || access === Access.write) return this.#fault(number !== null, access, user);
+        const frame = translation.frames[number];
+        if (frame === undefined || frame < 0) return this.#noFrame(translation, number, access, user);
+        result.frame = frame as Frame;
         result.page = -1;
-        result.writable = window.writable;
+        result.writable = false;
         result.executable = false;
         this.tables[0] = NO_TABLES;
         return true;

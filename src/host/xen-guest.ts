@@ -3,10 +3,12 @@ import type { BlockStore } from '../devices/block/store.ts';
 import type { TableAudit } from '../inspect/audit.ts';
 import { XenDomain } from '../interfaces/xen/domain.ts';
 import { planDomain } from '../interfaces/xen/domain-plan.ts';
+import { GUEST_ABIS } from '../interfaces/xen/guest-abi.ts';
 import { createPagedMemory, resumePagedMemory } from '../interfaces/xen/paged-memory.ts';
 import type { AddressSpace } from '../mm/address-space.ts';
 import type { MemoryManager } from '../mm/memory-manager.ts';
 import { bytesFile } from '../mm/page-cache.ts';
+import { TABLE_RULES } from '../paging/direct/table-rules.ts';
 import type { GuestDescription } from '../snapshot/format.ts';
 import { PAGE_SIZE } from '../x86/brand.ts';
 import type { CommonOptions, GuestFiles } from './microvm-guest.ts';
@@ -80,7 +82,13 @@ export async function resumeXen(
 ): Promise<XenDomain> {
   const pages = Math.floor(guest.memory / PAGE_SIZE);
   const shadowed = guest.paging === 'shadow';
-  const paged = await resumePagedMemory(space, { group: common.group, order, pages, shadowed });
+  const paged = await resumePagedMemory(space, {
+    group: common.group,
+    order,
+    pages,
+    rules: TABLE_RULES[GUEST_ABIS[guest.bits].tables],
+    shadowed,
+  });
   let domain: XenDomain | undefined;
   try {
     domain = new XenDomain({ ...common, uuid: new Uint8Array(UUID_BYTES), bits: guest.bits, pages, paged, disks });

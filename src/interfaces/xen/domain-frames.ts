@@ -2,8 +2,10 @@ import { type FramePool, NO_FRAME, OutOfFrames } from '../../memory/frame-pool.t
 import { MachineSpace } from '../../memory/machine-space.ts';
 import type { DirectPaging } from '../../paging/direct/direct-paging.ts';
 import { FrameOwner } from '../../paging/direct/frame-types.ts';
+import { machineToPhysicalPages } from '../../paging/direct/machine-to-physical.ts';
+import { TABLE_RULES, type TableRules } from '../../paging/direct/table-rules.ts';
 import { NumberRuns, type PageNumbers, PermutedNumbers } from '../../paging/page-numbers.ts';
-import { type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
+import type { Mfn } from '../../x86/brand.ts';
 
 /**
  * The machine frame numbers of a domain:
@@ -12,6 +14,7 @@ import { type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
  *   + pages     shared_info
  *   + 1         grant table
  *   + 64        spare, for memory that a balloon brings back
+ *   + 1024      pages of the machine-to-physical table, which has no entries for them; the guest cannot name them
  */
 export const FIRST_MFN = 0x1000;
 const GRANT_FRAMES = 64;
@@ -21,18 +24,19 @@ function sharedInfoNumber(pages: number): Mfn {
   return (FIRST_MFN + pages) as Mfn;
 }
 
-/** Numbers of a domain, from 0 on. */
+/** Numbers that a domain can name, from 0 on. */
 export function numberLimit(pages: number): number {
   return sharedInfoNumber(pages) + 1 + GRANT_FRAMES + SPARE_NUMBERS;
 }
 
 /** Frames that the host needs beyond the guest's own pages: machine-to-physical table, shared_info, grant table. */
 export function overheadFrames(pages: number): number {
-  return Math.ceil((numberLimit(pages) * 8) / PAGE_SIZE) + 1 + GRANT_FRAMES;
+  return machineToPhysicalPages(numberLimit(pages), TABLE_RULES['four-level']) + 1 + GRANT_FRAMES;
 }
 
-export function createMachineSpace(pool: FramePool, pages: number): MachineSpace {
-  return new MachineSpace(pool, numberLimit(pages));
+export function createMachineSpace(pool: FramePool, pages: number, rules: TableRules): MachineSpace {
+  const limit = numberLimit(pages);
+  return new MachineSpace(pool, limit + machineToPhysicalPages(limit, rules));
 }
 
 /** Frames of a domain that has just been given its memory. */
@@ -43,12 +47,22 @@ export interface DomainFrames {
   readonly addGrantFrame: (index: number) => Mfn;
 }
 
-/** Numbers of a domain's pages: of the pseudo-physical ones in order, then of those that a balloon can bring. */
-export function pageNumbers(pages: number, permutation?: (pfn: number) => number): PageNumbers {
+/** Pages of a domain that devices may reach: the pseudo-physical ones, and those that a balloon can bring. */
+export function guestPages(pages: number): number {
+  return pages + SPARE_NUMBERS;
+}
+
+/**
+ * Numbers of a domain's pages: of the pseudo-physical ones in order, then of those that a balloon can bring, then of
+ * those that the machine-to-physical table is in.
+ */
+export function pageNumbers(pages: number, rules: TableRules, permutation?: (pfn: number) => number): PageNumbers {
   const firstSpare = sharedInfoNumber(pages) + 1 + GRANT_FRAMES;
+  const limit = numberLimit(pages);
   const inOrder = new NumberRuns([
     { firstNumber: FIRST_MFN, pages },
     { firstNumber: firstSpare, pages: SPARE_NUMBERS },
+    { firstNumber: limit, pages: machineToPhysicalPages(limit, rules) },
   ]);
   return permutation ? new PermutedNumbers(inOrder, pages, permutation) : inOrder;
 }
@@ -69,7 +83,6 @@ export function addDomainFrames(
     const mfn = (FIRST_MFN + permutation(pfn)) as Mfn;
     if (space.frames[mfn] === NO_FRAME && !space.populate(mfn)) throw new OutOfFrames(pool.total);
     paging.types.adopt(mfn, FrameOwner.domain);
-    paging.machineToPhysical.set(mfn, pfn, 0);
   }
   const sharedInfo = sharedInfoNumber(pages);
   paging.addFrame(sharedInfo, pool.allocate(), FrameOwner.shared);

@@ -16,11 +16,13 @@ import { crashReport } from '../../inspect/crash-report.ts';
 import { chooseExecution, type Profiler } from '../../inspect/profiler.ts';
 import type { Statistics } from '../../inspect/statistics.ts';
 import type { Symbolizer } from '../../inspect/text.ts';
+import { OutOfFrames } from '../../memory/frame-pool.ts';
 import type { HostMemory } from '../../memory/host-memory.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import { createOperations } from '../../ops/dispatch.ts';
 import { DirectPaging } from '../../paging/direct/direct-paging.ts';
 import { PagingError } from '../../paging/direct/errors.ts';
+import { TABLE_RULES } from '../../paging/direct/table-rules.ts';
 import { DirtyPages } from '../../paging/dirty-pages.ts';
 import type { GuestPages } from '../../paging/guest-pages.ts';
 import type { Pager } from '../../paging/pager.ts';
@@ -29,7 +31,7 @@ import { Register } from '../../x86/registers.ts';
 import { ShutdownReason } from './abi.ts';
 import { buildDomain, loadImages } from './domain-builder.ts';
 import { DomainDisks } from './domain-disks.ts';
-import { addDomainFrames, createMachineSpace, FIRST_MFN, pageNumbers } from './domain-frames.ts';
+import { addDomainFrames, createMachineSpace, FIRST_MFN, numberLimit, pageNumbers } from './domain-frames.ts';
 import type { DomainPlan } from './domain-plan.ts';
 import { DomainRings } from './domain-rings.ts';
 import { createStatistics } from './domain-statistics.ts';
@@ -173,13 +175,15 @@ export class XenDomain implements Domain, Archived {
     this.#random = options.random;
     const { pool, memory } = group.parts;
     this.memory = memory;
-    this.space = paged?.machine ?? createMachineSpace(pool, pages);
+    const rules = TABLE_RULES[this.abi.tables];
+    this.space = paged?.machine ?? createMachineSpace(pool, pages, rules);
     this.#waiting = new HostWaits(this, paged?.pager);
     this.paging = new DirectPaging({
       space: this.space,
       invalidator: group,
       format: this.abi.tables,
       virtualProcessors: options.vcpus,
+      machineToPhysical: numberLimit(pages) as Mfn,
       shadow: paged?.shadow,
       events: pagingEvents(
         this,
@@ -238,11 +242,14 @@ export class XenDomain implements Domain, Archived {
     this.#execution = new Execution(this, this.#watchers, execute);
   }
 
-  /** Loads a kernel and lets the first processor begin with it. @throws InputError when it cannot be used */
+  /** Loads a kernel and lets the first processor begin with it. @throws InputError when it cannot be used, OutOfFrames */
   boot({ name, plan }: DomainBoot): void {
     const { storePort, consolePort } = this.rings;
-    const numbers = pageNumbers(this.pages, this.#permutation);
+    const numbers = pageNumbers(this.pages, this.paging.rules, this.#permutation);
     const p2m = Uint32Array.from({ length: this.pages }, (_none, pfn) => numbers.numberOf(pfn));
+    const { machineToPhysical } = this.paging;
+    if (!machineToPhysical.create()) throw new OutOfFrames(this.space.pool.total);
+    for (const [pfn, mfn] of p2m.entries()) machineToPhysical.set(mfn, pfn, 0);
     if (!this.#paged) loadImages(plan, this.space, p2m);
     const built = buildDomain({
       plan,
@@ -399,7 +406,7 @@ export class XenDomain implements Domain, Archived {
   }
 
   #mfnOf(pfn: Pfn): Mfn | undefined {
-    for (let mfn = FIRST_MFN; mfn < this.space.limit; mfn++) {
+    for (let mfn = FIRST_MFN; mfn < this.paging.machineToPhysical.limit; mfn++) {
       if (this.paging.machineToPhysical.get(mfn) === pfn) return mfn as Mfn;
     }
     return undefined;

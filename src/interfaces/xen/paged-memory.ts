@@ -7,17 +7,18 @@ import type { MemoryError } from '../../mm/errors.ts';
 import type { MemoryManager } from '../../mm/memory-manager.ts';
 import type { CachedFile } from '../../mm/page-cache.ts';
 import type { FileBacking } from '../../mm/vma.ts';
+import { TABLE_RULES, type TableRules } from '../../paging/direct/table-rules.ts';
 import type { PageNumbers } from '../../paging/page-numbers.ts';
 import { Pager } from '../../paging/pager.ts';
 import { followWithShadows } from '../../paging/shadow/shadow-follower.ts';
 import type { ShadowTables } from '../../paging/shadow/shadow-tables.ts';
 import { type HostVirtual, type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
-import { createMachineSpace, pageNumbers } from './domain-frames.ts';
+import { createMachineSpace, guestPages, pageNumbers } from './domain-frames.ts';
 import { builtPages, type DomainPlan } from './domain-plan.ts';
 
 /**
  * The memory of a domain whose pages come and go. In its address space a page has its pseudo-physical address; behind
- * the last of them stand the pages that a balloon can bring. Two external tables follow it, the machine space for
+ * the last of them stand the pages that a balloon can bring, and the machine-to-physical table. Two external tables follow it, the machine space for
  * processors and one for devices.
  */
 export interface PagedMemory {
@@ -59,13 +60,14 @@ export async function createPagedMemory(options: PagedMemoryOptions): Promise<Pa
   const { manager, plan } = options;
   const memory = await manager.createSpace();
   if (!(memory instanceof AddressSpace)) return memory;
-  const numbers = pageNumbers(plan.pages, options.permutation);
+  const rules = TABLE_RULES[plan.abi.tables];
+  const numbers = pageNumbers(plan.pages, rules, options.permutation);
   await mapAreas(memory, options, numbers.pages);
-  const paged = await followMemory(memory, numbers, { ...options, pages: plan.pages });
+  const paged = await followMemory(memory, numbers, { ...options, pages: plan.pages, rules });
   const { pager } = paged;
   const pinned: Mfn[] = [];
-  for (const pfn of builtPages(plan)) {
-    const mfn = numbers.numberOf(pfn);
+  for (const page of [...builtPages(plan), ...machineToPhysicalPages(plan.pages, numbers)]) {
+    const mfn = numbers.numberOf(page);
     const failed = await pager.bringInPinned(mfn);
     if (failed) {
       for (const kept of pinned) pager.unpin(kept);
@@ -81,22 +83,25 @@ export async function createPagedMemory(options: PagedMemoryOptions): Promise<Pa
 type FollowOptions = Pick<PagedMemoryOptions, 'group' | 'order' | 'shadowed'> & {
   /** Pages that the domain began with. */
   readonly pages: number;
+  /** Of the guest's tables. */
+  readonly rules: TableRules;
 };
 
 /** The memory of a domain that goes on, in an address space that has it. @throws OutOfFrames */
 export function resumePagedMemory(memory: AddressSpace, options: FollowOptions): Promise<PagedMemory> {
-  return followMemory(memory, pageNumbers(options.pages), options);
+  return followMemory(memory, pageNumbers(options.pages, options.rules), options);
 }
 
 async function followMemory(
   memory: AddressSpace,
   numbers: PageNumbers,
-  { group, order, shadowed, pages }: FollowOptions,
+  { group, order, shadowed, pages, rules }: FollowOptions,
 ): Promise<PagedMemory> {
   const { pool, marks } = group.parts;
-  const machine = createMachineSpace(pool, pages);
+  const machine = createMachineSpace(pool, pages, rules);
   const first = order * TABLES;
   const pager = new Pager({ machine, memory, invalidator: group, marks, numbers, populated: pages, order: first });
+  for (const page of machineToPhysicalPages(pages, numbers)) pager.populate(numbers.numberOf(page));
   await pager.start();
   try {
     const events: DeviceMemoryEvents = { onArrival: () => {}, onFailure: () => {} };
@@ -106,7 +111,7 @@ async function followMemory(
       invalidator: group,
       // Devices count the pages of the address space.
       log: { note: (page) => machine.log.note(numbers.numberOf(page)) },
-      pages: numbers.pages,
+      pages: guestPages(pages),
       order: first + 2,
       onArrival: () => events.onArrival(),
       onFailure: (error) => events.onFailure(error),
@@ -119,6 +124,12 @@ async function followMemory(
     await pager.end();
     throw error;
   }
+}
+
+/** Pages of the memory that the machine-to-physical table is in. */
+function machineToPhysicalPages(pages: number, numbers: PageNumbers): number[] {
+  const first = guestPages(pages);
+  return Array.from({ length: numbers.pages - first }, (_none, page) => first + page);
 }
 
 /** Kernel and initrd are pages of their files, everything else is anonymous. */

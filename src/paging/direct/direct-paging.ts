@@ -1,6 +1,6 @@
 import type { Archive, Archived } from '../../archive/archive.ts';
 import type { TableGenerations } from '../../cpu/table-generations.ts';
-import type { FrameInvalidator, HostWindow, Translation } from '../../cpu/translation.ts';
+import type { FrameInvalidator, Translation } from '../../cpu/translation.ts';
 import { PAE_TOPS } from '../../cpu/walk.ts';
 import type { DirtyLog } from '../../memory/dirty-log.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
@@ -59,6 +59,8 @@ export interface DirectPagingOptions {
   readonly space: MachineSpace;
   readonly invalidator: FrameInvalidator;
   readonly virtualProcessors: number;
+  /** Number of the first page of the machine-to-physical table, which covers all numbers below it. */
+  readonly machineToPhysical: Mfn;
   /** Format of the guest's tables; 8-byte entries. */
   readonly format?: DirectFormat;
   /** Entries looked at in one call before it answers `preempted`, at least 1. */
@@ -103,7 +105,6 @@ export class DirectPaging implements Translation, Archived {
   #unusedNumbers: Mfn[] = [];
   #flush = false;
 
-  /** @throws OutOfFrames */
   constructor(options: DirectPagingOptions) {
     const { space, invalidator, virtualProcessors } = options;
     this.format = options.format ?? 'four-level';
@@ -114,7 +115,7 @@ export class DirectPaging implements Translation, Archived {
     this.#space = space;
     this.#invalidator = invalidator;
     this.rules = TABLE_RULES[this.format];
-    this.types = new FrameTypes(space.limit, {
+    this.types = new FrameTypes(options.machineToPhysical, {
       ldtFrameReleased: (mfn) => this.descriptors.forgetLdtFrame(mfn as Mfn),
       leavesUse: (mfn) => space.unpin(mfn as Mfn),
     });
@@ -134,14 +135,13 @@ export class DirectPaging implements Translation, Archived {
       finish: () => this.#validator.finish(),
     });
     this.#roots = new Int32Array(virtualProcessors * 2).fill(-1);
-    this.machineToPhysical = new MachineToPhysical(space.pool, space.limit, this.rules);
+    this.machineToPhysical = new MachineToPhysical(space, options.machineToPhysical, this.rules);
   }
 
   archive(archive: Archive): void {
     archive.part('types', this.types);
     archive.part('validator', this.#validator);
     archive.part('descriptors', this.descriptors);
-    archive.part('machineToPhysical', this.machineToPhysical);
     archive.words('roots', this.#roots);
     this.#unusedNumbers = archive.value('unusedNumbers', this.#unusedNumbers);
     this.#flush = archive.value('flush', this.#flush);
@@ -160,24 +160,24 @@ export class DirectPaging implements Translation, Archived {
     this.#unusedNumbers.push(mfn);
   }
 
-  /** Gives a fresh zeroed frame to the domain as a pseudo-physical page; its machine frame number, or `noMemory`. */
+  /** Gives a fresh zeroed frame to the domain as a pseudo-physical page; its machine frame number, or `noMemory`. @throws PageAbsent */
   populatePhysmap(pfn: Pfn): Mfn | PagingError.noMemory {
-    const mfn = this.#unusedNumbers.pop();
+    const mfn = this.#unusedNumbers.at(-1);
     if (mfn === undefined) return PagingError.noMemory;
-    if (!this.#space.populate(mfn)) {
-      this.#unusedNumbers.push(mfn);
-      return PagingError.noMemory;
-    }
+    this.machineToPhysical.requireWritable(mfn);
+    if (!this.#space.populate(mfn)) return PagingError.noMemory;
+    this.#unusedNumbers.pop();
     this.types.adopt(mfn, FrameOwner.domain);
     this.machineToPhysical.set(mfn, pfn, 0);
     return mfn;
   }
 
-  /** Takes a frame from the domain and frees it. `invalid` when it is not the domain's or anything still refers to it. */
+  /** Takes a frame from the domain and frees it. `invalid` when it is not the domain's or anything still refers to it. @throws PageAbsent */
   decreaseReservation(mfn: Mfn): number {
     if (!this.#begin()) return PagingError.preempted;
     const types = this.types;
     if (!types.isDomains(mfn) || types.references[mfn] !== 0) return PagingError.invalid;
+    this.machineToPhysical.clear(mfn);
     this.#events.leaves?.(mfn);
     this.#release(mfn);
     this.#unusedNumbers.push(mfn);
@@ -190,10 +190,7 @@ export class DirectPaging implements Translation, Archived {
     for (let mfn = 0; mfn < this.types.limit; mfn++) {
       if (this.types.owner[mfn] !== FrameOwner.none) this.#release(mfn as Mfn);
     }
-    for (const { frame } of this.machineToPhysical.windows) {
-      this.#invalidator.invalidateFrame(frame);
-      this.#space.pool.release(frame);
-    }
+    this.machineToPhysical.release(this.#invalidator);
   }
 
   /** Keeps a page where it is and writable for the host (a ring, vcpu_info): it cannot become a table. */
@@ -314,7 +311,7 @@ export class DirectPaging implements Translation, Archived {
     return true;
   }
 
-  hostWindow(address: GuestVirtual, userAccess: boolean): HostWindow | null | undefined {
+  hostWindow(address: GuestVirtual, userAccess: boolean): Mfn | null | undefined {
     return this.machineToPhysical.window(address, userAccess);
   }
 
@@ -538,7 +535,6 @@ export class DirectPaging implements Translation, Archived {
       // Whoever gets the frame next finds other bytes in it: code that was decoded from these must not be found again.
       this.#invalidator.frameWritten(frame, 0, PAGE_SIZE);
     }
-    this.machineToPhysical.clear(mfn);
     this.types.disown(mfn);
     this.#space.release(mfn);
   }

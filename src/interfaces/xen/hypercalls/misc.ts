@@ -135,7 +135,7 @@ const memoryOperation: Handler = (call) => {
     case 1:
       return changeReservation(call, false);
     case 2:
-      return domain.space.limit - 1;
+      return domain.paging.machineToPhysical.limit - 1;
     case 3:
     case 4:
       return domain.pages;
@@ -148,7 +148,7 @@ const memoryOperation: Handler = (call) => {
       const view = new DataView(new ArrayBuffer(layout.size));
       call.setLongAt(view, 0, domain.paging.rules.hostWindow.start);
       call.setLongAt(view, layout.end, domain.paging.machineToPhysical.end);
-      call.setLongAt(view, layout.maximum, domain.space.limit - 1);
+      call.setLongAt(view, layout.maximum, domain.paging.machineToPhysical.limit - 1);
       return call.writeView(call.value(1), view) ? 0 : FAULT;
     }
     default:
