@@ -90,7 +90,7 @@ export interface BootOptions {
   readonly check?: boolean;
   /** Finds out where the guest's time goes, at some cost; `VirtualMachine.profile` says it. */
   readonly profile?: boolean;
-  /** Finds out which places of the kernel touch live page tables, at much cost (xen); `VirtualMachine.audit` says it. */
+  /** Finds out which places of the kernel touch live page tables, at some cost; `VirtualMachine.audit` says it. */
   readonly audit?: boolean;
   /** Virtual time: the guest's clock counts instructions, and equal input gives equal runs. */
   readonly deterministic?: boolean;

@@ -14,6 +14,7 @@ const KEPT = new Set(['sectors', 'era', 'format', 'deviceFormat']);
 const NO_STATE: ReadonlySet<string> = new Set([
   // Numbers and places given by the host.
   'guest.id',
+  'guest.#observer',
   'guest.ramPages',
   'guest.#wallclock',
   'bus.#firstPage',

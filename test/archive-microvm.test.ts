@@ -51,6 +51,7 @@ const KEPT = new Set(['sectors']);
 const NO_STATE: ReadonlySet<string> = new Set([
   // Numbers and places given by the host.
   'guest.id',
+  'guest.#observer',
   'guest.wallclock',
   'interface.hypercallNames',
   'vcpus.index',

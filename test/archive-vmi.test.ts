@@ -7,6 +7,7 @@ const NO_STATE: ReadonlySet<string> = new Set([
   // What the interface is.
   'guest.hypercallNames',
   'guest.rom',
+  'guest.#entryCode',
   'alarms.#kind',
   // Where the host has a window.
   'queues.#frame',

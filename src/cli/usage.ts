@@ -76,11 +76,13 @@ The guest is looked at every 100,000 instructions or so, which slows it down by 
 
 export const AUDIT_USAGE = `usage: ring1 audit [OPTIONS]
 
-Boots a kernel as "ring1 run" does, as a Xen guest with direct paging, with the same options (see "ring1 help run"), and
-prints at the end each place of its code that touched an entry of a live page table: how often it read one, asked for a
-change of one by an operation, stored to one so that the host carried the store out after it had examined it (emulated), or
-stored in vain (refused). Of the reference guest it also says whether a read was one of its recorded accessors. With
---check a broken contract ends the guest, and stands in the reason.
+Boots a kernel as "ring1 run" does, with the same options (see "ring1 help run"), and prints at the end each place of its
+code that touched an entry of a live page table: how often it read one, asked for a change of one by an operation, stored to
+one so that the host carried the store out or saw it (emulated), stored without the host having a part in it (plain), or
+stored in vain (refused). Which tables are live Xen knows; of other guests, whose tables are their own, it is those that a
+processor's root leads to. A call of VMI's ROM that stores an entry is an operation of its caller. Of the reference guest
+it also says whether a read was one of its recorded accessors. With --check a broken contract ends the guest (xen), and
+stands in the reason.
 
   --top N             lines of the list (default 25)
   --output FILE       write it there instead of to the terminal's standard error; --stats has it with all lines
@@ -88,6 +90,7 @@ stored in vain (refused). Of the reference guest it also says whether a read was
 Each of these accesses leaves compiled code. A boot of Debian's kernel takes a quarter longer for it.
 
   ring1 audit --kernel reference
+  ring1 audit --interface native
 `;
 
 export const CLONE_USAGE = `usage: ring1 clone SNAPSHOT --each COMMAND [OPTIONS]

@@ -28,6 +28,8 @@ export const enum Exit {
    * devices see time and interrupts as they are at that instruction.
    */
   device = 8,
+  /** A data access met a page that someone observes. RIP is at the instruction; `Processor.stepObserved` executes it. */
+  observed = 9,
 }
 
 /** Result of a host-side step that a guest's instruction asked for. */

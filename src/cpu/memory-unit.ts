@@ -17,7 +17,7 @@ import type { CodeCache } from './code-cache.ts';
 import { Access, Exit } from './exits.ts';
 import { FrameMark, type FrameMarks } from './frame-marks.ts';
 import type { FrameWatchers } from './frame-watchers.ts';
-import type { ObservedFrames } from './observed-frames.ts';
+import type { ObservedPages } from './observed-pages.ts';
 import { State } from './state.ts';
 import { NO_TABLES, type Tlb } from './tlb.ts';
 import { type TlbCounters, TlbSets } from './tlb-sets.ts';
@@ -57,10 +57,14 @@ export class MemoryUnit implements GuestMemory {
   alignmentChecked = false;
   /** Told of each access that no TLB answers, before the walk. */
   onMiss: ((address: GuestVirtual, access: Access) => void) | undefined;
-  /** Frames that someone wants to see all accesses to. */
-  observed: ObservedFrames | undefined;
+  /** Told of each change of the roots. */
+  onRoots: ((format: TableFormat, kernelRoot: number, userRoot: number) => void) | undefined;
+  /** Pages that someone wants to see all accesses to. */
+  observed: ObservedPages | undefined;
   /** Whether accesses reach devices; otherwise they leave generated code first. */
   devicesOpen = false;
+  /** The same of observed pages. */
+  observedOpen = false;
   #metNotCanonical = false;
   /** Whether the last fetch met a page that the host must bring in. */
   fetchMetHostFault = false;
@@ -110,6 +114,7 @@ export class MemoryUnit implements GuestMemory {
 
   /** Changes the roots; to load the same ones again is a flush. Global pages stay. */
   setRoots(kernelRoot: number, userRoot: number): void {
+    this.onRoots?.(this.#translation.format, kernelRoot, userRoot);
     this.#translation.shadow?.flush();
     if (kernelRoot === this.#kernelRoot && userRoot === this.#userRoot) {
       this.#flush(false);
@@ -168,9 +173,9 @@ export class MemoryUnit implements GuestMemory {
         ? this.#walkShadow(translation, translation.shadow, translation.format, root, low, high, access, user)
         : this.#walker.walk(translation, root, low, high, access, user, this.controls);
     if (!allowed) return -1 as HostAddress;
-    const { frame, writable, executable } = this.#walker.result;
-    if (this.observed?.isObserved(frame)) return (pool.addressOf(frame) + (low & 0xfff)) as HostAddress;
-    const unseen = this.#noteInLog(translation.log, this.#walker.result.page, access);
+    const { frame, page, writable, executable } = this.#walker.result;
+    if (this.observed?.isObserved(page)) return (pool.addressOf(frame) + (low & 0xfff)) as HostAddress;
+    const unseen = this.#noteInLog(translation.log, page, access);
     const mayWrite = writable && unseen && !marks.has(frame, FrameMark.code | FrameMark.watched);
     const address = pool.addressOf(frame);
     const { path } = this.#walker;
@@ -287,20 +292,22 @@ export class MemoryUnit implements GuestMemory {
       this.#loadFromDevice(device * PAGE_SIZE + (low & 0xfff), bytes);
       return 0;
     }
-    if (this.observed?.isObserved(this.#walker.result.frame)) {
-      if (!this.devicesOpen) return Exit.device;
-      this.observed.loaded(joinSigned(low, high) as GuestVirtual);
-    }
+    const { page } = this.#walker.result;
+    if (this.#mustBeSeen(page)) return Exit.observed;
     if (inFirst < bytes) {
       const nextLow = (low + inFirst) >>> 0;
       const nextHigh = nextLow === 0 ? (high + 1) >>> 0 : high;
       const second = this.#translate(nextLow, nextHigh, Access.read, user);
       if (second < 0) return this.#pageFault(nextLow, nextHigh);
+      const nextPage = this.#walker.result.page;
+      if (this.#mustBeSeen(nextPage)) return Exit.observed;
       u8.copyWithin(target, first, first + inFirst);
       u8.copyWithin(target + inFirst, second, second + bytes - inFirst);
+      this.#showLoad(nextPage, 0, bytes - inFirst);
     } else {
       u8.copyWithin(target, first, first + bytes);
     }
+    this.#showLoad(page, low & 0xfff, inFirst);
     return 0;
   }
 
@@ -326,11 +333,14 @@ export class MemoryUnit implements GuestMemory {
         this.#storeToDevice(device * PAGE_SIZE + (low & 0xfff), source, bytes);
         return 0;
       }
-      if (this.#mustBeSeen()) return Exit.device;
+      if (this.#mustBeSeen(this.#walker.result.refused)) return Exit.observed;
       if (inFirst === bytes && this.#emulateStore(source, low, high, bytes, user)) return 0;
       return this.#pageFault(low, high);
     }
+    const { page } = this.#walker.result;
+    if (this.#mustBeSeen(page)) return Exit.observed;
     if (inFirst === bytes) {
+      this.#showStore(page, low & 0xfff, bytes);
       this.#put(first, source, bytes);
       return 0;
     }
@@ -338,6 +348,10 @@ export class MemoryUnit implements GuestMemory {
     const nextHigh = nextLow === 0 ? (high + 1) >>> 0 : high;
     const second = this.#translate(nextLow, nextHigh, Access.write, user);
     if (second < 0) return this.#pageFault(nextLow, nextHigh);
+    const nextPage = this.#walker.result.page;
+    if (this.#mustBeSeen(nextPage)) return Exit.observed;
+    this.#showStore(page, low & 0xfff, inFirst);
+    this.#showStore(nextPage, 0, bytes - inFirst);
     // With one entry a TLB, the second walk may have replaced the first page; the addresses stay good.
     this.#put(first, source, inFirst);
     this.#put(second, source + inFirst, bytes - inFirst);
@@ -370,12 +384,17 @@ export class MemoryUnit implements GuestMemory {
     this.#noteWrite(target, bytes);
   }
 
-  /** A refused store to a frame that someone observes, by code that has not been left for it yet. */
-  #mustBeSeen(): boolean {
-    const { refused } = this.#walker.result;
-    if (!this.observed || this.devicesOpen || refused < 0) return false;
-    const frame = this.#translation.frames[refused] as Frame | undefined;
-    return frame !== undefined && this.observed.isObserved(frame);
+  /** Whether an access met a page that someone observes, by code that has not been left for it yet. */
+  #mustBeSeen(page: number): boolean {
+    return this.observed !== undefined && !this.observedOpen && page >= 0 && this.observed.isObserved(page);
+  }
+
+  #showLoad(page: number, offset: number, bytes: number): void {
+    if (page >= 0 && this.observed?.isObserved(page)) this.observed.loaded(page, offset, bytes);
+  }
+
+  #showStore(page: number, offset: number, bytes: number): void {
+    if (page >= 0 && this.observed?.isObserved(page)) this.observed.storing(page, offset, bytes);
   }
 
   #emulateStore(source: number, low: number, high: number, bytes: number, user: boolean): boolean {
@@ -412,13 +431,14 @@ export class MemoryUnit implements GuestMemory {
     const pendingWord = this.#word + State.missPending / 4;
     const crossing = (low & 0xfff) + bytes > PAGE_SIZE;
     const first = this.#translate(low, high, Access.write, user);
-    if (first >= 0 && !crossing && !marks.has(pool.frameAt(first), FrameMark.code | FrameMark.watched)) {
+    const { device, refused, page } = this.#walker.result;
+    if (this.#mustBeSeen(first < 0 ? refused : page)) return Exit.observed;
+    const isPlain = first >= 0 && !crossing && !(page >= 0 && this.observed?.isObserved(page));
+    if (isPlain && !marks.has(pool.frameAt(first), FrameMark.code | FrameMark.watched)) {
       u32[pointerWord] = first;
       u32[pendingWord] = 0;
       return 0;
     }
-    const { device, refused } = this.#walker.result;
-    if (first < 0 && this.#mustBeSeen()) return Exit.device;
     const host = !crossing && (device >= 0 || (!user && refused >= 0 && this.#translation.emulateStore !== undefined));
     if (first < 0 && !host) return this.#pageFault(low, high);
     if (crossing) {
@@ -456,11 +476,13 @@ export class MemoryUnit implements GuestMemory {
   #checkWritable(low: number, high: number, bytes: number, user: boolean): number {
     if (this.#isOutside(low, high, bytes)) return this.#notCanonical();
     if (this.#translate(low, high, Access.write, user) < 0) return this.#pageFault(low, high);
+    if (this.#mustBeSeen(this.#walker.result.page)) return Exit.observed;
     const inFirst = PAGE_SIZE - (low & 0xfff);
     if (inFirst >= bytes) return 0;
     const nextLow = (low + inFirst) >>> 0;
     const nextHigh = nextLow === 0 ? (high + 1) >>> 0 : high;
-    return this.#translate(nextLow, nextHigh, Access.write, user) < 0 ? this.#pageFault(nextLow, nextHigh) : 0;
+    if (this.#translate(nextLow, nextHigh, Access.write, user) < 0) return this.#pageFault(nextLow, nextHigh);
+    return this.#mustBeSeen(this.#walker.result.page) ? Exit.observed : 0;
   }
 
   /** Translates for a code fetch with the current privilege; −1 with the exception left in the state block. */
@@ -515,10 +537,12 @@ export class MemoryUnit implements GuestMemory {
 
   /** For accesses that the host makes in carrying out an instruction: generated code has been left already. */
   #withDevices(access: () => number): number {
-    const before = this.devicesOpen;
+    const { devicesOpen, observedOpen } = this;
     this.devicesOpen = true;
+    this.observedOpen = true;
     const result = access();
-    this.devicesOpen = before;
+    this.devicesOpen = devicesOpen;
+    this.observedOpen = observedOpen;
     return result;
   }
 

@@ -151,6 +151,8 @@ export class ProcessorGroup implements FrameInvalidator, FrameWatching {
   release(processor: Processor): void {
     processor.memory.forget();
     processor.memory.onMiss = undefined;
+    processor.memory.onRoots = undefined;
+    processor.memory.observed = undefined;
     processor.timeSource = undefined;
     this.#released.push(processor);
   }
@@ -278,8 +280,16 @@ export class Processor extends ProcessorState implements ProcessorApi {
   /** Executes the instruction that left with `Exit.device`, with the device. */
   stepWithDevices(): Exit {
     this.memory.devicesOpen = true;
-    const exit = this.step();
+    const exit = this.stepObserved();
     this.memory.devicesOpen = false;
+    return exit;
+  }
+
+  /** Executes the instruction that left with `Exit.observed`. */
+  stepObserved(): Exit {
+    this.memory.observedOpen = true;
+    const exit = this.step();
+    this.memory.observedOpen = false;
     return exit;
   }
 

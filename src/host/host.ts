@@ -118,7 +118,6 @@ export class RingHost implements Host {
     const { kernel: file, initrd = new Uint8Array(0), memory } = options;
     const cell = chooseCell(options.interface, options.paging);
     refuseDevices(options, cell);
-    refuseAudit(options, cell);
     refuseHopelessMemory(file, initrd.length, memory);
     const files = { kernel: this.#files.acquire(file), initrd: this.#files.acquire(initrd) };
     const release = (): void => {
@@ -137,8 +136,8 @@ export class RingHost implements Host {
           origin,
           options,
           { nanoseconds: 0, symbolize: kernelSymbolizer(() => image), accessors: () => recordedAccessors(image) },
-          (common, _random, audit) => {
-            if (cell.interface === 'xen') return bootXen(this.#memory, common, options, files, audit);
+          (common) => {
+            if (cell.interface === 'xen') return bootXen(this.#memory, common, options, files);
             if (cell.interface === 'lguest') return bootLguest(this.#memory, common, options, files);
             return bootMicrovm(this.#memory, cell, common, options, files);
           },
@@ -217,11 +216,7 @@ export class RingHost implements Host {
       readonly symbolize: Symbolizer;
       readonly accessors?: () => ReadonlySet<number> | undefined;
     },
-    build: (
-      common: CommonOptions,
-      random: SeededRandom | undefined,
-      audit: TableAudit | undefined,
-    ) => Promise<GuestDomain>,
+    build: (common: CommonOptions, random: SeededRandom | undefined) => Promise<GuestDomain>,
   ): Promise<VirtualMachine> {
     await this.#roomMade();
     const { guest } = origin;
@@ -245,10 +240,11 @@ export class RingHost implements Host {
       exactTurns: guest.deterministic,
       symbolize: start.symbolize,
       profiler,
+      audit,
       ...(options.trace ? { trace: options.trace } : {}),
     };
     try {
-      domain = await build(common, seeded, audit);
+      domain = await build(common, seeded);
     } catch (error) {
       if (!(error instanceof OutOfFrames)) throw error;
       throw noMemory(guest.memory);
@@ -316,14 +312,6 @@ export class RingHost implements Host {
     this.#scheduler.close();
     await Promise.all(this.#ending);
     await this.#swap?.close();
-  }
-}
-
-function refuseAudit({ audit }: BootOptions, cell: Cell): void {
-  if (audit && cell.paging !== 'direct') {
-    throw new InputError(
-      'only with direct paging does the host see what touches page tables; give --interface xen --paging direct',
-    );
   }
 }
 

@@ -1,6 +1,5 @@
 import type { BootOptions } from '../api.ts';
 import type { BlockStore } from '../devices/block/store.ts';
-import type { TableAudit } from '../inspect/audit.ts';
 import { XenDomain } from '../interfaces/xen/domain.ts';
 import { planDomain } from '../interfaces/xen/domain-plan.ts';
 import { GUEST_ABIS } from '../interfaces/xen/guest-abi.ts';
@@ -20,7 +19,6 @@ export async function bootXen(
   common: CommonOptions,
   options: BootOptions,
   files: GuestFiles,
-  audit?: TableAudit,
 ): Promise<XenDomain> {
   const { memory, check = false, commandLine, disks } = options;
   const plan = planDomain({
@@ -50,7 +48,6 @@ export async function bootXen(
       pages: plan.pages,
       paged,
       check,
-      audit,
       disks,
     });
     domain.boot({ name: `guest${common.id}`, plan });

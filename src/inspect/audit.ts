@@ -1,11 +1,16 @@
 import { operationIds } from '../ops/catalogue.ts';
 import type { OperationObserver } from '../ops/dispatch.ts';
 import { type Symbolizer, symbolText } from './text.ts';
+import { TouchCounts } from './touch-counts.ts';
 
 /** Which places of a kernel's code touched entries of live page tables, as plain JSON data. */
 export interface Audit {
   /** Most accesses first. */
   readonly places: readonly AuditedPlace[];
+  /** How often a table was not observed because the guest had too many. */
+  readonly tablesMissed: number;
+  /** Accesses at further places, because there were too many of these. */
+  readonly touchesMissed: number;
 }
 
 export interface AuditedPlace {
@@ -18,14 +23,13 @@ export interface AuditedPlace {
   readonly accessor: boolean | undefined;
   /** Writes that were asked for as operations of the catalogue. */
   readonly operations: number;
-  /** Stores that the host carried out, after it had examined them. */
+  /** Stores that the host carried out, after it had examined them, or saw because it keeps a second form of the table. */
   readonly emulated: number;
+  /** Stores that the processor carried out as any other, because the tables are the guest's own affair. */
+  readonly plain: number;
   /** Stores that the host did not carry out. */
   readonly refused: number;
 }
-
-/** What can be seen at a place. */
-export type Touch = 'reads' | 'operations' | 'emulated' | 'refused';
 
 const { mmu } = operationIds;
 /** The operations that write entries. */
@@ -54,39 +58,34 @@ export interface AuditOptions {
  */
 export class TableAudit implements OperationObserver {
   readonly #options: AuditOptions;
-  readonly #places = new Map<number, Record<Touch, number>>();
+  readonly counts = new TouchCounts();
   /** Address of the instruction by which a virtual processor asks the host. */
   askedFrom: (vcpu: number) => number = () => 0;
+  /** Called before a report: tells what is still held back, and gives `Audit.tablesMissed`. */
+  settle: () => number = () => 0;
 
   constructor(options: AuditOptions) {
     this.#options = options;
   }
 
-  touched(address: number, touch: Touch): void {
-    let place = this.#places.get(address);
-    if (!place) {
-      place = { reads: 0, operations: 0, emulated: 0, refused: 0 };
-      this.#places.set(address, place);
-    }
-    place[touch]++;
-  }
-
   after(operation: { readonly id: number }, values: readonly unknown[]): void {
-    if (WRITES.has(operation.id)) this.touched(this.askedFrom(values[0] as number), 'operations');
+    if (WRITES.has(operation.id)) this.counts.add(this.askedFrom(values[0] as number), 'operations');
   }
 
   report(): Audit {
+    const tablesMissed = this.settle();
     const accessors = this.#options.accessors();
-    const places = [...this.#places].map(([address, counts]) => ({
+    const places = [...this.counts.places].map(([address, counts]) => ({
       address,
       name: symbolText(address, this.#options.symbolize(address)),
       ...counts,
       accessor: accessors?.has(address),
     }));
-    return { places: places.sort((a, b) => accesses(b) - accesses(a)) };
+    places.sort((a, b) => accesses(b) - accesses(a));
+    return { places, tablesMissed, touchesMissed: this.counts.missed };
   }
 }
 
-function accesses({ reads, operations, emulated, refused }: AuditedPlace): number {
-  return reads + operations + emulated + refused;
+function accesses({ reads, operations, emulated, plain, refused }: AuditedPlace): number {
+  return reads + operations + emulated + plain + refused;
 }

@@ -106,6 +106,7 @@ export const exitNames: Readonly<Record<Exit, string>> = {
   [Exit.system]: 'system',
   [Exit.device]: 'device',
   [Exit.hostFault]: 'hostFault',
+  [Exit.observed]: 'observed',
 };
 
 const EXIT_KINDS = Math.max(...Object.keys(exitNames).map(Number)) + 1;

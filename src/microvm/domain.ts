@@ -18,7 +18,9 @@ import { type Clock, VirtualClock } from '../domain/clock.ts';
 import { DomainCrash } from '../domain/crash.ts';
 import type { Domain, DomainState } from '../domain/domain.ts';
 import { type DeviceMemoryEvents, HostWaits } from '../domain/host-waits.ts';
+import type { TableAudit } from '../inspect/audit.ts';
 import { crashReport } from '../inspect/crash-report.ts';
+import { LiveTableObserver } from '../inspect/live-table-observer.ts';
 import { chooseExecution, type Profiler } from '../inspect/profiler.ts';
 import { countInstructions, Statistics, sumTlbCounters } from '../inspect/statistics.ts';
 import type { Symbolizer } from '../inspect/text.ts';
@@ -67,6 +69,8 @@ export interface MicrovmOptions {
   /** Turns end after an exact count of instructions, so that virtual time does not depend on how code is executed. */
   readonly exactTurns: boolean;
   readonly profiler?: Profiler | undefined;
+  /** Is told what touches live page tables. */
+  readonly audit?: TableAudit | undefined;
   /** Names for addresses in crash reports. */
   readonly symbolize: Symbolizer;
 }
@@ -118,6 +122,7 @@ export class MicrovmDomain implements Domain, Archived {
   readonly #random: (out: Uint32Array<ArrayBuffer>) => void;
   readonly #symbolize: Symbolizer;
   readonly #flushTrace: () => void;
+  readonly #observer: LiveTableObserver | undefined;
   #crashed: MicrovmVcpu | undefined;
   #wallSeconds = 0;
   #nextVcpu = 0;
@@ -192,8 +197,9 @@ export class MicrovmDomain implements Domain, Archived {
     this.#flushTrace = trace ? () => trace.writer.flush() : () => {};
     this.operations = createOperations(implementOperations(this), {
       counts: this.statistics.operations,
-      observers: trace ? [trace.writer] : [],
+      observers: [...(trace ? [trace.writer] : []), ...(options.audit ? [options.audit] : [])],
     });
+    if (options.audit) this.#observer = this.#observeTables(options.audit);
     if (!trace && !(clock instanceof VirtualClock)) {
       for (const vcpu of this.vcpus) vcpu.processor.timeSource = this.services(vcpu);
     }
@@ -259,6 +265,20 @@ export class MicrovmDomain implements Domain, Archived {
     );
     ports.add(Port.power, PowerRegister.size, power);
     return realTimeClock;
+  }
+
+  #observeTables(audit: TableAudit): LiveTableObserver {
+    const { paging, vcpus } = this;
+    const { callerOf } = this.interface;
+    return new LiveTableObserver({
+      audit,
+      space: paging.space,
+      frames: this.group,
+      processors: vcpus.map(({ processor }) => processor),
+      running: () => this.running.index,
+      isWatched: (page) => paging.shadow?.isWatched(page) ?? false,
+      ...(callerOf ? { callerOf: (processor) => callerOf.call(this.interface, processor) } : {}),
+    });
   }
 
   /** What a processor finds at its APIC's address: aligned words are the catalogue's operations. */
@@ -439,6 +459,7 @@ export class MicrovmDomain implements Domain, Archived {
 
   destroy(): Promise<void> {
     this.#flushTrace();
+    this.#observer?.end();
     this.#virtio.destroy();
     for (const { processor } of this.vcpus) this.group.release(processor);
     this.interface.release?.();

@@ -145,6 +145,8 @@ export class Execution {
         return true;
       case Exit.device:
         return this.#handle(vcpu, processor.stepWithDevices());
+      case Exit.observed:
+        return this.#handle(vcpu, processor.stepObserved());
       default:
         throw new Error(`unexpected exit ${exit}`);
     }

@@ -1,6 +1,8 @@
 import type { Archived } from '../archive/archive.ts';
 import type { CpuidResult } from '../cpu/cpuid.ts';
 import type { SystemResult } from '../cpu/operands.ts';
+import type { Processor } from '../cpu/processor.ts';
+import type { GuestVirtual } from '../x86/brand.ts';
 import type { MicrovmVcpu } from './vcpu.ts';
 
 /**
@@ -37,6 +39,8 @@ export interface MicrovmInterface extends Archived {
   expire?(): void;
   /** What a PC's BIOS would find as an option ROM; kernels look for one of the interface's there. */
   readonly rom?: Uint8Array;
+  /** Where the kernel has called the interface's own code from (the last byte of the call), when that is at an entry of a table for it. */
+  callerOf?(processor: Processor): GuestVirtual | undefined;
   /** For `--stats`. */
   readonly figures?: object;
   /** Gives back what it has of the host; the processors are gone. */

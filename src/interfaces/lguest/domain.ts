@@ -10,7 +10,9 @@ import { type Clock, VirtualClock } from '../../domain/clock.ts';
 import { DomainCrash } from '../../domain/crash.ts';
 import type { Domain, DomainState } from '../../domain/domain.ts';
 import { HostWaits } from '../../domain/host-waits.ts';
+import type { TableAudit } from '../../inspect/audit.ts';
 import { crashReport } from '../../inspect/crash-report.ts';
+import { LiveTableObserver } from '../../inspect/live-table-observer.ts';
 import { chooseExecution, type Profiler } from '../../inspect/profiler.ts';
 import { countInstructions, Statistics, sumTlbCounters } from '../../inspect/statistics.ts';
 import { hexadecimal, type Symbolizer } from '../../inspect/text.ts';
@@ -50,6 +52,8 @@ export interface LguestOptions {
   readonly trace?: (text: string) => void;
   readonly exactTurns: boolean;
   readonly profiler?: Profiler | undefined;
+  /** Is told what touches live page tables. */
+  readonly audit?: TableAudit | undefined;
   /** Names for addresses in crash reports. */
   readonly symbolize: Symbolizer;
 }
@@ -100,6 +104,7 @@ export class LguestDomain implements Domain, Archived {
   readonly #execution: Execution;
   readonly #symbolize: Symbolizer;
   readonly #flushTrace: () => void;
+  readonly #observer: LiveTableObserver | undefined;
   #kernel: Omit<LguestKernel, 'era'> & { readonly era: LguestEra } = {
     era: 'L2',
     format: 'two-level',
@@ -172,8 +177,18 @@ export class LguestDomain implements Domain, Archived {
     this.#flushTrace = trace ? () => trace.writer.flush() : () => {};
     this.operations = createOperations(implementOperations(this), {
       counts: this.statistics.operations,
-      observers: trace ? [trace.writer] : [],
+      observers: [...(trace ? [trace.writer] : []), ...(options.audit ? [options.audit] : [])],
     });
+    if (options.audit) {
+      this.#observer = new LiveTableObserver({
+        audit: options.audit,
+        space: paging.space,
+        frames: group,
+        processors: [this.vcpu.processor],
+        running: () => this.vcpu.index,
+        isWatched: (page) => paging.shadow?.isWatched(page) ?? false,
+      });
+    }
     this.#execution = new Execution(this, watchers, chooseExecution(options.exactTurns, options.profiler));
   }
 
@@ -392,6 +407,7 @@ export class LguestDomain implements Domain, Archived {
 
   destroy(): Promise<void> {
     this.#flushTrace();
+    this.#observer?.end();
     this.bus.destroy();
     this.group.release(this.vcpu.processor);
     return this.paging.destroy();

@@ -108,6 +108,8 @@ export class Execution {
         processor.raise(Vector.generalProtection);
         this.#exception();
         return true;
+      case Exit.observed:
+        return this.#handle(processor.stepObserved());
       case Exit.device:
         throw new DomainCrash(
           `the guest's page tables lead to a page that is not its own, at ${hexadecimal(processor.rip)}`,

@@ -162,7 +162,7 @@ export class Assembler {
     this.word(0);
   }
 
-  #offsetOf(label: string): number {
+  offsetOf(label: string): number {
     const offset = this.#labels.get(label);
     if (offset === undefined) throw new Error(`no label ${label}`);
     return offset;
@@ -173,8 +173,8 @@ export class Assembler {
     const code = Uint8Array.from(this.#bytes);
     const view = new DataView(code.buffer);
     for (const { at, from, label } of this.#distances) {
-      const start = typeof from === 'number' ? from : this.#offsetOf(from);
-      view.setInt32(at, this.#offsetOf(label) - start, true);
+      const start = typeof from === 'number' ? from : this.offsetOf(from);
+      view.setInt32(at, this.offsetOf(label) - start, true);
     }
     return code;
   }

@@ -72,9 +72,17 @@ export function writeSharedCode(code: Assembler): void {
   code.return();
 }
 
+/** Code that touches an entry for the kernel: labels in front of it and behind, and words on the stack above the return address. */
+export const ENTRY_CODE = [
+  { from: 'set entry', to: 'entry is set', pushed: 0 },
+  { from: 'set long entry', to: 'long entry is set', pushed: 2 },
+] as const;
+
 /** EAX is stored at EDX. */
 function setEntry(code: Assembler): void {
+  code.label('set entry');
   code.store({ base: Reg.edx }, Reg.eax);
+  code.label('entry is set');
   code.jump(APPEND);
 }
 
@@ -85,11 +93,13 @@ function setEntryLong(code: Assembler): void {
   code.move(Reg.esi, Reg.ecx);
   code.move(Reg.ebx, Reg.eax);
   code.move(Reg.ecx, Reg.edx);
+  code.label('set long entry');
   code.load(Reg.eax, { base: Reg.esi });
   code.load(Reg.edx, { base: Reg.esi, displacement: 4 });
   code.label('exchange');
   code.bytes(0xf0, 0x0f, 0xc7, 0x0e); // lock cmpxchg8b [esi]
   code.jumpIf(Condition.notZero, 'exchange');
+  code.label('long entry is set');
   code.move(Reg.edx, Reg.esi);
   code.pop(Reg.esi);
   code.pop(Reg.ebx);

@@ -1,7 +1,15 @@
 import { CALL_COUNT, type Call } from './abi.ts';
 import { Assembler, Condition, Reg } from './assembler.ts';
 import { PrivateCall } from './host-call.ts';
-import { CALL_CODE, type CallCode, callHost, NATIVE_CALL_CODE, NO_CALL, writeSharedCode } from './rom-code.ts';
+import {
+  CALL_CODE,
+  type CallCode,
+  callHost,
+  ENTRY_CODE,
+  NATIVE_CALL_CODE,
+  NO_CALL,
+  writeSharedCode,
+} from './rom-code.ts';
 import { WINDOW } from './window.ts';
 
 /**
@@ -70,8 +78,14 @@ const LICENSE = 'GPL';
 const MANUFACTURER = 'ring1';
 const PRODUCT = 'VMI';
 
+export interface Rom {
+  readonly image: Uint8Array;
+  /** Where it touches entries for the kernel: offsets, and words on the stack above the return address. */
+  readonly entryCode: readonly { readonly from: number; readonly to: number; readonly pushed: number }[];
+}
+
 /** @param adopted whether calls are to be made; otherwise the kernel keeps all but two of its native ones */
-export function createRom(adopted: boolean): Uint8Array {
+export function createRom(adopted: boolean): Rom {
   const rom = new Assembler();
   const reserve = (bytes: number): number => {
     const at = rom.length;
@@ -136,7 +150,10 @@ export function createRom(adopted: boolean): Uint8Array {
   view.setUint16(pnp + PnpHeader.product, product, true);
   image[pnp + PnpHeader.checksum] = complement(image.subarray(pnp, pnp + PnpHeader.bytes));
   image[Header.checksum] = complement(image);
-  return image;
+  const entryCode = (adopted ? ENTRY_CODE : []).map(({ from, to, pushed }) => {
+    return { from: rom.offsetOf(from), to: rom.offsetOf(to), pushed };
+  });
+  return { image, entryCode };
 }
 
 /** What makes the sum of all bytes 0, modulo 256. */

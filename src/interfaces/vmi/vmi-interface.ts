@@ -1,10 +1,13 @@
 import type { Archive } from '../../archive/archive.ts';
 import type { CpuidResult } from '../../cpu/cpuid.ts';
+import { Access } from '../../cpu/exits.ts';
 import { SystemResult } from '../../cpu/operands.ts';
+import type { Processor } from '../../cpu/processor.ts';
 import type { TableFormat, Translation } from '../../cpu/translation.ts';
 import { plainCpuid } from '../../microvm/cpuid.ts';
 import type { MicrovmDomain } from '../../microvm/domain.ts';
 import type { MicrovmInterface } from '../../microvm/interface.ts';
+import { Physical } from '../../microvm/layout.ts';
 import type { MicrovmVcpu } from '../../microvm/vcpu.ts';
 import type { NestedPaging } from '../../paging/nested/nested-paging.ts';
 import { type GuestVirtual, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
@@ -14,9 +17,11 @@ import { HOST_CALL_NAMES, type HostCall } from './host-call.ts';
 import { HOST_CALLS, type VmiHost } from './host-calls.ts';
 import { LinearMappings } from './linear-mappings.ts';
 import { type DrainReason, QueueStatistics } from './queue-statistics.ts';
-import { createRom } from './rom.ts';
+import { createRom, type Rom } from './rom.ts';
 import { StartState } from './start-state.ts';
 import { UpdateQueue } from './update-queue.ts';
+
+const WORD = 4;
 
 /**
  * The queues of a guest's processors. They stand between these and the shadows, so that they are made before both the
@@ -60,6 +65,7 @@ export class UpdateQueues {
 export class VmiInterface implements MicrovmInterface, VmiHost {
   readonly hypercallNames = HOST_CALL_NAMES;
   readonly rom: Uint8Array;
+  readonly #entryCode: Rom['entryCode'];
   readonly domain: MicrovmDomain;
   readonly mappings = new LinearMappings();
   readonly #queues: UpdateQueues;
@@ -69,7 +75,9 @@ export class VmiInterface implements MicrovmInterface, VmiHost {
   constructor(domain: MicrovmDomain, queues: UpdateQueues) {
     this.domain = domain;
     this.#queues = queues;
-    this.rom = createRom(queues.all.length > 0);
+    const { image, entryCode } = createRom(queues.all.length > 0);
+    this.rom = image;
+    this.#entryCode = entryCode;
     this.#clocks = domain.vcpus.map(() => new VcpuClock(() => domain.clock.now()));
     this.#startStates = domain.vcpus.map(() => new StartState());
     for (const vcpu of domain.vcpus) {
@@ -139,6 +147,23 @@ export class VmiInterface implements MicrovmInterface, VmiHost {
       const bytes = (processor.cr4 & Cr4.physicalAddressExtension) === 0 ? 4 : 8;
       operations.mmu.pteUpdate(index, -1 as Pfn, entry, page, Math.floor((entry % PAGE_SIZE) / bytes));
     }
+  }
+
+  callerOf(processor: Processor): GuestVirtual | undefined {
+    const { memory, rip } = processor;
+    const { group, paging } = this.domain;
+    const code = memory.translate(rip, Access.fetch);
+    if (code < 0 || this.#entryCode.length === 0) return undefined;
+    const { pool } = group.parts;
+    for (let start = 0; start < this.rom.length; start += PAGE_SIZE) {
+      if (paging.space.frames[(Physical.optionRom + start) / PAGE_SIZE] !== pool.frameAt(code)) continue;
+      const offset = start + (code % PAGE_SIZE);
+      const found = this.#entryCode.find(({ from, to }) => offset >= from && offset < to);
+      if (!found) return undefined;
+      const returnAddress = memory.readWord((processor.low(Register.rsp) + found.pushed * WORD) as GuestVirtual);
+      return (returnAddress - 1) as GuestVirtual;
+    }
+    return undefined;
   }
 
   // Turns and interrupts

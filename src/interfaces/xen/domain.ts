@@ -647,7 +647,6 @@ export class XenDomain implements Domain, Archived {
   destroy(): Promise<void> {
     this.#flushTrace();
     const freed = this.#waiting.end();
-    this.#observer?.end();
     for (const { processor } of this.vcpus) this.#group.release(processor);
     this.paging.destroy();
     return freed;

@@ -109,7 +109,7 @@ export class Execution {
           this.#exception(vcpu);
         }
         break;
-      case Exit.device:
+      case Exit.observed:
         this.#stepObserved(vcpu);
         break;
       default:
@@ -117,10 +117,10 @@ export class Execution {
     }
   }
 
-  /** An instruction that touches an observed frame; a Xen guest has no devices in memory. */
+  /** An instruction that touches an observed page. */
   #stepObserved(vcpu: XenVcpu): void {
     const { processor } = vcpu;
-    const exit = processor.stepWithDevices();
+    const exit = processor.stepObserved();
     if (exit === Exit.hostFault) this.#domain.bringIn(vcpu, processor.exitDetail, processor.exitError !== 0);
     else if (exit !== Exit.budget) this.#handle(vcpu, exit);
   }

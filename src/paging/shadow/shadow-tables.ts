@@ -336,6 +336,11 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
     this.#map.makeReadOnly(page);
   }
 
+  /** Whether stores to a page are seen, because it has a shadow as a table. */
+  isWatched(page: number): boolean {
+    return this.#map.isProtected(page);
+  }
+
   refersTo(frame: Frame): boolean {
     return this.#map.refersTo(frame);
   }

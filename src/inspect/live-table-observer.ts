@@ -1,0 +1,107 @@
+import type { ObservedPages } from '../cpu/observed-pages.ts';
+import type { Processor } from '../cpu/processor.ts';
+import { type LiveTable, LiveTables, type LiveTablesOptions } from '../paging/live-tables.ts';
+import { type GuestVirtual, highWord, lowWord } from '../x86/brand.ts';
+import type { TableAudit } from './audit.ts';
+import { type Touch, TouchCounts } from './touch-counts.ts';
+
+export interface ObserverOptions extends Pick<LiveTablesOptions, 'space' | 'frames'> {
+  readonly audit: TableAudit;
+  /** In the order of their indices. */
+  readonly processors: readonly Processor[];
+  /** Index of the processor that executes, or did last. */
+  readonly running: () => number;
+  /** Whether the host sees stores to a page, because it keeps a second form of the table. */
+  readonly isWatched: (page: number) => boolean;
+  /** From where the kernel has called the code that executes, if this is the host's. */
+  readonly callerOf?: (processor: Processor) => GuestVirtual | undefined;
+}
+
+const USER_RING = 3;
+
+/**
+ * Observes, for an audit, the tables of a guest that keeps them itself. A root that no processor uses may be a page of
+ * something else by now, and all below it too: what touches these is counted when a processor takes the root again as it
+ * was left, or at the end; and never when it is seen before to be none.
+ */
+export class LiveTableObserver implements ObservedPages {
+  readonly #options: ObserverOptions;
+  readonly #tables: LiveTables;
+  readonly #held = new Map<LiveTable, TouchCounts>();
+
+  constructor(options: ObserverOptions) {
+    this.#options = options;
+    const { audit, processors, space, frames } = options;
+    this.#tables = new LiveTables({
+      space,
+      frames,
+      running: () => {
+        const { rip } = this.#processor;
+        return { vcpu: options.running(), low: lowWord(rip), high: highWord(rip) };
+      },
+      onLoaded: (root) => this.#count(root),
+      onDoubt: (root) => this.#held.delete(root),
+    });
+    audit.askedFrom = (vcpu) => processors[vcpu]?.rip ?? 0;
+    audit.settle = () => {
+      for (const root of [...this.#held.keys()]) this.#count(root);
+      return this.#tables.missed;
+    };
+    for (const [vcpu, { memory }] of processors.entries()) {
+      memory.observed = this;
+      memory.onRoots = (format, root) => this.#tables.load(vcpu, format, root);
+    }
+  }
+
+  get #processor(): Processor {
+    return this.#options.processors[this.#options.running()] as Processor; // it executes
+  }
+
+  isObserved(page: number): boolean {
+    return this.#tables.has(page);
+  }
+
+  loaded(page: number, offset: number, bytes: number): void {
+    const { callerOf } = this.#options;
+    // What the host's own code reads in carrying out a call is no read of the kernel's.
+    if (callerOf?.(this.#processor) === undefined) this.#touched(page, offset, bytes, this.#processor.rip, 'reads');
+  }
+
+  storing(page: number, offset: number, bytes: number): void {
+    const { callerOf, isWatched } = this.#options;
+    const caller = callerOf?.(this.#processor);
+    const touch = caller !== undefined ? 'operations' : isWatched(page) ? 'emulated' : 'plain';
+    this.#touched(page, offset, bytes, caller ?? this.#processor.rip, touch);
+  }
+
+  /** Ends the observation; the guest is about to end. */
+  end(): void {
+    this.#tables.end();
+  }
+
+  #touched(page: number, offset: number, bytes: number, address: number, touch: Touch): void {
+    const roots = this.#tables.at(page, offset, bytes).map((table) => this.#tables.rootOf(table));
+    if (roots.length === 0) return;
+    const unused = roots.filter((root) => root?.loads === 0) as readonly LiveTable[];
+    const [first] = unused;
+    if (unused.length < roots.length || !first) this.#options.audit.counts.add(address, touch);
+    // No kernel lets programs have its tables.
+    else if (this.#processor.privilege === USER_RING) for (const root of unused) this.#tables.drop(root);
+    else this.#heldOf(first).add(address, touch);
+  }
+
+  #heldOf(root: LiveTable): TouchCounts {
+    let held = this.#held.get(root);
+    if (!held) {
+      held = new TouchCounts();
+      this.#held.set(root, held);
+    }
+    return held;
+  }
+
+  #count(root: LiveTable): void {
+    const held = this.#held.get(root);
+    if (held) this.#options.audit.counts.addAll(held);
+    this.#held.delete(root);
+  }
+}
