@@ -142,6 +142,33 @@ describe('host memory', () => {
     guest.space.unpin(frame);
   });
 
+  test('that is retained stays in memory, and a clone shares it until one of them writes', async () => {
+    const world = createWorld(32, { store: new MemoryStore(128) });
+    const guest = await createGuest(world, 40);
+    await guest.write(page(0), 7);
+    expect(guest.space.retain(page(0))).toBe(true);
+    const frame = guest.space.lookup(page(0), false);
+    const clone = await world.memory.clone(guest.space);
+    if (!(clone instanceof AddressSpace)) throw new Error(clone.message);
+    expect(clone.lookup(page(0), false)).toBe(frame);
+    const isThere = () => guest.space.lookup(page(0), false) !== undefined;
+    for (let index = 1; index < 40; index++) {
+      await guest.write(page(index), 1);
+      expect(isThere()).toBe(true);
+    }
+    await guest.write(page(0), 8);
+    expect(guest.space.lookup(page(0), false)).not.toBe(frame);
+    for (let index = 1; index < 40; index++) {
+      await guest.write(page(index), 2);
+      expect(isThere()).toBe(true);
+    }
+    guest.space.letGo(page(0));
+    for (let index = 1; index < 40 && isThere(); index++) await guest.write(page(index), 3);
+    expect(isThere()).toBe(false);
+    // What the clone has is nobody's to retain any more.
+    expect(clone.lookup(page(0), false)).toBeUndefined();
+  });
+
   test('is zero again after it was given back', async () => {
     const guest = await createGuest(createWorld(16), 2);
     await guest.write(page(0), 1);

@@ -3,7 +3,7 @@ import { FrameMark, FrameMarks } from '../src/cpu/frame-marks.ts';
 import { MachineSpace } from '../src/memory/machine-space.ts';
 import type { AddressSpace } from '../src/mm/address-space.ts';
 import { Pager } from '../src/paging/pager.ts';
-import type { Frame, Mfn } from '../src/x86/brand.ts';
+import { type Frame, type HostVirtual, type Mfn, PAGE_SIZE } from '../src/x86/brand.ts';
 import { createSpace, createWorld, MemoryStore, page, type World } from './mm-world.ts';
 
 const PAGES = 6;
@@ -65,6 +65,19 @@ test('a page is young while a processor has a translation of it, and asking take
   expect(told).toEqual([true]);
   expect(invalidated).toEqual([frameOf(PAGES - 1)]);
   expect(world.memory.statistics().addressSpaces).toEqual([{ resident: PAGES, young: PAGES - 1 }]);
+});
+
+test('a page that is retained has a frame at any time, also when a write ends that it is shared', async () => {
+  const { world, space, pager, invalidated, frameOf } = await createSetting();
+  const [page, number] = [1, (PAGES - 2) as Mfn];
+  expect(await pager.bringIn(number, true)).toBeUndefined();
+  expect(pager.retain(number)).toBe(true);
+  const shared = frameOf(number);
+  expect(await world.memory.clone(space)).toMatchObject({});
+  expect(await pager.bringIn(number, true)).toBeUndefined();
+  expect(frameOf(number)).toBe(space.lookup((page * PAGE_SIZE) as HostVirtual, true));
+  expect(frameOf(number)).not.toBe(shared);
+  expect(invalidated).toEqual([shared]);
 });
 
 test('when the address space ends, no number has a frame and no processor a translation', async () => {

@@ -1,4 +1,5 @@
 import { beforeEach, describe, expect, it } from 'vitest';
+import { PageAbsent } from '../src/memory/page-absent.ts';
 import { PagingError } from '../src/paging/direct/errors.ts';
 import { FrameType } from '../src/paging/direct/frame-types.ts';
 import { TABLE_RULES } from '../src/paging/direct/table-rules.ts';
@@ -447,6 +448,39 @@ describe('direct paging', () => {
   });
 });
 
+describe('a table that is shared with a clone', () => {
+  const stores: [string, (low: number) => unknown][] = [
+    ['level 1, by a call', (low) => world.update(world.level1, 5, low)],
+    [
+      'level 1, by its address',
+      (low) => world.paging.updateVaMapping(world.root, addressOf(KERNEL_SLOT, 0, 0, 5), low, 0),
+    ],
+    [
+      'level 1, by a store',
+      (low) =>
+        world.paging.emulateStore(
+          (5 * 8) as GuestVirtual,
+          world.level1,
+          new Uint8Array(new Uint32Array([low, 0]).buffer),
+        ),
+    ],
+    ['level 2', () => world.update(world.level2, 1, entry(world.spare, TABLE))],
+  ];
+
+  it.each(stores)('is not changed before it is copied: %s', (_how, change) => {
+    const low = entry(world.data, PAGE);
+    for (const table of [world.level1, world.level2]) world.space.writeProtected[table] = 1;
+    const before = world.snapshot();
+    expect(() => change(low)).toThrow(PageAbsent);
+    expect(world.snapshot()).toBe(before);
+    expect(world.paging.recount()).toEqual([]);
+    for (const table of [world.level1, world.level2]) world.space.writeProtected[table] = 0;
+    change(low);
+    expect(world.snapshot()).not.toBe(before);
+    expect(world.paging.recount()).toEqual([]);
+  });
+});
+
 describe('direct paging keeps cached translations sound:', () => {
   it('writable ones go before a frame becomes a table or a descriptor page', () => {
     world.invalidator.calls.length = 0;
@@ -523,6 +557,23 @@ describe('the machine-to-physical table', () => {
     expect(paging.populatePhysmap(0x123 as Pfn)).toBe(world.spare);
     expect(paging.machineToPhysical.get(world.spare)).toBe(0x123);
     expect(paging.populatePhysmap(0x124 as Pfn)).toBe(PagingError.noMemory);
+  });
+
+  it('changes with the page or not at all, when the host must bring its own page in first', () => {
+    const { paging, space } = world;
+    expect(paging.decreaseReservation(world.spare)).toBe(0);
+    space.writeProtected[LIMIT] = 1;
+    for (const call of [
+      () => paging.populatePhysmap(0x123 as Pfn),
+      () => paging.decreaseReservation(world.other),
+      () => world.update(world.other, 0, 0x77, 0, 1),
+    ]) {
+      const before = world.snapshot();
+      expect(call).toThrow(PageAbsent);
+      expect(world.snapshot()).toBe(before);
+    }
+    space.writeProtected[LIMIT] = 0;
+    expect(paging.populatePhysmap(0x123 as Pfn)).toBe(world.spare);
   });
 
   it('is read-only for the kernel at its address, and for nobody else', () => {

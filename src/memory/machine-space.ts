@@ -11,6 +11,9 @@ export interface PageSource {
   pin(mfn: Mfn): boolean;
   /** Ends what one successful `pin` began. */
   unpin(mfn: Mfn): void;
+  /** Keeps a page that is there, in whatever frame, so that reading it needs no wait. False when it must be brought in first. */
+  retain(mfn: Mfn): boolean;
+  letGo(mfn: Mfn): void;
   /** The domain gives the page back; the number has no page until `populate`. */
   giveBack(mfn: Mfn): void;
   /** Gives a number that has none a zeroed page. False when it cannot have one. */
@@ -23,7 +26,7 @@ export interface PageSource {
  * named at all.
  *
  * With a source of pages, frames come and go behind the numbers. Pages that a processor's walk or the host itself
- * depends on (tables, descriptors, rings) are pinned as long as they are in such use.
+ * depends on stay as long as they are in such use: descriptors and rings are pinned, tables retained.
  */
 export class MachineSpace {
   readonly pool: FramePool;
@@ -77,6 +80,15 @@ export class MachineSpace {
 
   unpin(mfn: Mfn): void {
     if (this.source?.has(mfn)) this.source.unpin(mfn);
+  }
+
+  /** Keeps a page there until `letGo`; a clone may share it, until it is about to be written. @throws PageAbsent */
+  retain(mfn: Mfn): void {
+    if (this.source?.has(mfn) && !this.source.retain(mfn)) throw new PageAbsent(mfn, false);
+  }
+
+  letGo(mfn: Mfn): void {
+    if (this.source?.has(mfn)) this.source.letGo(mfn);
   }
 
   attach(mfn: Mfn, frame: Frame): void {

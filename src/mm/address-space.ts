@@ -50,6 +50,8 @@ export class AddressSpace {
   #notifiers: readonly PteNotifier[] = [];
   /** Ranges whose entries are changing. */
   readonly #changing: Range[] = [];
+  /** Pages that stay in memory, whatever frames they are in. */
+  readonly #retained = new Set<HostVirtual>();
   #exclusive = false;
   #ended = false;
   /** Grows when a range of entries has changed; what was looked up before may be wrong. */
@@ -235,6 +237,34 @@ export class AddressSpace {
     this.#allocator.settle(frame);
   }
 
+  /** Keeps a page in memory until `letGo`: writing may change its frame, but it always has one. False when `fault` must bring it in first. */
+  retain(address: HostVirtual): boolean {
+    this.#allocator.guard.enter('retain');
+    const frame = this.lookup(address, false);
+    if (frame === undefined) return false;
+    if (!this.#retained.has(address)) this.#changeRetained(frame, 1);
+    this.#retained.add(address);
+    return true;
+  }
+
+  letGo(address: HostVirtual): void {
+    this.#allocator.guard.enter('letGo');
+    const value = this.#valueAt(address);
+    if (this.#retained.delete(address) && value !== undefined) this.#changeRetained(frameOf(value), -1);
+  }
+
+  /** A page has another frame from here on. */
+  retainInstead(address: HostVirtual, old: Frame, frame: Frame): void {
+    if (!this.#retained.has(address)) return;
+    this.#changeRetained(old, -1);
+    this.#changeRetained(frame, 1);
+  }
+
+  #changeRetained(frame: Frame, difference: number): void {
+    const { retained } = this.#allocator.pages;
+    retained[frame] = (retained[frame] as number) + difference;
+  }
+
   /** Pages that are there, and how many of them were used since reclaim last looked; nothing is changed by asking. */
   workingSet(): { readonly resident: number; readonly young: number } {
     let resident = 0;
@@ -357,6 +387,7 @@ export class AddressSpace {
         if (!present) return;
         rmap.remove(frameOf(value), this, address);
         rmap.add(frameOf(value), this, moved);
+        if (this.#retained.delete(address)) this.#retained.add(moved);
       });
     }
   }

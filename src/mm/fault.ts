@@ -188,6 +188,7 @@ export class FaultHandler {
     space.rangeStart(address, end);
     space.tables.ptepGetAndClear(pte);
     this.#install(space, address, pte, copy, true);
+    space.retainInstead(address, frame, copy);
     space.notify(vma, 'change', (notifier) => notifier.change(vma, address, copy, true));
     space.rangeEnd(address, end);
     allocator.detach(frame, space, address);

@@ -26,7 +26,8 @@ import { SwapSpace, type SwapStore } from './swap.ts';
  *      begins again. The external entry may allow writing only if `space.mayWrite(address)`. One that sets the entry in
  *      a later step notes `space.sequence` before it looks, and looks again if it has changed.
  *   3. `clear`, `writeProtect`, `change`, `rangeStart` … say when the entry must go, and when none may be made.
- *   4. Pages that must stay (tables that a processor walks, rings the host writes) are kept by `space.pin(address)`.
+ *   4. Pages that must stay (rings the host writes) are kept by `space.pin(address)`; those that only have to be there
+ *      (tables that a processor walks) by `space.retain(address)`, and are shared like any other.
  *
  * For a table from guest-physical pages to frames, let host address = guest-physical address, or add a constant.
  *

@@ -23,6 +23,8 @@ export class Pages {
   readonly mapCount: Int32Array;
   /** Pins: reasons to stay where it is. */
   readonly pins: Int32Array;
+  /** Address spaces that map it and may not lose it; a writer of a shared page gets a copy none the less. */
+  readonly retained: Int32Array;
   /** Of an anonymous page its swap slot, or −1; of a file's page its index in the file. Rmap stands elsewhere. */
   readonly private: Int32Array;
   /** The swap slot does not hold what the page holds. */
@@ -36,6 +38,7 @@ export class Pages {
     this.kind = new Uint8Array(frames);
     this.mapCount = new Int32Array(frames);
     this.pins = new Int32Array(frames);
+    this.retained = new Int32Array(frames);
     this.private = new Int32Array(frames).fill(NO_SLOT);
     this.dirty = new Uint8Array(frames);
     this.referenced = new Uint8Array(frames);
@@ -46,9 +49,15 @@ export class Pages {
     this.kind[frame] = kind;
     this.mapCount[frame] = 0;
     this.pins[frame] = 0;
+    this.retained[frame] = 0;
     this.private[frame] = NO_SLOT;
     this.dirty[frame] = 0;
     this.referenced[frame] = 0;
+  }
+
+  /** Whether a frame must not be taken away from those who map it. */
+  mustStay(frame: Frame): boolean {
+    return this.pins[frame] !== 0 || this.retained[frame] !== 0;
   }
 
   disown(frame: Frame): void {

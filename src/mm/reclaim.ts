@@ -80,7 +80,7 @@ export class Reclaimer {
       const frame = this.#hand as Frame;
       this.#hand = (this.#hand + 1) % pool.total;
       const kind = pages.kind[frame];
-      if ((kind !== PageKind.anonymous && kind !== PageKind.file) || pages.pins[frame] !== 0) continue;
+      if ((kind !== PageKind.anonymous && kind !== PageKind.file) || pages.mustStay(frame)) continue;
       if (!pages.tryLock(frame)) {
         locked = frame;
         continue;

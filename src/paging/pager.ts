@@ -42,6 +42,8 @@ export class Pager implements PteNotifier, PageSource, GuestPages, Archived {
   readonly #numbers: PageNumbers;
   /** How often each number's page is pinned. */
   readonly #pins = new SparseNumbers();
+  /** Numbers whose pages are retained. */
+  readonly #retained = new Set<Mfn>();
   #ended = false;
 
   constructor(options: PagerOptions) {
@@ -89,6 +91,9 @@ export class Pager implements PteNotifier, PageSource, GuestPages, Archived {
     );
     archive.words('populated', populated);
     archive.part('pins', this.#pins);
+    const retained = archive.value('retained', [...this.#retained]);
+    this.#retained.clear();
+    for (const mfn of retained) this.#retained.add(mfn);
     for (const [page, has] of populated.entries()) {
       const mfn = numberOf(page);
       if (has === 0) frames[mfn] = NO_FRAME;
@@ -96,8 +101,14 @@ export class Pager implements PteNotifier, PageSource, GuestPages, Archived {
     }
   }
 
-  /** Brings in the pages that have to stay, and pins them as often as they were. */
+  /** Brings in the pages that have to stay, pins them as often as they were, and retains those that were. */
   async restorePins(): Promise<MemoryError | undefined> {
+    for (const mfn of this.#retained) {
+      while (!this.retain(mfn)) {
+        const failed = await this.bringIn(mfn, false);
+        if (failed) return failed;
+      }
+    }
     const wanted = this.#pins.entries();
     this.#pins.clear();
     for (const [number, pins] of wanted) {
@@ -228,7 +239,18 @@ export class Pager implements PteNotifier, PageSource, GuestPages, Archived {
     this.#memory.unpin(this.#machine.frames[mfn] as Frame);
   }
 
+  retain(mfn: Mfn): boolean {
+    if ((this.#machine.frames[mfn] as number) < 0 || !this.#memory.retain(this.#addressOf(mfn))) return false;
+    this.#retained.add(mfn);
+    return true;
+  }
+
+  letGo(mfn: Mfn): void {
+    if (this.#retained.delete(mfn)) this.#memory.letGo(this.#addressOf(mfn));
+  }
+
   giveBack(mfn: Mfn): void {
+    this.letGo(mfn);
     while (this.#pins.get(mfn) > 0) this.unpin(mfn);
     this.#remove(mfn);
     this.#machine.frames[mfn] = NO_FRAME;
@@ -255,8 +277,13 @@ export class Pager implements PteNotifier, PageSource, GuestPages, Archived {
 
   change(_vma: Vma, address: HostVirtual, frame: Frame, writable: boolean): void {
     const mfn = this.numberAt(address);
-    if (this.#machine.frames[mfn] === frame) this.#machine.writeProtected[mfn] = writable ? 0 : 1;
-    else this.#remove(mfn);
+    if (this.#machine.frames[mfn] !== frame) {
+      this.#remove(mfn);
+      // Who reads a page that is retained does not wait.
+      if (!this.#retained.has(mfn)) return;
+      this.#machine.frames[mfn] = frame;
+    }
+    this.#machine.writeProtected[mfn] = writable ? 0 : 1;
   }
 
   testYoung(_vma: Vma, address: HostVirtual): boolean {

@@ -117,7 +117,10 @@ export class DirectPaging implements Translation, Archived {
     this.rules = TABLE_RULES[this.format];
     this.types = new FrameTypes(options.machineToPhysical, {
       ldtFrameReleased: (mfn) => this.descriptors.forgetLdtFrame(mfn as Mfn),
-      leavesUse: (mfn) => space.unpin(mfn as Mfn),
+      leavesUse: (mfn, type) => {
+        if (type === FrameType.segmentDescriptors) space.unpin(mfn as Mfn);
+        else space.letGo(mfn as Mfn);
+      },
     });
     this.entries = new TableEntries(this.types, space, invalidator, this.rules);
     this.#events = options.events ?? {};
@@ -478,6 +481,7 @@ export class DirectPaging implements Translation, Archived {
   }
 
   #updateLevel1(table: number, index: number, valueLow: number, high: number, preserve: boolean): number {
+    this.#space.requireWritable(table as Mfn);
     const word = this.entries.wordOf(table) + index * 2;
     const oldLow = this.entries.words[word]!; // inside the table's page
     const oldHigh = this.entries.words[word + 1]!;
@@ -501,6 +505,7 @@ export class DirectPaging implements Translation, Archived {
   #updateUpper(table: number, index: number, valueLow: number, high: number, preserve: boolean): number {
     const level = this.types.type[table]!; // a table is below the limit
     if (isFixedSlot(this.rules, level, index)) return PagingError.invalid;
+    this.#space.requireWritable(table as Mfn);
     const word = this.entries.wordOf(table) + index * 2;
     const oldLow = this.entries.words[word]!; // inside the table's page
     const oldHigh = this.entries.words[word + 1]!;

@@ -57,8 +57,8 @@ const LEVEL1_REFUSED = Pte.writeThrough | Pte.cacheDisable | Pte.large;
 export interface FrameTypeEvents {
   /** An LDT page lost its hold. */
   ldtFrameReleased(mfn: number): void;
-  /** A frame is no table and holds no descriptors any more. */
-  leavesUse(mfn: number): void;
+  /** A frame is no table any more, or holds no descriptors. */
+  leavesUse(mfn: number, type: FrameType): void;
 }
 
 /** Whether processors' walks or loads of segments depend on frames of a type. */
@@ -158,7 +158,7 @@ export class FrameTypes implements Archived {
     this.framesByType[old]!--; // every stored type is an index
     this.framesByType[type]!++;
     this.type[mfn] = type;
-    if (isInUse(old)) this.#events.leavesUse(mfn);
+    if (isInUse(old)) this.#events.leavesUse(mfn, old);
   }
 
   /** Takes one count of the writable type, without a reference. */

@@ -188,8 +188,8 @@ export class TableValidator implements Archived {
   /** Gives a frame its type and first count, and puts it at the end of the chain. */
   #begin(mfn: number, level: number): void {
     const types = this.#types;
-    // A table stays where it is, since walks do not wait.
-    this.#space.pin(mfn as Mfn);
+    // A table is always there, since the host's own walks do not wait.
+    this.#space.retain(mfn as Mfn);
     this.#invalidator.invalidateWritable(this.#space.frameOf(mfn as Mfn));
     this.#becomesTable(mfn, level);
     types.setType(mfn, level as FrameType);

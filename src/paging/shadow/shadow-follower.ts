@@ -1,4 +1,3 @@
-import type { MachineSpace } from '../../memory/machine-space.ts';
 import type { PteNotifier } from '../../mm/notifier.ts';
 import type { Vma } from '../../mm/vma.ts';
 import type { Frame, HostVirtual, Mfn } from '../../x86/brand.ts';
@@ -13,8 +12,7 @@ export interface FollowingShadowsOptions extends Omit<ShadowTablesOptions, 'mayR
 
 /** Shadow tables that follow the host's memory. @throws OutOfFrames */
 export async function followWithShadows(options: FollowingShadowsOptions): Promise<ShadowTables> {
-  const { space, pager, order } = options;
-  const follower = new ShadowFollower(space, pager, order);
+  const follower = new ShadowFollower(options.pager, options.order);
   const mayRefer = (page: number, writable: boolean) => follower.mayRefer(page, writable);
   const tables = new ShadowTables({ ...options, mayRefer });
   await follower.start(tables);
@@ -27,12 +25,10 @@ export async function followWithShadows(options: FollowingShadowsOptions): Promi
  */
 class ShadowFollower implements PteNotifier {
   readonly order: number;
-  readonly #space: MachineSpace;
   readonly #pager: Pager;
   #tables: ShadowTables | undefined;
 
-  constructor(space: MachineSpace, pager: Pager, order: number) {
-    this.#space = space;
+  constructor(pager: Pager, order: number) {
     this.#pager = pager;
     this.order = order;
   }
@@ -60,10 +56,8 @@ class ShadowFollower implements PteNotifier {
     this.#tables?.pageProtected(this.#pageAt(address));
   }
 
-  change(_vma: Vma, address: HostVirtual, frame: Frame, writable: boolean): void {
-    const page = this.#pageAt(address);
-    if (this.#space.frames[page] !== frame) this.#tables?.pageGone(page);
-    else if (!writable) this.#tables?.pageProtected(page);
+  change(_vma: Vma, address: HostVirtual): void {
+    this.#tables?.pageGone(this.#pageAt(address));
   }
 
   // A page that is used through a shadow is in a TLB, of which the machine space tells.
