@@ -13,6 +13,7 @@ const OPTIONS: AcpiOptions = {
   powerTimer: 0x608,
   resetValue: 1,
   sleepTypeOff: 5,
+  generation: { address: 0xf_0000, line: 3 },
   devices: [
     {
       name: 'COM1',
@@ -101,6 +102,19 @@ describe('ACPI tables', () => {
     expect(code).toContain('LNRO0005\0');
     expect(code).toContain(bytesOf([0x86, 9, 0, 1, 0, 0, 0xb0, 0xfe, 0, 2, 0, 0]));
     expect(sum(dsdt)).toBe(0);
+  });
+
+  it('name the place of the generation, and notify its device by an edge-triggered interrupt', () => {
+    const facp = tables().get('FACP') as Uint8Array;
+    const dsdt = tableAt(new DataView(facp.buffer, facp.byteOffset).getUint32(40, true));
+    const code = new TextDecoder('latin1').decode(dsdt);
+    const bytesOf = (part: readonly number[]): string => String.fromCharCode(...part);
+    // Package of 2: the double word 0xf0000, and zero.
+    expect(code).toContain(`\x08ADDR${bytesOf([0x12, 8, 2, 0x0c, 0, 0, 0x0f, 0, 0])}`);
+    expect(code).toContain(`ACPI0013\0`);
+    expect(code).toContain(bytesOf([0x89, 6, 0, 3, 1, 3, 0, 0, 0, 0x79, 0]));
+    // A method of one parameter, 14 bytes with its length: Notify (VGEN, 0x80).
+    expect(code).toContain(`${bytesOf([0x14, 13])}_EVT\x01${bytesOf([0x86])}VGEN${bytesOf([0x0a, 0x80])}`);
   });
 });
 

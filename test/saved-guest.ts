@@ -117,7 +117,7 @@ export class SavedGuest {
     if (paged) await new SavedFiles(saved.#manager).map(space, memory);
     const readBack = (domain: Archived): void => restore(saved.#state(domain), snapshot.state);
     const from = paged ? { space } : { file: memory };
-    const options = { commandLine: guest.commandLine, disks: saved.#disks };
+    const options = { commandLine: guest.commandLine, disks: saved.#disks, isCopy: false };
     saved.#domain =
       cell.interface === 'xen'
         ? await resumeXen(saved.#common(), 1, { ...guest, bits: 64 }, space, options.disks, readBack)

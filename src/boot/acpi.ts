@@ -2,7 +2,7 @@ import * as aml from './aml.ts';
 
 /**
  * ACPI tables of a microVM: hardware-reduced (no fixed hardware, no interrupt of ACPI's own), with local APICs, one I/O
- * APIC, and devices that the DSDT describes (ACPI 6.4, chapter 5).
+ * APIC, devices that the DSDT describes (ACPI 6.4, chapter 5), and the identifier of the guest's generation.
  *
  *   RSDP · XSDT · FADT · MADT · DSDT, one behind the other, each 16-byte aligned
  */
@@ -20,6 +20,8 @@ export interface AcpiOptions {
   /** SLP_TYP of a power-off. */
   readonly sleepTypeOff: number;
   readonly devices: readonly AcpiDevice[];
+  /** Where the identifier of the guest's generation stands, and the edge-triggered interrupt that tells of another one. */
+  readonly generation: { readonly address: number; readonly line: number };
 }
 
 /** A device as the DSDT has it. */
@@ -38,6 +40,7 @@ export interface AcpiDevice {
 const OEM = 'RING1 ';
 const OEM_TABLE = 'MICROVM ';
 const CREATOR = 'RNG1';
+const GENERATION_IDENTIFIER = 'RNG10001';
 const HEADER_BYTES = 36;
 const ALIGNMENT = 16;
 const RSDP_BYTES = 36;
@@ -194,15 +197,37 @@ function createMadt({ processors, localApic, ioApic }: AcpiOptions): Uint8Array 
   return finished(table);
 }
 
-function createDsdt({ sleepTypeOff, devices }: AcpiOptions): Uint8Array {
+function createDsdt({ sleepTypeOff, devices, generation }: AcpiOptions): Uint8Array {
   const off = aml.number(sleepTypeOff);
   const body = [
     ...aml.name('\\_S5', aml.packageOf(off, off, aml.number(0), aml.number(0))),
-    ...aml.scope('\\_SB', ...devices.map(describeDevice)),
+    ...aml.scope('\\_SB', ...devices.map(describeDevice), ...describeGeneration(generation)),
   ];
   const table = describedTable('DSDT', 2, HEADER_BYTES + body.length);
   table.bytes.set(body, HEADER_BYTES);
   return finished(table);
+}
+
+/** The device that has the identifier, and a generic event device (ACPI 6.4, 5.6.9) that notifies it. */
+function describeGeneration({ address, line }: AcpiOptions['generation']): aml.Aml[] {
+  const STATUS_CHANGED = 0x80;
+  const EDGE_TRIGGERED = true;
+  return [
+    aml.device(
+      'VGEN',
+      aml.name('_HID', aml.text(GENERATION_IDENTIFIER)),
+      aml.name('_CID', aml.text('VM_Gen_Counter')),
+      aml.name('_DDN', aml.text('VM_Gen_Counter')),
+      aml.name('ADDR', aml.packageOf(aml.number(address), aml.number(0))),
+    ),
+    aml.device(
+      'GED',
+      aml.name('_HID', aml.text('ACPI0013')),
+      aml.name('_UID', aml.number(0)),
+      aml.name('_CRS', aml.resources(aml.interrupt(line, EDGE_TRIGGERED))),
+      aml.method('_EVT', 1, aml.notify('VGEN', STATUS_CHANGED)),
+    ),
+  ];
 }
 
 function describeDevice({ name, identifier, unique, ports, memory, interrupt }: AcpiDevice): aml.Aml {

@@ -1,6 +1,6 @@
 /**
  * ACPI machine language, the little of it that a description of fixed devices needs (ACPI 6.4, chapter 20): names, numbers,
- * packages, buffers of resources, devices. Each function gives the bytes of one term.
+ * packages, buffers of resources, devices, methods that notify. Each function gives the bytes of one term.
  */
 export type Aml = readonly number[];
 
@@ -15,8 +15,10 @@ const enum Op {
   scope = 0x10,
   buffer = 0x11,
   package = 0x12,
+  method = 0x14,
   extended = 0x5b,
   device = 0x82,
+  notify = 0x86,
 }
 
 const ROOT = 0x5c;
@@ -79,6 +81,15 @@ export function scope(of: string, ...terms: Aml[]): Aml {
 
 export function device(of: string, ...terms: Aml[]): Aml {
   return [Op.extended, Op.device, ...withLength([...nameString(of), ...terms.flat()])];
+}
+
+/** @param parameters 0 to 7 */
+export function method(of: string, parameters: number, ...terms: Aml[]): Aml {
+  return [Op.method, ...withLength([...nameString(of), parameters, ...terms.flat()])];
+}
+
+export function notify(object: string, value: number): Aml {
+  return [Op.notify, ...nameString(object), ...number(value)];
 }
 
 // Resources (ACPI 6.4, 6.4.2 and 6.4.3)

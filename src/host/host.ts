@@ -187,7 +187,9 @@ export class RingHost implements Host {
         if ('space' in memory && cell.interface === 'lguest') {
           return resumeLguest(common, options, pages, memory.space, readBack);
         }
-        return resumeMicrovm(cell, common, { ...options, commandLine }, pages, memory, readBack);
+        // A deterministic guest does the same as if it had never been saved, unless a copy is wanted.
+        const isCopy = (options.fresh ?? false) || !guest.deterministic;
+        return resumeMicrovm(cell, common, { ...options, commandLine, isCopy }, pages, memory, readBack);
       });
     } catch (error) {
       release();

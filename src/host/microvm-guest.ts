@@ -88,13 +88,14 @@ export type SavedMemory = { readonly space: AddressSpace } | { readonly file: Pa
 
 /**
  * Builds a guest whose state `restore` reads back.
+ * @param options whether others may go on from the same state, which the guest is told then
  * @param restore is given the domain before anything of it is used
  * @throws InputError
  */
 export async function resumeMicrovm(
   cell: Cell,
   common: CommonOptions,
-  options: DeviceOptions,
+  options: DeviceOptions & { readonly isCopy: boolean },
   pages: number,
   saved: SavedMemory,
   restore: (domain: MicrovmDomain) => void,
@@ -103,7 +104,8 @@ export async function resumeMicrovm(
   const domain = await withMemory(memory, async () => assemble(cell, common, options, memory));
   try {
     restore(domain);
-    const failed = await memory.paged?.pager.restorePins();
+    let failed = await memory.paged?.pager.restorePins();
+    if (options.isCopy) failed ??= await domain.renew();
     if (failed) throw pagesMissing(failed.message);
     return domain;
   } catch (error) {

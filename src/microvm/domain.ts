@@ -24,6 +24,7 @@ import { LiveTableObserver } from '../inspect/live-table-observer.ts';
 import { chooseExecution, type Profiler } from '../inspect/profiler.ts';
 import { countInstructions, Statistics, sumTlbCounters } from '../inspect/statistics.ts';
 import type { Symbolizer } from '../inspect/text.ts';
+import type { MemoryError } from '../mm/errors.ts';
 import { createOperations } from '../ops/dispatch.ts';
 import { DirtyPages } from '../paging/dirty-pages.ts';
 import type { GuestPages } from '../paging/guest-pages.ts';
@@ -31,6 +32,7 @@ import type { NestedPaging } from '../paging/nested/nested-paging.ts';
 import type { Pager } from '../paging/pager.ts';
 import { type Mfn, PAGE_SIZE } from '../x86/brand.ts';
 import { Execution } from './execution.ts';
+import { GENERATION_BYTES, Generation } from './generation.ts';
 import { type ExitWatcher, writeTrace } from './inspection.ts';
 import type { MicrovmInterface } from './interface.ts';
 import { Physical, Pin, PORT_COUNT, Port, WINDOW_BYTES } from './layout.ts';
@@ -110,6 +112,7 @@ export class MicrovmDomain implements Domain, Archived {
   onWork: () => void = () => {};
   readonly #ioApic: IoApic;
   readonly #legacy: LegacyDevices;
+  readonly #generation: Generation;
   readonly #realTimeClock: RealTimeClock;
   readonly #serial: SerialPort;
   readonly #virtio: VirtioSlots;
@@ -147,6 +150,7 @@ export class MicrovmDomain implements Domain, Archived {
       now: () => clock.now(),
       reset: () => this.restart(),
     });
+    this.#generation = new Generation(paging, group, this.#legacy.line(Pin.generation));
     this.#serial = new SerialPort(this.#legacy.line(Pin.serial), options.consoleSink);
     this.#realTimeClock = this.#addPorts();
     this.#virtio = new VirtioSlots({
@@ -214,9 +218,21 @@ export class MicrovmDomain implements Domain, Archived {
       commandLine,
       processors: this.vcpus.length,
       devices: this.#virtio.descriptions,
+      generation: this.#newGeneration(),
       ...(this.interface.rom ? { rom: this.interface.rom } : {}),
     });
     this.running.enter(entry);
+  }
+
+  #newGeneration(): Uint8Array {
+    const words = new Uint32Array(GENERATION_BYTES / 4);
+    for (let word = 0; word < words.length; word += 2) this.#random(words.subarray(word, word + 2));
+    return new Uint8Array(words.buffer);
+  }
+
+  /** The guest, which does not run yet, may not be the only one with its state from here on. */
+  renew(): Promise<MemoryError | undefined> {
+    return this.#generation.change(this.#newGeneration());
   }
 
   archive(archive: Archive): void {

@@ -12,6 +12,7 @@ import { PAGE_SIZE } from '../x86/brand.ts';
  *     0009 fc00  reserved, as on every PC
  *     000c 0000  an interface's option ROM, if it has one
  *     000e 0000  ACPI tables
+ *     000f 0100  identifier of the guest's generation
  *     000f 0400  MP table
  *     000f fff0  what a BIOS begins with; here it resets the machine
  *     0010 0000  RAM; the kernel where its ELF segments want to be, the initrd at the end
@@ -29,6 +30,7 @@ export const enum Physical {
   optionRom = 0xc_0000,
   acpi = 0xe_0000,
   acpiEnd = 0xf_0000,
+  generation = 0xf_0100,
   multiprocessor = 0xf_0400,
   resetVector = 0xf_fff0,
   highStart = 0x10_0000,
@@ -52,6 +54,7 @@ export const enum Port {
 /** Pins of the I/O APIC. */
 export const enum Pin {
   timer = 0,
+  generation = 3,
   serial = 4,
   /** The first virtio device; the others follow. */
   virtio = 5,

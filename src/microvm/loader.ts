@@ -24,6 +24,8 @@ export interface LoadOptions {
   readonly commandLine: string;
   readonly processors: number;
   readonly devices: readonly AcpiDevice[];
+  /** Identifier of the guest's generation. */
+  readonly generation: Uint8Array;
   /** What stands where a PC has the ROMs of its cards. */
   readonly rom?: Uint8Array;
 }
@@ -102,8 +104,10 @@ export function loadGuest(paging: NestedPaging, host: HostMemory, options: LoadO
       resetValue: RESET_VALUE,
       sleepTypeOff: SLEEP_TYPE_OFF,
       devices: [...BUILT_IN, ...options.devices],
+      generation: { address: Physical.generation, line: Pin.generation },
     }),
   );
+  image.write(Physical.generation, options.generation);
   if (options.rom) image.write(Physical.optionRom, options.rom);
   const [signature, , , features] = machineCpuid(1, 0, 0, 1);
   image.write(

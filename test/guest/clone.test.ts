@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest';
-import { initramfs, kernelModules } from '../../guests/recipes.ts';
+import { initramfs } from '../../guests/recipes.ts';
 import type { VirtualMachine } from '../../src/api.ts';
 import { createHost, openSnapshot } from '../../src/index.ts';
 import { debianKernel, hasPackageArchive } from '../debian-kernel.ts';
@@ -24,8 +24,7 @@ function reader(machine: VirtualMachine): (pattern: RegExp) => Promise<string> {
   };
 }
 
-async function answer(machine: VirtualMachine, number: number): Promise<string> {
-  const read = reader(machine);
+async function answer(machine: VirtualMachine, number: number, read = reader(machine)): Promise<string> {
   machine.console.write(new TextEncoder().encode(`echo sum=$((${number} + 1000)).\n`));
   return read(/sum=(\d+)\./);
 }
@@ -34,8 +33,9 @@ describe.skipIf(!hasPackageArchive)('clones', () => {
   it.each(['xen', 'kvm'] as const)(
     'of a booted guest each go their own way, and share what they do not change: %s',
     async (name) => {
-      const kernel = await debianKernel('cloud-amd64');
-      const initrd = await (name === 'xen' ? initramfs() : initramfs({ modules: await kernelModules('cloud-amd64') }));
+      // The cloud's kernel has no driver for what tells a guest that it was copied.
+      const kernel = await debianKernel(name === 'xen' ? 'cloud-amd64' : 'amd64');
+      const initrd = await initramfs();
       const commandLine = name === 'xen' ? 'console=hvc0' : 'console=ttyS0 reboot=acpi panic=-1';
       const host = await createHost({ memory: 2 * MEMORY, guests: CLONES + 2 });
       const free = (): number => (host.statistics() as { frames: { available: number } }).frames.available;
@@ -47,7 +47,9 @@ describe.skipIf(!hasPackageArchive)('clones', () => {
         const snapshot = await openSnapshot(sourceOf(Uint8Array.from(Buffer.concat(parts))));
 
         const first = await host.resume(snapshot, { fresh: true });
-        expect(await answer(first, 1)).toBe('1001');
+        const read = reader(first);
+        expect(await answer(first, 1, read)).toBe('1001');
+        if (name === 'kvm') await read(/(random: crng reseeded due to virtual machine fork)/);
         const before = free();
         const others: VirtualMachine[] = [];
         for (let number = 2; number <= CLONES; number++) others.push(await host.resume(snapshot, { fresh: true }));
