@@ -22,7 +22,7 @@ import { alignColumns } from './peers/report.ts';
 
 const ITEMS = ['fork', 'exec', 'mmap', 'fault', 'switch'] as const;
 const CELLS: Readonly<Record<Image, readonly string[]>> = {
-  'x86-64': ['native/native', 'native/shadow', 'kvm/nested', 'kvm/shadow', 'xen/direct'],
+  'x86-64': ['native/native', 'native/shadow', 'kvm/nested', 'kvm/shadow', 'xen/direct', 'xen/translated'],
   'i386-pae': [
     'native/native',
     'native/shadow',

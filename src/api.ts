@@ -61,7 +61,7 @@ export type InterfaceName = 'xen' | 'kvm' | 'native' | 'vmi' | 'lguest';
 export type LguestEra = 'L1' | 'L2' | 'L3';
 
 /** How the guest's page tables are carried out. */
-export type PagingName = 'direct' | 'shadow' | 'nested' | 'native';
+export type PagingName = 'direct' | 'shadow' | 'translated' | 'nested' | 'native';
 
 export interface BootOptions {
   /** A bzImage or an ELF kernel, either of them compressed or not. */
@@ -86,7 +86,7 @@ export interface BootOptions {
    * whole lines, several at a time. Called while the guest waits, so that no more than one piece is ever held.
    */
   readonly trace?: (text: string) => void;
-  /** Checks the contract of every operation; a violation crashes the domain. */
+  /** Checks the contract of every operation (xen, but for translated frames); a violation crashes the domain. */
   readonly check?: boolean;
   /** Finds out where the guest's time goes, at some cost; `VirtualMachine.profile` says it. */
   readonly profile?: boolean;

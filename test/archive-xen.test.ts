@@ -26,7 +26,7 @@ async function createDomain(): Promise<XenDomain> {
   const pool = new FramePool(memory, FRAMES);
   const group = new ProcessorGroup(memory, pool, { tlbEntries: 64, tlbRoots: 1, codeBytes: 1 << 20 });
   const space = (await new MemoryManager({ pool, reserve: 0 }).createSpace()) as AddressSpace;
-  const { pages } = pageNumbers(PAGES, RULES);
+  const { pages } = pageNumbers({ pages: PAGES, rules: RULES });
   await space.map(0 as HostVirtual, (pages * PAGE_SIZE) as HostVirtual);
   const none = (): void => {};
   const domain = new XenDomain({
@@ -51,13 +51,14 @@ async function createDomain(): Promise<XenDomain> {
 }
 
 /** What has to name something that there is. */
-const KEPT = new Set(['count', 'open', 'frames', 'sectors']);
+const KEPT = new Set(['count', 'open', 'frames', 'sectors', 'number', 'numbers']);
 
 /** Data that is no state of the guest: what it is built with, and what the host keeps for itself. */
 const NO_STATE: ReadonlySet<string> = new Set([
   // Numbers and places given by the host.
   'guest.id',
   'guest.pages',
+  'guest.isTranslated',
   'guest.#sharedInfo',
   'guest.#wallclock',
   'guest.#permutation',

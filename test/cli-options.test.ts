@@ -84,7 +84,7 @@ describe('the options of ring1 run', () => {
       'the interface vmi does not go with nested paging; give shadow or native',
     ],
     [['--interface', 'qemu'], '--interface qemu does not exist; give one of xen, kvm, native, vmi, lguest'],
-    [['--paging', 'nested'], 'the interface xen does not go with nested paging; give direct or shadow'],
+    [['--paging', 'nested'], 'the interface xen does not go with nested paging; give direct or shadow or translated'],
     [
       ['--interface', 'native', '--paging', 'direct'],
       'the interface native does not go with direct paging; give native or nested',

@@ -62,7 +62,7 @@ export class World {
       space: this.space,
       invalidator: this.invalidator,
       virtualProcessors: PROCESSORS,
-      machineToPhysical: LIMIT as Mfn,
+      limit: LIMIT as Mfn,
       format,
       workPerCall,
     });

@@ -58,7 +58,7 @@ class ShadowedDomain {
       invalidator: group,
       format,
       virtualProcessors: 1,
-      machineToPhysical: LIMIT as Mfn,
+      limit: LIMIT as Mfn,
       shadow: this.shadow,
     });
     for (let mfn = LEVEL_4; mfn < END; mfn++) this.paging.addFrame(mfn as Mfn, pool.allocate(), FrameOwner.domain);

@@ -27,6 +27,7 @@ const CELLS = [
   ['x86-64', 'xen', 'direct', 1],
   ['x86-64', 'xen', 'direct', 2],
   ['x86-64', 'xen', 'shadow', 2],
+  ['x86-64', 'xen', 'translated', 2],
   ['x86-64', 'kvm', 'nested', 1],
   ['x86-64', 'kvm', 'nested', 2],
   ['x86-64', 'native', 'native', 1],
@@ -49,6 +50,7 @@ const CELLS = [
   ['i386-pae', 'xen', 'direct', 1],
   ['i386-pae', 'xen', 'direct', 2],
   ['i386-pae', 'xen', 'shadow', 2],
+  ['i386-pae', 'xen', 'translated', 1],
 ] as const;
 
 /** As the images call themselves. */
@@ -58,6 +60,7 @@ const TITLES: Readonly<Record<Image, string>> = { 'x86-64': 'x86-64', i386: 'i38
 const TABLE_CALLS: Readonly<Record<string, string>> = {
   'xen direct': 'mmu_update',
   'xen shadow': 'mmu_update',
+  'xen translated': 'mmu_update',
   'kvm shadow': 'mmu_op',
   'vmi shadow': 'AllocatePage',
   'lguest shadow': 'setPte',

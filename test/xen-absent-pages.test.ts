@@ -1,11 +1,7 @@
 import { afterEach, describe, expect, test } from 'vitest';
-import { createPagedMemory } from '../src/interfaces/xen/paged-memory.ts';
 import { PageAbsent } from '../src/memory/page-absent.ts';
-import { MemoryManager } from '../src/mm/memory-manager.ts';
-import { bytesFile } from '../src/mm/page-cache.ts';
 import { type Mfn, PAGE_SIZE } from '../src/x86/brand.ts';
-import { MemoryStore } from './mm-world.ts';
-import { DATA, DONE, destroyGuests, Hypercall, SELF, SmallGuest, sharedGroup, smallPlan } from './xen-guest.ts';
+import { createPagedGuest, DATA, DONE, destroyGuests, Hypercall, SELF, SmallGuest } from './xen-guest.ts';
 
 /**
  * A hypercall that meets absent pages is made again when they are there, one page after another. Whatever it is, the
@@ -41,14 +37,7 @@ function residentPlayer(): Player {
 }
 
 async function pagedPlayer(): Promise<Player & { readonly evicted: () => number }> {
-  const group = sharedGroup();
-  const manager = new MemoryManager({ pool: group.parts.pool, store: new MemoryStore(4096), checked: true });
-  const plan = smallPlan();
-  const kernel = manager.openFile(plan.kernelPages);
-  const initrd = manager.openFile(bytesFile('initrd', plan.initrd));
-  const paged = await createPagedMemory({ manager, group, plan, kernel, initrd, order: 1 });
-  if ('kind' in paged) throw new Error(paged.message);
-  const guest = new SmallGuest({ paged });
+  const { guest, manager } = await createPagedGuest();
   const { domain } = guest;
   const evict = async () => {
     for (let pass = 0; pass < PASSES; pass++) await manager.relieve();

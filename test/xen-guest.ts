@@ -4,13 +4,17 @@ import { VirtualClock } from '../src/domain/clock.ts';
 import { XenDomain, type XenDomainOptions } from '../src/interfaces/xen/domain.ts';
 import { overheadFrames } from '../src/interfaces/xen/domain-frames.ts';
 import { type DomainPlan, planDomain } from '../src/interfaces/xen/domain-plan.ts';
+import { createPagedMemory } from '../src/interfaces/xen/paged-memory.ts';
 import { FramePool } from '../src/memory/frame-pool.ts';
 import { HostMemory } from '../src/memory/host-memory.ts';
+import { MemoryManager } from '../src/mm/memory-manager.ts';
+import { bytesFile } from '../src/mm/page-cache.ts';
 import type { GuestVirtual, Mfn } from '../src/x86/brand.ts';
 import { PAGE_SIZE } from '../src/x86/brand.ts';
 import { entryHigh, entryLow, frameOfEntry } from '../src/x86/page-table.ts';
 import { Register } from '../src/x86/registers.ts';
 import { buildElf, concatenate } from './boot-images.ts';
+import { MemoryStore } from './mm-world.ts';
 
 /** 8 MiB: the builder maps the first four. */
 const PAGES = 2048;
@@ -76,13 +80,23 @@ export function destroyGuests(): void {
   for (const { domain } of guests.splice(0)) domain.destroy();
 }
 
+export interface SmallPlanOptions {
+  /** What the kernel says that it can do with, by names with bars between them. */
+  readonly features?: string;
+  readonly isTranslated?: boolean;
+}
+
 /** How a domain is built whose kernel executes a program. */
-export function smallPlan(program: readonly number[] = WAITING): DomainPlan {
+export function smallPlan(
+  program: readonly number[] = WAITING,
+  { features = '', isTranslated = false }: SmallPlanOptions = {},
+): DomainPlan {
   const code = new Uint8Array(PAGE_SIZE);
   code.set(program);
   const data = concatenate(code, new Uint8Array(DATA_PAGES * PAGE_SIZE));
-  const kernel = loadKernel(buildElf({ notes: NOTES, segments: [{ paddr: 0x10_0000, vaddr: BigInt(CODE), data }] }));
-  return planDomain({ kernel, initrd: new Uint8Array(0), commandLine: '', pages: PAGES });
+  const notes = [...NOTES, { type: 10, value: features }];
+  const kernel = loadKernel(buildElf({ notes, segments: [{ paddr: 0x10_0000, vaddr: BigInt(CODE), data }] }));
+  return planDomain({ kernel, initrd: new Uint8Array(0), commandLine: '', pages: PAGES, isTranslated });
 }
 
 /** Waits for `hypercall`. */
@@ -95,15 +109,15 @@ export class SmallGuest {
 
   constructor(
     options: Partial<Pick<XenDomainOptions, 'trace' | 'check' | 'vcpus' | 'permutation' | 'paged'>> = {},
-    program: readonly number[] = WAITING,
+    plan: DomainPlan = smallPlan(),
   ) {
     const { vcpus = 1, ...rest } = options;
-    const plan = smallPlan(program);
     this.domain = new XenDomain({
       id: 1,
       uuid: new Uint8Array(16),
       bits: plan.abi.bits,
       pages: plan.pages,
+      isTranslated: plan.isTranslated,
       vcpus,
       group: sharedGroup(),
       clock: new VirtualClock(() => this.domain?.instructions ?? 0),
@@ -206,6 +220,19 @@ export class SmallGuest {
     this.store(DATA, command, first, second);
     return this.hypercall(Hypercall.mmuExtended, DATA, 1, DONE, SELF);
   }
+}
+
+/** A guest whose pages come and go, and what has them. */
+export async function createPagedGuest(
+  plan: DomainPlan = smallPlan(),
+): Promise<{ readonly guest: SmallGuest; readonly manager: MemoryManager }> {
+  const host = sharedGroup();
+  const manager = new MemoryManager({ pool: host.parts.pool, store: new MemoryStore(4096), checked: true });
+  const kernel = manager.openFile(plan.kernelPages);
+  const initrd = manager.openFile(bytesFile('initrd', plan.initrd));
+  const paged = await createPagedMemory({ manager, group: host, plan, kernel, initrd, order: guests.length + 1 });
+  if ('kind' in paged) throw new Error(paged.message);
+  return { guest: new SmallGuest({ paged }, plan), manager };
 }
 
 export const DONE = DATA + DATA_PAGES * PAGE_SIZE - 8;

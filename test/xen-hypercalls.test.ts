@@ -5,7 +5,18 @@ import type { TraceLine } from '../src/inspect/trace.ts';
 import { Errno } from '../src/interfaces/xen/errno.ts';
 import { GrantStatus } from '../src/interfaces/xen/grant-table.ts';
 import { type Frame, type GuestVirtual, PAGE_SIZE } from '../src/x86/brand.ts';
-import { assemble, BASE, CODE, DATA, DONE, destroyGuests, Hypercall, SELF, SmallGuest } from './xen-guest.ts';
+import {
+  assemble,
+  BASE,
+  CODE,
+  DATA,
+  DONE,
+  destroyGuests,
+  Hypercall,
+  SELF,
+  SmallGuest,
+  smallPlan,
+} from './xen-guest.ts';
 
 const NOWHERE = 0x1000;
 const WRITABLE = 0x63;
@@ -43,7 +54,7 @@ describe('hypercalls of a small guest', () => {
       ...assemble.hypercall(Hypercall.sched, POWEROFF, CODE + 208),
     ];
     const page = [...program, ...new Uint8Array(200 - program.length), ...text];
-    const guest = new SmallGuest({}, page);
+    const guest = new SmallGuest({}, smallPlan(page));
     guest.domain.turn();
     expect(guest.console).toBe('hello');
     expect(guest.domain.state).toEqual({ kind: 'poweroff' });

@@ -68,7 +68,7 @@ export interface ProfileOptions extends ListOptions {
 
 export const INTERFACES: readonly InterfaceName[] = ['xen', 'kvm', 'native', 'vmi', 'lguest'];
 const LGUEST_ERAS: readonly LguestEra[] = ['L1', 'L2', 'L3'];
-const PAGINGS: readonly PagingName[] = ['direct', 'shadow', 'nested', 'native'];
+const PAGINGS: readonly PagingName[] = ['direct', 'shadow', 'translated', 'nested', 'native'];
 
 const MIB = 1024 * 1024;
 /** A WebAssembly memory ends at 4 GiB, and the host keeps its own structures in the same one. */

@@ -26,6 +26,7 @@ export async function bootXen(
     initrd: files.initrd.bytes,
     commandLine,
     pages: Math.floor(memory / PAGE_SIZE),
+    isTranslated: options.paging === 'translated',
   });
   const words = new Uint32Array(4);
   for (let half = 0; half < 2; half++) common.random(words.subarray(half * 2, half * 2 + 2));
@@ -46,6 +47,7 @@ export async function bootXen(
       uuid,
       bits: plan.abi.bits,
       pages: plan.pages,
+      isTranslated: plan.isTranslated,
       paged,
       check,
       disks,
@@ -79,16 +81,19 @@ export async function resumeXen(
 ): Promise<XenDomain> {
   const pages = Math.floor(guest.memory / PAGE_SIZE);
   const shadowed = guest.paging === 'shadow';
+  const isTranslated = guest.paging === 'translated';
   const paged = await resumePagedMemory(space, {
     group: common.group,
     order,
     pages,
     rules: TABLE_RULES[GUEST_ABIS[guest.bits].tables],
     shadowed,
+    isTranslated,
   });
   let domain: XenDomain | undefined;
   try {
-    domain = new XenDomain({ ...common, uuid: new Uint8Array(UUID_BYTES), bits: guest.bits, pages, paged, disks });
+    const uuid = new Uint8Array(UUID_BYTES);
+    domain = new XenDomain({ ...common, uuid, bits: guest.bits, pages, isTranslated, paged, disks });
     restore(domain);
     const failed = await paged.pager.restorePins();
     if (failed) throw pagesMissing(failed.message);

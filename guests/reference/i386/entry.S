@@ -36,11 +36,11 @@
         note 7, .asciz, "1"
         note 8, .asciz, "generic"
         note 9, .asciz, "yes"
-        note 10, .asciz, "!writable_page_tables|pae_pgdir_above_4gb"
+        note 10, .asciz, "!writable_page_tables|pae_pgdir_above_4gb|auto_translated_physmap"
         note 12, .long, XEN_MACHINE_TO_PHYSICAL
         note 13, .long, 1, 0, 1, 0
         note 16, .long, 1
-        note 17, .long, 1
+        note 17, .long, 5
 #endif
 
         .text

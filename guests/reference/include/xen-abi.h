@@ -12,6 +12,7 @@ enum {
   XEN_SET_GDT = 2,
   XEN_STACK_SWITCH = 3,
   XEN_UPDATE_DESCRIPTOR = 10,
+  XEN_MEMORY_OP = 12,
   XEN_MULTICALL = 13,
   XEN_UPDATE_VA_MAPPING = 14,
   XEN_SET_TIMER = 15,
@@ -41,6 +42,10 @@ enum { VIRQ_TIMER = 0 };
 enum { CALLBACK_REGISTER = 0 };
 enum { CALLBACK_EVENT = 0, CALLBACK_FAILSAFE = 1 };
 #define CALLBACK_MASKS_EVENTS 1
+enum { VERSION_NUMBER = 0, VERSION_FEATURES = 6 };
+#define FEATURE_TRANSLATED 4
+enum { MEMORY_ADD_TO_PHYSMAP = 7 };
+enum { SPACE_SHARED_INFO = 0 };
 #define ASSIST_ENABLE 0
 #define ASSIST_WRITABLE_TABLES 2
 
@@ -82,6 +87,8 @@ struct console_ring {
 /* A hypercall that can only fail when this kernel or the host is wrong. */
 sword must(const char *what, sword result);
 
+/* Whether frames are translated for this guest: the machine's are its own then, and nobody examines its tables. */
+extern u32 xen_translates;
 word machine_frame(word page);
 u64 machine_address(const void *address);
 word page_of_machine(word frame);
@@ -117,6 +124,8 @@ void xen_flush_calls(void);
 void (*xen_event_entry(void))(void);
 void xen_fill_context(struct vcpu_context *context);
 void xen_protect(void *page, u32 is_writable);
+void xen_pin_tables(struct mmuext_op *operations, u32 count);
+void xen_pin_table(u32 command, const void *table);
 u32 xen_is_live(const void *pointer);
 
 /* irq.S */

@@ -24,12 +24,12 @@
         note 7, .asciz, "1"
         note 8, .asciz, "generic"
         note 9, .asciz, "yes"
-        note 10, .asciz, "!writable_page_tables|pae_pgdir_above_4gb"
+        note 10, .asciz, "!writable_page_tables|pae_pgdir_above_4gb|auto_translated_physmap"
         note 12, .quad, XEN_MACHINE_TO_PHYSICAL
         note 13, .quad, 1, 1
         note 15, .quad, XEN_FRAME_LIST
         note 16, .quad, 1
-        note 17, .quad, 1
+        note 17, .quad, 5
         note 18, .quad, PHYSICAL(pvh_entry)
 
         .text

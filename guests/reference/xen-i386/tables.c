@@ -46,13 +46,13 @@ void xen_pin(struct memory_descriptor *mm) {
   each_table(mm, xen_freeze);
   xen_freeze(lower_table(mm->pgd, KERNEL_SLOT), 2);
   xen_flush_calls();
-  xen_extended_one(MMUEXT_PIN_L3, machine_frame(page_number(mm->pgd)), 0);
+  xen_pin_table(MMUEXT_PIN_L3, mm->pgd);
   mm->is_pinned = 1;
 }
 
 static void xen_exit_mmap(struct memory_descriptor *mm) {
   if (!mm->is_pinned) return;
-  xen_extended_one(MMUEXT_UNPIN, machine_frame(page_number(mm->pgd)), 0);
+  xen_pin_table(MMUEXT_UNPIN, mm->pgd);
   each_table(mm, xen_thaw);
   xen_thaw(lower_table(mm->pgd, KERNEL_SLOT), 2);
   xen_flush_calls();
@@ -77,7 +77,7 @@ static void xen_write_cr3(word root) {
 static void xen_first_write_cr3(word root) {
   xen_protect(lower_table(swapper_pg_dir, KERNEL_SLOT), 0);
   xen_protect(swapper_pg_dir, 0);
-  xen_extended_one(MMUEXT_PIN_L3, machine_frame(page_number(swapper_pg_dir)), 0);
+  xen_pin_table(MMUEXT_PIN_L3, swapper_pg_dir);
   pv_mmu_ops.write_cr3 = xen_write_cr3;
   xen_write_cr3(root);
 }
@@ -105,8 +105,7 @@ static void xen_pagetable_setup_start(pgd_entry *base) {
 /* The other table is of no use any more. */
 static void xen_pagetable_setup_done(pgd_entry *base) {
   (void)base;
-  word first = machine_frame(page_number((void *)xen_start_info->table_base));
-  if (!begins_on_swapper()) xen_extended_one(MMUEXT_UNPIN, first, 0);
+  if (!begins_on_swapper()) xen_pin_table(MMUEXT_UNPIN, (const void *)xen_start_info->table_base);
 }
 
 void xen_own_tables(void) {

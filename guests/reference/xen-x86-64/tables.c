@@ -22,7 +22,7 @@ void xen_pin(struct memory_descriptor *mm) {
     {MMUEXT_PIN_L4, machine_frame(page_number(mm->pgd)), 0},
     {MMUEXT_PIN_L4, machine_frame(page_number(mm->user_pgd)), 0},
   };
-  xen_extended(operations, COUNT(operations));
+  xen_pin_tables(operations, COUNT(operations));
   mm->is_pinned = 1;
 }
 
@@ -32,7 +32,7 @@ static void xen_exit_mmap(struct memory_descriptor *mm) {
     {MMUEXT_UNPIN, machine_frame(page_number(mm->pgd)), 0},
     {MMUEXT_UNPIN, machine_frame(page_number(mm->user_pgd)), 0},
   };
-  xen_extended(operations, COUNT(operations));
+  xen_pin_tables(operations, COUNT(operations));
   each_table(mm, xen_thaw);
   xen_thaw(mm->user_pgd, 4);
   xen_flush_calls();
@@ -95,7 +95,7 @@ static void xen_write_cr3(u64 root) {
 /* Runs when the kernel's own table is complete, before the first change of CR3. */
 static void xen_first_write_cr3(u64 root) {
   xen_protect(swapper_pg_dir, 0);
-  xen_extended_one(MMUEXT_PIN_L4, machine_frame(page_number(swapper_pg_dir)), 0);
+  xen_pin_table(MMUEXT_PIN_L4, swapper_pg_dir);
   pv_mmu_ops.write_cr3 = xen_write_cr3;
   xen_write_cr3(root);
 }
@@ -121,15 +121,17 @@ static void xen_pagetable_setup_start(pgd_entry *base) {
 /* The other table is of no use any more. */
 static void xen_pagetable_setup_done(pgd_entry *base) {
   (void)base;
-  if (!begins_on_swapper()) xen_extended_one(MMUEXT_UNPIN, machine_frame(page_number(boot_page_table)), 0);
+  if (!begins_on_swapper()) xen_pin_table(MMUEXT_UNPIN, boot_page_table);
 }
 
 void xen_own_tables(void) {
   struct pv_mmu_ops *ops = &pv_mmu_ops;
   ops->set_pud = xen_set_pud;
   ops->set_pgd = xen_set_pgd;
-  ops->pud_val = (void *)xen_kept_to_physical;
-  ops->make_pud = (void *)xen_kept_to_machine;
+  if (!xen_translates) {
+    ops->pud_val = (void *)xen_kept_to_physical;
+    ops->make_pud = (void *)xen_kept_to_machine;
+  }
   ops->alloc_pud = xen_alloc_pt;
   ops->pgd_alloc = xen_pgd_alloc;
   ops->pgd_free = xen_pgd_free;

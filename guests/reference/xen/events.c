@@ -54,20 +54,20 @@ static void xen_init_irq(void) {
   register_callback(CALLBACK_FAILSAFE, xen_failsafe_entry);
 }
 
-/* Ports of this processor that are pending; only its timer is of interest. */
+/*
+ * The only port of this processor is its timer's. Others of the same word are another processor's, which would miss them
+ * if they were cleared here.
+ */
 void xen_handle_events(void) {
   struct vcpu_info *info = own_info();
   struct cpu *cpu = this_cpu();
+  u32 index = cpu->timer_port / WORD_BITS;
+  word timer = (word)1 << cpu->timer_port % WORD_BITS;
   info->pending = 0;
-  word selector = __sync_lock_test_and_set(&info->selector, 0);
-  for (u32 index = 0; index < WORD_BITS; index++) {
-    if (!(selector >> index & 1)) continue;
-    word ports = xen_shared_info->pending[index] & ~xen_shared_info->mask[index];
-    __sync_fetch_and_and(&xen_shared_info->pending[index], ~ports);
-    if (index != cpu->timer_port / WORD_BITS || !(ports >> cpu->timer_port % WORD_BITS & 1)) continue;
-    cpu->ticks++;
-    set_timer();
-  }
+  if (!(__sync_lock_test_and_set(&info->selector, 0) >> index & 1)) return;
+  if (!(__sync_fetch_and_and(&xen_shared_info->pending[index], ~timer) & timer)) return;
+  cpu->ticks++;
+  set_timer();
 }
 
 static void xen_safe_halt(void) { hypercall(XEN_SCHED_OP, SCHED_BLOCK, 0, 0, 0); }
@@ -80,10 +80,20 @@ static u32 xen_apic_read(u32 number) {
   return 0;
 }
 
+/* A guest whose frames are translated chooses where the page stands: it has room behind its memory. */
+#define SHARED_INFO_BEHIND 0x100
+static u64 place_shared_info(void) {
+  if (!xen_translates) return xen_start_info->shared_info;
+  word frame = xen_start_info->pages + SHARED_INFO_BEHIND;
+  struct { u16 domain, size; u32 space; word index, frame; } place = {XEN_SELF, 0, SPACE_SHARED_INFO, 0, frame};
+  must("add_to_physmap", hypercall(XEN_MEMORY_OP, MEMORY_ADD_TO_PHYSMAP, (word)&place, 0, 0));
+  return (u64)frame * PAGE_SIZE;
+}
+
 void xen_install_interrupts(void) {
   xen_shared_info = (struct shared_info *)shared_page;
   must("update_va_mapping of shared_info",
-       xen_map((word)shared_page, xen_start_info->shared_info | PRESENT | WRITABLE | ACCESSED | DIRTY));
+       xen_map((word)shared_page, place_shared_info() | PRESENT | WRITABLE | ACCESSED | DIRTY));
   __builtin_memset((void *)xen_shared_info->mask, 0xff, sizeof(xen_shared_info->mask));
   register_info(&cpus[0]);
   pv_irq_ops.save_fl = (void *)xen_save_fl;

@@ -6,18 +6,21 @@
 
 /*
  * Page tables of a Xen guest, by direct paging: entries hold machine frames, and a table that the processor walks can be
- * changed by the host only. Tables of a space that is not pinned yet are plain memory.
+ * changed by the host only. Tables of a space that is not pinned yet are plain memory. Where frames are translated, all
+ * of that is the host's affair; changes of tables in use go to it all the same, for they cost less so than one by one.
  */
 #define MOST_PAGES 8192
 
 static word machine_frames[MOST_PAGES];
-static u8 is_read_only[MOST_PAGES];
+static u8 is_live[MOST_PAGES];
 
 word machine_frame(word page) { return machine_frames[page]; }
 u64 machine_address(const void *address) {
   return (u64)machine_frames[page_number(address)] * PAGE_SIZE + (word)address % PAGE_SIZE;
 }
-word page_of_machine(word frame) { return ((const word *)XEN_MACHINE_TO_PHYSICAL)[frame]; }
+word page_of_machine(word frame) {
+  return xen_translates ? frame : ((const word *)XEN_MACHINE_TO_PHYSICAL)[frame];
+}
 
 /* Any entry, between what this kernel means and what the processor sees. One that is not present means no frame. */
 u64 xen_entry_to_machine(u64 value) {
@@ -30,10 +33,10 @@ u64 xen_entry_to_physical(u64 value) {
 }
 
 /* The kernel sees the page so already. */
-void xen_freeze_here(const void *page) { is_read_only[page_number(page)] = 1; }
+void xen_freeze_here(const void *page) { is_live[page_number(page)] = 1; }
 
-/* Tables and descriptors that the host has examined: pages of the kernel that it may not write to. */
-u32 xen_is_live(const void *pointer) { return is_read_only[page_number(pointer)]; }
+/* Tables and descriptors that the host has been told of: if it has examined them, the kernel may not write to them. */
+u32 xen_is_live(const void *pointer) { return is_live[page_number(pointer)]; }
 
 /* What was put off, in one call for each kind. */
 void xen_flush_updates(void) {
@@ -112,13 +115,15 @@ static void xen_modify_commit(struct memory_descriptor *mm, word address, pte_en
 
 /* The page as the kernel sees it. */
 void xen_protect(void *page, u32 is_writable) {
-  is_read_only[page_number(page)] = !is_writable;
+  is_live[page_number(page)] = !is_writable;
+  if (xen_translates) return;
   u64 entry = machine_address(page) | PRESENT | ACCESSED | DIRTY | (is_writable ? WRITABLE : 0);
   must("update_va_mapping", xen_map((word)page, entry));
 }
 
 /* One of a batch. */
 static void protect_soon(void *page, u32 is_writable) {
+  if (xen_translates) return;
   struct cpu *cpu = this_cpu();
   u64 entry = machine_address(page) | PRESENT | ACCESSED | DIRTY | (is_writable ? WRITABLE : 0);
   cpu->call[cpu->calls++] = (struct multicall){XEN_UPDATE_VA_MAPPING, 0, {XEN_MAPPING((word)page, entry)}};
@@ -127,13 +132,22 @@ static void protect_soon(void *page, u32 is_writable) {
 
 void xen_freeze(void *table, u32 level) {
   (void)level;
-  is_read_only[page_number(table)] = 1;
+  is_live[page_number(table)] = 1;
   protect_soon(table, 0);
 }
 void xen_thaw(void *table, u32 level) {
   (void)level;
-  is_read_only[page_number(table)] = 0;
+  is_live[page_number(table)] = 0;
   protect_soon(table, 1);
+}
+
+/* Pins and unpins: a host that translates examines nothing. */
+void xen_pin_tables(struct mmuext_op *operations, u32 count) {
+  if (!xen_translates) xen_extended(operations, count);
+}
+void xen_pin_table(u32 command, const void *table) {
+  struct mmuext_op operation = {command, machine_frame(page_number(table)), 0};
+  xen_pin_tables(&operation, 1);
 }
 
 static void xen_activate_mm(struct memory_descriptor *previous, struct memory_descriptor *next) {
@@ -169,10 +183,13 @@ static void *xen_set_fixmap(u32 index, entry_bits address) {
 
 void xen_install_mmu(void) {
   const word *list = (const word *)xen_start_info->frame_list;
-  for (word page = 0; page < MOST_PAGES && page < xen_start_info->pages; page++) machine_frames[page] = list[page];
+  for (word page = 0; page < MOST_PAGES && page < xen_start_info->pages; page++)
+    machine_frames[page] = xen_translates ? page : list[page];
   struct pv_mmu_ops *ops = &pv_mmu_ops;
-  ops->pte_val = ops->pmd_val = ops->pgd_val = (void *)xen_kept_to_physical;
-  ops->make_pte = ops->make_pmd = ops->make_pgd = (void *)xen_kept_to_machine;
+  if (!xen_translates) {
+    ops->pte_val = ops->pmd_val = ops->pgd_val = (void *)xen_kept_to_physical;
+    ops->make_pte = ops->make_pmd = ops->make_pgd = (void *)xen_kept_to_machine;
+  }
   ops->read_cr2 = xen_read_cr2;
   ops->read_cr3 = xen_read_cr3;
   ops->activate_mm = xen_activate_mm;

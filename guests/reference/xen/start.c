@@ -8,6 +8,7 @@
 
 /* A Xen guest: what it begins with, its console, and the operations of processor and clock. */
 const struct start_info *xen_start_info;
+u32 xen_translates;
 static struct console_ring *ring;
 
 sword must(const char *what, sword result) {
@@ -87,8 +88,8 @@ static void xen_arch_setup(void) {
 static const char *xen_memory_setup(void) { return "start_info"; }
 
 static void xen_banner(void) {
-  sword version = hypercall(XEN_VERSION, 0, 0, 0, 0);
-  print("Xen %u.%u\n", (word)version >> 16, (word)version & 0xffff);
+  sword version = hypercall(XEN_VERSION, VERSION_NUMBER, 0, 0, 0);
+  print("Xen %u.%u%s\n", (word)version >> 16, (word)version & 0xffff, xen_translates ? ", which translates frames" : "");
 }
 
 /* Few operations are worth their bytes at the site; the byte in memory is as near as a function. */
@@ -98,8 +99,15 @@ static u32 xen_patch(u32 type, u32 clobbers, u8 *buffer, word site, u32 length) 
   return xen_patch_own(type, clobbers, buffer, site, length);
 }
 
+static u32 features(void) {
+  struct { u32 index, set; } asked = {0, 0};
+  must("get_features", hypercall(XEN_VERSION, VERSION_FEATURES, (word)&asked, 0, 0));
+  return asked.set;
+}
+
 void xen_start(const struct start_info *info) {
   xen_start_info = info;
+  xen_translates = (features() & FEATURE_TRANSLATED) != 0;
   command_line = info->command_line;
   ring = virtual(page_of_machine(info->console_frame) * PAGE_SIZE);
   console_write = xen_console_write;

@@ -36,6 +36,9 @@ export const FEATURES = 0x0002_20e0;
 /** Beside them, with the assist of this name: a PAE top table may lie beyond 4 GiB. */
 export const FEATURE_EXTENDED_CR3 = 0x10;
 
+/** What a guest is told beside them whose frames are translated for it: its tables may be written, and hold its own numbers (bits 0 and 2). */
+export const TRANSLATED_FEATURES = 0x5;
+
 /** How many arguments each hypercall takes, for those that read as many; 5 are shown of the others. */
 export const HYPERCALL_ARGUMENTS: Readonly<Record<string, number>> = {
   set_trap_table: 1,

@@ -54,7 +54,7 @@ export function buildDomain(options: BuildOptions): BuiltDomain {
   const isTable = (pfn: number) => pfn >= tablesPfn && pfn < tablesPfn + tables;
   const topLevel = TABLE_RULES[plan.abi.tables].topLevel;
   const set: SetEntry = (table, index, target, level) => {
-    const leaf = isTable(target) ? LEAF & ~Pte.writable : LEAF;
+    const leaf = isTable(target) && !plan.isTranslated ? LEAF & ~Pte.writable : LEAF;
     // The processor reserves the other flags in the top table of PAE.
     const upper = level === topLevel && plan.abi.tables === 'pae' ? Pte.present : TABLE;
     image.entry(table, index, target, level === 1 ? leaf : upper);
@@ -63,7 +63,8 @@ export function buildDomain(options: BuildOptions): BuiltDomain {
   if (plan.requiredTable !== undefined) set(tablesPfn, plan.requiredTable, tablesPfn + tables - 1, topLevel);
   listTables?.write(tablesPfn, listPfn + listPages, listPfn, set);
   const { longSize, structures } = plan.abi;
-  for (let pfn = 0; pfn < pages; pfn++) image.long(listPfn * PAGE_SIZE + pfn * longSize, p2m[pfn] as number);
+  const listed = listPages === 0 ? 0 : pages;
+  for (let pfn = 0; pfn < listed; pfn++) image.long(listPfn * PAGE_SIZE + pfn * longSize, p2m[pfn] as number);
 
   const info = startInfoPfn * PAGE_SIZE;
   const { startInfo } = structures;

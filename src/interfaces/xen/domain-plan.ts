@@ -1,5 +1,6 @@
 import { InputError } from '../../boot/input-error.ts';
 import type { KernelImage } from '../../boot/kernel.ts';
+import type { XenNotes } from '../../boot/notes.ts';
 import { KernelPages } from '../../domain/kernel-pages.ts';
 import { TABLE_RULES } from '../../paging/direct/table-rules.ts';
 import { PAGE_SHIFT, PAGE_SIZE } from '../../x86/brand.ts';
@@ -23,16 +24,19 @@ export interface DomainRequest {
   readonly commandLine: string;
   /** Pages of the guest. */
   readonly pages: number;
+  /** Whether its frames are translated for it: there is no frame list then, and page tables may be written. */
+  readonly isTranslated?: boolean;
 }
 
 /** Pseudo-physical page numbers, and addresses as the kernel's notes give them. */
 export interface DomainPlan extends DomainRequest {
+  readonly isTranslated: boolean;
   readonly abi: GuestAbi;
   /** A PAE kernel says that its top tables may lie beyond 4 GiB. */
   readonly extendedCr3: boolean;
   readonly entry: number;
   readonly virtualBase: number;
-  /** Address of the frame list. */
+  /** Address of the frame list; 0 when there is none. */
   readonly listBase: number;
   /** The kernel as its segments lay it out. */
   readonly kernelPages: KernelPages;
@@ -104,21 +108,42 @@ function requireAddresses(abi: GuestAbi, start: number, mappedPages: number, hos
   }
 }
 
+const TRANSLATED = 'auto_translated_physmap';
+const TRANSLATED_BIT = 1n << 2n;
+
+/** Refuses a kernel that cannot do with frames of the chosen kind. @throws InputError */
+function requireTranslation({ features, supportedFeatures }: XenNotes, isTranslated: boolean): void {
+  const isSupported =
+    features.includes(TRANSLATED) ||
+    features.includes(`!${TRANSLATED}`) ||
+    ((supportedFeatures ?? 0n) & TRANSLATED_BIT) !== 0n;
+  if (isTranslated && !isSupported) {
+    throw new InputError(
+      `the kernel does not say that it can do with ${TRANSLATED} (FEATURES, in its Xen notes); give --paging direct or shadow`,
+    );
+  }
+  if (!isTranslated && features.includes(`!${TRANSLATED}`)) {
+    throw new InputError(`the kernel cannot do without ${TRANSLATED}; give --paging translated`);
+  }
+}
+
 /** @throws InputError when the kernel is no PV guest or does not fit. */
 export function planDomain(request: DomainRequest): DomainPlan {
-  const { kernel, initrd, pages, commandLine } = request;
+  const { kernel, initrd, pages, commandLine, isTranslated = false } = request;
   const notes = kernel.xenNotes;
   if (!notes) throw new InputError('the kernel has no Xen notes: it cannot run with --interface xen');
+  requireTranslation(notes, isTranslated);
   const abi = GUEST_ABIS[kernel.bits];
   const { geometry, requiredSlot } = TABLE_RULES[abi.tables];
   const hasExtendedCr3 = abi.bits === 32 && extendedCr3(notes.paeMode);
-  if (abi.bits === 32 && numberLimit(pages) > MOST_NARROW_NUMBERS) {
+  if (abi.bits === 32 && numberLimit(request) > MOST_NARROW_NUMBERS) {
     throw new InputError('a 32-bit guest of the interface xen has at most 3900M of memory; lower --memory');
   }
   const entry = required(notes.entry, 'ENTRY');
   const virtualBase = required(notes.virtBase, 'VIRT_BASE');
   const paddrOffset = Number(notes.paddrOffset ?? 0n);
-  const ownListBase = notes.initP2m === undefined ? undefined : Number(BigInt.asIntN(64, notes.initP2m));
+  const hasOwnList = notes.initP2m !== undefined && !isTranslated;
+  const ownListBase = hasOwnList ? Number(BigInt.asIntN(64, notes.initP2m ?? 0n)) : undefined;
   if (ownListBase !== undefined && ownListBase % PAGE_SIZE !== 0) {
     throw new InputError('the kernel wants its frame list (INIT_P2M) at an address that is no page');
   }
@@ -128,7 +153,7 @@ export function planDomain(request: DomainRequest): DomainPlan {
 
   const kernelPages = new KernelPages(kernel, paddrOffset);
   const initrdPages = Math.ceil(initrd.length / PAGE_SIZE);
-  const listPages = Math.ceil((pages * abi.longSize) / PAGE_SIZE);
+  const listPages = isTranslated ? 0 : Math.ceil((pages * abi.longSize) / PAGE_SIZE);
   const isInitrdMapped = !notes.modStartPfn;
   let nextPfn = kernelPages.endPfn;
   const take = (count: number): number => {
@@ -171,11 +196,12 @@ export function planDomain(request: DomainRequest): DomainPlan {
   const hypercall = notes.hypercallPage === undefined ? undefined : Number(BigInt.asIntN(64, notes.hypercallPage));
   return {
     ...request,
+    isTranslated,
     abi,
     extendedCr3: hasExtendedCr3,
     entry,
     virtualBase,
-    listBase: ownListBase ?? virtualBase + listPfn * PAGE_SIZE,
+    listBase: isTranslated ? 0 : (ownListBase ?? virtualBase + listPfn * PAGE_SIZE),
     kernelPages,
     startInfoPfn,
     storePfn,

@@ -13,7 +13,7 @@ export function createStatistics(domain: XenDomain, wallSeconds: () => number): 
       instructions: () => countInstructions(domain.vcpus),
       tlb: () => sumTlbCounters(domain.vcpus),
       framesByType: () => paging.statistics(),
-      memoryInUse: () => (paging.frameCount + paging.machineToPhysical.pages) * PAGE_SIZE,
+      memoryInUse: () => (paging.frameCount + (paging.machineToPhysical?.pages ?? 0)) * PAGE_SIZE,
       ...(paging.shadow ? { shadow: paging.shadow } : {}),
     },
     HYPERCALL_NAMES,

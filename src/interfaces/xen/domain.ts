@@ -20,18 +20,21 @@ import { OutOfFrames } from '../../memory/frame-pool.ts';
 import type { HostMemory } from '../../memory/host-memory.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import { createOperations } from '../../ops/dispatch.ts';
-import { DirectPaging } from '../../paging/direct/direct-paging.ts';
+import { DirectPaging, type PagingEvents } from '../../paging/direct/direct-paging.ts';
 import { PagingError } from '../../paging/direct/errors.ts';
 import { TABLE_RULES } from '../../paging/direct/table-rules.ts';
 import { DirtyPages } from '../../paging/dirty-pages.ts';
+import type { DomainPaging, DomainPagingOptions } from '../../paging/domain-paging.ts';
 import type { GuestPages } from '../../paging/guest-pages.ts';
 import type { Pager } from '../../paging/pager.ts';
+import type { ShadowTables } from '../../paging/shadow/shadow-tables.ts';
+import { TranslatedPaging } from '../../paging/translated/translated-paging.ts';
 import { type GuestVirtual, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
 import { Register } from '../../x86/registers.ts';
 import { ShutdownReason } from './abi.ts';
 import { buildDomain, loadImages } from './domain-builder.ts';
 import { DomainDisks } from './domain-disks.ts';
-import { addDomainFrames, createMachineSpace, FIRST_MFN, numberLimit, pageNumbers } from './domain-frames.ts';
+import { addDomainFrames, createMachineSpace, type DomainSize, numberLimit, pageNumbers } from './domain-frames.ts';
 import type { DomainPlan } from './domain-plan.ts';
 import { DomainRings } from './domain-rings.ts';
 import { createStatistics } from './domain-statistics.ts';
@@ -58,6 +61,8 @@ export interface XenDomainOptions {
   readonly bits: 64 | 32;
   /** Pages that the domain begins with. */
   readonly pages: number;
+  /** Whether its frames are translated for it, by the shadows of its memory. */
+  readonly isTranslated?: boolean;
   readonly vcpus: number;
   readonly group: ProcessorGroup;
   /** Machine space and pager of a domain whose pages come and go; without them all its pages are frames from the start. */
@@ -105,9 +110,10 @@ export class XenDomain implements Domain, Archived {
   readonly id: number;
   readonly abi: GuestAbi;
   readonly pages: number;
+  readonly isTranslated: boolean;
   readonly memory: HostMemory;
   readonly space: MachineSpace;
-  readonly paging: DirectPaging;
+  readonly paging: DomainPaging;
   readonly shared: SharedInfo;
   readonly events: EventChannels;
   readonly rings: DomainRings;
@@ -165,6 +171,7 @@ export class XenDomain implements Domain, Archived {
     this.id = options.id;
     this.abi = GUEST_ABIS[options.bits];
     this.pages = pages;
+    this.isTranslated = options.isTranslated ?? false;
     this.#group = group;
     this.clock = options.clock;
     this.uuidBytes = options.uuid;
@@ -175,25 +182,24 @@ export class XenDomain implements Domain, Archived {
     this.#random = options.random;
     const { pool, memory } = group.parts;
     this.memory = memory;
-    const rules = TABLE_RULES[this.abi.tables];
-    this.space = paged?.machine ?? createMachineSpace(pool, pages, rules);
+    this.space = paged?.machine ?? createMachineSpace(pool, this.#size);
     this.#waiting = new HostWaits(this, paged?.pager);
-    this.paging = new DirectPaging({
+    const guest = {
       space: this.space,
+      limit: numberLimit(this),
       invalidator: group,
       format: this.abi.tables,
       virtualProcessors: options.vcpus,
-      machineToPhysical: numberLimit(pages) as Mfn,
-      shadow: paged?.shadow,
-      events: pagingEvents(
-        this,
-        () => this.#checker,
-        () => this.#observer,
-        group,
-      ),
-    });
+    };
+    const events = pagingEvents(
+      this,
+      () => this.#checker,
+      () => this.#observer,
+      group,
+    );
+    this.paging = createPaging(guest, this.isTranslated, paged?.shadow, events);
 
-    const frames = addDomainFrames(this.paging, this.space, pages, options.permutation);
+    const frames = addDomainFrames(this.paging, this.space, this.#size, options.permutation);
     this.#sharedInfo = frames.sharedInfo;
     this.#permutation = options.permutation;
     this.shared = new SharedInfo(this.space, frames.sharedInfo, this.abi.sharedInfo, options.vcpus);
@@ -226,7 +232,7 @@ export class XenDomain implements Domain, Archived {
     if (trace) this.#watchers.push(trace.watcher);
     this.#flushTrace = trace ? () => trace.writer.flush() : () => {};
     if (options.audit) this.#observer = new TableObserver(this, options.audit);
-    if (options.check) this.#checker = checkContracts(this, group.parts.marks, this.#symbolize);
+    if (options.check && !this.isTranslated) this.#checker = checkContracts(this, group.parts.marks, this.#symbolize);
     this.operations = createOperations(implementOperations(this), {
       counts: this.statistics.operations,
       observers: [
@@ -242,14 +248,16 @@ export class XenDomain implements Domain, Archived {
     this.#execution = new Execution(this, this.#watchers, execute);
   }
 
+  get #size(): DomainSize {
+    return { pages: this.pages, rules: TABLE_RULES[this.abi.tables], isTranslated: this.isTranslated };
+  }
+
   /** Loads a kernel and lets the first processor begin with it. @throws InputError when it cannot be used, OutOfFrames */
   boot({ name, plan }: DomainBoot): void {
     const { storePort, consolePort } = this.rings;
-    const numbers = pageNumbers(this.pages, this.paging.rules, this.#permutation);
+    const numbers = pageNumbers(this.#size, this.#permutation);
     const p2m = Uint32Array.from({ length: this.pages }, (_none, pfn) => numbers.numberOf(pfn));
-    const { machineToPhysical } = this.paging;
-    if (!machineToPhysical.create()) throw new OutOfFrames(this.space.pool.total);
-    for (const [pfn, mfn] of p2m.entries()) machineToPhysical.set(mfn, pfn, 0);
+    if (!this.paging.publishNumbers(p2m)) throw new OutOfFrames(this.space.pool.total);
     if (!this.#paged) loadImages(plan, this.space, p2m);
     const built = buildDomain({
       plan,
@@ -394,22 +402,33 @@ export class XenDomain implements Domain, Archived {
     return this.vcpus.map((_vcpu, index) => index);
   }
 
+  // Pages of the host's that a guest sees among its own
+
+  /** @returns 0, or a `PagingError` where the number cannot be had */
+  moveSharedInfo(to: Mfn): number {
+    const result = this.paging.movePage(this.shared.mfn, to);
+    if (result === 0) this.shared.moved(to);
+    return result;
+  }
+
+  /** @param index counts frames of the grant table */
+  moveGrantFrame(index: number, to: Mfn): number {
+    const from = this.grants.frameAt(index);
+    if (from < 0) return PagingError.invalid;
+    const result = this.paging.movePage(from, to);
+    if (result === 0) this.grants.moved(index, to);
+    return result;
+  }
+
   // Hypercall page
 
   /** A kernel named a page of its own, by pseudo-physical number, to be filled with stubs. */
   writeHypercallPage(pfn: number): boolean {
-    const mfn = this.#mfnOf(pfn as Pfn);
-    if (mfn === undefined || this.paging.holdWritable(mfn) !== 0) return false;
+    const mfn = this.paging.numberOfPage(pfn as Pfn);
+    if (mfn < 0 || this.paging.holdWritable(mfn) !== 0) return false;
     this.#fillHypercallPage(mfn);
     this.paging.dropWritable(mfn);
     return true;
-  }
-
-  #mfnOf(pfn: Pfn): Mfn | undefined {
-    for (let mfn = FIRST_MFN; mfn < this.paging.machineToPhysical.limit; mfn++) {
-      if (this.paging.machineToPhysical.get(mfn) === pfn) return mfn as Mfn;
-    }
-    return undefined;
   }
 
   #fillHypercallPage(mfn: Mfn): void {
@@ -666,6 +685,17 @@ export class XenDomain implements Domain, Archived {
     this.#wallSeconds = wallSeconds;
     return { ...this.statistics.report(), ...(this.#disks ? { dma: this.#disks.counters } : {}) };
   }
+}
+
+function createPaging(
+  guest: DomainPagingOptions,
+  isTranslated: boolean,
+  shadow: ShadowTables | undefined,
+  events: PagingEvents,
+): DomainPaging {
+  if (!isTranslated) return new DirectPaging({ ...guest, shadow, events });
+  if (!shadow) throw new Error('without shadows nobody translates the numbers in a guest’s tables');
+  return new TranslatedPaging({ ...guest, shadow });
 }
 
 function formatUuid(bytes: Uint8Array): string {

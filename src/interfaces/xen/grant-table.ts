@@ -111,6 +111,7 @@ export class GrantTable implements Archived {
       const page = this.#space.addressOf(mfn);
       archive.words(`frame ${index}`, this.#space.pool.memory.u8.subarray(page, page + PAGE_BYTES));
     }
+    for (const [index, mfn] of archive.value('numbers', this.frames).entries()) this.frames[index] = mfn;
     archive.map('active', this.active);
   }
 
@@ -182,6 +183,17 @@ export class GrantTable implements Archived {
     } finally {
       this.#endCopyEnd(source, from);
     }
+  }
+
+  /** The number of one of the table's frames, which grows to have it; −1 when it cannot. */
+  frameAt(index: number): Mfn {
+    const isOne = Number.isInteger(index) && index >= 0 && index < this.maximumFrames;
+    return isOne && this.#grow(index + 1) ? (this.frames[index] as Mfn) : (-1 as Mfn);
+  }
+
+  /** One of the table's frames has got another number. */
+  moved(index: number, mfn: Mfn): void {
+    this.frames[index] = mfn;
   }
 
   // The back ends' side

@@ -7,7 +7,7 @@ import { hexadecimal, type Symbolizer } from '../../inspect/text.ts';
 import { TraceWriter } from '../../inspect/trace.ts';
 import { formatViolation } from '../../inspect/violation-text.ts';
 import type { PagingEvents } from '../../paging/direct/direct-paging.ts';
-import { FRAME_TYPE_NAMES, type FrameType } from '../../paging/direct/frame-types.ts';
+import { FRAME_TYPE_NAMES } from '../../paging/direct/frame-types.ts';
 import type { Discrepancy } from '../../paging/direct/recount.ts';
 import type { GuestVirtual } from '../../x86/brand.ts';
 import { hypercallName } from './abi.ts';
@@ -92,7 +92,7 @@ export function pagingEvents(
     },
     storeRefused: (table, index) => {
       const { running: vcpu, paging, refusedStores } = domain;
-      refusedStores.refused(vcpu.index, paging.types.type[table] as FrameType, index);
+      refusedStores.refused(vcpu.index, paging.typeOf(table), index);
       observer()?.storeRefused();
       checker()?.directStore(vcpu.index, table, index);
     },

@@ -2,8 +2,8 @@ import { FrameMark, type FrameMarks } from '../../cpu/frame-marks.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import type { MmuState, PageType } from '../../ops/contracts.ts';
 import type { LazyMode } from '../../ops/schema.ts';
-import type { DirectPaging } from '../../paging/direct/direct-paging.ts';
 import { FRAME_TYPE_NAMES, FrameFlag, FrameType } from '../../paging/direct/frame-types.ts';
+import type { DomainPaging } from '../../paging/domain-paging.ts';
 import { type GuestVirtual, lowWord, type Mfn } from '../../x86/brand.ts';
 import type { TableGeometry } from '../../x86/page-table.ts';
 import type { XenVcpu } from './vcpu.ts';
@@ -13,14 +13,14 @@ export class XenMmuState implements MmuState {
   readonly geometry: TableGeometry;
   /** Xen flushes what a change of a page's type makes wrong. */
   readonly removesWritable = true;
-  readonly #paging: DirectPaging;
+  readonly #paging: DomainPaging;
   readonly #space: MachineSpace;
   readonly #marks: FrameMarks;
   readonly #vcpus: readonly XenVcpu[];
   readonly #builderRoot: () => Mfn;
 
   constructor(
-    paging: DirectPaging,
+    paging: DomainPaging,
     space: MachineSpace,
     marks: FrameMarks,
     vcpus: readonly XenVcpu[],

@@ -7,13 +7,13 @@ import type { MemoryError } from '../../mm/errors.ts';
 import type { MemoryManager } from '../../mm/memory-manager.ts';
 import type { CachedFile } from '../../mm/page-cache.ts';
 import type { FileBacking } from '../../mm/vma.ts';
-import { TABLE_RULES, type TableRules } from '../../paging/direct/table-rules.ts';
+import { TABLE_RULES } from '../../paging/direct/table-rules.ts';
 import type { PageNumbers } from '../../paging/page-numbers.ts';
 import { Pager } from '../../paging/pager.ts';
 import { followWithShadows } from '../../paging/shadow/shadow-follower.ts';
 import type { ShadowTables } from '../../paging/shadow/shadow-tables.ts';
 import { type HostVirtual, type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
-import { createMachineSpace, guestPages, pageNumbers } from './domain-frames.ts';
+import { createMachineSpace, type DomainSize, guestPages, pageNumbers } from './domain-frames.ts';
 import { builtPages, type DomainPlan } from './domain-plan.ts';
 
 /**
@@ -60,13 +60,13 @@ export async function createPagedMemory(options: PagedMemoryOptions): Promise<Pa
   const { manager, plan } = options;
   const memory = await manager.createSpace();
   if (!(memory instanceof AddressSpace)) return memory;
-  const rules = TABLE_RULES[plan.abi.tables];
-  const numbers = pageNumbers(plan.pages, rules, options.permutation);
+  const size = sizeOf(plan);
+  const numbers = pageNumbers(size, options.permutation);
   await mapAreas(memory, options, numbers.pages);
-  const paged = await followMemory(memory, numbers, { ...options, pages: plan.pages, rules });
+  const paged = await followMemory(memory, numbers, { ...options, ...size });
   const { pager } = paged;
   const pinned: Mfn[] = [];
-  for (const page of [...builtPages(plan), ...machineToPhysicalPages(plan.pages, numbers)]) {
+  for (const page of [...builtPages(plan), ...machineToPhysicalPages(size, numbers)]) {
     const mfn = numbers.numberOf(page);
     const failed = await pager.bringInPinned(mfn);
     if (failed) {
@@ -80,28 +80,29 @@ export async function createPagedMemory(options: PagedMemoryOptions): Promise<Pa
   return { ...paged, pinned };
 }
 
-type FollowOptions = Pick<PagedMemoryOptions, 'group' | 'order' | 'shadowed'> & {
-  /** Pages that the domain began with. */
-  readonly pages: number;
-  /** Of the guest's tables. */
-  readonly rules: TableRules;
-};
+/** With the pages that the domain began with. */
+type FollowOptions = Pick<PagedMemoryOptions, 'group' | 'order' | 'shadowed'> & DomainSize;
+
+function sizeOf({ pages, isTranslated, abi }: DomainPlan): DomainSize {
+  return { pages, isTranslated, rules: TABLE_RULES[abi.tables] };
+}
 
 /** The memory of a domain that goes on, in an address space that has it. @throws OutOfFrames */
 export function resumePagedMemory(memory: AddressSpace, options: FollowOptions): Promise<PagedMemory> {
-  return followMemory(memory, pageNumbers(options.pages, options.rules), options);
+  return followMemory(memory, pageNumbers(options), options);
 }
 
 async function followMemory(
   memory: AddressSpace,
   numbers: PageNumbers,
-  { group, order, shadowed, pages, rules }: FollowOptions,
+  { group, order, shadowed, ...size }: FollowOptions,
 ): Promise<PagedMemory> {
   const { pool, marks } = group.parts;
-  const machine = createMachineSpace(pool, pages, rules);
+  const { pages, isTranslated = false } = size;
+  const machine = createMachineSpace(pool, size);
   const first = order * TABLES;
   const pager = new Pager({ machine, memory, invalidator: group, marks, numbers, populated: pages, order: first });
-  for (const page of machineToPhysicalPages(pages, numbers)) pager.populate(numbers.numberOf(page));
+  for (const page of machineToPhysicalPages(size, numbers)) pager.populate(numbers.numberOf(page));
   await pager.start();
   try {
     const events: DeviceMemoryEvents = { onArrival: () => {}, onFailure: () => {} };
@@ -111,14 +112,14 @@ async function followMemory(
       invalidator: group,
       // Devices count the pages of the address space.
       log: { note: (page) => machine.log.note(numbers.numberOf(page)) },
-      pages: guestPages(pages),
+      pages: guestPages(size),
       order: first + 2,
       onArrival: () => events.onArrival(),
       onFailure: (error) => events.onFailure(error),
     });
-    // What a guest's entry no longer allows is not to be used any more, flushed or not: its page can be a table by then.
-    const following = { space: machine, frames: group, pager, order: first + 1, mayUnsync: false };
-    const shadow = shadowed ? await followWithShadows(following) : undefined;
+    // What an examined entry no longer allows is not to be used any more, flushed or not: its page can be a table by then.
+    const following = { space: machine, frames: group, pager, order: first + 1, mayUnsync: isTranslated };
+    const shadow = shadowed || isTranslated ? await followWithShadows(following) : undefined;
     return { machine, pager, shadow, devices, events, pinned: [] };
   } catch (error) {
     await pager.end();
@@ -127,8 +128,8 @@ async function followMemory(
 }
 
 /** Pages of the memory that the machine-to-physical table is in. */
-function machineToPhysicalPages(pages: number, numbers: PageNumbers): number[] {
-  const first = guestPages(pages);
+function machineToPhysicalPages(size: DomainSize, numbers: PageNumbers): number[] {
+  const first = guestPages(size);
   return Array.from({ length: numbers.pages - first }, (_none, page) => first + page);
 }
 

@@ -76,7 +76,7 @@ const NOWHERE = -1;
 export class SharedInfo implements Archived {
   readonly space: MachineSpace;
   readonly memory: HostMemory;
-  readonly mfn: Mfn;
+  mfn: Mfn;
   readonly layout: SharedInfoLayout;
   readonly vcpus: number;
   readonly vcpuInfoMfn: Int32Array;
@@ -106,9 +106,16 @@ export class SharedInfo implements Archived {
   archive(archive: Archive): void {
     const page = this.address();
     archive.words('page', this.memory.u8.subarray(page, page + PAGE_BYTES));
+    this.mfn = archive.value('number', this.mfn);
     archive.words('vcpuInfoMfn', this.vcpuInfoMfn);
     archive.words('vcpuInfoOffset', this.vcpuInfoOffset);
     archive.words('vcpuInfoMoved', this.vcpuInfoMoved);
+  }
+
+  /** The page has got another number, with all of it that has stayed in it. */
+  moved(mfn: Mfn): void {
+    for (const [vcpu, place] of this.vcpuInfoMfn.entries()) if (place === this.mfn) this.vcpuInfoMfn[vcpu] = mfn;
+    this.mfn = mfn;
   }
 
   address(): HostAddress {

@@ -13,6 +13,7 @@ const COLUMNS = {
   callback: { size: [16, 12], selector: [ABSENT, 4], address: [8, 8] },
   mmuExtended: { size: [24, 12], first: [8, 4], second: [16, 8] },
   reservation: { size: [32, 20], count: [8, 4], order: [16, 8], domain: [24, 16] },
+  addToPhysmap: { size: [24, 16], space: [4, 4], index: [8, 8], gpfn: [16, 12] },
   memoryMap: { size: [16, 8], buffer: [8, 4] },
   machineToPhysical: { size: [24, 12], end: [8, 4], maximum: [16, 8] },
   poll: { size: [24, 16], count: [8, 4], timeout: [16, 8] },

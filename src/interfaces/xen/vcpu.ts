@@ -6,7 +6,7 @@ import type { Processor } from '../../cpu/processor.ts';
 import type { Descriptor, DescriptorSource } from '../../cpu/processor-api.ts';
 import { DomainCrash } from '../../domain/crash.ts';
 import { PageAbsent } from '../../memory/page-absent.ts';
-import type { DirectPaging } from '../../paging/direct/direct-paging.ts';
+import type { DomainPaging } from '../../paging/domain-paging.ts';
 import { type GuestVirtual, highWord, lowWord, type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
 import { Cr0, Cr4, Efer, Flag } from '../../x86/registers.ts';
 import type { GuestAbi } from './guest-abi.ts';
@@ -58,7 +58,7 @@ const SETTABLE_FLAGS =
 export class XenVcpu implements DescriptorSource, Archived {
   readonly index: number;
   readonly processor: Processor;
-  readonly #paging: DirectPaging;
+  readonly #paging: DomainPaging;
   readonly #shared: SharedInfo;
   readonly abi: GuestAbi;
   readonly entries: KernelEntries;
@@ -85,7 +85,7 @@ export class XenVcpu implements DescriptorSource, Archived {
   nmiPending = false;
   inNmi = false;
 
-  constructor(index: number, processor: Processor, paging: DirectPaging, shared: SharedInfo, abi: GuestAbi) {
+  constructor(index: number, processor: Processor, paging: DomainPaging, shared: SharedInfo, abi: GuestAbi) {
     this.index = index;
     this.abi = abi;
     this.entries = new KernelEntries(this);
@@ -162,8 +162,10 @@ export class XenVcpu implements DescriptorSource, Archived {
     if (address < 0) return false;
     const word = (address >>> 2) + this.#indexOf(selector) * 2;
     const { u32 } = this.#shared.memory;
+    const high = this.#paging.descriptors.asLoaded(u32[word + 1] as number);
+    if (high < 0) return false;
     out.low = u32[word] as number;
-    out.high = u32[word + 1] as number;
+    out.high = high;
     return true;
   }
 

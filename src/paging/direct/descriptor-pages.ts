@@ -3,14 +3,11 @@ import type { FrameInvalidator } from '../../cpu/translation.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import { type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
 import { ENTRY_FRAME_HIGH, frameOfEntry } from '../../x86/page-table.ts';
+import { DESCRIPTORS_PER_PAGE, type DescriptorTables, isGdtSize } from './descriptor-tables.ts';
 import { judgeDescriptor } from './descriptors.ts';
 import type { TableEntries } from './entries.ts';
 import { PagingError } from './errors.ts';
 import { FrameFlag, FrameType, type FrameTypes } from './frame-types.ts';
-
-/** Descriptors in a page, and GDT entries that are the guest's (the host's own follow). */
-const DESCRIPTORS_PER_PAGE = 512;
-const GDT_ENTRIES_LIMIT = 7168;
 
 /** What the pages of descriptors stand on. */
 export interface DescriptorPagesOptions {
@@ -29,7 +26,7 @@ export interface DescriptorPagesOptions {
  * The pages that GDTs and LDTs of a domain are in. They are read-only for the guest while they are in use, and every
  * descriptor in them has been judged (descriptors.ts). Operations answer 0 or a `PagingError`.
  */
-export class DescriptorPages implements Archived {
+export class DescriptorPages implements DescriptorTables, Archived {
   readonly #options: DescriptorPagesOptions;
   #gdtFrames: (readonly Mfn[])[];
   #ldtFrames = new Set<Mfn>();
@@ -44,13 +41,10 @@ export class DescriptorPages implements Archived {
     this.#ldtFrames = new Set(archive.value('ldtFrames', [...this.#ldtFrames]));
   }
 
-  /** Sets the frames of a virtual processor's GDT; `entries` at most 7168, one frame for each 512. */
   setGdt(processor: number, frames: readonly Mfn[], entries: number): number {
     const { types, finish } = this.#options;
     finish();
-    if (entries > GDT_ENTRIES_LIMIT || frames.length !== Math.ceil(entries / DESCRIPTORS_PER_PAGE)) {
-      return PagingError.invalid;
-    }
+    if (!isGdtSize(frames.length, entries)) return PagingError.invalid;
     let taken = 0;
     try {
       for (const mfn of frames) {
@@ -65,7 +59,6 @@ export class DescriptorPages implements Archived {
     return 0;
   }
 
-  /** Frames of a virtual processor's GDT. */
   gdtFrames(processor: number): readonly Mfn[] {
     return this.#gdtFrames[processor] ?? [];
   }
@@ -75,7 +68,7 @@ export class DescriptorPages implements Archived {
     return this.#gdtFrames;
   }
 
-  /** An LDT page comes into use, because a selector in it is loaded. Holds it once, for all processors. */
+  /** Holds the page once, for all processors. */
   holdLdtFrame(mfn: Mfn): number {
     const { types, finish } = this.#options;
     finish();
@@ -86,7 +79,6 @@ export class DescriptorPages implements Archived {
     return 0;
   }
 
-  /** A processor's LDT changes: all LDT pages go out of use, and come back when their selectors are loaded again. */
   releaseLdt(): void {
     for (const mfn of [...this.#ldtFrames]) this.#options.types.releaseLdtFrame(mfn);
   }
@@ -96,7 +88,6 @@ export class DescriptorPages implements Archived {
     this.#ldtFrames.delete(mfn);
   }
 
-  /** Stores one descriptor, by its machine address, into a page of descriptors or a plain page. */
   update(pointerLow: number, pointerHigh: number, low: number, high: number): number {
     const { types, entries, kernelPrivilege, finish } = this.#options;
     finish();
@@ -107,6 +98,11 @@ export class DescriptorPages implements Archived {
     if (judged < 0) return PagingError.invalid;
     entries.store(mfn, (pointerLow & (PAGE_SIZE - 1)) >>> 3, low, judged);
     return 0;
+  }
+
+  /** All of them were judged when they were stored. */
+  asLoaded(high: number): number {
+    return high;
   }
 
   /** Takes a page for descriptors, judging all of them when it comes into such use. */

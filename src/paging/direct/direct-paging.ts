@@ -1,27 +1,16 @@
-import type { Archive, Archived } from '../../archive/archive.ts';
+import type { Archive } from '../../archive/archive.ts';
 import type { TableGenerations } from '../../cpu/table-generations.ts';
-import type { FrameInvalidator, Translation } from '../../cpu/translation.ts';
-import { PAE_TOPS } from '../../cpu/walk.ts';
-import type { DirtyLog } from '../../memory/dirty-log.ts';
-import type { MachineSpace } from '../../memory/machine-space.ts';
-import { type Frame, type GuestVirtual, lowWord, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
+import { type GuestVirtual, lowWord, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
 import { ENTRY_FRAME_HIGH, ENTRY_FRAME_LOW, frameOfEntry } from '../../x86/page-table.ts';
 import { Pte } from '../../x86/registers.ts';
+import { DomainPaging, type DomainPagingOptions } from '../domain-paging.ts';
 import type { ShadowTables } from '../shadow/shadow-tables.ts';
 import { DescriptorPages } from './descriptor-pages.ts';
-import { TableEntries } from './entries.ts';
 import { PagingError } from './errors.ts';
-import { FRAME_TYPE_NAMES, FrameFlag, FrameOwner, FrameType, FrameTypes } from './frame-types.ts';
+import { FrameFlag, FrameOwner, FrameType } from './frame-types.ts';
 import { MachineToPhysical } from './machine-to-physical.ts';
 import { type Discrepancy, recountFrames } from './recount.ts';
-import {
-  type DirectFormat,
-  isFixedSlot,
-  refusedHigh,
-  TABLE_RULES,
-  type TableLevel,
-  type TableRules,
-} from './table-rules.ts';
+import { isFixedSlot, refusedHigh, type TableLevel } from './table-rules.ts';
 import { TableValidator } from './validate.ts';
 
 /** Entries looked at in one call before it answers `preempted`: well under a millisecond. */
@@ -55,14 +44,7 @@ export interface PagingEvents {
   leaves?(mfn: Mfn): void;
 }
 
-export interface DirectPagingOptions {
-  readonly space: MachineSpace;
-  readonly invalidator: FrameInvalidator;
-  readonly virtualProcessors: number;
-  /** Number of the first page of the machine-to-physical table, which covers all numbers below it. */
-  readonly machineToPhysical: Mfn;
-  /** Format of the guest's tables; 8-byte entries. */
-  readonly format?: DirectFormat;
+export interface DirectPagingOptions extends DomainPagingOptions {
   /** Entries looked at in one call before it answers `preempted`, at least 1. */
   readonly workPerCall?: number;
   readonly events?: PagingEvents;
@@ -81,159 +63,120 @@ export interface DirectPagingOptions {
  * Flushes are the caller's: after a call, or a batch of calls, `takeFlush()` says whether the translations of every
  * processor must go. A changed level-1 entry asks for none; that is the guest's to do.
  */
-export class DirectPaging implements Translation, Archived {
-  readonly format: DirectFormat;
-  readonly rules: TableRules;
-  readonly frames: Int32Array;
-  readonly writeProtected: Uint8Array;
-  readonly types: FrameTypes;
+export class DirectPaging extends DomainPaging {
   readonly machineToPhysical: MachineToPhysical;
-  readonly entries: TableEntries;
   readonly descriptors: DescriptorPages;
-  readonly log: DirtyLog;
   readonly shadow: ShadowTables | undefined;
   readonly #events: PagingEvents;
   readonly #oldEntry = new Uint32Array(2);
   readonly #newEntry = new Uint32Array(2);
 
-  readonly #space: MachineSpace;
-  readonly #invalidator: FrameInvalidator;
   readonly #validator: TableValidator;
   readonly #workPerCall: number;
-  /** Kernel and user root of each virtual processor, −1 for none. */
-  readonly #roots: Int32Array;
   #unusedNumbers: Mfn[] = [];
   #flush = false;
 
   constructor(options: DirectPagingOptions) {
+    super(options);
     const { space, invalidator, virtualProcessors } = options;
-    this.format = options.format ?? 'four-level';
-    this.frames = space.frames;
-    this.writeProtected = space.writeProtected;
-    this.log = space.log;
+    const { types, entries, rules } = this;
     this.shadow = options.shadow;
-    this.#space = space;
-    this.#invalidator = invalidator;
-    this.rules = TABLE_RULES[this.format];
-    this.types = new FrameTypes(options.machineToPhysical, {
-      ldtFrameReleased: (mfn) => this.descriptors.forgetLdtFrame(mfn as Mfn),
-      leavesUse: (mfn, type) => {
-        if (type === FrameType.segmentDescriptors) space.unpin(mfn as Mfn);
-        else space.letGo(mfn as Mfn);
-      },
-    });
-    this.entries = new TableEntries(this.types, space, invalidator, this.rules);
     this.#events = options.events ?? {};
-    this.#validator = new TableValidator(this.types, this.entries, space, invalidator, this.rules, (mfn, level) =>
+    this.#validator = new TableValidator(types, entries, space, invalidator, rules, (mfn, level) =>
       this.#events.becomesTable?.(mfn as Mfn, level),
     );
     this.#workPerCall = options.workPerCall ?? WORK_PER_CALL;
     this.descriptors = new DescriptorPages({
-      types: this.types,
-      entries: this.entries,
+      types,
+      entries,
       space,
       invalidator,
       virtualProcessors,
-      kernelPrivilege: this.format === 'pae' ? 1 : 3,
+      kernelPrivilege: rules.kernelPrivilege,
       finish: () => this.#validator.finish(),
     });
-    this.#roots = new Int32Array(virtualProcessors * 2).fill(-1);
-    this.machineToPhysical = new MachineToPhysical(space, options.machineToPhysical, this.rules);
+    this.machineToPhysical = new MachineToPhysical(space, options.limit, rules);
   }
 
   archive(archive: Archive): void {
     archive.part('types', this.types);
     archive.part('validator', this.#validator);
     archive.part('descriptors', this.descriptors);
-    archive.words('roots', this.#roots);
+    archive.words('roots', this.roots);
     this.#unusedNumbers = archive.value('unusedNumbers', this.#unusedNumbers);
     this.#flush = archive.value('flush', this.#flush);
   }
 
   // ─── Frames ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Gives the domain a frame under a number that is not in use. @throws RangeError when it is */
-  addFrame(mfn: Mfn, frame: Frame, owner: FrameOwner): void {
-    this.#space.attach(mfn, frame);
-    this.types.adopt(mfn, owner);
+  protected override isTable(mfn: number, level: number): boolean {
+    return this.types.type[mfn] === level;
   }
 
-  /** Names a number that `populatePhysmap` may use. */
+  protected override ldtFrameReleased(mfn: Mfn): void {
+    this.descriptors.forgetLdtFrame(mfn);
+  }
+
+  protected override leavesUse(mfn: Mfn, type: FrameType): void {
+    if (type === FrameType.segmentDescriptors) this.space.unpin(mfn);
+    else this.space.letGo(mfn);
+  }
+
+  publishNumbers(numbers: Uint32Array): boolean {
+    if (!this.machineToPhysical.create()) return false;
+    for (const [pfn, mfn] of numbers.entries()) this.machineToPhysical.set(mfn, pfn, 0);
+    return true;
+  }
+
   offerNumber(mfn: Mfn): void {
     this.#unusedNumbers.push(mfn);
   }
 
-  /** Gives a fresh zeroed frame to the domain as a pseudo-physical page; its machine frame number, or `noMemory`. @throws PageAbsent */
   populatePhysmap(pfn: Pfn): Mfn | PagingError.noMemory {
     const mfn = this.#unusedNumbers.at(-1);
     if (mfn === undefined) return PagingError.noMemory;
     this.machineToPhysical.requireWritable(mfn);
-    if (!this.#space.populate(mfn)) return PagingError.noMemory;
+    if (!this.space.populate(mfn)) return PagingError.noMemory;
     this.#unusedNumbers.pop();
     this.types.adopt(mfn, FrameOwner.domain);
     this.machineToPhysical.set(mfn, pfn, 0);
     return mfn;
   }
 
-  /** Takes a frame from the domain and frees it. `invalid` when it is not the domain's or anything still refers to it. @throws PageAbsent */
   decreaseReservation(mfn: Mfn): number {
     if (!this.#begin()) return PagingError.preempted;
     const types = this.types;
     if (!types.isDomains(mfn) || types.references[mfn] !== 0) return PagingError.invalid;
     this.machineToPhysical.clear(mfn);
     this.#events.leaves?.(mfn);
-    this.#release(mfn);
+    this.release(mfn);
     this.#unusedNumbers.push(mfn);
     return 0;
   }
 
-  /** Ends the domain's memory: all its frames go back to the pool. Its processors run no more. */
-  destroy(): void {
-    this.shadow?.end();
+  /** A guest that knows machine frames finds the host's pages by their numbers. */
+  movePage(): number {
+    return PagingError.invalid;
+  }
+
+  numberOfPage(pfn: Pfn): Mfn {
     for (let mfn = 0; mfn < this.types.limit; mfn++) {
-      if (this.types.owner[mfn] !== FrameOwner.none) this.#release(mfn as Mfn);
+      if (this.types.isDomains(mfn) && this.machineToPhysical.get(mfn) === pfn) return mfn as Mfn;
     }
-    this.machineToPhysical.release(this.#invalidator);
+    return NO_NUMBER;
   }
 
-  /** Keeps a page where it is and writable for the host (a ring, vcpu_info): it cannot become a table. */
-  holdWritable(mfn: Mfn): number {
-    this.#validator.finish();
-    if (!this.types.isPlain(mfn)) return PagingError.invalid;
-    this.#space.pin(mfn);
-    return this.holdType(mfn);
-  }
-
-  /** Ends what one successful `holdWritable` began. */
-  dropWritable(mfn: Mfn): void {
-    this.dropType(mfn);
-    this.#space.unpin(mfn);
-  }
-
-  /** Keeps a page from becoming a table, for a device that writes it; its frame may come and go meanwhile. */
-  holdType(mfn: Mfn): number {
-    this.#validator.finish();
-    if (!this.types.isPlain(mfn)) return PagingError.invalid;
-    this.types.takeWritable(mfn);
-    this.types.references[mfn]!++; // an owned number is below the limit
-    this.types.hostHolds.add(mfn, 1);
-    return 0;
-  }
-
-  /** Ends what one successful `holdType` began. */
-  dropType(mfn: Mfn): void {
-    if (this.types.hostHolds.get(mfn) === 0) throw new RangeError(`machine frame ${mfn} is not held by the host`);
-    this.types.hostHolds.add(mfn, -1);
-    this.types.references[mfn]!--;
-    this.types.dropWritable(mfn);
+  override destroy(): void {
+    super.destroy();
+    this.machineToPhysical.release(this.invalidator);
   }
 
   // ─── Entries ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /**
-   * One request of mmu_update: a machine address with its command, and the new value, by halves.
-   * A frame that is no table but may be written gets a plain 8-byte store.
-   */
+  typeOf(mfn: Mfn): FrameType {
+    return (this.types.type[mfn] ?? FrameType.none) as FrameType;
+  }
+
   mmuUpdate(pointerLow: number, pointerHigh: number, valueLow: number, valueHigh: number): number {
     const command = pointerLow & UPDATE_COMMAND_MASK;
     const mfn = frameOfEntry(pointerLow, pointerHigh);
@@ -266,7 +209,6 @@ export class DirectPaging implements Translation, Archived {
     }
   }
 
-  /** Changes the level-1 entry that translates an address below a root. `invalid` when there is no such table. */
   updateVaMapping(root: Mfn, address: GuestVirtual, valueLow: number, valueHigh: number): number {
     if (!this.#begin()) return PagingError.preempted;
     const table = this.entries.level1TableOf(root, address);
@@ -320,7 +262,6 @@ export class DirectPaging implements Translation, Archived {
 
   // ─── Tables ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
-  /** Makes a frame a table of a level, and keeps it one until it is unpinned. */
   pin(level: TableLevel, mfn: Mfn): number {
     if (!this.#begin(mfn)) return PagingError.preempted;
     if (level > this.topLevel || !this.types.isDomains(mfn)) return PagingError.invalid;
@@ -330,7 +271,6 @@ export class DirectPaging implements Translation, Archived {
     return result;
   }
 
-  /** Ends a pin. The demotion may go on during later calls. */
   unpin(mfn: Mfn): number {
     if (!this.#begin()) return PagingError.preempted;
     if (((this.types.flags[mfn] ?? 0) & FrameFlag.pinned) === 0) return PagingError.invalid;
@@ -341,12 +281,10 @@ export class DirectPaging implements Translation, Archived {
     return 0;
   }
 
-  /** Makes a frame the kernel's root of a virtual processor. */
   newBasePointer(processor: number, mfn: Mfn): number {
     return mfn < 0 ? PagingError.invalid : this.#setRoot(processor * 2, mfn);
   }
 
-  /** Makes a frame the root that a virtual processor has in user mode; 0 for none. */
   newUserBasePointer(processor: number, mfn: Mfn): number {
     if (mfn < 0) return PagingError.invalid;
     return this.#setRoot(processor * 2 + 1, mfn === 0 ? NO_NUMBER : mfn);
@@ -361,88 +299,30 @@ export class DirectPaging implements Translation, Archived {
     this.descriptors.setGdt(processor, [], 0);
   }
 
-  /** Kernel root of a virtual processor, or −1. */
-  root(processor: number): Mfn {
-    return (this.#roots[processor * 2] ?? NO_NUMBER) as Mfn;
-  }
-
-  /** User root of a virtual processor, or −1. */
-  userRoot(processor: number): Mfn {
-    return (this.#roots[processor * 2 + 1] ?? NO_NUMBER) as Mfn;
-  }
-
-  /** A processor's root as a walk counts top tables: of PAE by their place in the page, which is the first. */
-  walkedRoot(root: Mfn): number {
-    return this.format === 'pae' && root >= 0 ? root * PAE_TOPS : root;
-  }
-
   /** Translations of 32-bit guests are not kept across flushes. */
   get tableGenerations(): TableGenerations | undefined {
     return this.format === 'four-level' ? this.types.generations : undefined;
   }
 
-  /** Level of a root. */
-  get topLevel(): TableLevel {
-    return this.rules.topLevel;
-  }
-
-  /** Whether every processor's translations must go since it was last asked. */
   takeFlush(): boolean {
     const flush = this.#flush;
     this.#flush = false;
     return flush;
   }
 
-  /** Finishes what preempted calls left over, however much it is. */
   finish(): void {
     this.#validator.finish();
   }
 
-  // ─── Pages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  /** Zeroes a page. `invalid` unless the guest could write it. */
-  clearPage(mfn: Mfn): number {
-    this.#validator.finish();
-    if (!this.types.isPlain(mfn)) return PagingError.invalid;
-    this.#space.requireWritable(mfn);
-    const word = this.entries.wordOf(mfn);
-    this.entries.words.fill(0, word, word + PAGE_SIZE / 4);
-    this.#invalidator.frameWritten(this.#space.frameOf(mfn), 0, PAGE_SIZE);
-    return 0;
-  }
-
-  /** Copies a page of the domain, of any type. `invalid` unless the guest could write the target. */
-  copyPage(target: Mfn, source: Mfn): number {
-    this.#validator.finish();
-    if (!this.types.isDomains(source) || !this.types.isPlain(target)) return PagingError.invalid;
-    this.#space.requireWritable(target);
-    const from = this.entries.wordOf(source);
-    this.entries.words.copyWithin(this.entries.wordOf(target), from, from + PAGE_SIZE / 4);
-    this.#invalidator.frameWritten(this.#space.frameOf(target), 0, PAGE_SIZE);
-    return 0;
-  }
-
   // ─── Looking in ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-  /** Frames of the domain by type. */
-  statistics(): Record<(typeof FRAME_TYPE_NAMES)[number], number> {
-    const entries = FRAME_TYPE_NAMES.map((name, type) => [name, this.types.framesByType[type] ?? 0] as const);
-    return Object.fromEntries(entries) as Record<(typeof FRAME_TYPE_NAMES)[number], number>;
-  }
-
-  /** Frames of the domain, the host's pages that it uses too among them. */
-  get frameCount(): number {
-    return this.types.framesByType.reduce((sum, count) => sum + count, 0);
-  }
 
   /** Entries looked at by promotions and demotions so far; a caller of many operations bounds a batch by it. */
   get work(): number {
     return this.#validator.work;
   }
 
-  /** Adds up every type and count from scratch; empty when all is well. */
   recount(): Discrepancy[] {
-    const holds = { roots: this.#roots, gdtFrames: this.descriptors.allGdtFrames };
+    const holds = { roots: this.roots, gdtFrames: this.descriptors.allGdtFrames };
     return recountFrames(this.types, this.#validator, this.entries, holds);
   }
 
@@ -466,13 +346,13 @@ export class DirectPaging implements Translation, Archived {
 
   #setRoot(slot: number, mfn: Mfn): number {
     if (!this.#begin(mfn)) return PagingError.preempted;
-    const old = this.#roots[slot]!; // the caller names a processor that exists
+    const old = this.roots[slot]!; // the caller names a processor that exists
     if (mfn === old) return 0;
     if (mfn >= 0) {
       const result = this.#validator.acquire(mfn, this.topLevel);
       if (result !== 0) return result;
     }
-    this.#roots[slot] = mfn;
+    this.roots[slot] = mfn;
     if (old >= 0) {
       this.#validator.dropTable(old);
       this.#validator.demote();
@@ -481,7 +361,7 @@ export class DirectPaging implements Translation, Archived {
   }
 
   #updateLevel1(table: number, index: number, valueLow: number, high: number, preserve: boolean): number {
-    this.#space.requireWritable(table as Mfn);
+    this.space.requireWritable(table as Mfn);
     const word = this.entries.wordOf(table) + index * 2;
     const oldLow = this.entries.words[word]!; // inside the table's page
     const oldHigh = this.entries.words[word + 1]!;
@@ -505,7 +385,7 @@ export class DirectPaging implements Translation, Archived {
   #updateUpper(table: number, index: number, valueLow: number, high: number, preserve: boolean): number {
     const level = this.types.type[table]!; // a table is below the limit
     if (isFixedSlot(this.rules, level, index)) return PagingError.invalid;
-    this.#space.requireWritable(table as Mfn);
+    this.space.requireWritable(table as Mfn);
     const word = this.entries.wordOf(table) + index * 2;
     const oldLow = this.entries.words[word]!; // inside the table's page
     const oldHigh = this.entries.words[word + 1]!;
@@ -531,16 +411,5 @@ export class DirectPaging implements Translation, Archived {
     this.types.generations.changed(table);
     this.#flush = true;
     return 0;
-  }
-
-  #release(mfn: Mfn): void {
-    const frame = this.#space.frames[mfn] as Frame; // the number is owned
-    if (frame >= 0) {
-      this.#invalidator.invalidateFrame(frame);
-      // Whoever gets the frame next finds other bytes in it: code that was decoded from these must not be found again.
-      this.#invalidator.frameWritten(frame, 0, PAGE_SIZE);
-    }
-    this.types.disown(mfn);
-    this.#space.release(mfn);
   }
 }

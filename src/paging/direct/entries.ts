@@ -3,7 +3,7 @@ import type { MachineSpace } from '../../memory/machine-space.ts';
 import { type GuestVirtual, highWord, lowWord, type Mfn } from '../../x86/brand.ts';
 import { frameOfEntry, tableIndex } from '../../x86/page-table.ts';
 import { Pte } from '../../x86/registers.ts';
-import { FrameOwner, FrameType, type FrameTypes } from './frame-types.ts';
+import { FrameOwner, type FrameTypes } from './frame-types.ts';
 import { isInHostWindow, type TableRules } from './table-rules.ts';
 
 /** Canonical addresses are −2^47 … 2^47 − 1. */
@@ -18,8 +18,17 @@ export class TableEntries {
   readonly #space: MachineSpace;
   readonly #invalidator: FrameInvalidator;
   readonly #rules: TableRules;
+  readonly #isTable: (mfn: number, level: number) => boolean;
 
-  constructor(types: FrameTypes, space: MachineSpace, invalidator: FrameInvalidator, rules: TableRules) {
+  /** @param isTable whether a walk may go on in a page as a table of a level */
+  constructor(
+    types: FrameTypes,
+    space: MachineSpace,
+    invalidator: FrameInvalidator,
+    rules: TableRules,
+    isTable: (mfn: number, level: number) => boolean,
+  ) {
+    this.#isTable = isTable;
     this.words = space.pool.memory.u32;
     this.#types = types;
     this.#space = space;
@@ -56,17 +65,17 @@ export class TableEntries {
     const high = highWord(address);
     if (geometry.levels === 4 && (address >= CANONICAL_LIMIT || address < -CANONICAL_LIMIT)) return NO_NUMBER;
     if (isInHostWindow(this.#rules, address)) return NO_NUMBER;
-    if (this.#types.type[root] !== geometry.levels) return NO_NUMBER;
     let table: number = root;
     for (let level = geometry.levels; level > 1; level--) {
+      // Behind a linear entry is a table of a higher level.
+      if (!this.#isTable(table, level)) return NO_NUMBER;
       const index = tableIndex(geometry, level, low, high);
       const word = this.wordOf(table) + index * 2;
       const entry = this.words[word]!; // inside the table's page
-      if ((entry & Pte.present) === 0) return NO_NUMBER;
+      if ((entry & Pte.present) === 0 || (level === 2 && (entry & Pte.large) !== 0)) return NO_NUMBER;
       table = frameOfEntry(entry, this.words[word + 1]!);
     }
-    // Through a linear entry the walk ends at a table of a higher level.
-    return (this.#types.type[table] === FrameType.level1 ? table : NO_NUMBER) as Mfn;
+    return (this.#isTable(table, 1) ? table : NO_NUMBER) as Mfn;
   }
 
   /** The number that the level-1 entry of an address below a root holds, or −1 when nothing is mapped. */

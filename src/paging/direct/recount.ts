@@ -24,7 +24,7 @@ export interface Holds {
 /** Adds up every type and reference from the tables' contents and the holds, and compares. Costs a look at every entry of every table. */
 export function recountFrames(
   types: FrameTypes,
-  validator: TableValidator,
+  validator: Pick<TableValidator, 'rules' | 'topLevel' | 'pending' | 'entriesOf'>,
   entries: TableEntries,
   holds: Holds,
 ): Discrepancy[] {

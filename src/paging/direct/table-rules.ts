@@ -22,6 +22,8 @@ export interface TableRules {
   /** Addresses that the host answers itself; the machine-to-physical table stands at their start. */
   readonly hostWindow: { readonly start: GuestVirtual; readonly end: GuestVirtual };
   readonly machineToPhysicalBytes: 8 | 4;
+  /** Ring of the guest's kernel. */
+  readonly kernelPrivilege: 3 | 1;
   /** Entries of a top table that are the host's: nobody looks at what stands there. */
   readonly hostSlots: SlotRange;
   /** Entries of a live top table that the guest may not change. */
@@ -45,6 +47,7 @@ export const TABLE_RULES: Readonly<Record<DirectFormat, TableRules>> = {
     topLevel: 4,
     hostWindow: { start: -0x8000_0000_0000 as GuestVirtual, end: -0x7800_0000_0000 as GuestVirtual },
     machineToPhysicalBytes: 8,
+    kernelPrivilege: 3,
     hostSlots: { first: 256, last: 271 },
     fixedSlots: { first: 256, last: 271 },
     requiredSlot: undefined,
@@ -56,6 +59,7 @@ export const TABLE_RULES: Readonly<Record<DirectFormat, TableRules>> = {
     topLevel: 3,
     hostWindow: { start: 0xf580_0000 as GuestVirtual, end: 0x1_0000_0000 as GuestVirtual },
     machineToPhysicalBytes: 4,
+    kernelPrivilege: 1,
     hostSlots: NO_SLOTS,
     fixedSlots: { first: 3, last: 511 },
     requiredSlot: 3,

@@ -341,6 +341,11 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
     return this.#map.isProtected(page);
   }
 
+  /** Level of a table that processors walk, 0 for a page that is none. */
+  levelOf(page: number): number {
+    return this.#map.shadowsOf(page).find(({ isPieces }) => !isPieces)?.level ?? 0;
+  }
+
   refersTo(frame: Frame): boolean {
     return this.#map.refersTo(frame);
   }

@@ -98,14 +98,14 @@ function update(call: Call, pointerLow: number, pointerHigh: number, low: number
     pointerHigh <= ENTRY_FRAME_HIGH;
   if (!setsEntry) return paging.mmuUpdate(pointerLow, pointerHigh, low, high);
   const index = (pointerLow & 0xfff) >>> 3;
-  const level = paging.types.type[table] as FrameType | undefined;
+  const level = paging.typeOf(table);
   const preserves = command === UpdateCommand.preserveAccessedDirty;
   if (level === FrameType.level1) {
     return preserves
       ? mmu.ptepModifyProtCommit(vcpu, UNKNOWN_TABLE, NO_ADDRESS, table, index, low, high)
       : mmu.setPte(vcpu, table, index, low, high);
   }
-  if (level === undefined || level < FrameType.level1 || level > FrameType.level4) {
+  if (level < FrameType.level1 || level > FrameType.level4) {
     return paging.mmuUpdate(pointerLow, pointerHigh, low, high);
   }
   let kept = low;
@@ -292,7 +292,7 @@ function pin(call: Call, level: number, mfn: Mfn): number {
 function unpin(call: Call, mfn: Mfn): number {
   const { paging, operations } = call.domain;
   const { index: vcpu } = call.vcpu;
-  const type = paging.types.type[mfn] as FrameType | undefined;
+  const type = paging.typeOf(mfn);
   if (type === paging.topLevel) return operations.mmu.exitMmap(vcpu, mfn);
   switch (type) {
     case FrameType.level1:
