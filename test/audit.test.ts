@@ -53,6 +53,12 @@ describe.each(['x86-64', 'i386-pae'] as const)('an audit of the image for %s', (
     ]);
   });
 
+  it('is refused where the host examines no tables', async () => {
+    await expect(runReference({ interface: 'xen', paging: 'translated', audit: true }, '', image)).rejects.toThrow(
+      'give --paging direct or shadow',
+    );
+  });
+
   it('finds the same where processors walk shadows of the tables', async () => {
     const shadowed = await runReference(
       { interface: 'xen', paging: 'shadow', audit: true, check: false },

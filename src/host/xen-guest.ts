@@ -1,4 +1,5 @@
 import type { BootOptions } from '../api.ts';
+import { InputError } from '../boot/input-error.ts';
 import type { BlockStore } from '../devices/block/store.ts';
 import { XenDomain } from '../interfaces/xen/domain.ts';
 import { planDomain } from '../interfaces/xen/domain-plan.ts';
@@ -21,12 +22,18 @@ export async function bootXen(
   files: GuestFiles,
 ): Promise<XenDomain> {
   const { memory, check = false, commandLine, disks } = options;
+  const isTranslated = options.paging === 'translated';
+  if (isTranslated && common.audit) {
+    throw new InputError(
+      'an audit of a Xen guest goes by tables that Xen has examined; give --paging direct or shadow',
+    );
+  }
   const plan = planDomain({
     kernel: files.kernel.kernel.image,
     initrd: files.initrd.bytes,
     commandLine,
     pages: Math.floor(memory / PAGE_SIZE),
-    isTranslated: options.paging === 'translated',
+    isTranslated,
   });
   const words = new Uint32Array(4);
   for (let half = 0; half < 2; half++) common.random(words.subarray(half * 2, half * 2 + 2));
@@ -47,7 +54,7 @@ export async function bootXen(
       uuid,
       bits: plan.abi.bits,
       pages: plan.pages,
-      isTranslated: plan.isTranslated,
+      isTranslated,
       paged,
       check,
       disks,
