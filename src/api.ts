@@ -79,6 +79,11 @@ export interface BootOptions {
   readonly interface?: InterfaceName;
   /** The release that a kernel's way of speaking to lguest belongs to; without it, the kernel's own file tells. */
   readonly lguestEra?: LguestEra;
+  /**
+   * Patches the kernel's call sites for the interface before it runs, in place of the kernel itself. Only for kernels that
+   * record all that this takes, as the reference guest does.
+   */
+  readonly afterburn?: boolean;
   /** The default is what the interface prefers: 'direct' for xen, 'nested' for kvm, 'native' for native, 'shadow' for vmi and lguest. */
   readonly paging?: PagingName;
   /**

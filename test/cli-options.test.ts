@@ -30,6 +30,7 @@ describe('the options of ring1 run', () => {
       timeoutSeconds: undefined,
       stats: undefined,
       trace: undefined,
+      afterburn: false,
       check: false,
       deterministic: false,
     });

@@ -11,7 +11,7 @@ import { warn } from './session.ts';
 
 /** What one guest is booted with; the disks are to be closed in the end. */
 export async function prepareGuest(
-  options: GuestOptions & Pick<RunOptions, 'check' | 'deterministic'>,
+  options: GuestOptions & Pick<RunOptions, 'afterburn' | 'check' | 'deterministic'>,
 ): Promise<BootOptions & { readonly disks: readonly Disk[] }> {
   const disks = await openDisks(options.disks);
   return { ...(await prepareBoot(options)), disks };
@@ -36,7 +36,9 @@ async function openDisks(wanted: readonly DiskOption[]): Promise<Disk[]> {
   return disks;
 }
 
-async function prepareBoot(options: GuestOptions & Pick<RunOptions, 'check' | 'deterministic'>): Promise<BootOptions> {
+async function prepareBoot(
+  options: GuestOptions & Pick<RunOptions, 'afterburn' | 'check' | 'deterministic'>,
+): Promise<BootOptions> {
   return {
     ...(await prepareFiles(options)),
     commandLine: commandLine(options),
@@ -45,6 +47,7 @@ async function prepareBoot(options: GuestOptions & Pick<RunOptions, 'check' | 'd
     interface: options.interface,
     paging: options.paging,
     ...(options.lguestEra ? { lguestEra: options.lguestEra } : {}),
+    afterburn: options.afterburn,
     check: options.check,
     deterministic: options.deterministic,
   };

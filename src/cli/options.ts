@@ -42,6 +42,8 @@ export interface RunOptions extends GuestOptions {
   readonly snapshot: string | undefined;
   readonly stats: string | undefined;
   readonly trace: string | undefined;
+  /** Kernels' call sites are patched for the interface before they run. */
+  readonly afterburn: boolean;
   readonly check: boolean;
   readonly deterministic: boolean;
   /** Executions before code is compiled. */
@@ -91,6 +93,7 @@ const PARSE = {
   interface: { type: 'string' },
   paging: { type: 'string' },
   'lguest-era': { type: 'string' },
+  afterburn: { type: 'boolean' },
   'host-memory': { type: 'string' },
   swap: { type: 'string' },
   disk: { type: 'string', multiple: true },
@@ -157,6 +160,7 @@ const SAVED_OPTIONS = [
   'interface',
   'paging',
   'lguest-era',
+  'afterburn',
   'check',
   'deterministic',
 ] as const satisfies (keyof typeof PARSE)[];
@@ -182,6 +186,7 @@ function runOptions(
       values.paging === undefined ? undefined : parseName('--paging', values.paging, PAGINGS),
     ),
     lguestEra: parseEra(values['lguest-era']),
+    afterburn: values.afterburn ?? false,
     disks: (values.disk ?? []).map(parseDisk),
     network: values.network ?? false,
     guestFiles,

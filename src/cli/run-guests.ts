@@ -105,11 +105,11 @@ async function readDescriptions(options: RunOptions): Promise<GuestDescription[]
 
 /** Boots a guest, again whenever it asks for a reboot. A guest that cannot be booted does not stop the others. */
 async function runGuest(guest: RunningGuest, host: Host, options: RunOptions, isOver: () => boolean): Promise<void> {
-  const { check, deterministic } = options;
+  const { afterburn, check, deterministic } = options;
   const { description, adapters } = guest;
   const disks: Disk[] = [];
   try {
-    const prepared = await prepareGuest({ ...description, check, deterministic });
+    const prepared = await prepareGuest({ ...description, afterburn, check, deterministic });
     disks.push(...prepared.disks);
     do {
       guest.machine = await host.boot({ ...prepared, adapters });

@@ -45,6 +45,7 @@ import type { GuestDescription, SnapshotTarget } from '../snapshot/format.ts';
 import type { Snapshot } from '../snapshot/snapshot.ts';
 import { type GuestImage, writeSnapshot } from '../snapshot/write-snapshot.ts';
 import { PAGE_SIZE } from '../x86/brand.ts';
+import { afterburn } from './afterburn.ts';
 import { bootLguest, resumeLguest } from './lguest-guest.ts';
 import { bootMicrovm, type CommonOptions, resumeMicrovm, type SavedMemory } from './microvm-guest.ts';
 import { noMemory } from './no-memory.ts';
@@ -115,9 +116,10 @@ export class RingHost implements Host {
 
   async boot(options: BootOptions): Promise<VirtualMachine> {
     if (this.#closed) throw new Error('the host is closed');
-    const { kernel: file, initrd = new Uint8Array(0), memory } = options;
+    const { initrd = new Uint8Array(0), memory } = options;
     const cell = chooseCell(options.interface, options.paging);
     refuseDevices(options, cell);
+    const file = options.afterburn ? afterburn(options.kernel, cell) : options.kernel;
     refuseHopelessMemory(file, initrd.length, memory);
     const files = { kernel: this.#files.acquire(file), initrd: this.#files.acquire(initrd) };
     const release = (): void => {

@@ -12,9 +12,7 @@ struct patch_counts {
   u32 sites, called, inlined, left;
 };
 
-u32 native_patch(u32 type, u32 clobbers, u8 *buffer, word site, u32 length);
-u32 patch_default(u32 type, u32 clobbers, u8 *buffer, word site, u32 length);
-u32 patch_instructions(u8 *buffer, u32 length, const void *begin, const void *end);
+u32 patch_site(u32 type, u32 clobbers, u8 *buffer, word site, u32 length);
 struct patch_counts apply_paravirt(void);
 void print_sites(void);
 

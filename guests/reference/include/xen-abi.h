@@ -89,6 +89,8 @@ sword must(const char *what, sword result);
 
 /* Whether frames are translated for this guest: the machine's are its own then, and nobody examines its tables. */
 extern u32 xen_translates;
+/* What choices for Xen can need. */
+#define XEN_HAS_MACHINE_FRAMES 1
 word machine_frame(word page);
 u64 machine_address(const void *address);
 word page_of_machine(word frame);
@@ -101,15 +103,13 @@ u64 xen_entry_to_machine(u64 value);
 u64 xen_entry_to_physical(u64 value);
 
 /* What differs between guests of 64 and of 32 bits. */
-void xen_own_tables(void);
-u32 xen_patch_own(u32 type, u32 clobbers, u8 *buffer, word site, u32 length);
 void xen_begin_cpu(struct cpu *cpu);
 void xen_describe_cpu(struct vcpu_context *context, struct cpu *cpu, word stack);
 
 void xen_pin(struct memory_descriptor *mm);
 
 /* mmu.c */
-void xen_install_mmu(void);
+void xen_read_frames(void);
 void xen_set_entry(void *pointer, u64 entry);
 void xen_extended(struct mmuext_op *operations, u32 count);
 void xen_extended_one(u32 command, word frame_or_address, word argument);
@@ -117,7 +117,7 @@ void xen_freeze(void *table, u32 level);
 void xen_thaw(void *table, u32 level);
 void xen_freeze_here(const void *page);
 void xen_alloc_pt(struct memory_descriptor *mm, word page);
-void xen_install_interrupts(void);
+void xen_begin_interrupts(void);
 void xen_start_cpus(void);
 void xen_flush_updates(void);
 void xen_flush_calls(void);

@@ -14,4 +14,4 @@ void lguest_call(u32 call, u32 first, u32 second, u32 third, u32 fourth);
 /* In a lazy section it waits in the ring. */
 void lguest_call_lazily(u32 call, u32 first, u32 second, u32 third, u32 fourth);
 void lguest_set_lazy_mode(u32 mode);
-void lguest_install_mmu(void);
+void lguest_begin_tables(void);

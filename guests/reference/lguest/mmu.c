@@ -1,3 +1,4 @@
+#include "choices.h"
 #include "lguest.h"
 #include "memory.h"
 #include "paravirt-tables.h"
@@ -45,21 +46,23 @@ static void lguest_set_pmd(pmd_entry *pointer, entry_bits entry) {
 }
 #endif
 
-void lguest_install_mmu(void) {
-  struct pv_mmu_ops *ops = &pv_mmu_ops;
+CHOICES(lguest_mmu) = {
+  CHOICE(ON_LGUEST, mmu, read_cr2, lguest_read_cr2),
+  CHOICE(ON_LGUEST, mmu, read_cr3, lguest_read_cr3),
+  CHOICE(ON_LGUEST, mmu, write_cr3, lguest_write_cr3),
+  CHOICE(ON_LGUEST, mmu, flush_tlb_user, lguest_flush_tlb_user),
+  CHOICE(ON_LGUEST, mmu, flush_tlb_single, lguest_flush_tlb_single),
+  CHOICE(ON_LGUEST, mmu, set_pte_at, lguest_set_pte_at),
+  CHOICE(ON_LGUEST, mmu, pte_clear, lguest_pte_clear),
+  CHOICE(ON_LGUEST, mmu, pte_update, lguest_pte_update),
+  CHOICE(ON_LGUEST, mmu, ptep_modify_prot_commit, lguest_set_pte_at),
+  CHOICE(ON_LGUEST, mmu, set_pgd, lguest_set_pgd),
+#if LEVELS == 3
+  CHOICE(ON_LGUEST, mmu, set_pmd, lguest_set_pmd),
+#endif
+};
+
+void lguest_begin_tables(void) {
   root = lguest_data.pgdir;
   boot_page_table = virtual(root);
-  ops->read_cr2 = lguest_read_cr2;
-  ops->read_cr3 = lguest_read_cr3;
-  ops->write_cr3 = lguest_write_cr3;
-  ops->flush_tlb_user = lguest_flush_tlb_user;
-  ops->flush_tlb_single = lguest_flush_tlb_single;
-  ops->set_pte_at = lguest_set_pte_at;
-  ops->pte_clear = lguest_pte_clear;
-  ops->pte_update = lguest_pte_update;
-  ops->ptep_modify_prot_commit = lguest_set_pte_at;
-  ops->set_pgd = lguest_set_pgd;
-#if LEVELS == 3
-  ops->set_pmd = lguest_set_pmd;
-#endif
 }

@@ -1,3 +1,4 @@
+#include "choices.h"
 #include "console.h"
 #include "lguest.h"
 #include "memory.h"
@@ -74,40 +75,34 @@ static u64 lguest_get_cpu_khz(void) { return lguest_data.tsc_khz; }
 static const char *lguest_memory_setup(void) { return "LGUEST"; }
 
 /* Two operations on the word are short enough for their sites. */
-static u32 lguest_patch(u32 type, u32 clobbers, u8 *buffer, word site, u32 length) {
-  if (type == PV_TYPE(irq, save_fl)) return patch_instructions(buffer, length, (void *)lguest_save_fl, lguest_save_fl_end);
-  if (type == PV_TYPE(irq, irq_disable))
-    return patch_instructions(buffer, length, (void *)lguest_irq_disable, lguest_irq_disable_end);
-  return native_patch(type, clobbers, buffer, site, length);
-}
+TEMPLATES(lguest) = {
+  {lguest_save_fl, lguest_save_fl, lguest_save_fl_end},
+  {lguest_irq_disable, lguest_irq_disable, lguest_irq_disable_end},
+};
+
+CHOICES(lguest) = {
+  CHOICE(ON_LGUEST, init, memory_setup, lguest_memory_setup),
+  CHOICE(ON_LGUEST, time, get_cpu_khz, lguest_get_cpu_khz),
+  CHOICE(ON_LGUEST, irq, save_fl, lguest_save_fl),
+  CHOICE(ON_LGUEST, irq, restore_fl, lguest_restore_fl),
+  CHOICE(ON_LGUEST, irq, irq_disable, lguest_irq_disable),
+  CHOICE(ON_LGUEST, irq, irq_enable, lguest_irq_enable),
+  CHOICE(ON_LGUEST, irq, init_irq, paravirt_nop),
+  CHOICE(ON_LGUEST, irq, safe_halt, lguest_halt),
+  CHOICE(ON_LGUEST, irq, halt, lguest_halt),
+  CHOICE(ON_LGUEST, cpu, load_gdt, lguest_load_gdt),
+  CHOICE(ON_LGUEST, cpu, load_idt, lguest_load_idt),
+  CHOICE(ON_LGUEST, cpu, load_tr_desc, paravirt_nop),
+  CHOICE(ON_LGUEST, cpu, write_gdt_entry, lguest_write_gdt_entry),
+  CHOICE(ON_LGUEST, cpu, load_sp0, lguest_load_sp0),
+  CHOICE(ON_LGUEST, cpu, io_delay, paravirt_nop),
+  CHOICE(ON_LGUEST, cpu, iret, lguest_iret),
+  CHOICE(ON_LGUEST, apic, apic_write, lguest_apic_write),
+  CHOICE(ON_LGUEST, apic, setup_boot_clock, lguest_setup_clock),
+  CHOICE(ON_LGUEST, misc, set_lazy_mode, lguest_set_lazy_mode),
+};
 
 static void only_this_cpu(void) {}
-
-static void install(void) {
-  pv_info.name = "lguest";
-  pv_info.kernel_rpl = KERNEL_RING;
-  pv_init_ops.patch = lguest_patch;
-  pv_init_ops.memory_setup = lguest_memory_setup;
-  pv_time_ops.get_cpu_khz = lguest_get_cpu_khz;
-  pv_irq_ops.save_fl = (void *)lguest_save_fl;
-  pv_irq_ops.restore_fl = (void *)lguest_restore_fl;
-  pv_irq_ops.irq_disable = lguest_irq_disable;
-  pv_irq_ops.irq_enable = lguest_irq_enable;
-  pv_irq_ops.init_irq = paravirt_nop;
-  pv_irq_ops.safe_halt = lguest_halt;
-  pv_irq_ops.halt = lguest_halt;
-  pv_cpu_ops.load_gdt = lguest_load_gdt;
-  pv_cpu_ops.load_idt = lguest_load_idt;
-  pv_cpu_ops.load_tr_desc = paravirt_nop;
-  pv_cpu_ops.write_gdt_entry = lguest_write_gdt_entry;
-  pv_cpu_ops.load_sp0 = lguest_load_sp0;
-  pv_cpu_ops.io_delay = paravirt_nop;
-  pv_cpu_ops.iret = lguest_iret;
-  pv_apic_ops.apic_write = lguest_apic_write;
-  pv_apic_ops.setup_boot_clock = lguest_setup_clock;
-  pv_misc_ops.set_lazy_mode = lguest_set_lazy_mode;
-  lguest_install_mmu();
-}
 
 /* @param boot_parameters their physical address */
 void lguest_start(word boot_parameters) {
@@ -116,7 +111,10 @@ void lguest_start(word boot_parameters) {
   load_entry(CPU_DATA / 8, cpu_data);
   set_this_cpu(&cpus[0]);
   cpus[0].self = &cpus[0];
-  install();
+  pv_info.name = "lguest";
+  pv_info.kernel_rpl = KERNEL_RING;
+  install_operations(ON_LGUEST, as_chosen);
+  lguest_begin_tables();
   console_write = console;
   end_machine = power_off;
   crash_machine = crash;

@@ -1,3 +1,4 @@
+#include "choices.h"
 #include "console.h"
 #include "paravirt-tables.h"
 
@@ -10,27 +11,20 @@ extern word operation_counts[MOST_OPERATIONS];
 extern void *counted_operations[MOST_OPERATIONS];
 _Static_assert(PV_OPERATIONS <= MOST_OPERATIONS, "a stand-in for each operation");
 
-static const struct { void **operations; u32 first, count; } groups[] = {
-#define GROUP(group, list) \
-  {(void **)&pv_##group##_ops, offsetof(struct paravirt_template, group) / sizeof(void *), \
-   sizeof(struct pv_##group##_ops) / sizeof(void *)},
-  PV_GROUPS(GROUP)
-};
-
 void count_operations(void) {
-  for (u32 group = 0; group < COUNT(groups); group++) {
-    for (u32 index = 0; index < groups[group].count; index++) {
-      u32 type = groups[group].first + index;
-      counted_operations[type] = groups[group].operations[index];
-      groups[group].operations[index] = counting + type * STAND_IN_BYTES;
+  for (u32 group = 0; group < operation_group_count; group++) {
+    for (u32 index = 0; index < operation_groups[group].count; index++) {
+      u32 type = operation_groups[group].first + index;
+      counted_operations[type] = operation_groups[group].operations[index];
+      operation_groups[group].operations[index] = counting + type * STAND_IN_BYTES;
     }
   }
 }
 
 void stop_counting(void) {
-  for (u32 group = 0; group < COUNT(groups); group++) {
-    for (u32 index = 0; index < groups[group].count; index++) {
-      groups[group].operations[index] = counted_operations[groups[group].first + index];
+  for (u32 group = 0; group < operation_group_count; group++) {
+    for (u32 index = 0; index < operation_groups[group].count; index++) {
+      operation_groups[group].operations[index] = counted_operations[operation_groups[group].first + index];
     }
   }
 }

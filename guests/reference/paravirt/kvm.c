@@ -1,3 +1,4 @@
+#include "choices.h"
 #include "console.h"
 #include "memory.h"
 #include "native.h"
@@ -126,22 +127,30 @@ static void kvm_set_lazy_mode(u32 mode) {
   if (mode == LAZY_NONE) flush_queue();
 }
 
-static void install_mmu_operations(void) {
-  struct pv_mmu_ops *ops = &pv_mmu_ops;
-  ops->set_pte_at = kvm_set_pte_at;
-  ops->pte_clear = kvm_pte_clear;
-  ops->set_pgd = kvm_set_pgd;
-  ops->flush_tlb_user = kvm_flush_tlb_user;
-  ops->release_pt = kvm_release_pt;
+CHOICES(kvm) = {
+  CHOICE(ON_KVM, irq, init_irq, kvm_init_irq),
+  CHOICE_IF(ON_KVM, time, sched_clock, kvm_sched_clock, FEATURE_CLOCK),
+  CHOICE_IF(ON_KVM, time, get_cpu_khz, kvm_get_cpu_khz, FEATURE_CLOCK),
+  CHOICE_IF(ON_KVM, cpu, io_delay, paravirt_nop, FEATURE_NO_IO_DELAY),
+  CHOICE_IF(ON_KVM, mmu, flush_tlb_others, kvm_flush_tlb_others, FEATURE_STEAL_TIME | FEATURE_FLUSH),
+  CHOICE_IF(ON_KVM, mmu, set_pte_at, kvm_set_pte_at, FEATURE_MMU_OP),
+  CHOICE_IF(ON_KVM, mmu, pte_clear, kvm_pte_clear, FEATURE_MMU_OP),
+  CHOICE_IF(ON_KVM, mmu, set_pgd, kvm_set_pgd, FEATURE_MMU_OP),
+  CHOICE_IF(ON_KVM, mmu, flush_tlb_user, kvm_flush_tlb_user, FEATURE_MMU_OP),
+  CHOICE_IF(ON_KVM, mmu, release_pt, kvm_release_pt, FEATURE_MMU_OP),
 #if LEVELS >= 3
-  ops->set_pmd = kvm_set_pmd;
-  ops->release_pd = kvm_release_pt;
+  CHOICE_IF(ON_KVM, mmu, set_pmd, kvm_set_pmd, FEATURE_MMU_OP),
+  CHOICE_IF(ON_KVM, mmu, release_pd, kvm_release_pt, FEATURE_MMU_OP),
 #endif
 #if LEVELS >= 4
-  ops->set_pud = kvm_set_pud;
-  ops->release_pud = kvm_release_pt;
+  CHOICE_IF(ON_KVM, mmu, set_pud, kvm_set_pud, FEATURE_MMU_OP),
+  CHOICE_IF(ON_KVM, mmu, release_pud, kvm_release_pt, FEATURE_MMU_OP),
 #endif
-  pv_misc_ops.set_lazy_mode = kvm_set_lazy_mode;
+  CHOICE_IF(ON_KVM, misc, set_lazy_mode, kvm_set_lazy_mode, FEATURE_MMU_OP),
+};
+
+static const void *if_offered(const struct choice *choice) {
+  return (features & choice->needs) == choice->needs ? choice->function : NULL;
 }
 
 void kvm_detect(void) {
@@ -152,12 +161,5 @@ void kvm_detect(void) {
   leaf[0] = FEATURES_LEAF;
   native_cpuid(leaf);
   features = leaf[0];
-  pv_irq_ops.init_irq = kvm_init_irq;
-  if (features & FEATURE_CLOCK) {
-    pv_time_ops.sched_clock = kvm_sched_clock;
-    pv_time_ops.get_cpu_khz = kvm_get_cpu_khz;
-  }
-  if (features & FEATURE_MMU_OP) install_mmu_operations();
-  if (features & FEATURE_NO_IO_DELAY) pv_cpu_ops.io_delay = paravirt_nop;
-  if (features & FEATURE_STEAL_TIME && features & FEATURE_FLUSH) pv_mmu_ops.flush_tlb_others = kvm_flush_tlb_others;
+  install_operations(ON_KVM, if_offered);
 }

@@ -1,3 +1,4 @@
+#include "choices.h"
 #include "native.h"
 #include "paravirt-tables.h"
 
@@ -7,7 +8,7 @@
 #define NOTHING (void *)paravirt_nop
 
 struct pv_init_ops pv_init_ops = {
-  .patch = native_patch,
+  .patch = patch_site,
   .arch_setup = NOTHING,
   .memory_setup = native_memory_setup,
   .post_allocator_init = NOTHING,
@@ -103,6 +104,41 @@ struct pv_mmu_ops pv_mmu_ops = {
 void paravirt_nop(void) {}
 
 void default_banner(void) {}
+
+#define ONE_MORE(result, name, parameters) +1
+#define KEPT_init 0
+#define KEPT_time 0
+#define KEPT_irq (PV_IRQ_KEEP_OPS(ONE_MORE))
+#define KEPT_cpu 0
+#define KEPT_apic 0
+#define KEPT_misc 0
+#define KEPT_mmu (PV_MMU_KEEP_OPS(ONE_MORE))
+
+const struct operation_group operation_groups[] = {
+#define GROUP(group, list) \
+  {(void **)&pv_##group##_ops, offsetof(struct paravirt_template, group) / sizeof(void *), \
+   sizeof(struct pv_##group##_ops) / sizeof(void *), KEPT_##group},
+  PV_GROUPS(GROUP)
+};
+const u32 operation_group_count = COUNT(operation_groups);
+
+static void **slot_of(u32 type) {
+  const struct operation_group *group = operation_groups;
+  while (type >= group->first + group->count) group++;
+  return group->operations + (type - group->first);
+}
+
+void install_operations(enum interface_number interface, const void *(*resolve)(const struct choice *)) {
+  for (const struct choice *choice = choices; choice < choices_end; choice++) {
+    if (choice->interface != interface) continue;
+    const void *function = resolve(choice);
+    if (function) *slot_of(choice->type) = (void *)function;
+  }
+}
+
+const void *as_chosen(const struct choice *choice) { return choice->function; }
+
+volatile u32 sites_are_patched __attribute__((section(".data"))) = 0;
 
 /* What sites in assembly call through. */
 #define EXPORT_SLOT(group, op) \

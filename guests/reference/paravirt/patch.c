@@ -1,3 +1,4 @@
+#include "choices.h"
 #include "console.h"
 #include "native.h"
 #include "paravirt-tables.h"
@@ -19,11 +20,24 @@ static void *operation_of(u32 type) {
 
 /* Functions of operations with a convention of their own change nothing but their result. */
 static u32 clobbers_of(u32 type) {
-#define IS_KEPT_IRQ(result, name, parameters) if (type == PV_TYPE(irq, name)) return CLOBBERS_RESULT;
-#define IS_KEPT_MMU(result, name, parameters) if (type == PV_TYPE(mmu, name)) return CLOBBERS_RESULT;
-  PV_IRQ_KEEP_OPS(IS_KEPT_IRQ)
-  PV_MMU_KEEP_OPS(IS_KEPT_MMU)
+  for (u32 index = 0; index < operation_group_count; index++) {
+    const struct operation_group *group = &operation_groups[index];
+    if (type >= group->first && type < group->first + group->kept) return CLOBBERS_RESULT;
+  }
   return CLOBBERS_ANY;
+}
+
+#define DECLARE_END(group, op) extern u8 native_##op##_end[];
+NATIVE_INSTRUCTIONS(DECLARE_END)
+
+/* A native function that is an instruction or two takes its place; most others are called. */
+#define NATIVE_TEMPLATE(group, op) {(void *)native_##op, (void *)native_##op, native_##op##_end},
+TEMPLATES(native) = { NATIVE_INSTRUCTIONS(NATIVE_TEMPLATE) };
+
+static const struct code_template *template_of(const void *function) {
+  for (const struct code_template *template = templates; template < templates_end; template++)
+    if (template->function == function) return template;
+  return NULL;
 }
 
 static u32 patch_branch(u8 *buffer, u8 opcode, void *target, word site, u32 length) {
@@ -34,7 +48,7 @@ static u32 patch_branch(u8 *buffer, u8 opcode, void *target, word site, u32 leng
   return 5;
 }
 
-u32 patch_default(u32 type, u32 clobbers, u8 *buffer, word site, u32 length) {
+u32 patch_site(u32 type, u32 clobbers, u8 *buffer, word site, u32 length) {
   void *target = operation_of(type);
   if (!target) {
     buffer[0] = 0x0f; /* ud2 */
@@ -42,31 +56,16 @@ u32 patch_default(u32 type, u32 clobbers, u8 *buffer, word site, u32 length) {
     return 2;
   }
   if (target == (void *)paravirt_nop) return 0;
+  const struct code_template *template = template_of(target);
+  u32 bytes = template ? (u32)((word)template->end - (word)template->begin) : 0;
+  if (template && bytes <= length) {
+    copy(buffer, template->begin, bytes);
+    return bytes;
+  }
   if (type == PV_TYPE(cpu, iret)) return patch_branch(buffer, 0xe9, target, site, length);
   /* Assembly says that it destroys nothing, and calls only what is made for it. */
   if (clobbers != 0 && (clobbers_of(type) & ~clobbers) != 0) return length;
   return patch_branch(buffer, 0xe8, target, site, length);
-}
-
-u32 patch_instructions(u8 *buffer, u32 length, const void *begin, const void *end) {
-  u32 bytes = (u32)((const u8 *)end - (const u8 *)begin);
-  if (bytes > length) return length;
-  copy(buffer, begin, bytes);
-  return bytes;
-}
-
-#define DECLARE_END(group, op) extern u8 native_##op##_end[];
-NATIVE_INSTRUCTIONS(DECLARE_END)
-
-/* A native function that is an instruction or two takes its place; all others are called. */
-u32 native_patch(u32 type, u32 clobbers, u8 *buffer, word site, u32 length) {
-  void *target = operation_of(type);
-#define INLINE(group, op) \
-  if (type == PV_TYPE(group, op) && target == (void *)native_##op && \
-      (u32)(native_##op##_end - (u8 *)native_##op) <= length) \
-    return patch_instructions(buffer, length, (void *)native_##op, native_##op##_end);
-  NATIVE_INSTRUCTIONS(INLINE)
-  return patch_default(type, clobbers, buffer, site, length);
 }
 
 /* The longest no-ops that the manual recommends (SDM vol. 2B, NOP). */

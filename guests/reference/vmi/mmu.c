@@ -1,3 +1,4 @@
+#include "choices.h"
 #include "memory.h"
 #include "paravirt-tables.h"
 #include "start.h"
@@ -52,26 +53,12 @@ static void vmi_alloc_pd(struct memory_descriptor *mm, word page) {
   announce_page(page, PAGE_PD | PAGE_ZEROED | PAGE_FORMAT, 0, 0, 0);
 }
 static void vmi_release_pd(word page) { withdraw_page(page, PAGE_PD | PAGE_FORMAT); }
-
-static void install_levels(u32 announces) {
-  if (set_entry) pv_mmu_ops.set_pmd = vmi_set_pmd;
-  if (!announces) return;
-  pv_mmu_ops.alloc_pd = vmi_alloc_pd;
-  pv_mmu_ops.release_pd = vmi_release_pd;
-}
 #else
 static void vmi_alloc_pd_clone(word page, word from, u32 start, u32 count) {
   announce_page(page, PAGE_PD | PAGE_ZEROED | PAGE_CLONE, from, start, count);
 }
 static void vmi_pagetable_setup_done(pgd_entry *base) { announce_page(page_number(base), PAGE_PD, 0, 0, 0); }
 static void vmi_pgd_free(struct memory_descriptor *mm) { withdraw_page(page_number(mm->pgd), PAGE_PD); }
-
-static void install_levels(u32 announces) {
-  if (!announces) return;
-  pv_mmu_ops.alloc_pd_clone = vmi_alloc_pd_clone;
-  pv_mmu_ops.pagetable_setup_done = vmi_pagetable_setup_done;
-  pv_mmu_ops.pgd_free = vmi_pgd_free;
-}
 #endif
 
 extern u8 kernel_end[];
@@ -82,26 +69,31 @@ static void tell_linear_mapping(void) {
   if (set_linear_mapping) set_linear_mapping(0, KERNEL_BASE, page_number(kernel_end), 0);
 }
 
-void vmi_install_mmu(void) {
-  struct pv_mmu_ops *ops = &pv_mmu_ops;
+CHOICES(vmi_mmu) = {
+  CHOICE_IF(ON_VMI, mmu, set_pte_at, vmi_set_pte_at, SET_ENTRY),
+  CHOICE_IF(ON_VMI, mmu, ptep_modify_prot_commit, vmi_set_pte_at, SET_ENTRY),
+  CHOICE_IF(ON_VMI, mmu, pte_clear, vmi_pte_clear, SET_ENTRY),
+  CHOICE_IF(ON_VMI, mmu, set_pgd, vmi_set_pgd, SET_ENTRY),
+  CHOICE_IF(ON_VMI, mmu, pte_update, vmi_pte_update, UPDATE_ENTRY),
+  CHOICE_IF(ON_VMI, mmu, alloc_pt, vmi_alloc_pt, VMI_ALLOCATE_PAGE),
+  CHOICE_IF(ON_VMI, mmu, release_pt, vmi_release_pt, VMI_RELEASE_PAGE),
+  CHOICE_IF(ON_VMI, mmu, flush_tlb_user, vmi_flush_tlb_user, VMI_FLUSH_TLB),
+#if LEVELS == 3
+  CHOICE_IF(ON_VMI, mmu, set_pmd, vmi_set_pmd, SET_ENTRY),
+  CHOICE_IF(ON_VMI, mmu, alloc_pd, vmi_alloc_pd, VMI_ALLOCATE_PAGE),
+  CHOICE_IF(ON_VMI, mmu, release_pd, vmi_release_pd, VMI_RELEASE_PAGE),
+#else
+  CHOICE_IF(ON_VMI, mmu, alloc_pd_clone, vmi_alloc_pd_clone, VMI_ALLOCATE_PAGE),
+  CHOICE_IF(ON_VMI, mmu, pagetable_setup_done, vmi_pagetable_setup_done, VMI_ALLOCATE_PAGE),
+  CHOICE_IF(ON_VMI, mmu, pgd_free, vmi_pgd_free, VMI_RELEASE_PAGE),
+#endif
+};
+
+void vmi_begin_tables(void) {
   set_entry = vmi_code(SET_ENTRY);
   update_entry = vmi_code(UPDATE_ENTRY);
   announce_page = vmi_code(VMI_ALLOCATE_PAGE);
   withdraw_page = vmi_code(VMI_RELEASE_PAGE);
   flush_tlb = vmi_code(VMI_FLUSH_TLB);
-  if (set_entry) {
-    ops->set_pte_at = vmi_set_pte_at;
-    ops->ptep_modify_prot_commit = vmi_set_pte_at;
-    ops->pte_clear = vmi_pte_clear;
-    ops->set_pgd = vmi_set_pgd;
-  }
-  if (update_entry) ops->pte_update = vmi_pte_update;
-  u32 announces = announce_page && withdraw_page;
-  if (announces) {
-    ops->alloc_pt = vmi_alloc_pt;
-    ops->release_pt = vmi_release_pt;
-  }
-  if (flush_tlb) ops->flush_tlb_user = vmi_flush_tlb_user;
-  install_levels(announces);
   tell_linear_mapping();
 }

@@ -1,4 +1,5 @@
 #include "abi.h"
+#include "choices.h"
 #include "console.h"
 #include "memory.h"
 #include "native.h"
@@ -80,46 +81,57 @@ static void vmi_startup_ipi_hook(u32 apic, word ip, word stack) {
   vmi.set_initial_ap_state(&state, apic);
 }
 
-/* A pointer of one of the tables, or of `vmi`, and the call whose code it gets. */
-struct adoption {
+/* A pointer besides those of the tables, and the call whose code it gets. */
+static const struct adoption {
   enum vmi_call call;
   void **pointer;
+} adoptions[] = {
+  {VMI_SHUTDOWN, (void **)&end_machine},
+  {VMI_CPUID, &vmi.cpuid},
+  {VMI_SET_TR, (void **)&vmi.set_tr},
+  {VMI_UPDATE_KERNEL_STACK, (void **)&vmi.update_kernel_stack},
+  {VMI_SET_INITIAL_AP_STATE, (void **)&vmi.set_initial_ap_state},
 };
 
-static void adopt(const struct adoption *adoptions, u32 count) {
-  for (u32 index = 0; index < count; index++) {
+static void adopt(void) {
+  for (u32 index = 0; index < COUNT(adoptions); index++) {
     void *code = vmi_code(adoptions[index].call);
     if (code) *adoptions[index].pointer = code;
   }
 }
 
-#define ADOPT(call, place) {call, (void **)&place}
+/* The ROM's own code. */
+#define ROM_CHOICE(group, op, call) CHOICE_IF(ON_VMI, group, op, NULL, call)
 
-static const struct adoption adoptions[] = {
-  ADOPT(VMI_SET_GDT, pv_cpu_ops.load_gdt),
-  ADOPT(VMI_SET_IDT, pv_cpu_ops.load_idt),
-  ADOPT(VMI_WRITE_GDT_ENTRY, pv_cpu_ops.write_gdt_entry),
-  ADOPT(VMI_RDTSC, pv_cpu_ops.read_tsc),
-  ADOPT(VMI_IO_DELAY, pv_cpu_ops.io_delay),
-  ADOPT(VMI_IRET, pv_cpu_ops.iret),
-  ADOPT(VMI_ENABLE_INTERRUPTS, pv_irq_ops.irq_enable),
-  ADOPT(VMI_DISABLE_INTERRUPTS, pv_irq_ops.irq_disable),
-  ADOPT(VMI_GET_INTERRUPT_MASK, pv_irq_ops.save_fl),
-  ADOPT(VMI_SET_INTERRUPT_MASK, pv_irq_ops.restore_fl),
-  ADOPT(VMI_HALT, pv_irq_ops.safe_halt),
-  ADOPT(VMI_APIC_WRITE, pv_apic_ops.apic_write),
-  ADOPT(VMI_APIC_READ, pv_apic_ops.apic_read),
-  ADOPT(VMI_SET_LAZY_MODE, pv_misc_ops.set_lazy_mode),
-  ADOPT(VMI_GET_CR2, pv_mmu_ops.read_cr2),
-  ADOPT(VMI_GET_CR3, pv_mmu_ops.read_cr3),
-  ADOPT(VMI_SET_CR3, pv_mmu_ops.write_cr3),
-  ADOPT(VMI_INVAL_PAGE, pv_mmu_ops.flush_tlb_single),
-  ADOPT(VMI_SHUTDOWN, end_machine),
-  ADOPT(VMI_CPUID, vmi.cpuid),
-  ADOPT(VMI_SET_TR, vmi.set_tr),
-  ADOPT(VMI_UPDATE_KERNEL_STACK, vmi.update_kernel_stack),
-  ADOPT(VMI_SET_INITIAL_AP_STATE, vmi.set_initial_ap_state),
+CHOICES(vmi) = {
+  ROM_CHOICE(cpu, load_gdt, VMI_SET_GDT),
+  ROM_CHOICE(cpu, load_idt, VMI_SET_IDT),
+  ROM_CHOICE(cpu, write_gdt_entry, VMI_WRITE_GDT_ENTRY),
+  ROM_CHOICE(cpu, read_tsc, VMI_RDTSC),
+  ROM_CHOICE(cpu, io_delay, VMI_IO_DELAY),
+  ROM_CHOICE(cpu, iret, VMI_IRET),
+  ROM_CHOICE(irq, irq_enable, VMI_ENABLE_INTERRUPTS),
+  ROM_CHOICE(irq, irq_disable, VMI_DISABLE_INTERRUPTS),
+  ROM_CHOICE(irq, save_fl, VMI_GET_INTERRUPT_MASK),
+  ROM_CHOICE(irq, restore_fl, VMI_SET_INTERRUPT_MASK),
+  ROM_CHOICE(irq, safe_halt, VMI_HALT),
+  ROM_CHOICE(apic, apic_write, VMI_APIC_WRITE),
+  ROM_CHOICE(apic, apic_read, VMI_APIC_READ),
+  ROM_CHOICE(misc, set_lazy_mode, VMI_SET_LAZY_MODE),
+  ROM_CHOICE(mmu, read_cr2, VMI_GET_CR2),
+  ROM_CHOICE(mmu, read_cr3, VMI_GET_CR3),
+  ROM_CHOICE(mmu, write_cr3, VMI_SET_CR3),
+  ROM_CHOICE(mmu, flush_tlb_single, VMI_INVAL_PAGE),
+  CHOICE_IF(ON_VMI, cpu, cpuid, vmi_cpuid, VMI_CPUID),
+  CHOICE_IF(ON_VMI, cpu, load_tr_desc, vmi_load_tr_desc, VMI_SET_TR),
+  CHOICE_IF(ON_VMI, cpu, load_sp0, vmi_load_sp0, VMI_UPDATE_KERNEL_STACK),
+  CHOICE_IF(ON_VMI, apic, startup_ipi_hook, vmi_startup_ipi_hook, VMI_SET_INITIAL_AP_STATE),
 };
+
+static const void *if_in_rom(const struct choice *choice) {
+  const void *code = vmi_code(choice->needs);
+  return code && choice->function ? choice->function : code;
+}
 
 void vmi_detect(void) {
   rom = find_rom();
@@ -130,11 +142,8 @@ void vmi_detect(void) {
   /* The ROM may have put the kernel into another ring. */
   asm volatile("mov %%cs, %0" : "=r"(pv_info.kernel_rpl));
   pv_info.kernel_rpl &= 3;
-  adopt(adoptions, COUNT(adoptions));
-  if (vmi.cpuid) pv_cpu_ops.cpuid = vmi_cpuid;
-  if (vmi.set_tr) pv_cpu_ops.load_tr_desc = vmi_load_tr_desc;
-  if (vmi.update_kernel_stack) pv_cpu_ops.load_sp0 = vmi_load_sp0;
-  if (vmi.set_initial_ap_state) pv_apic_ops.startup_ipi_hook = vmi_startup_ipi_hook;
-  vmi_install_mmu();
-  vmi_install_time();
+  adopt();
+  vmi_begin_tables();
+  vmi_begin_time();
+  install_operations(ON_VMI, if_in_rom);
 }

@@ -1,3 +1,4 @@
+#include "choices.h"
 #include "native.h"
 #include "paravirt-tables.h"
 #include "vmi.h"
@@ -25,13 +26,15 @@ static void vmi_setup_clock(void) {
   set_alarm(ALARM_LOCAL_TIMER | ALARM_PERIODIC | CYCLES_AVAILABLE, get_cycles(CYCLES_AVAILABLE) + period, period);
 }
 
-void vmi_install_time(void) {
+CHOICES(vmi_time) = {
+  CHOICE_IF(ON_VMI, time, get_cpu_khz, vmi_get_cpu_khz, VMI_GET_CYCLE_FREQUENCY),
+  CHOICE_IF(ON_VMI, time, sched_clock, vmi_sched_clock, VMI_GET_CYCLE_COUNTER),
+  CHOICE_IF(ON_VMI, apic, setup_boot_clock, vmi_setup_clock, VMI_SET_ALARM),
+  CHOICE_IF(ON_VMI, apic, setup_secondary_clock, vmi_setup_clock, VMI_SET_ALARM),
+};
+
+void vmi_begin_time(void) {
   get_frequency = vmi_code(VMI_GET_CYCLE_FREQUENCY);
   get_cycles = vmi_code(VMI_GET_CYCLE_COUNTER);
   set_alarm = vmi_code(VMI_SET_ALARM);
-  if (!get_frequency || !get_cycles || !set_alarm) return;
-  pv_time_ops.get_cpu_khz = vmi_get_cpu_khz;
-  pv_time_ops.sched_clock = vmi_sched_clock;
-  pv_apic_ops.setup_boot_clock = vmi_setup_clock;
-  pv_apic_ops.setup_secondary_clock = vmi_setup_clock;
 }

@@ -12,5 +12,5 @@ struct vmi_calls {
 extern struct vmi_calls vmi;
 
 void *vmi_code(enum vmi_call call);
-void vmi_install_mmu(void);
-void vmi_install_time(void);
+void vmi_begin_tables(void);
+void vmi_begin_time(void);

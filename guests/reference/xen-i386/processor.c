@@ -14,14 +14,11 @@ static void describe_segment(struct cpu *cpu) {
 }
 
 void xen_begin_cpu(struct cpu *cpu) {
+  pv_info.shares_kernel_tables = 0;
   describe_segment(cpu);
   word frame = machine_frame(page_number(gdt_pages[cpu->number]));
   must("set_gdt", hypercall(XEN_SET_GDT, (word)&frame, GDT_ENTRIES, 0, 0));
   set_this_cpu(cpu);
-}
-
-u32 xen_patch_own(u32 type, u32 clobbers, u8 *buffer, word site, u32 length) {
-  return patch_default(type, clobbers, buffer, site, length);
 }
 
 /* CR3 is a number of a frame turned, so that it reaches beyond 4 GiB. */

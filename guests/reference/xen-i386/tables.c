@@ -1,3 +1,4 @@
+#include "choices.h"
 #include "console.h"
 #include "paravirt-tables.h"
 #include "start.h"
@@ -108,14 +109,12 @@ static void xen_pagetable_setup_done(pgd_entry *base) {
   if (!begins_on_swapper()) xen_pin_table(MMUEXT_UNPIN, (const void *)xen_start_info->table_base);
 }
 
-void xen_own_tables(void) {
-  struct pv_mmu_ops *ops = &pv_mmu_ops;
-  pv_info.shares_kernel_tables = 0;
-  ops->set_pgd = xen_set_pgd;
-  ops->pgd_alloc = xen_pgd_alloc;
-  ops->pgd_free = xen_pgd_free;
-  ops->exit_mmap = xen_exit_mmap;
-  ops->write_cr3 = xen_first_write_cr3;
-  ops->pagetable_setup_start = xen_pagetable_setup_start;
-  ops->pagetable_setup_done = xen_pagetable_setup_done;
-}
+CHOICES(xen_tables) = {
+  CHOICE(ON_XEN, mmu, set_pgd, xen_set_pgd),
+  CHOICE(ON_XEN, mmu, pgd_alloc, xen_pgd_alloc),
+  CHOICE(ON_XEN, mmu, pgd_free, xen_pgd_free),
+  CHOICE(ON_XEN, mmu, exit_mmap, xen_exit_mmap),
+  FIRST_CHOICE(ON_XEN, mmu, write_cr3, xen_first_write_cr3),
+  CHOICE(ON_XEN, mmu, pagetable_setup_start, xen_pagetable_setup_start),
+  CHOICE(ON_XEN, mmu, pagetable_setup_done, xen_pagetable_setup_done),
+};

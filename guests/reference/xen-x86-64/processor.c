@@ -1,3 +1,4 @@
+#include "choices.h"
 #include "native.h"
 #include "paravirt-tables.h"
 #include "xen-abi.h"
@@ -6,17 +7,14 @@
 extern u8 xen_adjust_template[], xen_adjust_template_end[];
 void xen_adjust_exception_frame(void);
 
-void xen_begin_cpu(struct cpu *cpu) {
-  set_this_cpu(cpu);
-  pv_irq_ops.adjust_exception_frame = xen_adjust_exception_frame;
-  pv_cpu_ops.swapgs = paravirt_nop;
-}
+void xen_begin_cpu(struct cpu *cpu) { set_this_cpu(cpu); }
 
-u32 xen_patch_own(u32 type, u32 clobbers, u8 *buffer, word site, u32 length) {
-  if (type == PV_TYPE(irq, adjust_exception_frame))
-    return patch_instructions(buffer, length, xen_adjust_template, xen_adjust_template_end);
-  return patch_default(type, clobbers, buffer, site, length);
-}
+CHOICES(xen_processor) = {
+  CHOICE(ON_XEN, irq, adjust_exception_frame, xen_adjust_exception_frame),
+  CHOICE(ON_XEN, cpu, swapgs, paravirt_nop),
+};
+
+TEMPLATES(xen_processor) = {{xen_adjust_exception_frame, xen_adjust_template, xen_adjust_template_end}};
 
 void xen_describe_cpu(struct vcpu_context *context, struct cpu *cpu, word stack) {
   context->rip = (word)xen_secondary_entry;

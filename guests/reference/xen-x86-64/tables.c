@@ -1,3 +1,4 @@
+#include "choices.h"
 #include "xen-abi.h"
 #include "paravirt-tables.h"
 #include "start.h"
@@ -124,19 +125,16 @@ static void xen_pagetable_setup_done(pgd_entry *base) {
   if (!begins_on_swapper()) xen_pin_table(MMUEXT_UNPIN, boot_page_table);
 }
 
-void xen_own_tables(void) {
-  struct pv_mmu_ops *ops = &pv_mmu_ops;
-  ops->set_pud = xen_set_pud;
-  ops->set_pgd = xen_set_pgd;
-  if (!xen_translates) {
-    ops->pud_val = (void *)xen_kept_to_physical;
-    ops->make_pud = (void *)xen_kept_to_machine;
-  }
-  ops->alloc_pud = xen_alloc_pt;
-  ops->pgd_alloc = xen_pgd_alloc;
-  ops->pgd_free = xen_pgd_free;
-  ops->exit_mmap = xen_exit_mmap;
-  ops->write_cr3 = xen_first_write_cr3;
-  ops->pagetable_setup_start = xen_pagetable_setup_start;
-  ops->pagetable_setup_done = xen_pagetable_setup_done;
-}
+CHOICES(xen_tables) = {
+  CHOICE(ON_XEN, mmu, set_pud, xen_set_pud),
+  CHOICE(ON_XEN, mmu, set_pgd, xen_set_pgd),
+  CHOICE_IF(ON_XEN, mmu, pud_val, xen_kept_to_physical, XEN_HAS_MACHINE_FRAMES),
+  CHOICE_IF(ON_XEN, mmu, make_pud, xen_kept_to_machine, XEN_HAS_MACHINE_FRAMES),
+  CHOICE(ON_XEN, mmu, alloc_pud, xen_alloc_pt),
+  CHOICE(ON_XEN, mmu, pgd_alloc, xen_pgd_alloc),
+  CHOICE(ON_XEN, mmu, pgd_free, xen_pgd_free),
+  CHOICE(ON_XEN, mmu, exit_mmap, xen_exit_mmap),
+  FIRST_CHOICE(ON_XEN, mmu, write_cr3, xen_first_write_cr3),
+  CHOICE(ON_XEN, mmu, pagetable_setup_start, xen_pagetable_setup_start),
+  CHOICE(ON_XEN, mmu, pagetable_setup_done, xen_pagetable_setup_done),
+};

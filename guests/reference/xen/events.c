@@ -1,3 +1,4 @@
+#include "choices.h"
 #include "xen-abi.h"
 #include "console.h"
 #include "paravirt-tables.h"
@@ -90,24 +91,30 @@ static u64 place_shared_info(void) {
   return (u64)frame * PAGE_SIZE;
 }
 
-void xen_install_interrupts(void) {
+CHOICES(xen_interrupts) = {
+  CHOICE(ON_XEN, irq, save_fl, xen_save_fl),
+  CHOICE(ON_XEN, irq, restore_fl, xen_restore_fl),
+  CHOICE(ON_XEN, irq, irq_disable, xen_irq_disable),
+  CHOICE(ON_XEN, irq, irq_enable, xen_irq_enable),
+  CHOICE(ON_XEN, irq, init_irq, xen_init_irq),
+  CHOICE(ON_XEN, irq, safe_halt, xen_safe_halt),
+  CHOICE(ON_XEN, irq, halt, xen_safe_halt),
+  CHOICE(ON_XEN, time, time_init, paravirt_nop),
+  CHOICE(ON_XEN, apic, apic_write, xen_apic_write),
+  CHOICE(ON_XEN, apic, apic_read, xen_apic_read),
+  CHOICE(ON_XEN, apic, setup_boot_clock, xen_no_clock),
+  CHOICE(ON_XEN, apic, setup_secondary_clock, xen_no_clock),
+};
+
+/* The byte in memory is as near as a function. */
+TEMPLATES(xen_interrupts) = {{xen_irq_disable, xen_irq_disable, xen_irq_disable_end}};
+
+void xen_begin_interrupts(void) {
   xen_shared_info = (struct shared_info *)shared_page;
   must("update_va_mapping of shared_info",
        xen_map((word)shared_page, place_shared_info() | PRESENT | WRITABLE | ACCESSED | DIRTY));
   __builtin_memset((void *)xen_shared_info->mask, 0xff, sizeof(xen_shared_info->mask));
   register_info(&cpus[0]);
-  pv_irq_ops.save_fl = (void *)xen_save_fl;
-  pv_irq_ops.restore_fl = (void *)xen_restore_fl;
-  pv_irq_ops.irq_disable = xen_irq_disable;
-  pv_irq_ops.irq_enable = xen_irq_enable;
-  pv_irq_ops.init_irq = xen_init_irq;
-  pv_irq_ops.safe_halt = xen_safe_halt;
-  pv_irq_ops.halt = xen_safe_halt;
-  pv_time_ops.time_init = paravirt_nop;
-  pv_apic_ops.apic_write = xen_apic_write;
-  pv_apic_ops.apic_read = xen_apic_read;
-  pv_apic_ops.setup_boot_clock = xen_no_clock;
-  pv_apic_ops.setup_secondary_clock = xen_no_clock;
 }
 
 /* Other processors begin with all of their state given at once. */

@@ -1,3 +1,4 @@
+#include "choices.h"
 #include "xen-abi.h"
 #include "console.h"
 #include "native.h"
@@ -181,29 +182,33 @@ static void *xen_set_fixmap(u32 index, entry_bits address) {
   panic("a page of a device");
 }
 
-void xen_install_mmu(void) {
+CHOICES(xen_mmu) = {
+  CHOICE_IF(ON_XEN, mmu, pte_val, xen_kept_to_physical, XEN_HAS_MACHINE_FRAMES),
+  CHOICE_IF(ON_XEN, mmu, pmd_val, xen_kept_to_physical, XEN_HAS_MACHINE_FRAMES),
+  CHOICE_IF(ON_XEN, mmu, pgd_val, xen_kept_to_physical, XEN_HAS_MACHINE_FRAMES),
+  CHOICE_IF(ON_XEN, mmu, make_pte, xen_kept_to_machine, XEN_HAS_MACHINE_FRAMES),
+  CHOICE_IF(ON_XEN, mmu, make_pmd, xen_kept_to_machine, XEN_HAS_MACHINE_FRAMES),
+  CHOICE_IF(ON_XEN, mmu, make_pgd, xen_kept_to_machine, XEN_HAS_MACHINE_FRAMES),
+  CHOICE(ON_XEN, mmu, read_cr2, xen_read_cr2),
+  CHOICE(ON_XEN, mmu, read_cr3, xen_read_cr3),
+  CHOICE(ON_XEN, mmu, activate_mm, xen_activate_mm),
+  CHOICE(ON_XEN, mmu, dup_mmap, xen_dup_mmap),
+  CHOICE(ON_XEN, mmu, flush_tlb_user, xen_flush_tlb_user),
+  CHOICE(ON_XEN, mmu, flush_tlb_single, xen_flush_tlb_single),
+  CHOICE(ON_XEN, mmu, flush_tlb_others, xen_flush_tlb_others),
+  CHOICE(ON_XEN, mmu, alloc_pt, xen_alloc_pt),
+  CHOICE(ON_XEN, mmu, alloc_pd, xen_alloc_pt),
+  CHOICE(ON_XEN, mmu, set_pte_at, xen_set_pte_at),
+  CHOICE(ON_XEN, mmu, set_pmd, xen_set_pmd),
+  CHOICE(ON_XEN, mmu, pte_clear, xen_pte_clear),
+  CHOICE(ON_XEN, mmu, ptep_modify_prot_start, xen_modify_start),
+  CHOICE(ON_XEN, mmu, ptep_modify_prot_commit, xen_modify_commit),
+  CHOICE(ON_XEN, mmu, set_fixmap, xen_set_fixmap),
+  CHOICE(ON_XEN, misc, set_lazy_mode, xen_set_lazy_mode),
+};
+
+void xen_read_frames(void) {
   const word *list = (const word *)xen_start_info->frame_list;
   for (word page = 0; page < MOST_PAGES && page < xen_start_info->pages; page++)
     machine_frames[page] = xen_translates ? page : list[page];
-  struct pv_mmu_ops *ops = &pv_mmu_ops;
-  if (!xen_translates) {
-    ops->pte_val = ops->pmd_val = ops->pgd_val = (void *)xen_kept_to_physical;
-    ops->make_pte = ops->make_pmd = ops->make_pgd = (void *)xen_kept_to_machine;
-  }
-  ops->read_cr2 = xen_read_cr2;
-  ops->read_cr3 = xen_read_cr3;
-  ops->activate_mm = xen_activate_mm;
-  ops->dup_mmap = xen_dup_mmap;
-  ops->flush_tlb_user = xen_flush_tlb_user;
-  ops->flush_tlb_single = xen_flush_tlb_single;
-  ops->flush_tlb_others = xen_flush_tlb_others;
-  ops->alloc_pt = ops->alloc_pd = xen_alloc_pt;
-  ops->set_pte_at = xen_set_pte_at;
-  ops->set_pmd = xen_set_pmd;
-  ops->pte_clear = xen_pte_clear;
-  ops->ptep_modify_prot_start = xen_modify_start;
-  ops->ptep_modify_prot_commit = xen_modify_commit;
-  ops->set_fixmap = xen_set_fixmap;
-  pv_misc_ops.set_lazy_mode = xen_set_lazy_mode;
-  xen_own_tables();
 }

@@ -1,4 +1,5 @@
 #include "xen-abi.h"
+#include "choices.h"
 #include "console.h"
 #include "native.h"
 #include "paravirt-tables.h"
@@ -92,11 +93,24 @@ static void xen_banner(void) {
   print("Xen %u.%u%s\n", (word)version >> 16, (word)version & 0xffff, xen_translates ? ", which translates frames" : "");
 }
 
-/* Few operations are worth their bytes at the site; the byte in memory is as near as a function. */
-static u32 xen_patch(u32 type, u32 clobbers, u8 *buffer, word site, u32 length) {
-  if (type == PV_TYPE(irq, irq_disable) && pv_irq_ops.irq_disable == (void *)xen_irq_disable)
-    return patch_instructions(buffer, length, (void *)xen_irq_disable, (void *)xen_irq_disable_end);
-  return xen_patch_own(type, clobbers, buffer, site, length);
+CHOICES(xen_cpu) = {
+  CHOICE(ON_XEN, init, arch_setup, xen_arch_setup),
+  CHOICE(ON_XEN, init, memory_setup, xen_memory_setup),
+  CHOICE(ON_XEN, init, banner, xen_banner),
+  CHOICE(ON_XEN, cpu, load_gdt, xen_load_gdt),
+  CHOICE(ON_XEN, cpu, load_idt, xen_load_idt),
+  CHOICE(ON_XEN, cpu, load_tr_desc, paravirt_nop),
+  CHOICE(ON_XEN, cpu, write_gdt_entry, xen_write_gdt_entry),
+  CHOICE(ON_XEN, cpu, load_sp0, xen_load_sp0),
+  CHOICE(ON_XEN, cpu, io_delay, paravirt_nop),
+  CHOICE(ON_XEN, cpu, iret, xen_iret),
+  CHOICE(ON_XEN, time, sched_clock, xen_sched_clock),
+  CHOICE(ON_XEN, time, get_cpu_khz, xen_get_cpu_khz),
+};
+
+/* Where frames are translated, entries hold what the kernel means. */
+static const void *if_needed(const struct choice *choice) {
+  return choice->needs == XEN_HAS_MACHINE_FRAMES && xen_translates ? NULL : choice->function;
 }
 
 static u32 features(void) {
@@ -117,22 +131,10 @@ void xen_start(const struct start_info *info) {
   cpus[0].self = &cpus[0];
   pv_info.name = "Xen";
   pv_info.kernel_rpl = XEN_KERNEL_RING;
-  pv_init_ops.patch = xen_patch;
-  pv_init_ops.arch_setup = xen_arch_setup;
-  pv_init_ops.memory_setup = xen_memory_setup;
-  pv_init_ops.banner = xen_banner;
-  pv_cpu_ops.load_gdt = xen_load_gdt;
-  pv_cpu_ops.load_idt = xen_load_idt;
-  pv_cpu_ops.load_tr_desc = paravirt_nop;
-  pv_cpu_ops.write_gdt_entry = xen_write_gdt_entry;
-  pv_cpu_ops.load_sp0 = xen_load_sp0;
-  pv_cpu_ops.io_delay = paravirt_nop;
-  pv_cpu_ops.iret = xen_iret;
-  pv_time_ops.sched_clock = xen_sched_clock;
-  pv_time_ops.get_cpu_khz = xen_get_cpu_khz;
-  xen_install_mmu();
+  install_operations(ON_XEN, if_needed);
+  xen_read_frames();
   xen_begin_cpu(&cpus[0]);
-  xen_install_interrupts();
+  xen_begin_interrupts();
   fill_traps();
   start_kernel();
 }

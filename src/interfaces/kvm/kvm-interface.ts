@@ -36,6 +36,11 @@ const FEATURES = bits(
   Feature.clockStable,
 );
 
+/** The leaf of features, of a host that keeps shadows of page tables or does not. */
+export function offeredFeatures(keepsShadows: boolean): number {
+  return keepsShadows ? FEATURES | bits(Feature.mmuOperations) : FEATURES;
+}
+
 const MAXIMUM_LEAF = 7;
 const ENABLED = 1;
 /** Bits of an address that the guest names. */
@@ -95,7 +100,7 @@ class KvmInterface implements MicrovmInterface {
       case CPUID_BASE:
         return [CPUID_FEATURES, word('KVMK'), word('VMKV'), word('M\0\0\0')];
       case CPUID_FEATURES:
-        return [this.#offersMmuOperations ? FEATURES | bits(Feature.mmuOperations) : FEATURES, 0, 0, 0];
+        return [offeredFeatures(this.#offersMmuOperations), 0, 0, 0];
       default:
         return machineCpuid(leaf, subleaf, vcpu, MAXIMUM_LEAF);
     }

@@ -1,4 +1,4 @@
-import { CALL_COUNT, type Call } from './abi.ts';
+import { CALL_COUNT, type Call, Relocation } from './abi.ts';
 import { Assembler, Condition, Reg } from './assembler.ts';
 import { PrivateCall } from './host-call.ts';
 import {
@@ -80,6 +80,8 @@ const PRODUCT = 'VMI';
 
 export interface Rom {
   readonly image: Uint8Array;
+  /** The offset of each call's code, where it has some or says that nothing is to be done. */
+  readonly calls: ReadonlyMap<number, number | 'nothing'>;
   /** Where it touches entries for the kernel: offsets, and words on the stack above the return address. */
   readonly entryCode: readonly { readonly from: number; readonly to: number; readonly pushed: number }[];
 }
@@ -153,7 +155,7 @@ export function createRom(adopted: boolean): Rom {
   const entryCode = (adopted ? ENTRY_CODE : []).map(({ from, to, pushed }) => {
     return { from: rom.offsetOf(from), to: rom.offsetOf(to), pushed };
   });
-  return { image, entryCode };
+  return { image, calls: callOffsets(rom, codeOf), entryCode };
 }
 
 /** What makes the sum of all bytes 0, modulo 256. */
@@ -193,6 +195,16 @@ function writeCalls(rom: Assembler, codeOf: (call: Call) => CallCode): void {
     write(rom);
   }
   writeSharedCode(rom);
+}
+
+function callOffsets(rom: Assembler, codeOf: (call: Call) => CallCode): Rom['calls'] {
+  const calls = new Map<number, number | 'nothing'>();
+  for (let call = 0; call < CALL_COUNT; call++) {
+    const { relocation, write } = codeOf(call);
+    if (relocation === Relocation.nothing) calls.set(call, 'nothing');
+    else if (write) calls.set(call, rom.offsetOf(labelOf(call)));
+  }
+  return calls;
 }
 
 /** For each call the distance of its code from `here`, and its relocation. */
