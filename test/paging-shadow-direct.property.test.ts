@@ -185,6 +185,7 @@ function check(domain: ShadowedDomain): number {
   const { controls } = domain.processor.memory;
   const { format } = domain.paging;
   let permitted = 0;
+  expect(domain.shadow.recount()).toEqual([]);
   for (const address of addresses) {
     for (const access of ACCESSES) {
       for (const user of [false, true]) {

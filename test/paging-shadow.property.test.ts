@@ -214,6 +214,7 @@ async function flushPage(world: ShadowWorld, index: number, address: GuestVirtua
 async function check(world: ShadowWorld): Promise<void> {
   await world.requireKept();
   for (let number = 0; number < PAGES; number++) await world.present(number, true);
+  expect(world.paging.shadow.recount()).toEqual([]);
   for (const processor of world.processors) processor.flushTlb();
   for (const [index, processor] of world.processors.entries()) {
     const root = world.roots[index] as number;

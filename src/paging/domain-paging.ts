@@ -12,9 +12,13 @@ import { FRAME_TYPE_NAMES, FrameOwner, type FrameType, FrameTypes } from './dire
 import type { MachineToPhysical } from './direct/machine-to-physical.ts';
 import type { Discrepancy } from './direct/recount.ts';
 import { type DirectFormat, TABLE_RULES, type TableLevel, type TableRules } from './direct/table-rules.ts';
+import type { ShadowDiscrepancy } from './shadow/recount.ts';
 import type { ShadowTables } from './shadow/shadow-tables.ts';
 
 const NO_NUMBER = -1 as Mfn;
+
+/** What a recount can find. */
+export type AnyDiscrepancy = Discrepancy | ShadowDiscrepancy;
 
 export interface DomainPagingOptions {
   readonly space: MachineSpace;
@@ -254,6 +258,6 @@ export abstract class DomainPaging implements Translation, Archived {
     return this.types.framesByType.reduce((sum, count) => sum + count, 0);
   }
 
-  /** Adds up every type and count from scratch; empty when all is well. */
-  abstract recount(): Discrepancy[];
+  /** Adds up every type and count from scratch, those of shadows too; empty when all is well. */
+  abstract recount(): AnyDiscrepancy[];
 }

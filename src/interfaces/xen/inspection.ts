@@ -8,7 +8,7 @@ import { TraceWriter } from '../../inspect/trace.ts';
 import { formatViolation } from '../../inspect/violation-text.ts';
 import type { PagingEvents } from '../../paging/direct/direct-paging.ts';
 import { FRAME_TYPE_NAMES } from '../../paging/direct/frame-types.ts';
-import type { Discrepancy } from '../../paging/direct/recount.ts';
+import type { AnyDiscrepancy } from '../../paging/domain-paging.ts';
 import type { GuestVirtual } from '../../x86/brand.ts';
 import { hypercallName } from './abi.ts';
 import type { XenDomain } from './domain.ts';
@@ -105,7 +105,7 @@ export function pagingEvents(
 }
 
 /** One line about what a recount found; undefined when all is well. */
-export function describeDiscrepancies([first, ...others]: readonly Discrepancy[]): string | undefined {
+export function describeDiscrepancies([first, ...others]: readonly AnyDiscrepancy[]): string | undefined {
   if (!first) return undefined;
   const { mfn, what, stored, expected } = first;
   const more = others.length === 0 ? '' : `, and ${others.length} more`;

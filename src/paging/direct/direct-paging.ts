@@ -3,13 +3,13 @@ import type { TableGenerations } from '../../cpu/table-generations.ts';
 import { type GuestVirtual, lowWord, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
 import { ENTRY_FRAME_HIGH, ENTRY_FRAME_LOW, frameOfEntry } from '../../x86/page-table.ts';
 import { Pte } from '../../x86/registers.ts';
-import { DomainPaging, type DomainPagingOptions } from '../domain-paging.ts';
+import { type AnyDiscrepancy, DomainPaging, type DomainPagingOptions } from '../domain-paging.ts';
 import type { ShadowTables } from '../shadow/shadow-tables.ts';
 import { DescriptorPages } from './descriptor-pages.ts';
 import { PagingError } from './errors.ts';
 import { FrameFlag, FrameOwner, FrameType } from './frame-types.ts';
 import { MachineToPhysical } from './machine-to-physical.ts';
-import { type Discrepancy, recountFrames } from './recount.ts';
+import { recountFrames } from './recount.ts';
 import { isFixedSlot, refusedHigh, type TableLevel } from './table-rules.ts';
 import { TableValidator } from './validate.ts';
 
@@ -321,9 +321,10 @@ export class DirectPaging extends DomainPaging {
     return this.#validator.work;
   }
 
-  recount(): Discrepancy[] {
+  recount(): AnyDiscrepancy[] {
     const holds = { roots: this.roots, gdtFrames: this.descriptors.allGdtFrames };
-    return recountFrames(this.types, this.#validator, this.entries, holds);
+    const found = recountFrames(this.types, this.#validator, this.entries, holds);
+    return [...found, ...(this.shadow?.recount() ?? [])];
   }
 
   // ─── Inside ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -2,6 +2,7 @@ import type { FrameWatcher, FrameWatching } from '../../cpu/frame-watchers.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import type { Frame } from '../../x86/brand.ts';
 import { Pte } from '../../x86/registers.ts';
+import { recountShadows, type ShadowDiscrepancy } from './recount.ts';
 import { ENTRY_MASK, ENTRY_SHIFT, NONE, type ShadowPage, STORES_SEEN } from './shadow-page.ts';
 import { ShadowPool } from './shadow-pool.ts';
 
@@ -222,5 +223,20 @@ export class ShadowMap {
   /** Whether a level-1 entry holds a frame. */
   refersTo(frame: Frame): boolean {
     return this.#uses[frame] !== 0;
+  }
+
+  /** Adds up from scratch what is kept; empty when all is well. */
+  recount(): ShadowDiscrepancy[] {
+    return recountShadows({
+      pool: this.pool,
+      space: this.#space,
+      mappings: this.#mappings,
+      mappingCounts: this.#mappingCounts,
+      uses: this.#uses,
+      shadowsOf: (page) => this.shadowsOf(page),
+      low: (shadow, index) => this.low(shadow, index),
+      isProtected: (page) => this.isProtected(page),
+      isAnnounced: (page) => this.#announced.has(page),
+    });
   }
 }

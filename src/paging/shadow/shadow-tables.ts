@@ -7,6 +7,7 @@ import type { MachineSpace } from '../../memory/machine-space.ts';
 import type { Frame } from '../../x86/brand.ts';
 import { frameOfEntry, TABLE_GEOMETRY, tableIndex } from '../../x86/page-table.ts';
 import { Cr4, Efer, Pte } from '../../x86/registers.ts';
+import type { ShadowDiscrepancy } from './recount.ts';
 import { ShadowMap } from './shadow-map.ts';
 import {
   firstEntryOfRoot,
@@ -364,6 +365,23 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
   statistics(): ShadowStatistics {
     const { used, capacity } = this.#map.pool;
     return { pages: used, capacity, ...this.#counters };
+  }
+
+  /**
+   * Adds up from scratch what is kept of the shadows, and compares the entries of those that are never behind with the
+   * guest's; empty when all is well.
+   */
+  recount(): ShadowDiscrepancy[] {
+    const found = this.#map.recount();
+    for (const shadow of this.#map.pool.all) {
+      if (shadow.page === NONE || !shadow.protects || !this.#map.isProtected(shadow.page)) continue;
+      for (let index = 0; index < shadow.entries; index++) {
+        const stored = this.#map.low(shadow, index);
+        if (stored === 0 || this.#isJustified(shadow, index)) continue;
+        found.push({ mfn: shadow.page, what: 'shadow entry', stored, expected: this.#guestLow });
+      }
+    }
+    return found;
   }
 
   // ─── Inside ────────────────────────────────────────────────────────────────────────────────────────────────────────

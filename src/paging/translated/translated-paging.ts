@@ -5,9 +5,9 @@ import { Pte } from '../../x86/registers.ts';
 import { UPDATE_COMMAND_MASK, UpdateCommand } from '../direct/direct-paging.ts';
 import { PagingError } from '../direct/errors.ts';
 import { FrameOwner, type FrameType } from '../direct/frame-types.ts';
-import { type Discrepancy, recountFrames } from '../direct/recount.ts';
+import { recountFrames } from '../direct/recount.ts';
 import { isInHostWindow, type TableLevel } from '../direct/table-rules.ts';
-import { DomainPaging, type DomainPagingOptions } from '../domain-paging.ts';
+import { type AnyDiscrepancy, DomainPaging, type DomainPagingOptions } from '../domain-paging.ts';
 import type { ShadowTables } from '../shadow/shadow-tables.ts';
 import { TranslatedDescriptors } from './translated-descriptors.ts';
 
@@ -183,8 +183,9 @@ export class TranslatedPaging extends DomainPaging {
 
   finish(): void {}
 
-  recount(): Discrepancy[] {
+  recount(): AnyDiscrepancy[] {
     const tables = { rules: this.rules, topLevel: this.topLevel, pending: false, entriesOf: () => 0 };
-    return recountFrames(this.types, tables, this.entries, { roots: new Int32Array(0), gdtFrames: [] });
+    const found = recountFrames(this.types, tables, this.entries, { roots: new Int32Array(0), gdtFrames: [] });
+    return [...found, ...this.shadow.recount()];
   }
 }
