@@ -1,7 +1,7 @@
 import type { Archive, Archived } from '../../archive/archive.ts';
 import { Access } from '../../cpu/exits.ts';
 import { NO_TABLES, PageKind } from '../../cpu/tlb.ts';
-import type { FoundPage, ShadowWalks, TableFormat } from '../../cpu/translation.ts';
+import type { FoundPage, FrameInvalidator, ShadowWalks, TableFormat } from '../../cpu/translation.ts';
 import type { WalkControls } from '../../cpu/walk.ts';
 import type { FramePool } from '../../memory/frame-pool.ts';
 import type { Frame, GuestVirtual } from '../../x86/brand.ts';
@@ -59,7 +59,9 @@ export class UpdateQueue implements ShadowWalks, Archived {
     this.#statistics.drained(reason, count);
   }
 
-  release(): void {
+  /** Its processor is gone; the frame's next owner must not find it marked as one that processors have cached. */
+  release(invalidator: Pick<FrameInvalidator, 'invalidateFrame'>): void {
+    invalidator.invalidateFrame(this.#frame);
     this.#pool.release(this.#frame);
   }
 

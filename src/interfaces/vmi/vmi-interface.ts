@@ -208,6 +208,6 @@ export class VmiInterface implements MicrovmInterface, VmiHost {
   }
 
   release(): void {
-    for (const queue of this.#queues.all) queue.release();
+    for (const queue of this.#queues.all) queue.release(this.domain.group);
   }
 }
