@@ -1,7 +1,6 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { HostileLguest, type LguestRun } from './hostile/lguest.ts';
 
-/** `npx tsx test/hostile/run.ts --interface lguest` makes a million. */
 const CALLS = 2_500;
 
 /** Calls that are carried out with some arguments, and end their guest with others. */

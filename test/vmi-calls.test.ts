@@ -2,18 +2,14 @@ import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
 import { SystemResult } from '../src/cpu/operands.ts';
 import { Alarm, ApState, Call, Cycles } from '../src/interfaces/vmi/abi.ts';
 import { PrivateCall } from '../src/interfaces/vmi/host-call.ts';
-import { HOST_CALLS } from '../src/interfaces/vmi/host-calls.ts';
 import { MOST_RECORDS, WINDOW, WindowField } from '../src/interfaces/vmi/window.ts';
 import { type GuestVirtual, PAGE_SIZE, type Pfn } from '../src/x86/brand.ts';
 import { Vector } from '../src/x86/registers.ts';
-import { VmiAttack } from './hostile/vmi-attack.ts';
 import { PAGES } from './shadow-world.ts';
 import { CODE, DATA, FLAT, ROOT, UNMAPPED, VmiMachine } from './vmi-machine.ts';
 
 const GDT = 0xa000;
 const STATE = 0xb000;
-/** `npx tsx test/hostile/vmi.ts` makes a million. */
-const HOSTILE_CALLS = 6000;
 
 let machine: VmiMachine;
 beforeEach(async () => {
@@ -224,19 +220,5 @@ describe('the queue', () => {
       machine.vcpu.processor.flushTlb();
     }
     expect(told).toEqual([0, 4, 4, 1, 4, 4, 2, 4, 4, 3, 4, 4]);
-  });
-});
-
-describe('hostile kernels', () => {
-  it('reach each call with success, and no frame that is not their own', async () => {
-    const attack = new VmiAttack();
-    await attack.attack(HOSTILE_CALLS);
-    const ends: ReadonlySet<number> = new Set([Call.reboot, Call.shutDown]);
-    const never = [...HOST_CALLS.keys()].filter((number) => attack.times(number, SystemResult.done) === 0);
-    expect(never.filter((number) => !ends.has(number))).toEqual([]);
-    for (const number of [Call.setAlarm, Call.setLinearMapping, Call.setInitialApState]) {
-      expect(attack.times(number, SystemResult.fault)).toBeGreaterThan(0);
-    }
-    expect([...attack.endings.keys()]).toEqual(['SetInitialAPState named values that control registers cannot have']);
   });
 });

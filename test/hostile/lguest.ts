@@ -226,14 +226,3 @@ function kindOf(reason: string): string {
 function count(map: Map<string, number>, name: string): void {
   map.set(name, (map.get(name) ?? 0) + 1);
 }
-
-/** A line for each call: how often it was carried out, and how often it ended its guest. */
-export function lguestTable({ carriedOut, refused }: LguestRun): string {
-  const names = [...new Set([...carriedOut.keys(), ...refused.keys()])].sort();
-  const line = (name: string, done: number | string, ended: number | string): string =>
-    `${name.padEnd(18)}${String(done).padStart(12)}${String(ended).padStart(12)}`;
-  return [
-    line('call', 'carried out', 'ended it'),
-    ...names.map((name) => line(name, carriedOut.get(name) ?? 0, refused.get(name) ?? 0)),
-  ].join('\n');
-}

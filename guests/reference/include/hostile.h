@@ -1,11 +1,35 @@
 #pragma once
-#include "types.h"
+#include "memory.h"
+#include "registers.h"
 
 /* Calls that no sound kernel makes: `hostile=SEED` on the command line instead of any work. */
 u64 hostile_seed(void);
 u64 hostile_random(u64 below);
 u64 hostile_number(void);
+
+/* Does something that may end by an exception. 0, or the exception's vector and 1. */
+u32 hostile_attempt(void (*what)(void));
+/* Whether an exception was expected: the kernel goes on behind the attempt then. */
+u32 recover(struct frame *frame);
+
+/* An address space with pages in a row that the kernel can do without; it is loaded from here on. */
+#define HOSTILE_BASE USER_MAPPINGS
+#define HOSTILE_PAGES 32
+#define HOSTILE_END (HOSTILE_BASE + HOSTILE_PAGES * PAGE_SIZE)
+extern struct memory_descriptor *hostile_mm;
+void hostile_space(void);
+word hostile_address(void);
+/* A page behind one of the addresses as it was at first, by number, and the kernel's address of it. */
+word hostile_page(void);
+/* Some entry of the lowest level, and what it could hold. */
+void *hostile_entry_pointer(void);
+entry_bits hostile_entry(void);
+/* Uses an address of the space, whatever comes of it. */
+void hostile_touch(void);
+/* A call of the host by a program, with that in EAX and EBX. */
+void hostile_program(u32 number);
+
 void xen_be_hostile(void);
 void kvm_be_hostile(void);
-/* Bytes to go on behind, when an exception at an instruction was expected; else 0. */
-u32 recover(word ip);
+void vmi_be_hostile(void);
+void lguest_be_hostile(void);

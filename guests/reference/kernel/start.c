@@ -17,10 +17,16 @@ struct cpu cpus[MOST_CPUS];
 /* Until the host ends it, or it has ended itself. */
 static void be_hostile(void) {
   print("hostile %u\n", (word)hostile_seed());
-#if defined(XEN) && LEVELS == 4
+#ifdef XEN
   if (same_text(pv_info.name, "Xen")) xen_be_hostile();
 #endif
   if (same_text(pv_info.name, "KVM")) kvm_be_hostile();
+#ifdef VMI
+  if (same_text(pv_info.name, "VMI")) vmi_be_hostile();
+#endif
+#ifdef LGUEST
+  if (same_text(pv_info.name, "lguest")) lguest_be_hostile();
+#endif
   end_machine();
 }
 

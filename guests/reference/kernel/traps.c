@@ -32,6 +32,9 @@ static void page_fault(struct frame *frame) {
 }
 
 void handle_trap(struct frame *frame) {
+#ifdef PARAVIRT
+  if (frame->vector < VECTOR_TIMER && recover(frame)) return;
+#endif
   switch (frame->vector) {
     case VECTOR_PAGE_FAULT:
       return page_fault(frame);
@@ -56,13 +59,6 @@ void handle_trap(struct frame *frame) {
     case 0xff:
       return;
   }
-#ifdef PARAVIRT
-  u32 behind = recover(frame->ip);
-  if (behind > 0) {
-    frame->ip += behind;
-    return;
-  }
-#endif
   if (!FROM_USER(frame)) panic("exception %u at %x, error %x", frame->vector, frame->ip, frame->error);
   lock_kernel();
   print("process %u ended: exception %u at %x\n", this_cpu()->current->number, frame->vector, frame->ip);

@@ -1,7 +1,8 @@
 #include "hostile.h"
 #include "console.h"
+#include "cpu.h"
 
-/* Random numbers for hostile calls, of the sizes that hurt. */
+/* What hostile calls of all interfaces have in common. */
 static u64 state;
 
 u64 hostile_seed(void) {
@@ -12,11 +13,12 @@ u64 hostile_seed(void) {
   return seed;
 }
 
+/* Small limits do without a division of 64 bits, for which 32-bit compilers want a library. */
 u64 hostile_random(u64 below) {
   state ^= state << 13;
   state ^= state >> 7;
   state ^= state << 17;
-  return (state >> 16) % below;
+  return (u32)(state >> 16) % (u32)below;
 }
 
 /* Small, at an edge, or anything. */
@@ -30,4 +32,76 @@ u64 hostile_number(void) {
     default:
       return hostile_random(40);
   }
+}
+
+/* Exceptions. */
+extern u8 hostile_landing[];
+volatile u32 hostile_is_expected, hostile_exception;
+word hostile_stack;
+
+u32 recover(struct frame *frame) {
+  if (!hostile_is_expected) return 0;
+  hostile_is_expected = 0;
+  hostile_exception = (u32)frame->vector + 1;
+  frame->ip = (word)hostile_landing;
+#if LEVELS == 4
+  frame->sp = hostile_stack;
+#endif
+  /* A kernel of ring 0 may have gone to a program; others are where they were. */
+  if (pv_info.kernel_rpl > 0) return 1;
+  frame->cs = KERNEL_CODE;
+  frame->flags = 2;
+#if LEVELS == 4
+  frame->ss = KERNEL_DATA;
+#endif
+  return 1;
+}
+
+/* The space. Its first page is a program's code. */
+#define MOV_EAX 0xb8
+#define MOV_EBX 0xbb
+
+struct memory_descriptor *hostile_mm;
+static word pages[HOSTILE_PAGES];
+static u8 program_stack[KERNEL_STACK_SIZE] ALIGNED(PAGE_SIZE);
+
+void hostile_space(void) {
+  hostile_mm = create_space();
+  map_area(hostile_mm, HOSTILE_BASE, HOSTILE_PAGES * PAGE_SIZE, 1);
+  for (u32 index = 0; index < HOSTILE_PAGES; index++) {
+    word address = HOSTILE_BASE + index * PAGE_SIZE;
+    if (!handle_fault(hostile_mm, address, 1)) panic("no page for %x", address);
+    pages[index] = (word)(pte_val(get_pte(find_entry(hostile_mm, address))) & FRAME_MASK) / PAGE_SIZE;
+  }
+  switch_space(NULL, hostile_mm);
+  PV_CALL_1(cpu, load_sp0, (word)program_stack + sizeof(program_stack));
+}
+
+word hostile_address(void) { return HOSTILE_BASE + (word)hostile_random(HOSTILE_PAGES) * PAGE_SIZE; }
+
+word hostile_page(void) { return pages[hostile_random(HOSTILE_PAGES)]; }
+
+void *hostile_entry_pointer(void) { return find_entry(hostile_mm, hostile_address()); }
+
+entry_bits hostile_entry(void) {
+  entry_bits flags = hostile_random(16) ? (hostile_random(0x80) & ~0x18UL) | PRESENT : hostile_number() & 0xfff;
+  if (hostile_random(8) == 0) flags &= ~PRESENT;
+  word page = hostile_random(64) ? hostile_page() : (word)hostile_number() & 0xfffff;
+  return (entry_bits)page * PAGE_SIZE | flags;
+}
+
+static void touch(void) { (void)*(volatile u8 *)hostile_address(); }
+static void store(void) { *(volatile u8 *)(hostile_address() + PAGE_SIZE / 2) = (u8)state; }
+
+void hostile_touch(void) { hostile_attempt(hostile_random(4) ? touch : store); }
+
+void hostile_enter_program(word address);
+static void run_program(void) { hostile_enter_program(HOSTILE_BASE); }
+
+void hostile_program(u32 number) {
+  u8 code[] = {MOV_EAX, 0, 0, 0, 0, MOV_EBX, 0, 0, 0, 0, 0x0f, 0x01, 0xc1 /* vmcall */, 0x0f, 0x0b /* ud2 */};
+  copy(code + 1, &number, sizeof(number));
+  copy(code + 6, &number, sizeof(number));
+  copy(virtual(pages[0] * PAGE_SIZE), code, sizeof(code));
+  hostile_attempt(run_program);
 }

@@ -1,43 +1,31 @@
 #include "console.h"
 #include "hostile.h"
-#include "memory.h"
 #include "ports.h"
 
 /*
- * Hypercalls and registers of KVM's with arguments that are right as often as wrong, about an arena of pages that the
- * kernel can do without, or about what is no memory. It prints how often each was carried out and refused, and ends.
+ * Hypercalls and registers of KVM's with arguments that are right as often as wrong, about pages that the kernel can do
+ * without, or about what is no memory.
  */
-#define ATTEMPTS 20000
-#define ARENA_PAGES 4
-#define CALLS 16
 #define MMU_OPERATIONS 2
+#define OTHER_PAGES 1024
 
-static u8 arena[ARENA_PAGES][PAGE_SIZE] ALIGNED(PAGE_SIZE);
-static u8 buffer[PAGE_SIZE] ALIGNED(PAGE_SIZE);
-static struct { word carried_out, refused; } calls[CALLS], records[4], registers[8];
+static u8 buffer[2 * PAGE_SIZE] ALIGNED(PAGE_SIZE);
 
+/* Registers: those of the interface, and their neighbours. */
 static const u32 numbers[] = {0x11, 0x12, 0x4b564d00, 0x4b564d01, 0x4b564d02, 0x4b564d03, 0x4b564d04, 0x4b564d05};
-_Static_assert(COUNT(numbers) == COUNT(registers), "a count for each register");
+static u32 number;
+static u64 value;
 
-/* 1 when the processor refused; handle_trap goes on behind the instruction. */
-extern u8 try_write_msr[];
-static volatile u32 was_refused;
-
-u32 recover(word ip) {
-  if (ip != (word)try_write_msr) return 0;
-  was_refused = 1;
-  return 2; /* bytes of WRMSR */
+static void write_register(void) {
+  asm volatile("wrmsr" : : "c"(number), "a"((u32)value), "d"((u32)(value >> 32)) : "memory");
 }
-
-static u32 write_register(u32 number, u64 value) {
-  was_refused = 0;
-  asm volatile(".globl try_write_msr\ntry_write_msr:\n\twrmsr"
-               : : "c"(number), "a"((u32)value), "d"((u32)(value >> 32)) : "memory");
-  return was_refused;
+static void read_register(void) {
+  u32 low, high;
+  asm volatile("rdmsr" : "=a"(low), "=d"(high) : "c"(number));
 }
 
 static u64 address(u32 alignment) {
-  u64 inside = physical(arena[hostile_random(ARENA_PAGES)]) + hostile_random(PAGE_SIZE / alignment) * alignment;
+  u64 inside = (u64)hostile_page() * PAGE_SIZE + hostile_random(PAGE_SIZE / alignment) * alignment;
   switch (hostile_random(8)) {
     case 0:
       return inside + hostile_random(alignment);
@@ -49,60 +37,60 @@ static u64 address(u32 alignment) {
 }
 
 static void try_register(void) {
-  u32 index = (u32)hostile_random(COUNT(numbers));
-  u64 value = address(64) | hostile_random(2);
-  if (write_register(numbers[index], hostile_random(6) ? value : hostile_number() << 40)) registers[index].refused++;
-  else registers[index].carried_out++;
+  number = numbers[hostile_random(COUNT(numbers))];
+  value = hostile_random(6) ? address(64) | hostile_random(2) : hostile_number() << 40;
+  hostile_attempt(hostile_random(4) ? write_register : read_register);
 }
 
-static sword call(word number, u64 first, u64 second, u64 third) {
+static sword call(word which, word first, u64 second) {
   sword result;
-  asm volatile("vmcall" : "=a"(result) : "a"(number), "b"((word)first), "c"((word)second), "d"((word)third) : "memory");
+  word low = (word)second, high = sizeof(word) == 8 ? 0 : (word)(second >> 32);
+  asm volatile("vmcall" : "=a"(result) : "a"(which), "b"(first), "c"(low), "d"(high) : "memory");
   return result;
 }
 
-static void note(word number, sword result) {
-  if (number >= CALLS) return;
-  if (result < 0) calls[number].refused++;
-  else calls[number].carried_out++;
+/* Records one behind the other: entries that are there, anything, and what is no record. */
+static u32 fill_records(u8 *place) {
+  u32 bytes = 0, count = 1 + (u32)hostile_random(hostile_random(8) ? 3 : 40);
+  for (u32 index = 0; index < count; index++) {
+    u64 type = 1 + hostile_random(hostile_random(8) ? 3 : 60);
+    u64 target = hostile_random(3) ? physical(hostile_entry_pointer()) : address(8);
+    u64 record[] = {type, target, hostile_random(4) ? hostile_entry() : hostile_number()};
+    u32 size = type == 2 ? 8 : type == 3 ? 16 : 24;
+    copy(place + bytes, record, size);
+    bytes += size;
+  }
+  return bytes;
 }
 
-/* One record, so that its result is known. */
-static void try_record(void) {
-  u64 type = 1 + hostile_random(hostile_random(8) ? 3 : 60);
-  u64 record[] = {type, address(8), hostile_number()};
-  u64 start = hostile_random(8) ? physical(buffer) + hostile_random(256) * 8 : address(4);
-  copy(buffer + (start - physical(buffer)) % (PAGE_SIZE - sizeof(record)), record, sizeof(record));
-  sword result = call(MMU_OPERATIONS, hostile_random(8) ? 24 : hostile_number() & 0xfff, start, 0);
-  note(MMU_OPERATIONS, result);
-  if (type > 3) return;
-  if (result < 0) records[type].refused++;
-  else records[type].carried_out++;
+static void try_records(void) {
+  u32 offset = (u32)hostile_random(PAGE_SIZE / 8) * 8;
+  u32 bytes = fill_records(buffer + offset);
+  u64 start = hostile_random(8) ? physical(buffer) + offset : address(4);
+  if (hostile_random(16) == 0) start = (u64)hostile_random(OTHER_PAGES) * PAGE_SIZE + PAGE_SIZE - 8;
+  call(MMU_OPERATIONS, hostile_random(8) ? bytes : (word)hostile_number() & 0xfff, start);
 }
 
 static void try_call(void) {
-  word number = (word)hostile_random(CALLS);
-  if (number != MMU_OPERATIONS) note(number, call(number, hostile_number(), address(8), hostile_number()));
+  word which = (word)hostile_random(hostile_random(16) ? 16 : 1 << 20);
+  if (which == MMU_OPERATIONS) hostile_program((u32)which);
+  else call(which, (word)hostile_number(), address(8));
 }
 
+/* Interrupts come meanwhile, one of the processor's own among them. */
+#define APIC_COMMAND 0x300
+#define SELF 0x40000
+
+static void let_interrupts_in(void) {
+  if (hostile_random(2)) PV_CALL_2(apic, apic_write, APIC_COMMAND, SELF | VECTOR_FLUSH);
+  asm volatile("sti\n\tnop\n\tcli" : : : "memory");
+}
+
+static void (*const attempts[])(void) = {
+  try_register, try_register, try_records, try_records, try_call, hostile_touch, let_interrupts_in,
+};
+
 void kvm_be_hostile(void) {
-  for (u32 attempt = 0; attempt < ATTEMPTS; attempt++) {
-    switch (hostile_random(3)) {
-      case 0:
-        try_register();
-        break;
-      case 1:
-        try_record();
-        break;
-      default:
-        try_call();
-    }
-  }
-  for (u32 number = 0; number < CALLS; number++)
-    print("hypercall %u carried out %u refused %u\n", (word)number, calls[number].carried_out, calls[number].refused);
-  for (u32 type = 1; type < COUNT(records); type++)
-    print("record %u carried out %u refused %u\n", (word)type, records[type].carried_out, records[type].refused);
-  for (u32 index = 0; index < COUNT(numbers); index++)
-    print("register %x carried out %u refused %u\n", (word)numbers[index], registers[index].carried_out,
-          registers[index].refused);
+  hostile_space();
+  for (;;) attempts[hostile_random(COUNT(attempts))]();
 }

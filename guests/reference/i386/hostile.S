@@ -1,0 +1,39 @@
+/* Attempts that may end by an exception: see hostile.h. */
+#ifdef PARAVIRT
+#include "layout.h"
+
+        .text
+/* EAX: what is attempted, a function. Result: 0, or the exception's vector and 1. */
+        .globl hostile_attempt
+hostile_attempt:
+        push %edi
+        push %esi
+        push %ebx
+        push %ebp
+        mov %esp, hostile_stack
+        movl $1, hostile_is_expected
+        call *%eax
+        xor %eax, %eax
+1:      movl $0, hostile_is_expected
+        pop %ebp
+        pop %ebx
+        pop %esi
+        pop %edi
+        ret
+
+        .globl hostile_landing
+hostile_landing:
+        mov hostile_stack, %esp
+        mov hostile_exception, %eax
+        jmp 1b
+
+/* Into a program, to an address in EAX. It does not return. */
+        .globl hostile_enter_program
+hostile_enter_program:
+        push $USER_DATA
+        push $0
+        push $2
+        push $USER_CODE
+        push %eax
+        iret
+#endif

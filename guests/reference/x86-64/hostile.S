@@ -1,0 +1,44 @@
+/* Attempts that may end by an exception: see hostile.h. */
+#ifdef PARAVIRT
+#include "layout.h"
+
+        .text
+/* RDI: what is attempted, a function. Result: 0, or the exception's vector and 1. */
+        .globl hostile_attempt
+hostile_attempt:
+        push %rbx
+        push %rbp
+        push %r12
+        push %r13
+        push %r14
+        push %r15
+        mov %rsp, hostile_stack
+        movl $1, hostile_is_expected
+        call *%rdi
+        xor %eax, %eax
+1:      movl $0, hostile_is_expected
+        pop %r15
+        pop %r14
+        pop %r13
+        pop %r12
+        pop %rbp
+        pop %rbx
+        ret
+
+        .globl hostile_landing
+hostile_landing:
+        mov hostile_stack, %rsp
+        mov hostile_exception, %eax
+        jmp 1b
+
+/* Into a program, to an address in RDI. It does not return. */
+        .globl hostile_enter_program
+hostile_enter_program:
+        pushq $USER_DATA
+        pushq $0
+        pushq $2
+        pushq $USER_CODE
+        push %rdi
+        swapgs
+        iretq
+#endif

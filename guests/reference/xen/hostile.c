@@ -1,0 +1,401 @@
+#include "hostile.h"
+#include "xen-abi.h"
+#include "console.h"
+#include "paravirt-tables.h"
+#include "start.h"
+
+/*
+ * Hypercalls with arguments that are right as often as wrong. They are about an arena of pages that the kernel can do
+ * without, most of the time; what they do to the kernel itself ends it, and that is part of the attempt.
+ */
+#define ARENA_PAGES 24
+#define BUFFER_BYTES (5 * PAGE_SIZE)
+/* What structures in the buffer point to. */
+#define POINTED (buffer + PAGE_SIZE - 512)
+/* How seldom something is tried that nearly always ends the kernel. */
+#define RARELY 2048
+
+static u8 arena[ARENA_PAGES][PAGE_SIZE] ALIGNED(PAGE_SIZE);
+static u8 buffer[BUFFER_BYTES] ALIGNED(PAGE_SIZE);
+static u64 *const quads = (u64 *)buffer;
+static word *const words = (word *)buffer;
+static u32 *const halves = (u32 *)buffer;
+static word done;
+
+#if LEVELS == 4
+#define ENTRY_ARGUMENTS(entry, flags) entry, flags, 0
+#else
+#define ENTRY_ARGUMENTS(entry, flags) (u32)(entry), (u32)((entry) >> 32), flags
+#endif
+
+static word number(void) { return (word)hostile_number(); }
+static u32 chance(u32 one_in) { return hostile_random(one_in) == 0; }
+
+static word arena_page(void) { return (word)arena[hostile_random(ARENA_PAGES)]; }
+
+/* Machine frames: of the arena, of any page that the kernel has, of tables in use, or of nothing. */
+static word frame(void) {
+  switch (hostile_random(12)) {
+    case 0:
+      return machine_frame((word)hostile_random(POOL_PAGES));
+    case 1:
+      return machine_frame(page_number(swapper_pg_dir));
+    case 2:
+      return machine_frame(page_number(gdt_pages[0]));
+    case 3:
+      return xen_start_info->shared_info / PAGE_SIZE;
+    case 4:
+      return number();
+    default:
+      return machine_frame(page_number((void *)arena_page()));
+  }
+}
+
+static u64 entry(void) {
+  u64 flags = hostile_random(16) ? hostile_random(0x80) & ~0x18UL : hostile_number() & 0xfff;
+  if (chance(8)) flags &= ~PRESENT;
+  if (chance(16)) flags |= (u64)1 << 63;
+  if (chance(64)) flags |= (u64)1 << 52;
+  return (u64)frame() * PAGE_SIZE | flags;
+}
+
+static word address(void) {
+  switch (hostile_random(10)) {
+    case 0:
+      return number();
+    case 1:
+      return XEN_MACHINE_TO_PHYSICAL + number() * 8;
+    case 2:
+      return (word)swapper_pg_dir;
+    default:
+      return arena_page();
+  }
+}
+
+/* An argument that is to point at a structure: nearly always it does. */
+static word pointer(const void *good) { return hostile_random(24) ? (word)good : address() + (word)hostile_random(9); }
+
+static word domain(void) { return hostile_random(10) ? XEN_SELF : number(); }
+
+/* A word of a structure of which no more is known. */
+static u64 any_word(void) {
+  switch (hostile_random(6)) {
+    case 0:
+      return frame();
+    case 1:
+      return hostile_random(8) << 32 | hostile_random(8);
+    case 2:
+      return (u64)XEN_SELF << (hostile_random(2) * 16);
+    case 3:
+      return (word)POINTED;
+    default:
+      return hostile_number();
+  }
+}
+
+static void fill_any(u32 count) {
+  for (u32 index = 0; index < count; index++) quads[index] = any_word();
+}
+
+static word count_of(word sound) { return hostile_random(20) ? sound : number(); }
+
+static void table_updates(void) {
+  u32 count = chance(256) ? BUFFER_BYTES / 16 : 1 + (u32)hostile_random(4);
+  for (u32 index = 0; index < count; index++) {
+    quads[2 * index] = (u64)frame() * PAGE_SIZE + hostile_random(512) * 8 + hostile_random(hostile_random(4) ? 3 : 8);
+    quads[2 * index + 1] = hostile_random(6) ? entry() : hostile_number();
+    /* Many that are carried out, so that one call does not suffice. */
+    if (count > 4) quads[2 * index] = machine_address(arena[0]) | 1, quads[2 * index + 1] = page_number(arena[0]);
+  }
+  hypercall(XEN_MMU_UPDATE, pointer(buffer), count_of(count), chance(4) ? 0 : pointer(&done), domain());
+}
+
+/* Mostly an arena page's own mapping: what may become a table must not be writable anywhere. */
+static void mapping_update(void) {
+  word page = address();
+  u64 value = entry();
+  u32 is_own = page >= (word)arena && page < (word)arena + sizeof(arena) && hostile_random(4);
+  if (is_own) value = machine_address((void *)(page & -(word)PAGE_SIZE)) | PRESENT | ACCESSED | (hostile_random(3) ? 0 : WRITABLE);
+  word flags = hostile_random(8) ? (word)hostile_random(3) | (word)hostile_random(2) << 2 : number();
+  if (chance(8)) flags = 1 | ((word)(chance(4) ? address() : (word)POINTED) & -(word)8);
+  hypercall(XEN_UPDATE_VA_MAPPING, page, ENTRY_ARGUMENTS(value, flags));
+}
+
+static word *table;
+static void fill_table(void) {
+  u64 *entries = (u64 *)table;
+  for (u32 index = 0; index < 4; index++) entries[hostile_random(8)] = chance(3) ? entry() : 0;
+  if (chance(3)) fill(table, 0, PAGE_SIZE);
+}
+
+/* Fills a page as a table, takes the writable mapping away, mostly, and pins it. Stores to tables come here too. */
+static void try_table(void) {
+  table = (word *)arena_page();
+  if (hostile_attempt(fill_table) || chance(4)) return;
+  u64 value = machine_address(table) | PRESENT | ACCESSED;
+  hypercall(XEN_UPDATE_VA_MAPPING, (word)table, ENTRY_ARGUMENTS(value, 2));
+  struct mmuext_op *operation = (struct mmuext_op *)buffer;
+  *operation = (struct mmuext_op){chance(4) ? MMUEXT_UNPIN : (u32)hostile_random(4), machine_frame(page_number(table)), 0};
+  hypercall(XEN_MMUEXT_OP, (word)operation, 1, (word)&done, XEN_SELF);
+}
+
+static void extended_operation(void) {
+  struct mmuext_op *operation = (struct mmuext_op *)buffer;
+  u32 command = (u32)hostile_random(22);
+  operation->command = command;
+  operation->frame_or_address = command == 7 || command == 9 || command == 13 ? address() : frame();
+  operation->argument = hostile_random(3) ? (word)hostile_random(16) : pointer(POINTED);
+  if (command == MMUEXT_COPY_PAGE) operation->argument = frame();
+  if (command == 8 || command == 9) operation->argument = pointer(POINTED);
+  if (command == MMUEXT_NEW_BASE && hostile_random(4)) operation->frame_or_address = machine_frame(page_number(swapper_pg_dir));
+  if (command == MMUEXT_NEW_USER_BASE && chance(3)) operation->frame_or_address = 0;
+  u32 count = chance(256) ? 1500 : 1;
+  for (u32 index = 1; index < count && index < BUFFER_BYTES / sizeof(*operation); index++) operation[index] = (struct mmuext_op){12, 0, 0};
+  hypercall(XEN_MMUEXT_OP, pointer(buffer), count_of(count), chance(4) ? 0 : pointer(&done), domain());
+}
+
+static void descriptors(void) {
+  if (hostile_random(2)) {
+    u64 descriptor = any_word() | (u64)(0x9200 | hostile_random(8) << 13) << 32;
+    xen_update_descriptor((u64)frame() * PAGE_SIZE + hostile_random(514) * 8, (u32)descriptor, chance(2) ? (u32)(descriptor >> 32) : (u32)number());
+    return;
+  }
+  for (u32 index = 0; index < 16; index++) words[index] = hostile_random(4) ? machine_frame(page_number(gdt_pages[1])) : frame();
+  words[0] = machine_frame(page_number(gdt_pages[0]));
+  hypercall(XEN_SET_GDT, pointer(buffer), hostile_random(4) ? GDT_ENTRIES + (word)hostile_random(600) : number(), 0, 0);
+}
+
+struct reservation { word list, count; u32 order, flags; u16 domain; };
+struct memory_map { u32 count; word buffer; };
+
+static void memory(void) {
+  word command = (word)hostile_random(13), *list = (word *)POINTED;
+  for (u32 index = 0; index < 4; index++) list[index] = hostile_random(3) ? frame() : number();
+  /* Pages of the pool's end that the kernel will not want, there and back. */
+  if (chance(2)) list[0] = command == 6 ? page_number(pool[POOL_PAGES - 1]) : machine_frame(page_number(pool[POOL_PAGES - 1]));
+  u32 is_long = chance(64);
+  *(struct reservation *)buffer = (struct reservation){
+    is_long ? (word)(buffer + PAGE_SIZE) : pointer(list), is_long ? 2000 : (word)hostile_random(5), hostile_random(6) ? 0 : (u32)number(), 0,
+    hostile_random(6) ? XEN_SELF : (u16)number()};
+  if (command == 9) *(struct memory_map *)buffer = (struct memory_map){(u32)hostile_random(3), pointer(POINTED)};
+  hypercall(12, chance(16) ? number() : command, pointer(buffer), 0, 0);
+}
+
+static void events(void) {
+  halves[0] = hostile_random(3) ? (u32)hostile_random(12) : (u32)any_word();
+  halves[1] = hostile_random(3) ? (u32)hostile_random(12) : (u32)any_word();
+  for (u32 index = 2; index < 6; index++) halves[index] = (u32)any_word();
+  word command = (word)hostile_random(15);
+  if (chance(4)) halves[0] = XEN_SELF;
+  if (chance(4)) halves[0] = XEN_SELF | XEN_SELF << 16;
+  if (command == 10 && hostile_random(8)) halves[0] = 1;
+  hypercall(XEN_EVENT_CHANNEL_OP, command, pointer(buffer), 0, 0);
+}
+
+struct grant_setup { u16 domain; u32 frames; u16 status; word list; };
+
+static void grants(void) {
+  fill_any(16);
+  word command = (word)hostile_random(14);
+  halves[0] = hostile_random(4) ? XEN_SELF : (u32)number();
+  halves[1] = (u32)hostile_random(4);
+  if (command == 2) *(struct grant_setup *)buffer = (struct grant_setup){(u16)halves[0], chance(8) ? (u32)number() : (u32)hostile_random(12), 0, pointer(POINTED)};
+  /* Copies: two ends, each a reference or a frame, with a domain and an offset; length and flags. */
+  if (command == 5) {
+    u16 *ends = (u16 *)buffer;
+    for (u32 end = 0; end < 2; end++) {
+      u16 *own = ends + end * (sizeof(word) == 8 ? 8 : 4);
+      if (sizeof(word) == 8) words[end * 2] = chance(2) ? frame() : (word)hostile_random(16);
+      else words[end * 2] = chance(2) ? frame() : (word)hostile_random(16);
+      own[sizeof(word) / 2] = hostile_random(8) ? XEN_SELF : (u16)number();
+      own[sizeof(word) / 2 + 1] = (u16)(hostile_random(8) ? hostile_random(PAGE_SIZE) : hostile_number());
+    }
+    u16 *tail = ends + (sizeof(word) == 8 ? 16 : 8);
+    tail[0] = (u16)(hostile_random(8) ? hostile_random(256) : hostile_number());
+    tail[1] = (u16)hostile_random(4);
+  }
+  if (command == 8) halves[0] = (u32)hostile_random(3);
+  hypercall(20, command, pointer(buffer), hostile_random(8) ? (word)hostile_random(3) : number(), 0);
+}
+
+/* What another processor does: it waits. */
+static u8 other_stack[KERNEL_STACK_SIZE] ALIGNED(16);
+static void wait_for_ever(void) { for (;;) hypercall(XEN_SCHED_OP, SCHED_BLOCK, 0, 0, 0); }
+
+static void describe_other(void) {
+  struct vcpu_context *context = (struct vcpu_context *)buffer;
+  fill(context, 0, sizeof(*context));
+  xen_fill_context(context);
+  xen_describe_cpu(context, &cpus[1], (word)other_stack + sizeof(other_stack));
+#if LEVELS == 4
+  context->rip = (word)wait_for_ever;
+  word *const ldt_base = &context->ldt_base;
+#else
+  context->ip = (word)wait_for_ever;
+  u32 *const ldt_base = &context->ldt_base;
+#endif
+  context->flags = chance(64) ? (u32)hostile_random(32) : context->flags;
+  switch (hostile_random(8)) {
+    case 0: context->gdt_entries = number(); break;
+    case 1: context->gdt_frames[0] = frame(); break;
+    case 2: context->control[3] = (u64)frame() * PAGE_SIZE; break;
+    case 3: context->control[1] = (u64)frame() * PAGE_SIZE; break;
+    case 4: *ldt_base = address(); break;
+    case 5: context->ldt_entries = number(); break;
+    case 6: words[hostile_random(sizeof(*context) / sizeof(word))] = number(); break;
+  }
+}
+
+static void processors(void) {
+  word operation = chance(16) ? number() : (word)hostile_random(14);
+  word target = chance(4) ? (word)hostile_random(4) : operation <= 2 || operation == 11 ? 1 : 0;
+  if (operation == 2 && target == 0 && hostile_random(RARELY / 16)) return;
+  fill_any(8);
+  quads[0] = hostile_number() * 100000;
+  if (operation == 5 || operation == 13) words[0] = chance(3) ? (word)arena_page() : chance(3) ? 0 : (word)POINTED;
+  if (operation == VCPU_INITIALISE && hostile_random(8)) describe_other();
+  if (operation == VCPU_REGISTER_INFO) quads[0] = frame(), halves[2] = (u32)hostile_random(8) * 512, halves[3] = chance(8);
+  hypercall(XEN_VCPU_OP, operation, target, pointer(buffer), 0);
+}
+
+struct poll { word ports; u32 count; u64 timeout; };
+
+static void scheduling(void) {
+  word operation = chance(16) ? number() : (word)hostile_random(8);
+  fill_any(4);
+  if (operation == SCHED_BLOCK && hostile_random(8)) return;
+  if (operation == SCHED_BLOCK) xen_set_timer(1);
+  if (operation == SCHED_SHUTDOWN) {
+    if (hostile_random(RARELY / 8)) return;
+    halves[0] = (u32)hostile_random(8);
+  }
+  if (operation == 3) {
+    for (u32 index = 0; index < 4; index++) ((u32 *)POINTED)[index] = chance(8) ? (u32)number() : 1 + (u32)hostile_random(6);
+    *(struct poll *)buffer = (struct poll){pointer(POINTED), chance(8) ? (u32)number() : (u32)hostile_random(3), 1 + hostile_random(1000)};
+  }
+  if (operation == 6) halves[0] = (u32)hostile_random(4), halves[1] = hostile_random(4) ? 1000000 : 0;
+  hypercall(XEN_SCHED_OP, operation, pointer(buffer), 0, 0);
+}
+
+static void version(void) {
+  halves[0] = (u32)hostile_random(2);
+  hypercall(XEN_VERSION, (word)hostile_random(13), hostile_random(3) ? pointer(buffer) : 0, 0, 0);
+}
+
+static void processor_state(void) {
+  switch (hostile_random(7)) {
+    case 0:
+      hypercall(XEN_STACK_SWITCH, number(), address(), 0, 0);
+      break;
+    case 1:
+      hypercall(5, (word)hostile_random(2), 0, 0, 0);
+      break;
+    case 2:
+      hypercall(8, (word)hostile_random(10), hostile_random(2) ? 0 : number(), 0, 0);
+      hypercall(8, 7, 0, 0, 0);
+      break;
+    case 3:
+      hypercall(9, chance(8) ? number() : (word)hostile_random(10), 0, 0, 0);
+      break;
+    case 4:
+      hypercall(25, hostile_random(3) ? (word)hostile_random(6) & ~(word)2 : 1, hostile_random(2) ? address() : number(), 0, 0);
+      set_this_cpu(&cpus[0]);
+      break;
+    case 5:
+      hypercall(XEN_VM_ASSIST, (word)hostile_random(3), hostile_random(2) ? 4 : number(), 0, 0);
+      break;
+    default:
+      halves[0] = (u32)hostile_random(6);
+      hypercall(33, hostile_random(2) ? 6 + (word)hostile_random(2) : (word)hostile_random(30), pointer(buffer), 0, 0);
+  }
+}
+
+struct callback { u16 type, flags; struct callback_address address; };
+
+/* Types 0 and 1 keep their handlers: interrupts stay off, but the host may deliver what it likes. */
+static void callbacks(void) {
+  struct callback *callback = (struct callback *)buffer;
+  fill_any(3);
+  u16 type = chance(8) ? (u16)hostile_random(2) : (u16)(2 + hostile_random(8));
+  callback->type = type;
+  callback->flags = (u16)hostile_random(2);
+  word command = (word)hostile_random(3);
+  callback->address.address = chance(2) ? number() : type == 0 ? (word)xen_event_entry() : (word)xen_failsafe_entry;
+  if (type < 2 && command == 0) callback->address = (struct callback_address)CALLBACK_ADDRESS(type == 0 ? xen_event_entry() : xen_failsafe_entry);
+  hypercall(XEN_CALLBACK_OP, command, pointer(buffer), 0, 0);
+}
+
+static void all_callbacks(void) {
+  if (hostile_random(RARELY / 32)) return;
+#if LEVELS == 4
+  u64 last = chance(2) ? (u64)1 << 50 : 0;
+  hypercall(4, (word)xen_event_entry(), (word)xen_failsafe_entry, last, 0);
+#else
+  hypercall(4, XEN_KERNEL_CS, (word)xen_event_entry(), XEN_KERNEL_CS, (word)xen_failsafe_entry);
+#endif
+}
+
+/* Gates for vectors that nothing uses; too many, and addresses that there are not. */
+static void traps(void) {
+  struct trap_info *gates = (struct trap_info *)buffer;
+  if (hostile_random(16)) return;
+  u32 count = chance(4) ? 300 : (u32)hostile_random(8);
+  fill(buffer, 0, BUFFER_BYTES);
+  for (u32 index = 0; index < count; index++)
+    gates[index] = (struct trap_info){(u8)(0x40 + hostile_random(64)), (u8)hostile_random(8), XEN_KERNEL_CS, chance(64) ? number() : (word)traps};
+  hypercall(XEN_SET_TRAP_TABLE, pointer(buffer), 0, 0, 0);
+}
+
+static void timers(void) { xen_set_timer(hostile_random(3) ? 0 : hostile_number()); }
+
+static void text(void) {
+  u32 is_long = chance(64);
+  if (is_long) fill(buffer, 0, BUFFER_BYTES);
+  hypercall(18, (word)hostile_random(4), is_long ? BUFFER_BYTES : (word)hostile_random(64), pointer(buffer), 0);
+}
+
+/* A return to where the call was made, or to anywhere: what it takes from the stack is whatever stands there. */
+static void return_anywhere(void) {
+  if (hostile_random(RARELY)) return;
+  hypercall(23, 0, 0, 0, 0);
+}
+
+static void batches(void) {
+  struct multicall *calls = (struct multicall *)buffer;
+  u32 count = chance(128) ? 1100 : (u32)hostile_random(5);
+  for (u32 index = 0; index < count && index < BUFFER_BYTES / sizeof(*calls); index++) {
+    u64 value = entry();
+    word flags = (word)hostile_random(3);
+    calls[index] = (struct multicall){XEN_UPDATE_VA_MAPPING, 0, {arena_page(), ENTRY_ARGUMENTS(value, flags)}};
+    if (chance(3) || count > 4) calls[index] = (struct multicall){hostile_random(4) ? XEN_VERSION : XEN_MULTICALL, 0, {(word)hostile_random(8)}};
+    if (chance(16)) calls[index] = (struct multicall){18, 0, {0, BUFFER_BYTES, (word)buffer}};
+    if (chance(RARELY * 4)) calls[index] = (struct multicall){23, 0, {0}};
+    if (chance(RARELY * 4)) calls[index] = (struct multicall){XEN_SCHED_OP, 0, {SCHED_SHUTDOWN, (word)POINTED}};
+  }
+  hypercall(XEN_MULTICALL, pointer(buffer), count, 0, 0);
+}
+
+/* Numbers that nobody has given a meaning, and those that this kind of guest may not use. */
+static void unknown(void) {
+  static const u8 numbers[] = {6, 7, 11, 16, 19, 22, 27, 28, 31, 34, 35, 36, 37, 38, 39, 40, 41, 42, 43, 48, 55, 63};
+  word call = hostile_random(4) ? numbers[hostile_random(sizeof(numbers))] : 64 + number();
+  hypercall((u32)call, number(), pointer(buffer), number(), 0);
+}
+
+/* Events come in meanwhile. */
+static void let_events_in(void) {
+  ((struct vcpu_info *)this_cpu()->xen_info)->mask = 0;
+  hypercall(XEN_SCHED_OP, 0, 0, 0, 0);
+  ((struct vcpu_info *)this_cpu()->xen_info)->mask = 1;
+}
+
+static void (*const attempts[])(void) = {
+  table_updates, table_updates, mapping_update, mapping_update, mapping_update, try_table, try_table, extended_operation,
+  extended_operation, descriptors, memory, events, grants, processors, scheduling, version, processor_state, callbacks,
+  all_callbacks, traps, timers, text, return_anywhere, batches, unknown, let_events_in,
+};
+
+void xen_be_hostile(void) {
+  xen_protect(gdt_pages[1], 0);
+  for (;;) attempts[hostile_random(COUNT(attempts))]();
+}

@@ -1,0 +1,116 @@
+import { XenDomain } from '../../src/interfaces/xen/domain.ts';
+import { type Guest, HostileHost, type Variant, waitsForEver } from './host.ts';
+import { HostileRecord } from './record.ts';
+
+/** Instructions of a guest after which the host takes pages away. */
+const INSTRUCTIONS_PER_RECLAIM = 4_000_000;
+/** Instructions and turns without a call, after which a guest will make no more. */
+const QUIET = { instructions: 10_000_000, turns: 20_000 } as const;
+/** After which a guest is followed by the next one, which may be of another kind. */
+const CALLS_OF_A_GUEST = 5_000;
+/** Guests that did their work beside the hostile ones. */
+const NEIGHBOURS = 2;
+
+/**
+ * Reference guests that make hostile calls, one after another, each with a seed of its own. They run turn by turn, and
+ * after each all that the host keeps of types, references and shadows is counted anew and must be what is stored.
+ * Meanwhile the host takes pages away from them, and another guest beside does its work.
+ */
+export class HostileAttack {
+  readonly record = new HostileRecord();
+  readonly #variants: readonly Variant[];
+  readonly #host = new HostileHost();
+  #neighbour: Guest | undefined;
+  /** What neighbours printed that have ended. */
+  readonly neighbours: string[] = [];
+
+  /** @param variants by turns */
+  constructor(variants: readonly Variant[]) {
+    this.#variants = variants;
+  }
+
+  /** Until that many calls were made. @throws Error when a recount finds something else than is stored */
+  async attack(calls: number, firstSeed = 1): Promise<void> {
+    for (let seed = firstSeed; this.record.calls < calls; seed++) await this.#attackOnce(seed, calls);
+    while (this.neighbours.length === 0) await this.#letNeighbourRun(0);
+    await this.#neighbour?.domain.destroy();
+    this.#neighbour = undefined;
+  }
+
+  /** Frames that are neither free nor pages of files: with all guests gone, those that were lost. */
+  get framesInUse(): number {
+    const { total, available, pageCache } = this.#host.manager.statistics().frames;
+    return total - available - pageCache;
+  }
+
+  #variant(seed: number): Variant {
+    return this.#variants[seed % this.#variants.length] as Variant; // there is at least one
+  }
+
+  async #attackOnce(seed: number, calls: number): Promise<void> {
+    const { record } = this;
+    record.guests++;
+    const guest = await this.#host.boot(this.#variant(seed), `hostile=${seed}`, record);
+    const { domain } = guest;
+    const end = Math.min(calls, record.calls + CALLS_OF_A_GUEST);
+    let last = { turn: 0, instructions: 0, calls: record.calls };
+    let reclaimAt = INSTRUCTIONS_PER_RECLAIM;
+    let isQuiet = false;
+    try {
+      for (let turn = 1; domain.state.kind === 'running' && !isQuiet && record.calls < end; turn++) {
+        await takeTurn(guest);
+        if (record.calls > last.calls) {
+          last = { turn, instructions: domain.instructions, calls: record.calls };
+          const wrong = recount(guest);
+          if (wrong !== undefined) throw new Error(`seed ${seed}, call ${record.calls}: ${wrong}`);
+        }
+        isQuiet =
+          domain.instructions - last.instructions > QUIET.instructions ||
+          turn - last.turn > QUIET.turns ||
+          waitsForEver(domain);
+        if (domain.instructions > reclaimAt) {
+          reclaimAt += INSTRUCTIONS_PER_RECLAIM;
+          await this.#host.manager.relieve();
+        }
+        await this.#letNeighbourRun(seed);
+      }
+      guest.finish();
+      record.ended(endingOf(guest, isQuiet));
+    } finally {
+      await domain.destroy();
+    }
+  }
+
+  async #letNeighbourRun(seed: number): Promise<void> {
+    if (this.neighbours.length >= NEIGHBOURS) return;
+    this.#neighbour ??= await this.#host.boot({ ...this.#variant(seed), vcpus: 1 }, '');
+    const { domain, printed } = this.#neighbour;
+    await takeTurn(this.#neighbour);
+    if (domain.state.kind === 'running') return;
+    this.neighbours.push(domain.state.kind === 'poweroff' ? printed() : `${domain.state.kind}\n${printed()}`);
+    await domain.destroy();
+    this.#neighbour = undefined;
+  }
+}
+
+/** Lets a guest run, once the pages have come that it waits for. */
+async function takeTurn({ domain }: Guest): Promise<void> {
+  domain.catchUp();
+  while (domain.idle && !domain.isSettled) await new Promise(setImmediate);
+  if (domain.state.kind === 'running') domain.turn();
+}
+
+/** The first thing that is not as it was counted. */
+function recount({ domain }: Guest): string | undefined {
+  const [wrong] = domain instanceof XenDomain ? domain.paging.recount() : (domain.paging.shadow?.recount() ?? []);
+  return wrong && JSON.stringify(wrong);
+}
+
+function endingOf({ domain, printed }: Guest, isQuiet: boolean): string {
+  const { state } = domain;
+  if (state.kind === 'crash') return state.reason;
+  if (state.kind !== 'running') return state.kind;
+  if (waitsForEver(domain)) return 'waits for ever';
+  const panic = /^panic: .*/m.exec(printed())?.[0];
+  return panic ?? (isQuiet ? 'makes no more calls' : 'running');
+}

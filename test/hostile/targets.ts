@@ -1,0 +1,61 @@
+import type { Variant } from './host.ts';
+
+/** What hostile guests ask, and where that is carried out. */
+export interface Target {
+  readonly variants: readonly Variant[];
+  /** Files, or folders of them, whose paths are to be reached. */
+  readonly handlers: readonly string[];
+}
+
+const XEN_HANDLERS = [
+  'src/interfaces/xen/hypercalls/',
+  'src/interfaces/xen/event-channels.ts',
+  'src/interfaces/xen/grant-table.ts',
+  'src/paging/direct/',
+];
+
+export const TARGETS = {
+  'xen-64': {
+    variants: [
+      { interface: 'xen', paging: 'direct', image: 'x86-64', vcpus: 2 },
+      { interface: 'xen', paging: 'shadow', image: 'x86-64', vcpus: 2 },
+    ],
+    handlers: XEN_HANDLERS,
+  },
+  'xen-32': {
+    variants: [
+      { interface: 'xen', paging: 'direct', image: 'i386-pae', vcpus: 2 },
+      { interface: 'xen', paging: 'shadow', image: 'i386-pae', vcpus: 2 },
+    ],
+    handlers: XEN_HANDLERS,
+  },
+  kvm: {
+    variants: [
+      { interface: 'kvm', paging: 'shadow', image: 'x86-64', vcpus: 1 },
+      { interface: 'kvm', paging: 'nested', image: 'x86-64', vcpus: 1 },
+      { interface: 'kvm', paging: 'shadow', image: 'i386', vcpus: 1 },
+      { interface: 'kvm', paging: 'shadow', image: 'i386-pae', vcpus: 1 },
+    ],
+    handlers: ['src/interfaces/kvm/'],
+  },
+  vmi: {
+    variants: [
+      { interface: 'vmi', paging: 'shadow', image: 'i386', vcpus: 2 },
+      { interface: 'vmi', paging: 'shadow', image: 'i386-pae', vcpus: 2 },
+    ],
+    handlers: ['alarm', 'clock', 'host-calls', 'linear-mappings', 'start-state', 'update-queue', 'vmi-interface'].map(
+      (name) => `src/interfaces/vmi/${name}.ts`,
+    ),
+  },
+  lguest: {
+    variants: [
+      { interface: 'lguest', paging: 'shadow', image: 'i386', vcpus: 1 },
+      { interface: 'lguest', paging: 'shadow', image: 'i386-pae', vcpus: 1 },
+    ],
+    handlers: ['abi', 'descriptor-tables', 'guest-data', 'hypercalls', 'interrupts', 'operations'].map(
+      (name) => `src/interfaces/lguest/${name}.ts`,
+    ),
+  },
+} as const satisfies Readonly<Record<string, Target>>;
+
+export type TargetName = keyof typeof TARGETS;
