@@ -2,6 +2,7 @@ import { parseArgs } from 'node:util';
 import { PathCoverage } from './paths.ts';
 import { coverageTable } from './record.ts';
 import { TARGETS, type Target, type TargetName } from './targets.ts';
+import { reasonOf, unexplained } from './unreached.ts';
 
 /**
  * `npx tsx test/hostile/run.ts [TARGET…] [--calls N] [--seed N]`: calls of hostile guests to each of the targets, by default
@@ -41,8 +42,13 @@ for (const [name, { variants }] of chosen) {
 }
 
 const { paths: found, holes } = paths.report(chosen.flatMap(([, { handlers }]) => handlers));
-for (const [file, count] of [...found].sort()) {
+for (const [file, count] of [...found].sort(([a], [b]) => (a < b ? -1 : 1))) {
   const own = holes.filter((hole) => hole.file === file);
   console.log(`\n${file}: ${count - own.length} of ${count} paths`);
-  for (const { line, text } of own) console.log(`  ${line}: ${text}`);
+  for (const hole of own) {
+    console.log(`  ${hole.line}: ${hole.text}\n      ${reasonOf(hole) ?? `NOT TAKEN: ${hole.code}`}`);
+  }
 }
+const { holes: open } = unexplained(holes);
+console.log(`\n${open.length} paths were not taken and have no reason for it`);
+if (open.length > 0) process.exitCode = 1;
