@@ -52,7 +52,7 @@ class ShadowedDomain {
     const { space } = this;
     const { topLevel } = TABLE_RULES[format];
     const top = format === 'pae' ? LEVEL_3 : LEVEL_4;
-    this.shadow = new ShadowTables({ space, frames: group, mayUnsync: false, mayRefer: () => true, capacity: 8 });
+    this.shadow = new ShadowTables({ space, frames: group, mayUnsync: false, capacity: 8 });
     this.paging = new DirectPaging({
       space,
       invalidator: group,

@@ -148,8 +148,10 @@ async function perform(world: ShadowWorld, step: Step): Promise<void> {
       processor.cr0 ^= Cr0.writeProtect;
       return processor.flushTlb();
     case 'announce':
+      world.announced.add(step.page);
       return world.paging.shadow.announce(step.page);
     case 'retract':
+      world.announced.delete(step.page);
       return world.paging.shadow.retract(step.page);
     case 'reclaim':
       return world.reclaim();
@@ -178,7 +180,7 @@ async function storeEntries(
     if (entryBytes === 8)
       await world.store(processor, table, offset + 4, noExecute && !isTopOfPae ? NO_EXECUTE_HIGH : 0);
     // Of tables that are announced the shadows know no more than this.
-    world.paging.shadow.told(table, offset, entryBytes);
+    if (world.announced.has(table)) world.paging.shadow.told(table, offset, entryBytes);
   }
 }
 
@@ -244,17 +246,21 @@ describe('shadow paging permits what the tables of guest and host permit togethe
       await fc.assert(
         fc.asyncProperty(
           fc.constantFrom(...CAPACITIES),
+          fc.constantFrom('shadows' as const, 'memory' as const),
           fc.array(steps, { minLength: 10, maxLength: 80, size: 'max' }),
-          async (capacity, sequence) => {
+          async (capacity, endsFirst, sequence) => {
             const world = await ShadowWorld.create(format, capacity);
             try {
-              for (const step of sequence) await perform(world, step);
+              for (const step of sequence) {
+                await perform(world, step);
+                world.requireJustifiedTranslations(addressesOf(world));
+              }
               await check(world);
               const statistics = world.paging.shadow.statistics();
               expect(statistics.pages).toBeLessThanOrEqual(capacity);
               for (const name of Object.keys(sums) as (keyof typeof sums)[]) sums[name] += statistics[name];
             } finally {
-              await world.end();
+              await world.end(endsFirst);
             }
           },
         ),

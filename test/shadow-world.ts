@@ -1,4 +1,5 @@
 import { Access } from '../src/cpu/exits.ts';
+import { FrameMark } from '../src/cpu/frame-marks.ts';
 import { type Processor, ProcessorGroup } from '../src/cpu/processor.ts';
 import type { FoundPage, ShadowWalks } from '../src/cpu/translation.ts';
 import { emptyResult, PAE_TOPS } from '../src/cpu/walk.ts';
@@ -47,6 +48,8 @@ const CR4: Readonly<Record<ShadowedFormat, number>> = {
   'four-level': Cr4.physicalAddressExtension,
 };
 
+const ACCESSES = [Access.read, Access.write, Access.fetch] as const;
+
 const NO_DEVICES = { load: () => 0, store: () => {} };
 
 /** What the tables of the guest and of the host say together of an access. */
@@ -75,6 +78,8 @@ export class ShadowWorld {
   readonly space: AddressSpace;
   readonly processors: readonly Processor[];
   readonly roots: number[] = [0, 0];
+  /** Tables whose changes the guest tells of. */
+  readonly announced = new Set<number>();
   readonly #pager: Pager;
   #clone: AddressSpace | undefined;
   /** What the clone's pages held when it was made. */
@@ -245,6 +250,32 @@ export class ShadowWorld {
     }
   }
 
+  /** @throws Error when a processor has a translation that the host's own table does not justify, or stores unseen to a table */
+  requireJustifiedTranslations(addresses: readonly number[]): void {
+    const readable = new Set(this.#framesOf(false));
+    const writable = new Set(this.#framesOf(true));
+    const row = Array.from({ length: PAGES }, (_, number) => ROW[this.format].address + number * PAGE_SIZE);
+    for (const { memory: unit } of this.processors) {
+      for (const address of [...row, ...addresses]) {
+        for (const tlb of [unit.kernelTlb, unit.userTlb]) {
+          for (const access of ACCESSES) {
+            const host = tlb.find(lowWord(address), highWord(address), access);
+            if (host < 0) continue;
+            const frame = pool.frameAt(host);
+            const isUnseen = access === Access.write && group.parts.marks.has(frame, FrameMark.watched);
+            if ((access === Access.write ? writable : readable).has(frame) && !isUnseen) continue;
+            throw new Error(`a translation of 0x${address.toString(16)} for access ${access} is not the host's`);
+          }
+        }
+      }
+    }
+  }
+
+  /** Frames that the host's table leads to at present. */
+  #framesOf(write: boolean): (Frame | undefined)[] {
+    return Array.from({ length: PAGES }, (_, number) => this.space.lookup(page(number), write));
+  }
+
   /** What a shadow permits, asked as a walk asks it. */
   shadowed(processor: Processor, root: number, address: GuestVirtual, access: Access, user: boolean) {
     const found: FoundPage = {
@@ -312,10 +343,14 @@ export class ShadowWorld {
     return memory.u32[(pool.addressOf(frame) + offset) >>> 2] as number;
   }
 
-  async end(): Promise<void> {
+  /** @param order which goes first: shadows, or the memory that they were made of */
+  async end(order: 'shadows' | 'memory' = 'shadows'): Promise<void> {
     for (const processor of this.processors) group.release(processor);
     await this.#clone?.exit();
-    await this.paging.destroy();
+    if (order === 'memory') {
+      await this.space.exit();
+      this.paging.shadow.end();
+    } else await this.paging.destroy();
   }
 
   /** Frames that are nobody's. */

@@ -220,12 +220,7 @@ export class MemoryUnit implements GuestMemory {
     }
     // What the host maps itself is in no table of the guest's.
     if (walker.tables[0] === NO_TABLES) return true;
-    const absent = shadow.fill(format, root, low, high, controls);
-    if (absent >= 0) {
-      result.absent = absent;
-      result.absentForWrite = access === Access.write;
-      return false;
-    }
+    shadow.fill(format, root, low, high, controls);
     // Without CR0.WP the kernel may do more than an entry says: each time by a walk.
     if (!shadow.walk(format, root, low, high, access, user, controls, walker)) result.writable = false;
     return true;

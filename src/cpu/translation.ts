@@ -71,11 +71,8 @@ export interface ShadowWalks {
     controls: WalkControls,
     found: FoundPage,
   ): boolean;
-  /**
-   * Makes entries for a page to which a walk of the guest's tables has just led.
-   * @returns −1, or the number of a page that the host must bring in first
-   */
-  fill(format: Exclude<TableFormat, 'none'>, root: number, low: number, high: number, controls: WalkControls): number;
+  /** Makes entries for a page to which a walk of the guest's tables has just led. */
+  fill(format: Exclude<TableFormat, 'none'>, root: number, low: number, high: number, controls: WalkControls): void;
   /** A processor drops its translations, or changes its root: what follows must be what the guest's tables say. */
   flush(): void;
   /** The same of one page below a root. */

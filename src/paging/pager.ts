@@ -69,16 +69,6 @@ export class Pager implements PteNotifier, PageSource, GuestPages, Archived {
     await this.#memory.register(notifier, 0 as HostVirtual, (this.#numbers.pages * PAGE_SIZE) as HostVirtual);
   }
 
-  /** Whether such a table may make an entry of the frame behind a number at present. */
-  mayRefer(notifier: PteNotifier, mfn: Mfn, writable: boolean): boolean {
-    if (!this.has(mfn)) return true;
-    const address = this.#addressOf(mfn);
-    const frame = this.#machine.frames[mfn] as Frame;
-    if (this.#memory.lookup(address, writable) !== frame) return false;
-    if (this.#memory.checked) this.#memory.checkExternalEntry(notifier, address, frame, writable);
-    return true;
-  }
-
   /**
    * Which numbers have pages, and which of these have to stay. Pages of a pager whose fields were read back are brought
    * in by `restorePins`, before anybody uses them.

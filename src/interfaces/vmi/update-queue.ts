@@ -90,8 +90,8 @@ export class UpdateQueue implements ShadowWalks, Archived {
     return this.#shadow.walk(format, root, low, high, access, user, controls, found);
   }
 
-  fill(format: Format, root: number, low: number, high: number, controls: WalkControls): number {
-    return this.#shadow.fill(format, root, low, high, controls);
+  fill(format: Format, root: number, low: number, high: number, controls: WalkControls): void {
+    this.#shadow.fill(format, root, low, high, controls);
   }
 
   flush(): void {

@@ -53,8 +53,7 @@ export function recountShadows(kept: KeptShadows): ShadowDiscrepancy[] {
     const page = shadow.targets[index] as number;
     const frame = (low >>> 12) as Frame;
     compare(page, 'shadow frame', frame, space.frames[page] ?? NONE);
-    const mayBeWritten = space.writeProtected[page] === 0 && !kept.isProtected(page);
-    if (!mayBeWritten) compare(page, 'shadow rights', low & Pte.writable, 0);
+    if (space.writeProtected[page] !== 0) compare(page, 'shadow rights', low & Pte.writable, 0);
     mappingCounts[page]!++; // a page beyond the limit was reported above, and the store is ignored
     uses[frame]!++;
   }

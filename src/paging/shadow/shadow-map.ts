@@ -3,7 +3,7 @@ import type { MachineSpace } from '../../memory/machine-space.ts';
 import type { Frame } from '../../x86/brand.ts';
 import { Pte } from '../../x86/registers.ts';
 import { recountShadows, type ShadowDiscrepancy } from './recount.ts';
-import { ENTRY_MASK, ENTRY_SHIFT, NONE, type ShadowPage, STORES_SEEN } from './shadow-page.ts';
+import { ENTRY_MASK, ENTRY_SHIFT, NONE, type ShadowPage } from './shadow-page.ts';
 import { ShadowPool } from './shadow-pool.ts';
 
 /**
@@ -166,19 +166,14 @@ export class ShadowMap {
     }
   }
 
-  /** Changes the low words of all entries that lead to a page. */
-  #changeMappings(page: number, change: (low: number) => number): void {
+  /** The host lets nobody write a page. */
+  makeReadOnly(page: number): void {
     for (let entry = this.#mappings[page] ?? NONE; entry !== NONE; ) {
       const [shadow, index] = this.#entry(entry);
       const word = shadow.word + index * shadow.stride;
-      this.#u32[word] = change(this.#u32[word] as number);
+      this.#u32[word] = (this.#u32[word] as number) & ~Pte.writable;
       entry = shadow.next[index] as number;
     }
-  }
-
-  /** The host lets nobody write a page. */
-  makeReadOnly(page: number): void {
-    this.#changeMappings(page, (low) => low & ~(Pte.writable | STORES_SEEN));
   }
 
   /** Whether stores to a page are seen, because it is a table that has been shadowed. */
@@ -190,7 +185,6 @@ export class ShadowMap {
   protect(page: number): void {
     if (this.#watched.has(page) || this.#announced.has(page)) return;
     const frame = this.#space.frames[page] as Frame; // a walk has just come through the table
-    this.#changeMappings(page, (low) => ((low & Pte.writable) !== 0 ? (low & ~Pte.writable) | STORES_SEEN : low));
     this.#watched.set(page, frame);
     this.#frames.watch(frame, this.#watcher, page);
   }
@@ -205,7 +199,6 @@ export class ShadowMap {
     if (frame === undefined) return;
     this.#watched.delete(page);
     this.#frames.unwatch(frame, this.#watcher, page);
-    this.#changeMappings(page, (low) => ((low & STORES_SEEN) !== 0 ? (low & ~STORES_SEEN) | Pte.writable : low));
   }
 
   /** Stores to a table need not be seen from here on, whatever shadows it has. */

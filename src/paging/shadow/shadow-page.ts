@@ -13,15 +13,6 @@ export const NONE = -1;
 export const ENTRY_SHIFT = 10;
 export const ENTRY_MASK = (1 << ENTRY_SHIFT) - 1;
 
-/**
- * A bit that is for software, in level-1 entries without `Pte.writable`: the guest may write, but the host must see each
- * store, because a shadow was made of what the page holds.
- */
-export const STORES_SEEN = 0x200;
-
-/** Rights of an entry that was made for writing, whether or not the host sees the stores. */
-export const MAY_WRITE = Pte.writable | STORES_SEEN;
-
 /** What is always set in a shadow's entry: the guest's accessed and dirty bits were set before it was made. */
 const ALWAYS = Pte.present | Pte.accessed | Pte.dirty;
 

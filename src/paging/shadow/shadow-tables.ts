@@ -12,13 +12,11 @@ import { ShadowMap } from './shadow-map.ts';
 import {
   firstEntryOfRoot,
   leafFlags,
-  MAY_WRITE,
   NONE,
   noExecuteOf,
   roleOf,
   type ShadowedFormat,
   type ShadowPage,
-  STORES_SEEN,
   tableFlags,
   tableOfRoot,
 } from './shadow-page.ts';
@@ -53,9 +51,6 @@ export interface ShadowStatistics {
 /** Bits 13–20 of an entry of a 2 MiB page (SDM vol. 3A, table 4-18). */
 const LARGE_RESERVED = 0x1f_e000;
 
-/** Tells whether an entry that holds the frame behind a number may be made at present. */
-export type MayRefer = (page: number, writable: boolean) => boolean;
-
 export interface ShadowTablesOptions {
   readonly space: MachineSpace;
   readonly frames: FrameWatching;
@@ -64,7 +59,6 @@ export interface ShadowTablesOptions {
    * what an entry no longer allows may not be used any more then, flush or not.
    */
   readonly mayUnsync: boolean;
-  readonly mayRefer: MayRefer;
   /** Most shadow pages that there are at a time; unless it is given, what suits a guest of that size. */
   readonly capacity?: number;
 }
@@ -76,7 +70,7 @@ export interface ShadowTablesOptions {
  * the guest has not flushed.
  *
  *   walk finds nothing     the guest's tables are walked. A fault is the guest's; else the entries are made (`fill`).
- *   guest writes a table   the page is write-protected, so the store is seen (`written`): entries that the guest's no
+ *   guest writes a table   the page's frame is watched, so the store is seen (`written`): entries that the guest's no
  *                          longer justify go, and come back when they are needed.
  *   often, at level 1      the page may be written, and the shadow is out of step until a processor flushes (`flush`).
  *   often, above           it is no table any more, so it has no shadow any more.
@@ -92,7 +86,6 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
   readonly #space: MachineSpace;
   readonly #u32: Uint32Array;
   readonly #mayUnsync: boolean;
-  readonly #mayRefer: MayRefer;
   /** Shadows that are out of step, the oldest first; some of them may have been released since. */
   readonly #unsynced: ShadowPage[] = [];
   /** The pages that entries are being made in: they stay. */
@@ -107,7 +100,6 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
     this.#space = options.space;
     this.#u32 = options.space.pool.memory.u32;
     this.#mayUnsync = options.mayUnsync;
-    this.#mayRefer = options.mayRefer;
     const { space, capacity = shadowCapacity(space.limit) } = options;
     this.#map = new ShadowMap(space, options.frames, this, capacity);
   }
@@ -157,7 +149,7 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
     if (user && (rights & entry & Pte.user) === 0) return false;
     if (access === Access.fetch && noExecute !== 0) return false;
     const writable = (rights & Pte.writable) !== 0;
-    if (access === Access.write && (!writable || (entry & MAY_WRITE) === 0)) return false;
+    if (access === Access.write && (!writable || (entry & Pte.writable) === 0)) return false;
     const { result } = found;
     result.frame = (entry >>> 12) as Frame;
     result.page = shadow.targets[index] as number;
@@ -170,7 +162,7 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
     return true;
   }
 
-  fill(format: ShadowedFormat, root: number, low: number, high: number, controls: WalkControls): number {
+  fill(format: ShadowedFormat, root: number, low: number, high: number, controls: WalkControls): void {
     this.#counters.fills++;
     const geometry = TABLE_GEOMETRY[format];
     const option = hasOption(format, controls);
@@ -189,21 +181,19 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
     }
     const index = tableIndex(geometry, 1, low, high);
     if (shadow.isPieces) {
-      return this.#mapPage(shadow, index, shadow.page + index, leafFlags(Pte.user | Pte.writable | Pte.dirty), 0);
+      this.#mapPage(shadow, index, shadow.page + index, leafFlags(Pte.user | Pte.writable | Pte.dirty), 0);
+      return;
     }
     this.#readGuest(shadow, index);
     const page = this.#guestTarget(shadow, false);
-    return this.#mapPage(shadow, index, page, leafFlags(this.#guestLow), noExecuteOf(this.#guestHigh));
+    this.#mapPage(shadow, index, page, leafFlags(this.#guestLow), noExecuteOf(this.#guestHigh));
   }
 
-  /** Makes an entry of level 1. The page's number when the host does not allow it at present, otherwise −1. */
-  #mapPage(shadow: ShadowPage, index: number, page: number, flags: number, high: number): number {
+  /** Makes an entry of level 1. */
+  #mapPage(shadow: ShadowPage, index: number, page: number, flags: number, high: number): void {
     const mayWrite = this.#space.writeProtected[page] === 0;
-    if (!this.#mayRefer(page, mayWrite)) return page;
-    const seen = this.#map.isProtected(page) && (flags & Pte.writable) !== 0;
-    const rights = !mayWrite ? flags & ~Pte.writable : seen ? (flags & ~Pte.writable) | STORES_SEEN : flags;
+    const rights = mayWrite ? flags : flags & ~Pte.writable;
     this.#map.map(shadow, index, page, this.#space.frames[page] as Frame, rights, high);
-    return NONE;
   }
 
   flush(): void {
@@ -271,17 +261,16 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
     if ((low & required) !== required || hasReservedBits(shadow, low)) return false;
     if (noExecuteOf(this.#guestHigh) !== this.#map.high(shadow, index)) return false;
     const entry = this.#map.low(shadow, index);
-    const rights = (entry & STORES_SEEN) !== 0 ? (entry & ~STORES_SEEN) | Pte.writable : entry;
     if (shadow.level === 1) {
       // One that may not be written may be so for the host's sake.
       const wanted = leafFlags(low);
-      const isNarrower = (rights & 0xfff) === wanted || (rights & 0xfff) === (wanted & ~Pte.writable);
+      const isNarrower = (entry & 0xfff) === wanted || (entry & 0xfff) === (wanted & ~Pte.writable);
       return isNarrower && this.#guestTarget(shadow, false) === shadow.targets[index];
     }
     const child = this.#map.child(shadow, index);
     const isLarge = isLargeEntry(shadow, low);
     if (child.isPieces !== isLarge || child.page !== this.#guestTarget(shadow, isLarge)) return false;
-    return (rights & 0xfff) === upperFlags(shadow, low);
+    return (entry & 0xfff) === upperFlags(shadow, low);
   }
 
   #unsync(shadow: ShadowPage): void {
