@@ -1,5 +1,5 @@
 import { expect, it } from 'vitest';
-import type { Archive, Archived, WordArray } from '../src/archive/archive.ts';
+import type { Archive, Archived, SharedPieces, WordArray } from '../src/archive/archive.ts';
 import { decodeCbor, encodeCbor } from '../src/archive/cbor.ts';
 import type { Plain, PlainRecord } from '../src/archive/plain.ts';
 import { restore } from '../src/archive/reader.ts';
@@ -92,6 +92,8 @@ class Walker implements Archive {
   map<Key extends string | number, Value>(_name: string, _map: Map<Key, Value>): void {}
 
   words(_name: string, _words: WordArray): void {}
+
+  shared(_name: string, _pieces: SharedPieces): void {}
 
   record(_name: string, _record: object): void {}
 

@@ -94,6 +94,9 @@ const NO_STATE: ReadonlySet<string> = new Set([
   'validator.rules',
   'paging.#workPerCall',
   'types.limit',
+  ...['owner', 'type', 'typeCount', 'references', 'flags'].flatMap((column) =>
+    ['length', '#isOwn'].map((field) => `${column}.${field}`),
+  ),
   // What processors reach the memory by, and the memory itself.
   'paging.frames',
   'paging.writeProtected',

@@ -1,3 +1,4 @@
+import { save } from '../src/archive/writer.ts';
 import type { FrameInvalidator } from '../src/cpu/translation.ts';
 import { FramePool } from '../src/memory/frame-pool.ts';
 import { HostMemory } from '../src/memory/host-memory.ts';
@@ -120,10 +121,9 @@ export class World {
   snapshot(): string {
     this.paging.finish();
     const { types } = this.paging;
-    const arrays = [types.owner, types.type, types.typeCount, types.references, types.flags, types.held, types.linear];
     const roots = [0, 1].map((processor) => [this.paging.root(processor), this.paging.userRoot(processor)]);
     const contents = this.own.map((mfn) => Array.from({ length: 512 }, (_, i) => this.low(mfn, i)).join());
-    return JSON.stringify([arrays.map((array) => [...array.entries()]), [...types.framesByType], roots, contents]);
+    return JSON.stringify([save(types), roots, contents]);
   }
 }
 

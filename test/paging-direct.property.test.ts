@@ -328,13 +328,13 @@ function compare(world: World, model: Model): void {
   const { types } = world.paging;
   const expected = model.expected();
   for (const mfn of numbers(world)) {
-    const owner = types.owner[mfn] ?? FrameOwner.none;
+    const owner = types.owner.get(mfn);
     if ((owner !== FrameOwner.none) !== model.state.owner.has(mfn))
       expect.fail(`frame ${mfn} is owned on one side only`);
     if (owner === FrameOwner.none) continue;
     const { type, typeCount, references } = expected(mfn);
     const name = type === 'writable' || type === 'none' ? type : TYPE_NAMES[type];
-    const actual = [FRAME_TYPE_NAMES[types.type[mfn]!], types.typeCount[mfn], types.references[mfn]];
+    const actual = [FRAME_TYPE_NAMES[types.type.get(mfn)], types.typeCount.get(mfn), types.references.get(mfn)];
     if (actual.join() !== [name, typeCount, references].join()) {
       expect.fail(`frame ${mfn}: ${actual.join(' ')}, but the model says ${name} ${typeCount} ${references}`);
     }
@@ -357,11 +357,11 @@ function compareContents(world: World, model: Model): void {
 function assertNothingWritable(world: World): void {
   const { types } = world.paging;
   const isProtected = (mfn: number) => {
-    const type = types.type[mfn] ?? FrameType.none;
+    const type = types.type.get(mfn);
     return type !== FrameType.none && type !== FrameType.writable;
   };
   for (const mfn of world.own) {
-    if (types.type[mfn] !== FrameType.level1) continue;
+    if (types.type.get(mfn) !== FrameType.level1) continue;
     for (let index = 0; index < types.held.get(mfn); index++) {
       const low = world.low(mfn, index);
       if ((low & (P | RW)) === (P | RW) && isProtected(low >>> 12)) {

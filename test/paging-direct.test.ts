@@ -33,7 +33,7 @@ class LiveWorld extends World {
   }
 
   typeOf(mfn: Mfn): FrameType {
-    return this.paging.types.type[mfn] as FrameType;
+    return this.paging.types.type.get(mfn) as FrameType;
   }
 }
 
@@ -312,7 +312,8 @@ describe('direct paging', () => {
     expect(paging.newBasePointer(0, world.spare)).toBe(0);
     expect(paging.unpin(world.root)).toBe(0);
     expect(paging.statistics()).toMatchObject({ level4: 1, level3: 0, level2: 0, level1: 0, writable: 0 });
-    expect(paging.types.references.reduce((sum, count) => sum + count)).toBe(2);
+    const references = Array.from({ length: LIMIT }, (_none, mfn) => paging.types.references.get(mfn));
+    expect(references.reduce((sum, count) => sum + count)).toBe(2);
   });
 
   it('keeps a root that a processor still has', () => {
@@ -326,7 +327,7 @@ describe('direct paging', () => {
   it('lets two level-2 tables share a level-1 table', () => {
     world.poke(world.spare, 0, entry(world.level1, TABLE));
     expect(world.update(world.level3, 1, entry(world.spare, TABLE))).toBe(0);
-    expect(world.paging.types.typeCount[world.level1]).toBe(2);
+    expect(world.paging.types.typeCount.get(world.level1)).toBe(2);
     expect(world.update(world.level3, 0, 0)).toBe(0);
     expect(world.typeOf(world.level1)).toBe(FrameType.level1);
     expect(world.typeOf(world.level2)).toBe(FrameType.none);
@@ -604,11 +605,11 @@ describe('preempted work', () => {
     expect(world.typeOf(world.spare)).toBe(FrameType.level1);
     expect(paging.recount()).toEqual([]);
     expect(world.run(() => world.update(world.level1, 5, entry(world.spare, PAGE)))).toBe(PagingError.busy);
-    expect(paging.types.typeCount[world.spare]).toBe(1);
+    expect(paging.types.typeCount.get(world.spare)).toBe(1);
     const { work } = paging;
     expect(paging.pin(1, world.spare)).toBe(0);
     expect(paging.work).toBe(work);
-    expect(paging.types.typeCount[world.spare]).toBe(1);
+    expect(paging.types.typeCount.get(world.spare)).toBe(1);
     expect(paging.recount()).toEqual([]);
   });
 
@@ -659,8 +660,8 @@ describe('preempted work', () => {
 
 describe('recount', () => {
   it('finds a count that is not what the tables say', () => {
-    world.paging.types.references[world.data]!++;
-    world.paging.types.typeCount[world.level1]!++;
+    world.paging.types.references.add(world.data, 1);
+    world.paging.types.typeCount.add(world.level1, 1);
     world.poke(world.level1, 6, entry(world.root, PAGE));
     expect(world.paging.recount().map(({ mfn, what }) => [mfn, what])).toEqual(
       expect.arrayContaining([

@@ -1,4 +1,5 @@
 import { afterEach, describe, expect, test } from 'vitest';
+import { save } from '../src/archive/writer.ts';
 import { PageAbsent } from '../src/memory/page-absent.ts';
 import { type Mfn, PAGE_SIZE } from '../src/x86/brand.ts';
 import { createPagedGuest, DATA, DONE, destroyGuests, Hypercall, SELF, SmallGuest } from './xen-guest.ts';
@@ -127,7 +128,7 @@ const SCENARIOS: Record<string, Scenario> = {
     const extended = async (command: number, first: number, second = 0) => {
       await reach(() => guest.store(DATA, command, first, second));
       results.push(await hypercall(Hypercall.mmuExtended, DATA, 1, DONE, SELF));
-      results.push(guest.domain.paging.types.type[table], guest.domain.paging.types.type[upper]);
+      results.push(guest.domain.paging.types.type.get(table), guest.domain.paging.types.type.get(upper));
     };
     await extended(1, upper);
     await extended(4, upper);
@@ -149,7 +150,7 @@ const SCENARIOS: Record<string, Scenario> = {
     await reach(() => guest.store(DATA, ...guest.request(entry, mfn, READ_ONLY)));
     const first = await hypercall(Hypercall.mmuUpdate, DATA, 1, DONE, SELF);
     await reach(() => guest.store(page(3), mfn));
-    return [first, await hypercall(2, page(3), 16), guest.domain.paging.types.type[mfn]];
+    return [first, await hypercall(2, page(3), 16), guest.domain.paging.types.type.get(mfn)];
   },
 
   'pages are given back and taken again': async ({ guest, hypercall, reach }) => {
@@ -187,9 +188,7 @@ const SCENARIOS: Record<string, Scenario> = {
 /** All that the paging keeps of the domain. */
 function counts({ guest }: Player): unknown {
   const { types } = guest.domain.paging;
-  return [types.owner, types.type, types.typeCount, types.references, types.hostHolds].map((column) => [
-    ...column.entries(),
-  ]);
+  return save(types);
 }
 
 describe('a guest whose pages are absent', () => {

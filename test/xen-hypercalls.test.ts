@@ -313,7 +313,7 @@ describe('checked contracts', () => {
   test('frame counts that do not add up crash the domain when it ends', () => {
     const guest = new SmallGuest({ check: true });
     const { references } = guest.domain.paging.types;
-    references[guest.mfnAt(PAGE)]!++; // a frame of the domain
+    references.add(guest.mfnAt(PAGE), 1); // a frame of the domain
     guest.store(DATA, 0);
     guest.hypercall(Hypercall.sched, 2, DATA);
     expect(reasonOf(guest)).toMatch(/^frame types do not add up: references of frame 0x[0-9a-f]+ is 2, counted are 1$/);

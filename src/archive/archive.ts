@@ -29,12 +29,21 @@ export interface Archive {
   map<Key extends string | number, Value>(name: string, map: Map<Key, Value>): void;
   /** An array of a fixed length, whose elements are replaced. */
   words(name: string, words: WordArray): void;
+  /** Bytes in pieces that copies of the component share. */
+  shared(name: string, pieces: SharedPieces): void;
   /** A record that others refer to: its fields are replaced, and it stays the same object. */
   record(name: string, record: object): void;
   /** A component that belongs to this one. */
   part(name: string, part: Archived): void;
   /** Components of the same kind; as many as were saved. */
   parts(name: string, parts: readonly Archived[]): void;
+}
+
+export interface SharedPieces {
+  /** All bytes, in pieces that do not change from here on. */
+  share(): Uint8Array[];
+  /** Takes over such pieces, without a copy where that can be. False when they are not as many or not as long. */
+  adopt(pieces: readonly unknown[]): boolean;
 }
 
 export type WordArray = Uint8Array | Uint16Array | Uint32Array | Int32Array | Float64Array;

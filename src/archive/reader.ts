@@ -1,5 +1,5 @@
 import { InputError } from '../boot/input-error.ts';
-import type { Archive, Archived, WordArray } from './archive.ts';
+import type { Archive, Archived, SharedPieces, WordArray } from './archive.ts';
 import { isRecord, kindOf, type Plain, type PlainRecord, plainCopy } from './plain.ts';
 
 /** Gives a component, which is built as the saved one was, what that had. @throws InputError when it had other fields */
@@ -68,6 +68,11 @@ class ArchiveReader implements Archive {
       throw mismatch(`${this.#path}.${name}`, `has ${saved.length} bytes and not ${words.byteLength}`);
     }
     replace(new Uint8Array(words.buffer, words.byteOffset, words.byteLength), saved);
+  }
+
+  shared(name: string, pieces: SharedPieces): void {
+    const saved = this.#takeOf(name, 'list') as readonly Plain[];
+    if (!pieces.adopt(saved)) throw mismatch(`${this.#path}.${name}`, 'has other pieces');
   }
 
   record(name: string, record: object): void {

@@ -1,4 +1,4 @@
-import type { Archive, Archived, WordArray } from './archive.ts';
+import type { Archive, Archived, SharedPieces, WordArray } from './archive.ts';
 import { type Plain, type PlainRecord, plainCopy } from './plain.ts';
 
 /** What a component has at present, as plain data. */
@@ -22,6 +22,10 @@ class ArchiveWriter implements Archive {
 
   words(name: string, words: WordArray): void {
     this.#set(name, new Uint8Array(words.buffer, words.byteOffset, words.byteLength).slice());
+  }
+
+  shared(name: string, pieces: SharedPieces): void {
+    this.#set(name, pieces.share());
   }
 
   record(name: string, record: object): void {

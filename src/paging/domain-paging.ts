@@ -117,7 +117,9 @@ export abstract class DomainPaging implements Translation, Archived {
   /** Ends the domain's memory: all its frames go back to the pool. Its processors run no more. */
   destroy(): void {
     this.shadow?.end();
-    for (const [mfn, owner] of this.types.owner.entries()) if (owner !== FrameOwner.none) this.release(mfn as Mfn);
+    for (let mfn = 0; mfn < this.types.limit; mfn++) {
+      if (this.types.owner.get(mfn) !== FrameOwner.none) this.release(mfn as Mfn);
+    }
   }
 
   /** Keeps a page where it is and writable for the host (a ring, vcpu_info): it cannot become a table. */
@@ -139,7 +141,7 @@ export abstract class DomainPaging implements Translation, Archived {
     this.finish();
     if (!this.types.isPlain(mfn)) return PagingError.invalid;
     this.types.takeWritable(mfn);
-    this.types.references[mfn]!++; // an owned number is below the limit
+    this.types.references.add(mfn, 1);
     this.types.hostHolds.add(mfn, 1);
     return 0;
   }
@@ -148,7 +150,7 @@ export abstract class DomainPaging implements Translation, Archived {
   dropType(mfn: Mfn): void {
     if (this.types.hostHolds.get(mfn) === 0) throw new RangeError(`machine frame ${mfn} is not held by the host`);
     this.types.hostHolds.add(mfn, -1);
-    this.types.references[mfn]!--;
+    this.types.references.add(mfn, -1);
     this.types.dropWritable(mfn);
   }
 

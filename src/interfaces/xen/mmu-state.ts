@@ -39,22 +39,21 @@ export class XenMmuState implements MmuState {
   }
 
   typeOf(page: number): PageType {
-    return FRAME_TYPE_NAMES[this.#paging.types.type[page] ?? FrameType.none] ?? 'none';
+    return FRAME_TYPE_NAMES[this.#paging.types.type.get(page)] ?? 'none';
   }
 
   isPinned(page: number): boolean {
-    return ((this.#paging.types.flags[page] ?? 0) & FrameFlag.pinned) !== 0;
+    return this.#paging.types.hasFlag(page, FrameFlag.pinned);
   }
 
   /** What is left of a table's type count when its other users are taken off: no table has to be searched. */
   links(table: number): number {
     const { types } = this.#paging;
-    const type = types.type[table] ?? FrameType.none;
+    const type = types.type.get(table);
     if (type < FrameType.level1 || type > FrameType.level4) return 0;
-    const flags = types.flags[table] as number; // has a type, so it is below the limit
-    let links = types.typeCount[table] as number;
-    if ((flags & FrameFlag.pinned) !== 0) links--;
-    if ((flags & FrameFlag.claimed) !== 0) links--;
+    let links = types.typeCount.get(table);
+    if (types.hasFlag(table, FrameFlag.pinned)) links--;
+    if (types.hasFlag(table, FrameFlag.claimed)) links--;
     for (const { index } of this.#vcpus) {
       if (this.#paging.root(index) === table) links--;
       if (this.#paging.userRoot(index) === table) links--;

@@ -26,7 +26,7 @@ export class TableObserver implements ObservedPages {
   }
 
   isObserved(mfn: number): boolean {
-    const type = this.#domain.paging.types.type[mfn] as FrameType;
+    const type = this.#domain.paging.types.type.get(mfn) as FrameType;
     return type >= FrameType.level1 && type <= FrameType.level4;
   }
 

@@ -74,7 +74,7 @@ export class DescriptorPages implements DescriptorTables, Archived {
     finish();
     if (this.#ldtFrames.has(mfn)) return 0;
     if (!this.#take(mfn)) return PagingError.invalid;
-    types.flags[mfn]! |= FrameFlag.localDescriptors; // owned, so below the limit
+    types.setFlag(mfn, FrameFlag.localDescriptors);
     this.#ldtFrames.add(mfn);
     return 0;
   }
@@ -93,7 +93,7 @@ export class DescriptorPages implements DescriptorTables, Archived {
     finish();
     const mfn = frameOfEntry(pointerLow, pointerHigh) as Mfn;
     if ((pointerLow & 7) !== 0 || pointerHigh >>> 0 > ENTRY_FRAME_HIGH) return PagingError.invalid;
-    if (types.type[mfn] !== FrameType.segmentDescriptors && !types.isPlain(mfn)) return PagingError.invalid;
+    if (types.type.get(mfn) !== FrameType.segmentDescriptors && !types.isPlain(mfn)) return PagingError.invalid;
     const judged = judgeDescriptor(high, kernelPrivilege);
     if (judged < 0) return PagingError.invalid;
     entries.store(mfn, (pointerLow & (PAGE_SIZE - 1)) >>> 3, low, judged);
@@ -109,7 +109,7 @@ export class DescriptorPages implements DescriptorTables, Archived {
   #take(mfn: Mfn): boolean {
     const { types, entries, space, invalidator, kernelPrivilege } = this.#options;
     if (!types.isDomains(mfn)) return false;
-    const type = types.type[mfn];
+    const type = types.type.get(mfn);
     if (type === FrameType.none) {
       // Nothing may write the page once it has been looked at, and it stays where it is, since loads of segments do not wait.
       space.pin(mfn);
@@ -128,8 +128,8 @@ export class DescriptorPages implements DescriptorTables, Archived {
       }
       types.setType(mfn, FrameType.segmentDescriptors);
     } else if (type !== FrameType.segmentDescriptors) return false;
-    types.typeCount[mfn]!++; // the domain's own number is below the limit
-    types.references[mfn]!++;
+    types.typeCount.add(mfn, 1);
+    types.references.add(mfn, 1);
     return true;
   }
 }

@@ -110,7 +110,7 @@ export class DirectPaging extends DomainPaging {
   // ─── Frames ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
   protected override isTable(mfn: number, level: number): boolean {
-    return this.types.type[mfn] === level;
+    return this.types.type.get(mfn) === level;
   }
 
   protected override ldtFrameReleased(mfn: Mfn): void {
@@ -146,7 +146,7 @@ export class DirectPaging extends DomainPaging {
   decreaseReservation(mfn: Mfn): number {
     if (!this.#begin()) return PagingError.preempted;
     const types = this.types;
-    if (!types.isDomains(mfn) || types.references[mfn] !== 0) return PagingError.invalid;
+    if (!types.isDomains(mfn) || types.references.get(mfn) !== 0) return PagingError.invalid;
     this.machineToPhysical.clear(mfn);
     this.#events.leaves?.(mfn);
     this.release(mfn);
@@ -174,16 +174,16 @@ export class DirectPaging extends DomainPaging {
   // ─── Entries ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
   typeOf(mfn: Mfn): FrameType {
-    return (this.types.type[mfn] ?? FrameType.none) as FrameType;
+    return this.types.type.get(mfn) as FrameType;
   }
 
   mmuUpdate(pointerLow: number, pointerHigh: number, valueLow: number, valueHigh: number): number {
     const command = pointerLow & UPDATE_COMMAND_MASK;
     const mfn = frameOfEntry(pointerLow, pointerHigh);
-    const type = this.types.type[mfn];
+    const type = this.types.type.get(mfn);
     if (!this.#begin(this.#expectedPromotion(type, valueLow, valueHigh))) return PagingError.preempted;
     if (command > UpdateCommand.noTranslate) return PagingError.notImplemented;
-    const owner = this.types.owner[mfn] ?? FrameOwner.none;
+    const owner = this.types.owner.get(mfn);
     if (owner === FrameOwner.none || pointerHigh >>> 0 > ENTRY_FRAME_HIGH) return PagingError.invalid;
     if (command === UpdateCommand.machineToPhysical) {
       if (owner !== FrameOwner.domain) return PagingError.invalid;
@@ -193,7 +193,7 @@ export class DirectPaging extends DomainPaging {
     const index = (pointerLow & (PAGE_SIZE - 1)) >>> 3;
     const preserve = command === UpdateCommand.preserveAccessedDirty;
     // The type is read again: what was left over may have been this frame's demotion.
-    switch (this.types.type[mfn] as FrameType) {
+    switch (this.types.type.get(mfn) as FrameType) {
       case FrameType.level1:
         return this.#updateLevel1(mfn, index, valueLow, valueHigh, preserve);
       case FrameType.level2:
@@ -226,7 +226,7 @@ export class DirectPaging extends DomainPaging {
     if (length > 8 || (length & (length - 1)) !== 0 || length === 0 || (offset & (length - 1)) !== 0) return false;
     this.#validator.finish();
     const mfn = target as Mfn;
-    const type = this.types.type[mfn] as FrameType;
+    const type = this.types.type.get(mfn) as FrameType;
     const index = offset >>> 3;
     if (type !== FrameType.level1) {
       if (type > FrameType.level1 && type <= FrameType.level4) this.#events.storeRefused?.(mfn, index);
@@ -265,16 +265,16 @@ export class DirectPaging extends DomainPaging {
   pin(level: TableLevel, mfn: Mfn): number {
     if (!this.#begin(mfn)) return PagingError.preempted;
     if (level > this.topLevel || !this.types.isDomains(mfn)) return PagingError.invalid;
-    if ((this.types.flags[mfn]! & FrameFlag.pinned) !== 0) return PagingError.invalid; // the domain's own
+    if (this.types.hasFlag(mfn, FrameFlag.pinned)) return PagingError.invalid;
     const result = this.#validator.acquire(mfn, level);
-    if (result === 0) this.types.flags[mfn]! |= FrameFlag.pinned;
+    if (result === 0) this.types.setFlag(mfn, FrameFlag.pinned);
     return result;
   }
 
   unpin(mfn: Mfn): number {
     if (!this.#begin()) return PagingError.preempted;
-    if (((this.types.flags[mfn] ?? 0) & FrameFlag.pinned) === 0) return PagingError.invalid;
-    this.types.flags[mfn]! &= ~FrameFlag.pinned; // below the limit, since it has a flag
+    if (!this.types.hasFlag(mfn, FrameFlag.pinned)) return PagingError.invalid;
+    this.types.clearFlag(mfn, FrameFlag.pinned);
     this.types.generations.changed(mfn);
     this.#validator.dropTable(mfn);
     this.#validator.demote();
@@ -342,7 +342,7 @@ export class DirectPaging extends DomainPaging {
   #expectedPromotion(tableType: number | undefined, low: number, high: number): number {
     if (!this.#validator.pending || tableType === undefined) return -1;
     const target = frameOfEntry(low, high);
-    return this.types.type[target] === tableType - 1 ? target : -1;
+    return this.types.type.get(target) === tableType - 1 ? target : -1;
   }
 
   #setRoot(slot: number, mfn: Mfn): number {
@@ -384,7 +384,7 @@ export class DirectPaging extends DomainPaging {
   }
 
   #updateUpper(table: number, index: number, valueLow: number, high: number, preserve: boolean): number {
-    const level = this.types.type[table]!; // a table is below the limit
+    const level = this.types.type.get(table);
     if (isFixedSlot(this.rules, level, index)) return PagingError.invalid;
     this.space.requireWritable(table as Mfn);
     const word = this.entries.wordOf(table) + index * 2;

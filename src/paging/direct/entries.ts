@@ -43,7 +43,7 @@ export class TableEntries {
 
   /** Stores an entry of any page by halves into `out`; false when the number names no frame. */
   read(mfn: number, index: number, out: Uint32Array): boolean {
-    if ((this.#types.owner[mfn] ?? FrameOwner.none) === FrameOwner.none) return false;
+    if (this.#types.owner.get(mfn) === FrameOwner.none) return false;
     const word = this.wordOf(mfn) + index * 2;
     out[0] = this.words[word]!; // inside the page
     out[1] = this.words[word + 1]!;

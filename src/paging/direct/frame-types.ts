@@ -1,5 +1,6 @@
 import type { Archive, Archived } from '../../archive/archive.ts';
 import { TableGenerations } from '../../cpu/table-generations.ts';
+import { SharedColumn } from '../../memory/shared-column.ts';
 import { SparseNumbers } from '../../memory/sparse-numbers.ts';
 import { frameOfEntry } from '../../x86/page-table.ts';
 import { Pte } from '../../x86/registers.ts';
@@ -67,7 +68,7 @@ function isInUse(type: number): boolean {
 }
 
 /**
- * Types and counts of the frames of one domain, by machine frame number. Everything that uses a frame holds a
+ * Types and counts of the frames of one domain, by machine frame number; a clone shares what neither of the two changes. Everything that uses a frame holds a
  * reference; what uses it as something holds a type count as well:
  *
  *     user                                          type count          reference
@@ -81,11 +82,11 @@ function isInUse(type: number): boolean {
  */
 export class FrameTypes implements Archived {
   readonly limit: number;
-  readonly owner: Uint8Array;
-  readonly type: Uint8Array;
-  readonly typeCount: Uint32Array;
-  readonly references: Uint32Array;
-  readonly flags: Uint8Array;
+  readonly owner: SharedColumn;
+  readonly type: SharedColumn;
+  readonly typeCount: SharedColumn;
+  readonly references: SharedColumn;
+  readonly #flags: SharedColumn;
   /**
    * Of a table, how many of its leading entries hold their references. Less than all of them while it is being
    * promoted (the number grows) or demoted (it shrinks).
@@ -106,22 +107,22 @@ export class FrameTypes implements Archived {
 
   constructor(limit: number, events: FrameTypeEvents) {
     this.limit = limit;
-    this.owner = new Uint8Array(limit);
-    this.type = new Uint8Array(limit);
-    this.typeCount = new Uint32Array(limit);
-    this.references = new Uint32Array(limit);
-    this.flags = new Uint8Array(limit);
+    this.owner = new SharedColumn(limit);
+    this.type = new SharedColumn(limit);
+    this.typeCount = new SharedColumn(limit);
+    this.references = new SharedColumn(limit);
+    this.#flags = new SharedColumn(limit);
     this.generations = new TableGenerations(limit);
     this.#events = events;
   }
 
   /** Generations are compared with those of TLBs only, which are empty in a domain that goes on. */
   archive(archive: Archive): void {
-    archive.words('owner', this.owner);
-    archive.words('type', this.type);
-    archive.words('typeCount', this.typeCount);
-    archive.words('references', this.references);
-    archive.words('flags', this.flags);
+    archive.part('owner', this.owner);
+    archive.part('type', this.type);
+    archive.part('typeCount', this.typeCount);
+    archive.part('references', this.references);
+    archive.part('flags', this.#flags);
     archive.part('held', this.held);
     archive.part('linear', this.linear);
     archive.part('hostHolds', this.hostHolds);
@@ -130,52 +131,64 @@ export class FrameTypes implements Archived {
 
   /** Brings a number into use. */
   adopt(mfn: number, owner: FrameOwner): void {
-    this.owner[mfn] = owner;
+    this.owner.set(mfn, owner);
     this.framesByType[FrameType.none]!++; // a member of the enumeration is an index of the array
   }
 
   /** Takes a number out of use; unless the domain ends, nothing refers to it. */
   disown(mfn: number): void {
-    this.owner[mfn] = FrameOwner.none;
-    this.framesByType[this.type[mfn]!]!--; // every stored type is an index
+    this.owner.set(mfn, FrameOwner.none);
+    this.framesByType[this.type.get(mfn)]!--; // every stored type is an index
+  }
+
+  hasFlag(mfn: number, flag: FrameFlag): boolean {
+    return (this.#flags.get(mfn) & flag) !== 0;
+  }
+
+  setFlag(mfn: number, flag: FrameFlag): void {
+    this.#flags.set(mfn, this.#flags.get(mfn) | flag);
+  }
+
+  clearFlag(mfn: number, flag: FrameFlag): void {
+    this.#flags.set(mfn, this.#flags.get(mfn) & ~flag);
   }
 
   /** Whether the number names memory of the domain itself. */
   isDomains(mfn: number): boolean {
-    return this.owner[mfn] === FrameOwner.domain;
+    return this.owner.get(mfn) === FrameOwner.domain;
   }
 
   /** Whether the guest could have the page writable. */
   isPlain(mfn: number): boolean {
-    const owner = this.owner[mfn] ?? FrameOwner.none;
+    const owner = this.owner.get(mfn);
     if (owner === FrameOwner.none || owner === FrameOwner.readOnly) return false;
-    const type = this.type[mfn];
+    const type = this.type.get(mfn);
     return type === FrameType.none || type === FrameType.writable;
   }
 
   setType(mfn: number, type: FrameType): void {
-    const old = this.type[mfn]!; // callers name owned numbers
+    const old = this.type.get(mfn); // callers name owned numbers
     this.framesByType[old]!--; // every stored type is an index
     this.framesByType[type]!++;
-    this.type[mfn] = type;
+    this.type.set(mfn, type);
     if (isInUse(old)) this.#events.leavesUse(mfn, old);
   }
 
   /** Takes one count of the writable type, without a reference. */
   takeWritable(mfn: number): boolean {
-    const type = this.type[mfn];
+    const type = this.type.get(mfn);
     if (type === FrameType.writable) {
-      this.typeCount[mfn]!++; // an owned number is below the limit, here and below
+      this.typeCount.add(mfn, 1); // an owned number is below the limit, here and below
       return true;
     }
-    if (type !== FrameType.none || this.owner[mfn] === FrameOwner.readOnly) return false;
+    if (type !== FrameType.none || this.owner.get(mfn) === FrameOwner.readOnly) return false;
     this.setType(mfn, FrameType.writable);
-    this.typeCount[mfn] = 1;
+    this.typeCount.set(mfn, 1);
     return true;
   }
 
   dropWritable(mfn: number): void {
-    if (--this.typeCount[mfn]! === 0) this.setType(mfn, FrameType.none);
+    if (this.typeCount.add(mfn, -1) === 0) this.setType(mfn, FrameType.none);
   }
 
   /** Takes what a present level-1 entry refers to. `busy`: not an owned frame, or not to be had writable. */
@@ -184,9 +197,9 @@ export class FrameTypes implements Archived {
     const mfn = frameOfEntry(low, high);
     // Beyond the machine's memory there is only I/O memory, for which no domain has the right.
     if (mfn >= this.limit) return PagingError.notPermitted;
-    if (this.owner[mfn] === FrameOwner.none) return PagingError.busy;
+    if (this.owner.get(mfn) === FrameOwner.none) return PagingError.busy;
     if ((low & Pte.writable) !== 0 && !this.takeWritable(mfn)) return PagingError.busy;
-    this.references[mfn]!++;
+    this.references.add(mfn, 1);
     return 0;
   }
 
@@ -194,23 +207,23 @@ export class FrameTypes implements Archived {
   dropMapping(low: number, high: number): void {
     const mfn = frameOfEntry(low, high);
     if ((low & Pte.writable) !== 0) this.dropWritable(mfn);
-    this.references[mfn]!--;
+    this.references.add(mfn, -1);
   }
 
   /** A level-1 entry went away because the guest wanted it so: it has done with the LDT page that was mapped there. */
   noticeUnmapping(low: number, high: number): void {
     const mfn = frameOfEntry(low, high);
-    if ((this.flags[mfn]! & FrameFlag.localDescriptors) !== 0) this.releaseLdtFrame(mfn);
+    if (this.hasFlag(mfn, FrameFlag.localDescriptors)) this.releaseLdtFrame(mfn);
   }
 
   releaseLdtFrame(mfn: number): void {
-    this.flags[mfn]! &= ~FrameFlag.localDescriptors;
+    this.clearFlag(mfn, FrameFlag.localDescriptors);
     this.dropDescriptors(mfn);
     this.#events.ldtFrameReleased(mfn);
   }
 
   dropDescriptors(mfn: number): void {
-    this.references[mfn]!--;
-    if (--this.typeCount[mfn]! === 0) this.setType(mfn, FrameType.none);
+    this.references.add(mfn, -1);
+    if (this.typeCount.add(mfn, -1) === 0) this.setType(mfn, FrameType.none);
   }
 }

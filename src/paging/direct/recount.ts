@@ -39,7 +39,7 @@ export function recountFrames(
     if (stored !== expected) found.push({ mfn, what, stored, expected });
   }
   function use(mfn: number, type: FrameType): void {
-    compare(mfn, 'type', types.type[mfn] ?? -1, type);
+    compare(mfn, 'type', types.type.get(mfn), type);
     typeCount[mfn]!++; // a number beyond the limit was reported above, and the store is ignored
     references[mfn]!++;
   }
@@ -48,7 +48,7 @@ export function recountFrames(
     if (level === 1) {
       if ((low & Pte.writable) !== 0) use(mfn, FrameType.writable);
       else references[mfn]!++;
-    } else if (types.type[mfn] !== level) {
+    } else if (types.type.get(mfn) !== level) {
       use(mfn, (level - 1) as FrameType);
     } else if (mfn !== table) {
       use(mfn, level as FrameType);
@@ -58,18 +58,17 @@ export function recountFrames(
   }
 
   for (let mfn = 0; mfn < types.limit; mfn++) {
-    if (types.owner[mfn] === FrameOwner.none) continue;
-    const type = types.type[mfn]!; // below the limit, here and below
-    framesByType[type]!++;
-    const flags = types.flags[mfn]!;
-    if ((flags & FrameFlag.localDescriptors) !== 0) use(mfn, FrameType.segmentDescriptors);
+    if (types.owner.get(mfn) === FrameOwner.none) continue;
+    const type = types.type.get(mfn);
+    framesByType[type]!++; // every stored type is an index
+    if (types.hasFlag(mfn, FrameFlag.localDescriptors)) use(mfn, FrameType.segmentDescriptors);
     for (let hold = 0; hold < types.hostHolds.get(mfn); hold++) use(mfn, FrameType.writable);
     if (type < FrameType.level1 || type > FrameType.level4) {
       compare(mfn, 'held', types.held.get(mfn), 0);
       continue;
     }
-    if ((flags & FrameFlag.pinned) !== 0) use(mfn, type);
-    if ((flags & FrameFlag.claimed) !== 0) use(mfn, type);
+    if (types.hasFlag(mfn, FrameFlag.pinned)) use(mfn, type);
+    if (types.hasFlag(mfn, FrameFlag.claimed)) use(mfn, type);
     if (!validator.pending) compare(mfn, 'held', types.held.get(mfn), validator.entriesOf(type));
     const base = entries.wordOf(mfn);
     for (let index = 0; index < types.held.get(mfn); index++) {
@@ -82,11 +81,11 @@ export function recountFrames(
   for (const frames of holds.gdtFrames) for (const mfn of frames) use(mfn, FrameType.segmentDescriptors);
 
   for (let mfn = 0; mfn < types.limit; mfn++) {
-    compare(mfn, 'typeCount', types.typeCount[mfn]!, typeCount[mfn]!);
-    compare(mfn, 'references', types.references[mfn]!, references[mfn]!);
+    compare(mfn, 'typeCount', types.typeCount.get(mfn), typeCount[mfn]!);
+    compare(mfn, 'references', types.references.get(mfn), references[mfn]!);
     compare(mfn, 'linear', types.linear.get(mfn), linear[mfn]!);
     // A table keeps its type without a count only while its demotion is under way.
-    if (typeCount[mfn] === 0 && !validator.pending) compare(mfn, 'type', types.type[mfn]!, FrameType.none);
+    if (typeCount[mfn] === 0 && !validator.pending) compare(mfn, 'type', types.type.get(mfn), FrameType.none);
   }
   for (let type = 0; type < framesByType.length; type++) {
     compare(-1, 'framesByType', types.framesByType[type]!, framesByType[type]!);

@@ -115,21 +115,21 @@ export class TableValidator implements Archived {
   acquire(mfn: number, level: number): number {
     const types = this.#types;
     if (!types.isDomains(mfn)) return PagingError.invalid;
-    const type = types.type[mfn];
+    const type = types.type.get(mfn);
     if (type === FrameType.none) {
       this.#begin(mfn, level);
-      types.flags[mfn]! |= FrameFlag.claimed; // the domain's own number is below the limit, here and below
+      types.setFlag(mfn, FrameFlag.claimed);
     } else if (type !== level) return PagingError.invalid;
     if (this.#chain[0] === mfn) {
       const result = this.#promote();
       if (result !== 0) return result;
     }
-    if ((types.flags[mfn]! & FrameFlag.claimed) !== 0) {
-      types.flags[mfn]! &= ~FrameFlag.claimed;
+    if (types.hasFlag(mfn, FrameFlag.claimed)) {
+      types.clearFlag(mfn, FrameFlag.claimed);
       return 0;
     }
-    types.typeCount[mfn]!++;
-    types.references[mfn]!++;
+    types.typeCount.add(mfn, 1);
+    types.references.add(mfn, 1);
     return 0;
   }
 
@@ -137,7 +137,7 @@ export class TableValidator implements Archived {
   takeEntry(table: number, level: number, low: number, high: number): number {
     const mfn = frameOfEntry(low, high);
     if (this.#refuses(level, low, high)) return PagingError.invalid;
-    const claimed = this.#types.type[mfn] === level - 1 && (this.#types.flags[mfn]! & FrameFlag.claimed) !== 0;
+    const claimed = this.#types.type.get(mfn) === level - 1 && this.#types.hasFlag(mfn, FrameFlag.claimed);
     const result = claimed ? PROMOTION_NEEDED : this.#reference(table, level, low, high);
     return result === PROMOTION_NEEDED ? this.acquire(mfn, level - 1) : result;
   }
@@ -146,7 +146,7 @@ export class TableValidator implements Archived {
   dropEntry(table: number, level: number, low: number, high: number): void {
     const types = this.#types;
     const mfn = frameOfEntry(low, high);
-    if (types.type[mfn] === level) {
+    if (types.type.get(mfn) === level) {
       if (mfn === table) return;
       types.linear.add(table, -1);
       types.linear.add(mfn, 1);
@@ -156,8 +156,8 @@ export class TableValidator implements Archived {
 
   /** Drops one type count of a table and one reference. The last one leaves a demotion to be done. */
   dropTable(mfn: number): void {
-    this.#types.references[mfn]!--;
-    if (--this.#types.typeCount[mfn]! === 0) this.#demotions.push(mfn);
+    this.#types.references.add(mfn, -1);
+    if (this.#types.typeCount.add(mfn, -1) === 0) this.#demotions.push(mfn);
   }
 
   /** Whether a present entry above level 1 has bits that it may not have. */
@@ -170,7 +170,7 @@ export class TableValidator implements Archived {
     const types = this.#types;
     const mfn = frameOfEntry(low, high);
     if (!types.isDomains(mfn)) return PagingError.invalid;
-    const type = types.type[mfn];
+    const type = types.type.get(mfn);
     if (type === FrameType.none) return PROMOTION_NEEDED;
     if (type === level) {
       // A linear entry, by which a guest sees its own tables: read-only, and one link long.
@@ -180,8 +180,8 @@ export class TableValidator implements Archived {
       types.linear.add(table, 1);
       types.linear.add(mfn, -1);
     } else if (type !== level - 1) return PagingError.invalid;
-    types.typeCount[mfn]!++;
-    types.references[mfn]!++;
+    types.typeCount.add(mfn, 1);
+    types.references.add(mfn, 1);
     return 0;
   }
 
@@ -193,8 +193,8 @@ export class TableValidator implements Archived {
     this.#invalidator.invalidateWritable(this.#space.frameOf(mfn as Mfn));
     this.#becomesTable(mfn, level);
     types.setType(mfn, level as FrameType);
-    types.typeCount[mfn] = 1;
-    types.references[mfn]!++;
+    types.typeCount.set(mfn, 1);
+    types.references.add(mfn, 1);
     types.held.set(mfn, 0);
     this.#chain.push(mfn);
   }
@@ -204,14 +204,14 @@ export class TableValidator implements Archived {
     const chain = this.#chain;
     while (chain.length !== 0) {
       const table = chain[chain.length - 1]!; // not empty
-      const level = this.#types.type[table]!;
+      const level = this.#types.type.get(table);
       const result = level === FrameType.level1 ? this.#promoteLevel1(table) : this.#promoteUpper(table, level);
       if (result === PROMOTION_NEEDED) continue;
       if (result === PagingError.preempted) return result;
       if (result !== 0) {
         const root = chain[0]!; // not empty
         chain.length = 0;
-        this.#types.flags[root]! &= ~FrameFlag.claimed;
+        this.#types.clearFlag(root, FrameFlag.claimed);
         this.#undoing = true;
         this.dropTable(root);
         this.demote();
@@ -284,7 +284,7 @@ export class TableValidator implements Archived {
     while (demotions.length !== 0) {
       const depth = demotions.length;
       const table = demotions[depth - 1]!; // not empty
-      const level = types.type[table]!;
+      const level = types.type.get(table);
       const base = this.#entries.wordOf(table);
       let index = types.held.get(table);
       while (index > 0 && demotions.length === depth) {

@@ -82,14 +82,14 @@ export class TranslatedPaging extends DomainPaging {
 
   populatePhysmap(pfn: Pfn): Mfn | PagingError {
     const mfn = this.numberOfPage(pfn);
-    if (mfn < 0 || this.types.owner[mfn] !== FrameOwner.none) return PagingError.invalid;
+    if (mfn < 0 || this.types.owner.get(mfn) !== FrameOwner.none) return PagingError.invalid;
     if (!this.space.populate(mfn)) return PagingError.noMemory;
     this.types.adopt(mfn, FrameOwner.domain);
     return mfn;
   }
 
   decreaseReservation(mfn: Mfn): number {
-    if (!this.types.isDomains(mfn) || this.types.references[mfn] !== 0) return PagingError.invalid;
+    if (!this.types.isDomains(mfn) || this.types.references.get(mfn) !== 0) return PagingError.invalid;
     this.release(mfn);
     return 0;
   }
@@ -110,8 +110,8 @@ export class TranslatedPaging extends DomainPaging {
    */
   movePage(from: Mfn, to: Mfn): number {
     if (from === to) return 0;
-    if (!this.#places.has(to) || this.types.owner[to] !== FrameOwner.none) return PagingError.invalid;
-    if (this.types.references[from] !== 0) return PagingError.busy;
+    if (!this.#places.has(to) || this.types.owner.get(to) !== FrameOwner.none) return PagingError.invalid;
+    if (this.types.references.get(from) !== 0) return PagingError.busy;
     this.shadow.pageGone(from);
     const frame: Frame = this.space.detach(from);
     this.invalidator.invalidateFrame(frame);

@@ -129,7 +129,7 @@ const updateDescriptor: Handler = (call) => {
     return paging.descriptors.update(pointerLow, pointerHigh, low, high);
   }
   const index = (pointerLow & 0xfff) >>> 3;
-  const local = ((paging.types.flags[page] as number) & FrameFlag.localDescriptors) !== 0;
+  const local = paging.types.hasFlag(page, FrameFlag.localDescriptors);
   return local
     ? operations.cpu.writeLdtEntry(call.vcpu.index, page, index, low, high)
     : operations.cpu.writeGdtEntry(call.vcpu.index, page, index, low, high);
