@@ -159,6 +159,27 @@ describe('the reference guest, begun on the table that its host has examined', (
   });
 });
 
+describe('the reference guest, begun on swapper_pg_dir where its host keeps shadows', () => {
+  const worked = { 'through the tables, counted': HASHES.i386, patched: HASHES.i386 };
+
+  it('finds on VMI that its plain copy has not come to where the processor looks, and names the operation for it', async () => {
+    const { lines, outcome } = await runReference({ interface: 'vmi' }, 'clone=plain', 'i386');
+    expect(lines.at(-1)).toMatch(/^panic: swapper_pg_dir is walked as it was: its entry 896 .* takes mmu\.set_pgd$/);
+    expect(outcome.kind).toBe('crash');
+  });
+
+  it.each(['accessors', 'skip'])('works on VMI when it copies by %s', async (how) => {
+    expect(hashes(await runReference({ interface: 'vmi' }, `clone=${how}`, 'i386'))).toEqual(worked);
+  });
+
+  it.each(['plain', 'accessors', 'skip'])(
+    'works on lguest, whose host sees each store, when it copies by %s',
+    async (how) => {
+      expect(hashes(await runReference({ interface: 'lguest' }, `clone=${how}`, 'i386'))).toEqual(worked);
+    },
+  );
+});
+
 describe('the reference guest', () => {
   it('works with its call sites as they were built', async () => {
     const printed = await runReference({ interface: 'xen' }, 'nopatch nolazy');

@@ -26,3 +26,5 @@ extern const struct vector { word number; void (*entry)(void); } vectors[], vect
 /* How the kernel's part of swapper_pg_dir comes to be: see paging-start.c. */
 u32 begins_on_swapper(void);
 void setup_paging(void);
+void place_clone_probe(pgd_entry *in_use, pgd_entry *other);
+void check_clone_probe(void);

@@ -16,7 +16,20 @@ void native_set_entry(void *pointer, entry_bits entry) {
 void native_set_entry(void *pointer, entry_bits entry) { *(volatile entry_bits *)pointer = entry; }
 #endif
 
-void native_pagetable_setup_start(pgd_entry *base) { (void)base; }
+/*
+ * The kernel begins on initial_page_table. To begin on swapper_pg_dir, that is what the table in use is called, and the
+ * other one gets a copy of what it has for the kernel.
+ */
+void native_pagetable_setup_start(pgd_entry *base) {
+  if (!begins_on_swapper()) return;
+  swapper_pg_dir = boot_page_table;
+  boot_page_table = base;
+  for (u32 slot = KERNEL_SLOT; slot < KERNEL_SLOT + KERNEL_SLOTS; slot++)
+    native_set_entry(pgd_at(base, slot), get_pgd(pgd_at(swapper_pg_dir, slot)).value);
+#if KERNEL_SLOTS > 1
+  place_clone_probe(swapper_pg_dir, base);
+#endif
+}
 
 /* The kernel's table of pages for devices comes with the upper half. */
 void native_pagetable_setup_done(pgd_entry *base) { (void)base; }

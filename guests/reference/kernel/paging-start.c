@@ -12,7 +12,7 @@
  *   accessors  entry by entry, by the operation for it
  *   skip       not at all where the kernel is on swapper_pg_dir already
  *
- * Without the word, no interface begins on swapper_pg_dir.
+ * Without the word, no interface begins on swapper_pg_dir. clone-probe.c shows where the copy did not come to.
  */
 static u8 swapper_page[PAGE_SIZE] ALIGNED(PAGE_SIZE);
 pgd_entry *swapper_pg_dir = (pgd_entry *)swapper_page;
@@ -35,6 +35,9 @@ void setup_paging(void) {
   if (!has_word("clone=skip") || PV_INLINE_0(mmu, read_cr3) != root) {
     take_kernel_entry();
     PV_INLINE_1(mmu, write_cr3, root);
+#if KERNEL_SLOTS > 1
+    check_clone_probe();
+#endif
   }
   PV_CALL_1(mmu, pagetable_setup_done, swapper_pg_dir);
 }

@@ -1,5 +1,6 @@
 #include "choices.h"
 #include "memory.h"
+#include "native.h"
 #include "paravirt-tables.h"
 #include "start.h"
 #include "vmi.h"
@@ -57,6 +58,11 @@ static void vmi_release_pd(word page) { withdraw_page(page, PAGE_PD | PAGE_FORMA
 static void vmi_alloc_pd_clone(word page, word from, u32 start, u32 count) {
   announce_page(page, PAGE_PD | PAGE_ZEROED | PAGE_CLONE, from, start, count);
 }
+/* A table in use that is told of here is not looked at by the ROM from here on. */
+static void vmi_pagetable_setup_start(pgd_entry *base) {
+  native_pagetable_setup_start(base);
+  if (begins_on_swapper()) announce_page(page_number(swapper_pg_dir), PAGE_PD, 0, 0, 0);
+}
 static void vmi_pagetable_setup_done(pgd_entry *base) { announce_page(page_number(base), PAGE_PD, 0, 0, 0); }
 static void vmi_pgd_free(struct memory_descriptor *mm) { withdraw_page(page_number(mm->pgd), PAGE_PD); }
 #endif
@@ -84,6 +90,7 @@ CHOICES(vmi_mmu) = {
   CHOICE_IF(ON_VMI, mmu, release_pd, vmi_release_pd, VMI_RELEASE_PAGE),
 #else
   CHOICE_IF(ON_VMI, mmu, alloc_pd_clone, vmi_alloc_pd_clone, VMI_ALLOCATE_PAGE),
+  CHOICE_IF(ON_VMI, mmu, pagetable_setup_start, vmi_pagetable_setup_start, VMI_ALLOCATE_PAGE),
   CHOICE_IF(ON_VMI, mmu, pagetable_setup_done, vmi_pagetable_setup_done, VMI_ALLOCATE_PAGE),
   CHOICE_IF(ON_VMI, mmu, pgd_free, vmi_pgd_free, VMI_RELEASE_PAGE),
 #endif
