@@ -62,16 +62,20 @@ const PARTS: Readonly<Record<string, readonly Part[]>> = {
   ],
 };
 
+/** What is hostile on purpose is no part of a port. */
+const NO_PORT = /hostile/;
+
 /** Paths are prefixes of files, so that `src/devices/xenstore` means all files that begin so. */
 function filesOf(path: string): string[] {
   const full = join(root, path);
   const folder = path.slice(0, path.lastIndexOf('/'));
   const matching = readdirSync(join(root, folder)).filter((name) => `${folder}/${name}`.startsWith(path));
-  return matching.flatMap((name) => {
+  const found = matching.flatMap((name) => {
     const file = join(root, folder, name);
     if (!statSync(file).isDirectory()) return [file];
     return file === full ? readdirSync(file, { recursive: true }).map((entry) => join(file, String(entry))) : [];
   });
+  return found.filter((file) => !NO_PORT.test(file));
 }
 
 function linesOf(file: string): number {
