@@ -160,7 +160,10 @@ export interface VirtualMachine {
 }
 
 export interface GuestConsole {
-  /** What the guest prints; closed when the guest has ended. Has one reader. */
+  /**
+   * What the guest prints; closed when the guest has ended. Has one reader. A guest whose output is not read stands still
+   * when 256 KiB of it wait; for one that nobody listens to, cancel the stream.
+   */
   readonly output: ReadableStream<Uint8Array>;
   /** Types at the guest's console. Never blocks; bytes wait until the guest takes them. */
   write(bytes: Uint8Array): void;

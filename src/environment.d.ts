@@ -51,10 +51,13 @@ interface ReadableStreamDefaultReader<Chunk> {
 }
 
 declare class ReadableStream<Chunk = unknown> {
-  constructor(source?: {
-    start?(controller: ReadableStreamDefaultController<Chunk>): void;
-    pull?(controller: ReadableStreamDefaultController<Chunk>): void | Promise<void>;
-    cancel?(reason?: unknown): void | Promise<void>;
-  });
+  constructor(
+    source?: {
+      start?(controller: ReadableStreamDefaultController<Chunk>): void;
+      pull?(controller: ReadableStreamDefaultController<Chunk>): void | Promise<void>;
+      cancel?(reason?: unknown): void | Promise<void>;
+    },
+    strategy?: { readonly highWaterMark?: number; readonly size?: (chunk: Chunk) => number },
+  );
   getReader(): ReadableStreamDefaultReader<Chunk>;
 }

@@ -3,9 +3,13 @@ import type { Domain, DomainState } from '../src/domain/domain.ts';
 import { Scheduler } from '../src/domain/scheduler.ts';
 
 /** What the scheduler sees of a domain: work in units, one a turn. */
-class Work implements Pick<Domain, 'state' | 'idle' | 'isSettled' | 'catchUp' | 'turn' | 'millisecondsToDeadline'> {
+class Work
+  implements
+    Pick<Domain, 'state' | 'idle' | 'isSettled' | 'outputIsFull' | 'catchUp' | 'turn' | 'millisecondsToDeadline'>
+{
   state: DomainState = { kind: 'running' };
   isSettled = true;
+  outputIsFull = (): boolean => false;
   turns = 0;
   units: number;
   onWork = (): void => {};

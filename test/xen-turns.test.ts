@@ -13,6 +13,7 @@ test('a turn ends though the guest leaves generated code again and again without
     exits++;
     return Exit.budget;
   });
-  expect(execution.run(domain.running, 1000)).toBe(1000);
+  const budget = { instructions: 1000, exits: MOST_EXITS };
+  expect(execution.run(domain.running, budget)).toEqual({ instructions: 1000, exits: 0, isHeld: false });
   expect(exits).toBe(MOST_EXITS);
 });

@@ -1,3 +1,4 @@
+import { once } from 'node:events';
 import type { CreateHost, Disk, Host, NetworkAdapter, Outcome, VirtualMachine } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
 import { collectGarbage } from '../node/engine.ts';
@@ -134,6 +135,7 @@ async function printLines(name: string, machine: VirtualMachine): Promise<void> 
     const { done, value } = await reader.read();
     if (done) break;
     lines.push(value);
+    if (process.stdout.writableNeedDrain) await Promise.race([once(process.stdout, 'drain'), machine.done]);
   }
   lines.end();
 }

@@ -14,6 +14,8 @@ export interface Domain {
   readonly idle: boolean;
   /** Nothing is under way that has to come to its end before the state is saved. */
   readonly isSettled: boolean;
+  /** What it printed waits for a reader: it stands still, and so does its time, until that is no more so. */
+  readonly outputIsFull: () => boolean;
   /** Called by the domain when something from outside gives it work. */
   onWork: () => void;
   /** Fires what is due; with virtual time, an idle domain jumps to its next deadline. */

@@ -44,6 +44,7 @@ export class Machine implements VirtualMachine, DomainObserver {
     this.#services = services;
     this.#profiler = inspection.profiler;
     this.#audit = inspection.audit;
+    output.onRoom = () => domain.onWork();
     this.console = {
       output: output.stream,
       write: (bytes) => domain.type(bytes),

@@ -105,6 +105,7 @@ export class Scheduler {
           if (domain.state.kind !== 'running') observer.ended();
           continue;
         }
+        if (domain.outputIsFull()) continue;
         observer.turnBegins();
         domain.catchUp();
         if (domain.state.kind === 'running' && !domain.idle) {
@@ -126,7 +127,7 @@ export class Scheduler {
   #sleep(): void {
     let milliseconds = LONGEST_SLEEP;
     for (const domain of this.#domains.keys()) {
-      if (this.#standing.has(domain)) continue;
+      if (this.#standing.has(domain) || domain.outputIsFull()) continue;
       milliseconds = Math.min(milliseconds, domain.millisecondsToDeadline());
     }
     clearTimeout(this.#timer);

@@ -241,6 +241,7 @@ export class RingHost implements Host {
       wallclock: wallclockAt(guest.deterministic ? 0 : start.nanoseconds, guest.deterministic),
       random: seeded ? (out) => seeded.fill(out) : (out) => void crypto.getRandomValues(out),
       consoleSink: (bytes: Uint8Array) => output.push(bytes),
+      outputIsFull: () => output.isFull,
       exactTurns: guest.deterministic,
       symbolize: start.symbolize,
       profiler,

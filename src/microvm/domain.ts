@@ -18,6 +18,7 @@ import { type Clock, VirtualClock } from '../domain/clock.ts';
 import { DomainCrash } from '../domain/crash.ts';
 import type { Domain, DomainState } from '../domain/domain.ts';
 import { type DeviceMemoryEvents, HostWaits } from '../domain/host-waits.ts';
+import { MOST_EXITS, type TurnBudget, type TurnRest } from '../domain/turn.ts';
 import type { TableAudit } from '../inspect/audit.ts';
 import { crashReport } from '../inspect/crash-report.ts';
 import { LiveTableObserver } from '../inspect/live-table-observer.ts';
@@ -62,6 +63,8 @@ export interface MicrovmOptions {
   readonly wallclock: { readonly seconds: number; readonly nanoseconds: number };
   readonly random: (out: Uint32Array<ArrayBuffer>) => void;
   readonly consoleSink: (bytes: Uint8Array) => void;
+  /** Whether the guest must stand still, because nobody reads what it prints. */
+  readonly outputIsFull?: () => boolean;
   /** In the order in which the guest finds them. */
   readonly devices: readonly VirtioDevice[];
   /** Which of them the user types at; the serial port where there is none. */
@@ -84,8 +87,8 @@ export interface BootImages {
   readonly commandLine: string;
 }
 
-/** Instructions of one turn. Between turns timers fire and other virtual processors run. */
-const TURN = 250_000;
+/** One turn. Between turns timers fire and other virtual processors run. */
+const TURN: TurnBudget = { instructions: 250_000, exits: MOST_EXITS };
 
 const NEVER = Number.POSITIVE_INFINITY;
 
@@ -108,6 +111,7 @@ export class MicrovmDomain implements Domain, Archived {
   readonly operations: MicrovmOperations;
   /** The virtual processor that executes, or did last. */
   running: MicrovmVcpu;
+  readonly outputIsFull: () => boolean;
   state: DomainState = { kind: 'running' };
   onWork: () => void = () => {};
   readonly #ioApic: IoApic;
@@ -118,8 +122,8 @@ export class MicrovmDomain implements Domain, Archived {
   readonly #virtio: VirtioSlots;
   readonly #console: ConsoleDevice | undefined;
   readonly #waits: HostWaits<MicrovmVcpu>;
-  /** A turn that ended in its midst, because with virtual time nothing may happen before a page is there. */
-  #suspended: { readonly position: number; readonly budget: number } | undefined;
+  /** A turn that ended in its midst: with virtual time nothing may happen before a page is there, or room for output. */
+  #suspended: { readonly position: number; readonly budget: TurnBudget } | undefined;
   readonly #execution: Execution;
   readonly #services: SystemServices[] = [];
   readonly #random: (out: Uint32Array<ArrayBuffer>) => void;
@@ -137,6 +141,7 @@ export class MicrovmDomain implements Domain, Archived {
     this.paging = paging;
     this.clock = clock;
     this.wallclock = options.wallclock;
+    this.outputIsFull = options.outputIsFull ?? (() => false);
     this.#random = options.random;
     this.#symbolize = options.symbolize;
     this.#console = options.console;
@@ -414,17 +419,17 @@ export class MicrovmDomain implements Domain, Archived {
     for (let position = first; position < count && this.state.kind === 'running'; position++) {
       const vcpu = this.vcpus[(this.#nextVcpu + position) % count] as MicrovmVcpu;
       if (vcpu.isIdle || vcpu.awaitsHost) continue;
-      let left = 0;
+      let rest: TurnRest | undefined;
       // A turn that goes on after its wait is the same one for the guest.
       if (!suspended || position !== first) this.interface.resume(vcpu);
       try {
-        left = this.#execution.run(vcpu, position === first ? budget : TURN);
+        rest = this.#execution.run(vcpu, position === first ? budget : TURN);
       } catch (error) {
         if (!(error instanceof DomainCrash)) throw error;
         this.crash(vcpu, error.message);
       }
-      if (vcpu.awaitsHost && this.clock instanceof VirtualClock) {
-        this.#suspended = { position, budget: left };
+      if (rest && (rest.isHeld || vcpu.awaitsHost) && this.clock instanceof VirtualClock) {
+        this.#suspended = { position, budget: { instructions: rest.instructions, exits: rest.exits } };
         return;
       }
       this.interface.suspend(vcpu);

@@ -4,7 +4,7 @@ import { deliverException, deliverInterrupt, deliverSoftwareInterrupt } from '..
 import { EventSource } from '../cpu/protection/event.ts';
 import { systemCall, systemEnter } from '../cpu/protection/fast-calls.ts';
 import { DomainCrash } from '../domain/crash.ts';
-import { MOST_EXITS } from '../domain/turn.ts';
+import type { TurnBudget, TurnRest } from '../domain/turn.ts';
 import type { Execute } from '../inspect/profiler.ts';
 import { countAgain } from '../inspect/statistics.ts';
 import { PageAbsent } from '../memory/page-absent.ts';
@@ -37,21 +37,25 @@ export class Execution {
   }
 
   /**
-   * Lets a virtual processor execute until its budget of instructions is used up, it waits, or the domain ends.
+   * Lets a virtual processor execute until its budget is used up, it waits, or the domain ends.
    * @returns what is left of the budget
    */
-  run(vcpu: MicrovmVcpu, budget: number): number {
+  run(vcpu: MicrovmVcpu, budget: TurnBudget): TurnRest {
     const { processor } = vcpu;
     const domain = this.#domain;
-    const end = processor.instructions + budget;
+    const end = processor.instructions + budget.instructions;
+    let { exits } = budget;
+    let isHeld = false;
     domain.running = vcpu;
     this.#yielded = false;
-    for (let count = 0; count < MOST_EXITS && domain.state.kind === 'running' && !this.#yielded; count++) {
+    for (; exits > 0 && domain.state.kind === 'running' && !this.#yielded; exits--) {
       domain.interface.refresh(vcpu);
       const left = end - processor.instructions;
-      if (left <= 0 || vcpu.isIdle || !this.#step(vcpu, left)) break;
+      if (left <= 0 || vcpu.isIdle) break;
+      isHeld = domain.outputIsFull();
+      if (isHeld || !this.#step(vcpu, left)) break;
     }
-    return Math.max(0, end - processor.instructions);
+    return { instructions: Math.max(0, end - processor.instructions), exits, isHeld };
   }
 
   /** Delivers what is due, executes until the next exit and does what it asks for. False when the processor must wait. */

@@ -15,7 +15,7 @@ import type { PlainRecord } from '../archive/plain.ts';
 import { InputError } from '../boot/input-error.ts';
 
 /** Grows with each change of what a guest consists of. */
-export const VERSION = 5;
+export const VERSION = 6;
 
 const MAGIC = Uint8Array.from('ring1vm\n', (character) => character.charCodeAt(0));
 export const HEADER_BYTES = 16;

@@ -65,8 +65,16 @@ export class HostileHost {
     this.#files = new SharedFiles(this.manager);
   }
 
-  /** @param record takes what the guest asks for, and what comes of it */
-  async boot({ image, vcpus, ...cell }: Variant, commandLine: string, record?: HostileRecord): Promise<Guest> {
+  /**
+   * @param record takes what the guest asks for, and what comes of it
+   * @param outputIsFull whether nobody reads what the guest prints
+   */
+  async boot(
+    { image, vcpus, ...cell }: Variant,
+    commandLine: string,
+    record?: HostileRecord,
+    outputIsFull = () => false,
+  ): Promise<Guest> {
     const kernel = this.#files.acquire(readFileSync(imagePath(image)));
     const files = { kernel, initrd: this.#files.acquire(new Uint8Array(0)) };
     let text = '';
@@ -83,6 +91,7 @@ export class HostileHost {
       consoleSink: (bytes) => {
         text += decoder.decode(bytes, { stream: true });
       },
+      outputIsFull,
       exactTurns: true,
       symbolize: () => undefined,
     };

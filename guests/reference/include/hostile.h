@@ -7,6 +7,9 @@ u64 hostile_seed(void);
 u64 hostile_random(u64 below);
 u64 hostile_number(void);
 
+/* Prints for ever: `chatter` on the command line. */
+void chatter(void) NORETURN;
+
 /* Does something that may end by an exception. 0, or the exception's vector and 1. */
 u32 hostile_attempt(void (*what)(void));
 /* Whether an exception was expected: the kernel goes on behind the attempt then. */

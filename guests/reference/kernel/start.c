@@ -17,10 +17,11 @@ struct cpu cpus[MOST_CPUS];
 /* Until the host ends it, or it has ended itself. */
 static void be_hostile(void) {
   print("hostile %u\n", (word)hostile_seed());
+  if (same_text(pv_info.name, "KVM")) kvm_be_hostile();
+  PV_CALL_0(apic, setup_boot_clock);
 #ifdef XEN
   if (same_text(pv_info.name, "Xen")) xen_be_hostile();
 #endif
-  if (same_text(pv_info.name, "KVM")) kvm_be_hostile();
 #ifdef VMI
   if (same_text(pv_info.name, "VMI")) vmi_be_hostile();
 #endif
@@ -94,10 +95,11 @@ void start_kernel(void) {
 #endif
   PV_CALL_0(irq, init_irq);
   PV_CALL_0(time, time_init);
-  PV_CALL_0(apic, setup_boot_clock);
 #ifdef PARAVIRT
   if (word_value("hostile=")) be_hostile();
+  if (has_word("chatter")) chatter();
 #endif
+  PV_CALL_0(apic, setup_boot_clock);
   start_cpus();
   print("processors %u\n", (word)cpu_count);
 #ifdef PARAVIRT

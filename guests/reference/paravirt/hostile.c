@@ -34,6 +34,10 @@ u64 hostile_number(void) {
   }
 }
 
+void chatter(void) {
+  for (word line = 0;; line++) print("line %u of as many as anybody wants to read, and of some that nobody does\n", line);
+}
+
 /* Exceptions. */
 extern u8 hostile_landing[];
 volatile u32 hostile_is_expected, hostile_exception;

@@ -10,6 +10,7 @@ import { type Clock, VirtualClock } from '../../domain/clock.ts';
 import { DomainCrash } from '../../domain/crash.ts';
 import type { Domain, DomainState } from '../../domain/domain.ts';
 import { HostWaits } from '../../domain/host-waits.ts';
+import { MOST_EXITS, type TurnBudget, type TurnRest } from '../../domain/turn.ts';
 import type { TableAudit } from '../../inspect/audit.ts';
 import { crashReport } from '../../inspect/crash-report.ts';
 import { LiveTableObserver } from '../../inspect/live-table-observer.ts';
@@ -45,6 +46,8 @@ export interface LguestOptions {
   readonly wallclock: { readonly seconds: number; readonly nanoseconds: number };
   readonly random: (out: Uint32Array<ArrayBuffer>) => void;
   readonly consoleSink: (bytes: Uint8Array) => void;
+  /** Whether the guest must stand still, because nobody reads what it prints. */
+  readonly outputIsFull?: () => boolean;
   /** In the order in which the guest finds them; one of them is the console. */
   readonly devices: readonly VirtioDevice[];
   readonly console: ConsoleDevice;
@@ -66,8 +69,8 @@ export interface LguestImages {
   readonly commandLine: string;
 }
 
-/** Instructions of one turn. Between turns the timer fires and other guests run. */
-const TURN = 250_000;
+/** One turn. Between turns the timer fires and other guests run. */
+const TURN: TurnBudget = { instructions: 250_000, exits: MOST_EXITS };
 
 const NEVER = Number.POSITIVE_INFINITY;
 const NANOSECONDS = 1_000_000_000;
@@ -94,6 +97,7 @@ export class LguestDomain implements Domain, Archived {
   readonly services: SystemServices;
   /** Pages of RAM. */
   readonly ramPages: number;
+  readonly outputIsFull: () => boolean;
   state: DomainState = { kind: 'running' };
   onWork: () => void = () => {};
   readonly #paged: PagedMemory;
@@ -111,8 +115,8 @@ export class LguestDomain implements Domain, Archived {
     kernelAddress: 0,
     deviceFormat: 'counts',
   };
-  /** A turn that ended in its midst, because with virtual time nothing may happen before a page is there. */
-  #suspended: { readonly budget: number } | undefined;
+  /** A turn that ended in its midst: with virtual time nothing may happen before a page is there, or room for output. */
+  #suspended: TurnBudget | undefined;
   #wallSeconds = 0;
 
   constructor(options: LguestOptions) {
@@ -124,6 +128,7 @@ export class LguestDomain implements Domain, Archived {
     this.#paged = paged;
     this.#wallclock = options.wallclock;
     this.#consoleSink = options.consoleSink;
+    this.outputIsFull = options.outputIsFull ?? (() => false);
     this.#console = options.console;
     this.#symbolize = options.symbolize;
     this.ramPages = paging.pages - busPages(options.devices);
@@ -373,16 +378,18 @@ export class LguestDomain implements Domain, Archived {
   turn(): void {
     this.catchUp();
     if (this.#standsStill || this.isHalted || this.vcpu.awaitsHost) return;
-    const budget = this.#suspended?.budget ?? TURN;
+    const budget = this.#suspended ?? TURN;
     this.#suspended = undefined;
-    let left = 0;
+    let rest: TurnRest | undefined;
     try {
-      left = this.#execution.run(budget);
+      rest = this.#execution.run(budget);
     } catch (error) {
       if (!(error instanceof DomainCrash)) throw error;
       this.crash(this.vcpu, error.message);
     }
-    if (this.vcpu.awaitsHost && this.clock instanceof VirtualClock) this.#suspended = { budget: left };
+    if (rest && (rest.isHeld || this.vcpu.awaitsHost) && this.clock instanceof VirtualClock) {
+      this.#suspended = { instructions: rest.instructions, exits: rest.exits };
+    }
     if (this.state.kind !== 'running') this.#flushTrace();
   }
 

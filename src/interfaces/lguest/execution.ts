@@ -2,7 +2,7 @@ import { Exit } from '../../cpu/exits.ts';
 import { SystemResult } from '../../cpu/operands.ts';
 import { EventSource } from '../../cpu/protection/event.ts';
 import { DomainCrash } from '../../domain/crash.ts';
-import { MOST_EXITS } from '../../domain/turn.ts';
+import type { TurnBudget, TurnRest } from '../../domain/turn.ts';
 import type { Execute } from '../../inspect/profiler.ts';
 import { countAgain } from '../../inspect/statistics.ts';
 import { hexadecimal } from '../../inspect/text.ts';
@@ -34,18 +34,22 @@ export class Execution {
   }
 
   /**
-   * Lets the processor execute until its budget of instructions is used up, it waits, or the domain ends.
+   * Lets the processor execute until its budget is used up, it waits, or the domain ends.
    * @returns what is left of the budget
    */
-  run(budget: number): number {
+  run(budget: TurnBudget): TurnRest {
     const domain = this.#domain;
     const { processor } = domain.vcpu;
-    const end = processor.instructions + budget;
-    for (let count = 0; count < MOST_EXITS && domain.state.kind === 'running'; count++) {
+    const end = processor.instructions + budget.instructions;
+    let { exits } = budget;
+    let isHeld = false;
+    for (; exits > 0 && domain.state.kind === 'running'; exits--) {
       const left = end - processor.instructions;
-      if (left <= 0 || domain.isHalted || !this.#step(left)) break;
+      if (left <= 0 || domain.isHalted) break;
+      isHeld = domain.outputIsFull();
+      if (isHeld || !this.#step(left)) break;
     }
-    return Math.max(0, end - processor.instructions);
+    return { instructions: Math.max(0, end - processor.instructions), exits, isHeld };
   }
 
   /** Delivers what is due, executes until the next exit and does what it asks for. False when the processor must wait. */

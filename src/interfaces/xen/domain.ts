@@ -10,6 +10,7 @@ import { DomainCrash } from '../../domain/crash.ts';
 import type { Domain, DomainState } from '../../domain/domain.ts';
 import { HostWaits } from '../../domain/host-waits.ts';
 import { encodeVcpuTime, publishVcpuTime } from '../../domain/pvclock.ts';
+import { MOST_EXITS, type TurnBudget, type TurnRest } from '../../domain/turn.ts';
 import type { TableAudit } from '../../inspect/audit.ts';
 import type { ContractChecker } from '../../inspect/contracts.ts';
 import { crashReport } from '../../inspect/crash-report.ts';
@@ -72,6 +73,8 @@ export interface XenDomainOptions {
   readonly wallclock: { readonly seconds: number; readonly nanoseconds: number };
   readonly random: (out: Uint32Array<ArrayBuffer>) => void;
   readonly consoleSink: (bytes: Uint8Array) => void;
+  /** Whether the guest must stand still, because nobody reads what it prints. */
+  readonly outputIsFull?: () => boolean;
   /** Machine frame number, from 0, of each pseudo-physical frame; default: in order. */
   readonly permutation?: (pfn: number) => number;
   readonly watcher?: DomainWatcher;
@@ -96,8 +99,8 @@ export interface DomainBoot {
   readonly plan: DomainPlan;
 }
 
-/** Instructions of one turn. Between turns timers fire and other virtual processors run. */
-const TURN = 250_000;
+/** One turn. Between turns timers fire and other virtual processors run. */
+const TURN: TurnBudget = { instructions: 250_000, exits: MOST_EXITS };
 
 /** Between two recounts of all frame types under `check`: about a second of the guest. */
 const TURNS_PER_RECOUNT = 1000;
@@ -131,6 +134,7 @@ export class XenDomain implements Domain, Archived {
   readonly operations: XenOperations;
   /** The virtual processor that executes, or did last. */
   running: XenVcpu;
+  readonly outputIsFull: () => boolean;
   state: DomainState = { kind: 'running' };
   shutdownCode: number | undefined;
   /** Called when something from outside gives an idle domain work. */
@@ -159,8 +163,8 @@ export class XenDomain implements Domain, Archived {
   readonly #execution: Execution;
   readonly #waiting: HostWaits<XenVcpu>;
   readonly #disks: DomainDisks | undefined;
-  /** A turn that ended in its midst, because with virtual time nothing may happen before the page is there. */
-  #suspended: { readonly position: number; readonly budget: number } | undefined;
+  /** A turn that ended in its midst: with virtual time nothing may happen before a page is there, or room for output. */
+  #suspended: { readonly position: number; readonly budget: TurnBudget } | undefined;
   #nextVcpu = 0;
 
   /** @throws OutOfFrames when the pool is too small */
@@ -179,6 +183,7 @@ export class XenDomain implements Domain, Archived {
     this.#symbolize = options.symbolize ?? (() => undefined);
     this.refusedStores = new RefusedStores(this.#symbolize);
     this.#sink = options.consoleSink;
+    this.outputIsFull = options.outputIsFull ?? (() => false);
     this.#random = options.random;
     const { pool, memory } = group.parts;
     this.memory = memory;
@@ -598,15 +603,15 @@ export class XenDomain implements Domain, Archived {
       const vcpu = this.vcpus[(this.#nextVcpu + position) % count] as XenVcpu;
       if (vcpu.down || vcpu.blocked || vcpu.awaitsHost) continue;
       this.#changeRunstate(vcpu, RunState.running);
-      let left = 0;
+      let rest: TurnRest | undefined;
       try {
-        left = this.#execution.run(vcpu, position === first ? budget : TURN);
+        rest = this.#execution.run(vcpu, position === first ? budget : TURN);
       } catch (error) {
         if (!(error instanceof DomainCrash)) throw error;
         this.crash(vcpu, error.message);
       }
-      if (vcpu.awaitsHost && this.clock instanceof VirtualClock) {
-        this.#suspended = { position, budget: left };
+      if (rest && (rest.isHeld || vcpu.awaitsHost) && this.clock instanceof VirtualClock) {
+        this.#suspended = { position, budget: { instructions: rest.instructions, exits: rest.exits } };
         return;
       }
       // What others take until its next turn, and its host to bring in a page, is stolen from it.

@@ -1,7 +1,7 @@
 import { Exit } from '../../cpu/exits.ts';
 import { SystemResult } from '../../cpu/operands.ts';
 import { DomainCrash } from '../../domain/crash.ts';
-import { MOST_EXITS } from '../../domain/turn.ts';
+import type { TurnBudget, TurnRest } from '../../domain/turn.ts';
 import type { Execute } from '../../inspect/profiler.ts';
 import { countAgain } from '../../inspect/statistics.ts';
 import { hexadecimal } from '../../inspect/text.ts';
@@ -40,18 +40,22 @@ export class Execution {
   }
 
   /**
-   * Lets a virtual processor execute until its budget of instructions is used up, it waits, or the domain ends.
+   * Lets a virtual processor execute until its budget is used up, it waits, or the domain ends.
    * @returns what is left of the budget
    */
-  run(vcpu: XenVcpu, budget: number): number {
+  run(vcpu: XenVcpu, budget: TurnBudget): TurnRest {
     const { processor } = vcpu;
     const domain = this.#domain;
-    const { exits } = domain.statistics;
-    const end = processor.instructions + budget;
+    const { statistics } = domain;
+    const end = processor.instructions + budget.instructions;
+    let { exits } = budget;
+    let isHeld = false;
     domain.running = vcpu;
     this.#yielded = false;
-    for (let count = 0; count < MOST_EXITS && domain.state.kind === 'running' && !this.#yielded; count++) {
+    for (; exits > 0 && domain.state.kind === 'running' && !this.#yielded; exits--) {
       if (vcpu.blocked || vcpu.down) break;
+      isHeld = domain.outputIsFull();
+      if (isHeld) break;
       try {
         if (vcpu.exceptionWaits) this.#exception(vcpu);
         vcpu.entries.deliverEvent();
@@ -60,9 +64,9 @@ export class Execution {
         continue;
       }
       const left = end - processor.instructions;
-      if (left <= 0) return 0;
+      if (left <= 0) break;
       const exit = this.#execute(processor, left);
-      exits[exit]! += 1; // one for each kind of exit
+      statistics.exits[exit]! += 1; // one for each kind of exit
       for (const watcher of this.#watchers) watcher.exit(vcpu, exit);
       if (exit === Exit.hostFault) {
         if (!domain.bringIn(vcpu, processor.exitDetail, processor.exitError !== 0)) break;
@@ -74,13 +78,13 @@ export class Execution {
           // Everything is as it was at the exit, or says what is left to do: the instruction is executed again.
           processor.rip = rip;
           processor.instructions = instructions;
-          if (!vcpu.exceptionWaits) countAgain(exits, exit);
+          if (!vcpu.exceptionWaits) countAgain(statistics.exits, exit);
           if (!this.#bringIn(vcpu, absent)) break;
         }
       }
       domain.rings.serve();
     }
-    return Math.max(0, end - processor.instructions);
+    return { instructions: Math.max(0, end - processor.instructions), exits, isHeld };
   }
 
   /** Brings in the page that something met: whether it is there at once. @throws what was no PageAbsent */
