@@ -1,5 +1,5 @@
 import { readdirSync, readFileSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /**
@@ -75,7 +75,7 @@ function filesOf(path: string): string[] {
     if (!statSync(file).isDirectory()) return [file];
     return file === full ? readdirSync(file, { recursive: true }).map((entry) => join(file, String(entry))) : [];
   });
-  return found.filter((file) => !NO_PORT.test(file));
+  return found.filter((file) => !NO_PORT.test(basename(file)));
 }
 
 function linesOf(file: string): number {
