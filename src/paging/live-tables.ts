@@ -222,7 +222,8 @@ export class LiveTables implements FrameWatcher {
 
   /** Compares what entries lead to with what they led to. @param from offset in the page, @param to the one behind */
   #review(table: LiveTable, from: number, to: number): void {
-    if (table.level === 1) return;
+    // One page can be tables of several levels, and the review of one end another.
+    if (table.level === 1 || this.#tables.get(table.key) !== table) return;
     const { entryBytes } = TABLE_GEOMETRY[table.format];
     const last = Math.min(to, table.end) - table.start;
     for (let at = Math.max(0, from - table.start); at < last; at += entryBytes) {
