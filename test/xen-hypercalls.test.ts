@@ -1,9 +1,10 @@
-import { afterEach, describe, expect, test } from 'vitest';
+import { afterEach, describe, expect, test, vi } from 'vitest';
 import { Access } from '../src/cpu/exits.ts';
 import type { StatisticsReport } from '../src/inspect/statistics.ts';
 import type { TraceLine } from '../src/inspect/trace.ts';
 import { Errno } from '../src/interfaces/xen/errno.ts';
 import { GrantStatus } from '../src/interfaces/xen/grant-table.ts';
+import { PagingError } from '../src/paging/direct/errors.ts';
 import { type Frame, type GuestVirtual, PAGE_SIZE } from '../src/x86/brand.ts';
 import {
   assemble,
@@ -68,6 +69,31 @@ test('a grant table does not grow when the host has no frame left', () => {
   expect(grants.setupTable(id, 3)).toEqual({ status: GrantStatus.generalError, frames: [] });
   for (const frame of taken) space.pool.release(frame);
   expect(grants.setupTable(id, 3).frames).toHaveLength(3);
+});
+
+describe('VCPUOP_initialise', () => {
+  const VCPU = 24;
+  const INITIALISE = 0;
+  const CR3 = 3;
+  const IN_KERNEL = 4;
+  const KERNEL_CS = 0xe033;
+  const KERNEL_SS = 0xe02b;
+
+  test('goes on in another call when its work is used up', () => {
+    const guest = new SmallGuest({ vcpus: 2 });
+    const { paging, abi, vcpus } = guest.domain;
+    const { context, userRegisters } = abi.structures;
+    guest.store(DATA + context.controlRegisters + CR3 * abi.longSize, paging.root(0) * PAGE_SIZE, 0);
+    guest.store(DATA + context.flags, IN_KERNEL);
+    guest.store(DATA + context.registers + userRegisters.cs, KERNEL_CS);
+    guest.store(DATA + context.registers + userRegisters.ss, KERNEL_SS);
+    const examine = vi.spyOn(paging, 'newBasePointer').mockReturnValueOnce(PagingError.preempted);
+    expect(guest.hypercall(VCPU, INITIALISE, 1, DATA)).toBe(0);
+    expect(examine).toHaveBeenCalledTimes(2);
+    expect(report(guest).hypercalls).toEqual({ vcpu_op: 2 });
+    expect(vcpus[1]?.initialised).toBe(true);
+    expect(paging.recount()).toEqual([]);
+  });
 });
 
 describe('multicall', () => {

@@ -18,7 +18,9 @@ export interface DescriptorPagesOptions {
   readonly virtualProcessors: number;
   /** Ring of the guest's kernel. */
   readonly kernelPrivilege: 1 | 3;
-  /** Finishes what preempted calls left over, before a type is looked at. */
+  /** Begins a call: what preempted ones left over comes first. False when that has used up the call's work. */
+  readonly begin: () => boolean;
+  /** Finishes that, before a type is looked at where nobody can be preempted. */
   readonly finish: () => void;
 }
 
@@ -42,8 +44,8 @@ export class DescriptorPages implements DescriptorTables, Archived {
   }
 
   setGdt(processor: number, frames: readonly Mfn[], entries: number): number {
-    const { types, finish } = this.#options;
-    finish();
+    const { types, begin } = this.#options;
+    if (!begin()) return PagingError.preempted;
     if (!isGdtSize(frames.length, entries)) return PagingError.invalid;
     let taken = 0;
     try {
@@ -89,8 +91,8 @@ export class DescriptorPages implements DescriptorTables, Archived {
   }
 
   update(pointerLow: number, pointerHigh: number, low: number, high: number): number {
-    const { types, entries, kernelPrivilege, finish } = this.#options;
-    finish();
+    const { types, entries, kernelPrivilege, begin } = this.#options;
+    if (!begin()) return PagingError.preempted;
     const mfn = frameOfEntry(pointerLow, pointerHigh) as Mfn;
     if ((pointerLow & 7) !== 0 || pointerHigh >>> 0 > ENTRY_FRAME_HIGH) return PagingError.invalid;
     if (types.type.get(mfn) !== FrameType.segmentDescriptors && !types.isPlain(mfn)) return PagingError.invalid;

@@ -93,6 +93,7 @@ export class DirectPaging extends DomainPaging {
       invalidator,
       virtualProcessors,
       kernelPrivilege: rules.kernelPrivilege,
+      begin: () => this.#begin(),
       finish: () => this.#validator.finish(),
     });
     this.machineToPhysical = new MachineToPhysical(space, options.limit, rules);

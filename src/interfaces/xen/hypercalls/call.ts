@@ -1,4 +1,5 @@
 import { Access } from '../../../cpu/exits.ts';
+import { PagingError } from '../../../paging/direct/errors.ts';
 import { type GuestVirtual, highWord, joinSigned, lowWord } from '../../../x86/brand.ts';
 import type { Register } from '../../../x86/registers.ts';
 import type { XenDomain } from '../domain.ts';
@@ -185,6 +186,11 @@ export type Handler = (call: Call) => number;
 export const FAULT = -Errno.EFAULT;
 export const INVALID = -Errno.EINVAL;
 export const NOT_IMPLEMENTED = -Errno.ENOSYS;
+
+/** The answer to a call for a result of the paging. */
+export function preemption(result: number): number {
+  return result === PagingError.preempted ? Special.preempted : result;
+}
 
 /** 64 bits of a structure as a signed number. */
 export function quadAt(view: DataView, offset: number): number {

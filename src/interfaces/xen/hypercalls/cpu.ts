@@ -6,7 +6,7 @@ import { GUEST_GDT_ENTRIES } from '../abi.ts';
 import { raisedSelector } from '../guest-abi.ts';
 import { Msr } from '../msr.ts';
 import { ABSENT } from '../structures.ts';
-import { type Call, FAULT, type Handler, INVALID, NOT_IMPLEMENTED, Special } from './call.ts';
+import { type Call, FAULT, type Handler, INVALID, NOT_IMPLEMENTED, preemption, Special } from './call.ts';
 
 const VECTORS = 256;
 
@@ -54,7 +54,7 @@ const setGdt: Handler = (call) => {
     if (mfn < 0 || mfn > 0xffff_ffff) return INVALID;
     frames.push(mfn as Mfn);
   }
-  return call.domain.operations.cpu.loadGdt(call.vcpu.index, NO_TABLE, frames, entries);
+  return preemption(call.domain.operations.cpu.loadGdt(call.vcpu.index, NO_TABLE, frames, entries));
 };
 
 const stackSwitch: Handler = (call) =>
@@ -126,13 +126,15 @@ const updateDescriptor: Handler = (call) => {
   const page = frameOfEntry(pointerLow, pointerHigh) as Mfn;
   // What does not name a descriptor of the domain is no operation; the paging says what is wrong.
   if ((pointerLow & 7) !== 0 || !paging.types.isDomains(page)) {
-    return paging.descriptors.update(pointerLow, pointerHigh, low, high);
+    return preemption(paging.descriptors.update(pointerLow, pointerHigh, low, high));
   }
   const index = (pointerLow & 0xfff) >>> 3;
   const local = paging.types.hasFlag(page, FrameFlag.localDescriptors);
-  return local
-    ? operations.cpu.writeLdtEntry(call.vcpu.index, page, index, low, high)
-    : operations.cpu.writeGdtEntry(call.vcpu.index, page, index, low, high);
+  return preemption(
+    local
+      ? operations.cpu.writeLdtEntry(call.vcpu.index, page, index, low, high)
+      : operations.cpu.writeGdtEntry(call.vcpu.index, page, index, low, high),
+  );
 };
 
 /** Register behind each base that set_segment_base names; 3 takes a selector. */

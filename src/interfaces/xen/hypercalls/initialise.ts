@@ -9,7 +9,7 @@ import { raisedSelector } from '../guest-abi.ts';
 import { loadKernelsChoice } from '../kernel-returns.ts';
 import { ABSENT } from '../structures.ts';
 import type { XenVcpu } from '../vcpu.ts';
-import { type Call, FAULT, INVALID } from './call.ts';
+import { type Call, FAULT, INVALID, preemption, Special } from './call.ts';
 
 /** VCPUOP_initialise: the state that a processor starts with when it is brought up (vcpu_guest_context, public/arch-x86/xen.h). */
 
@@ -51,23 +51,18 @@ function initialiseTables({ abi, domain }: Call, target: XenVcpu, view: DataView
   for (let index = 0; index < Math.ceil(entries / 512); index++) {
     frames.push(view.getUint32(context.gdtFrames + index * abi.longSize, true) as Mfn);
   }
-  let result = paging.descriptors.setGdt(target.index, frames, entries);
-  if (result !== 0) return result;
+  const loaded = preemption(paging.descriptors.setGdt(target.index, frames, entries));
+  if (loaded !== 0) return loaded;
   target.gdtEntries = entries;
   const rootIn = (register: number) => {
     const at = context.controlRegisters + register * abi.longSize;
     return abi.rootOfCr3(view.getUint32(at, true), abi.longSize === 8 ? view.getUint32(at + 4, true) : 0);
   };
-  paging.finish();
-  do result = paging.newBasePointer(target.index, rootIn(3));
-  while (result === PagingError.preempted);
-  if (result !== 0) return INVALID;
+  // What was examined before a preemption is a table by then, and is not examined again.
+  let result = paging.newBasePointer(target.index, rootIn(3));
   const userRoot = abi.bits === 64 ? rootIn(1) : 0;
-  if (userRoot > 0) {
-    do result = paging.newUserBasePointer(target.index, userRoot as Mfn);
-    while (result === PagingError.preempted);
-    if (result !== 0) return INVALID;
-  }
+  if (result === 0 && userRoot > 0) result = paging.newUserBasePointer(target.index, userRoot as Mfn);
+  if (result !== 0) return result === PagingError.preempted ? Special.preempted : INVALID;
   target.useRoots();
   return 0;
 }

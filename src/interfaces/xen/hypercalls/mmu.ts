@@ -8,7 +8,7 @@ import { Pte } from '../../../x86/registers.ts';
 import { domainMeant } from '../domain-id.ts';
 import { Errno } from '../errno.ts';
 import { STRUCTURES_64 } from '../structures.ts';
-import { type Call, FAULT, type Handler, INVALID, NOT_IMPLEMENTED, Special } from './call.ts';
+import { type Call, FAULT, type Handler, INVALID, NOT_IMPLEMENTED, preemption, Special } from './call.ts';
 
 const NO_ADDRESS = 0 as GuestVirtual;
 
@@ -122,10 +122,6 @@ function update(call: Call, pointerLow: number, pointerHigh: number, low: number
     default:
       return mmu.setPgd(vcpu, table, index, kept, high);
   }
-}
-
-function preemption(result: number): number {
-  return result === PagingError.preempted ? Special.preempted : result;
 }
 
 const enum VaFlush {
