@@ -64,6 +64,7 @@ const NO_STATE: ReadonlySet<string> = new Set([
   'guest.#permutation',
   'guest.#checker',
   'guest.#observer',
+  'guest.#liveTables',
   'backends.#index',
   'backends.#here',
   'backends.#there',

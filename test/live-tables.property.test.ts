@@ -97,7 +97,7 @@ class World {
         invalidateWritable: () => {},
         frameWritten: () => {},
       },
-      running: () => ({ vcpu: this.#running, low: 0, high: 0 }),
+      running: () => ({ walker: this.#running, low: 0, high: 0 }),
       onLoaded: () => {},
       onDoubt: () => {},
     });

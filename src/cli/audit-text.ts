@@ -5,7 +5,7 @@ import type { Audit, AuditedPlace } from '../inspect/audit.ts';
  * for a change, stored to one with the host's help or without, or was refused.
  * @param top lines of the list
  */
-export function auditText({ places, tablesMissed, touchesMissed }: Audit, top: number): string {
+export function auditText({ places, violations, tablesMissed, touchesMissed }: Audit, top: number): string {
   const sum = (of: (place: AuditedPlace) => number): number => places.reduce((total, place) => total + of(place), 0);
   const recorded = places.some(({ accessor }) => accessor !== undefined);
   const outside = sum(({ accessor, reads }) => (accessor ? 0 : reads));
@@ -17,6 +17,8 @@ export function auditText({ places, tablesMissed, touchesMissed }: Audit, top: n
     '    reads  operation   emulated      plain    refused  where',
     ...places.slice(0, top).map(line),
     ...(places.length > top ? [`and ${places.length - top} places more`] : []),
+    ...(violations.length > 0 ? ['', 'contracts that were broken:'] : []),
+    ...violations.map(({ times, text }) => `${column(times, 9)}  ${text}`),
     ...(tablesMissed > 0 ? [`there were too many tables: ${tablesMissed} times one was not looked at`] : []),
     ...(touchesMissed > 0 ? [`there were too many places: ${touchesMissed} accesses are of others`] : []),
     '',

@@ -81,10 +81,10 @@ export const AUDIT_USAGE = `usage: ring1 audit [OPTIONS]
 Boots a kernel as "ring1 run" does, with the same options (see "ring1 help run"), and prints at the end each place of its
 code that touched an entry of a live page table: how often it read one, asked for a change of one by an operation, stored to
 one so that the host carried the store out or saw it (emulated), stored without the host having a part in it (plain), or
-stored in vain (refused). Which tables are live Xen knows, unless it translates frames, when there is no audit; of other
-guests, whose tables are their own, it is those that a processor's root leads to. A call of VMI's ROM that stores an entry
-is an operation of its caller. Of the reference guest it also says whether a read was one of its recorded accessors. With
---check a broken contract ends the guest (xen), and stands in the reason.
+stored in vain (refused). Which tables are live Xen knows, unless it translates frames; of other guests, whose tables are
+their own, it is those that a processor's root leads to. A call of VMI's ROM that stores an entry is an operation of its
+caller. Of the reference guest it also says whether a read was one of its recorded accessors. With --check (xen) the
+contracts that were broken are listed too, and the guest goes on.
 
   --top N             lines of the list (default 25)
   --output FILE       write it there instead of to the terminal's standard error; --stats has it with all lines

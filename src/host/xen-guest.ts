@@ -1,5 +1,4 @@
 import type { BootOptions } from '../api.ts';
-import { InputError } from '../boot/input-error.ts';
 import type { BlockStore } from '../devices/block/store.ts';
 import { XenDomain } from '../interfaces/xen/domain.ts';
 import { planDomain } from '../interfaces/xen/domain-plan.ts';
@@ -23,11 +22,6 @@ export async function bootXen(
 ): Promise<XenDomain> {
   const { memory, check = false, commandLine, disks } = options;
   const isTranslated = options.paging === 'translated';
-  if (isTranslated && common.audit) {
-    throw new InputError(
-      'an audit of a Xen guest goes by tables that Xen has examined; give --paging direct or shadow',
-    );
-  }
   const plan = planDomain({
     kernel: files.kernel.kernel.image,
     initrd: files.initrd.bytes,

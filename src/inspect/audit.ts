@@ -1,12 +1,16 @@
 import { operationIds } from '../ops/catalogue.ts';
+import type { Violation } from '../ops/contracts.ts';
 import type { OperationObserver } from '../ops/dispatch.ts';
 import { type Symbolizer, symbolText } from './text.ts';
 import { TouchCounts } from './touch-counts.ts';
+import { formatViolation } from './violation-text.ts';
 
 /** Which places of a kernel's code touched entries of live page tables, as plain JSON data. */
 export interface Audit {
   /** Most accesses first. */
   readonly places: readonly AuditedPlace[];
+  /** Contracts that were broken, if they were checked; each kind at each place once, in order. */
+  readonly violations: readonly AuditedViolation[];
   /** How often a table was not observed because the guest had too many. */
   readonly tablesMissed: number;
   /** Accesses at further places, because there were too many of these. */
@@ -30,6 +34,20 @@ export interface AuditedPlace {
   /** Stores that the host did not carry out. */
   readonly refused: number;
 }
+
+export interface AuditedViolation {
+  readonly rule: string;
+  /** What breaks it, or should have been used. */
+  readonly operation: string;
+  readonly address: number;
+  readonly name: string;
+  readonly times: number;
+  /** The first of them in a sentence. */
+  readonly text: string;
+}
+
+/** Kinds of violations that are told apart. */
+const MOST_VIOLATIONS = 1000;
 
 const { mmu } = operationIds;
 /** The operations that write entries. */
@@ -59,6 +77,7 @@ export interface AuditOptions {
 export class TableAudit implements OperationObserver {
   readonly #options: AuditOptions;
   readonly counts = new TouchCounts();
+  readonly #violations = new Map<string, AuditedViolation>();
   /** Address of the instruction by which a virtual processor asks the host. */
   askedFrom: (vcpu: number) => number = () => 0;
   /** Called before a report: tells what is still held back, and gives `Audit.tablesMissed`. */
@@ -72,6 +91,21 @@ export class TableAudit implements OperationObserver {
     if (WRITES.has(operation.id)) this.counts.add(this.askedFrom(values[0] as number), 'operations');
   }
 
+  violated(violation: Violation): void {
+    const { rule, operation, rip, symbol } = violation;
+    const key = `${rule} ${operation} ${rip}`;
+    const known = this.#violations.get(key);
+    if (!known && this.#violations.size >= MOST_VIOLATIONS) return;
+    this.#violations.set(key, {
+      rule,
+      operation,
+      address: rip,
+      name: symbolText(rip, symbol),
+      times: (known?.times ?? 0) + 1,
+      text: known?.text ?? formatViolation(violation),
+    });
+  }
+
   report(): Audit {
     const tablesMissed = this.settle();
     const accessors = this.#options.accessors();
@@ -82,7 +116,8 @@ export class TableAudit implements OperationObserver {
       accessor: accessors?.has(address),
     }));
     places.sort((a, b) => accesses(b) - accesses(a));
-    return { places, tablesMissed, touchesMissed: this.counts.missed };
+    const violations = [...this.#violations.values()];
+    return { places, violations, tablesMissed, touchesMissed: this.counts.missed };
   }
 }
 

@@ -13,11 +13,14 @@ export interface ObserverOptions extends Pick<LiveTablesOptions, 'space' | 'fram
   readonly running: () => number;
   /** Whether the host sees stores to a page, because it keeps a second form of the table. */
   readonly isWatched: (page: number) => boolean;
+  /** Bytes of the instruction by which the kernel asks, where RIP is behind it then. */
+  readonly callBytes?: number;
   /** From where the kernel has called the code that executes, if this is the host's. */
   readonly callerOf?: (processor: Processor) => GuestVirtual | undefined;
 }
 
-const USER_RING = 3;
+/** A processor can have a root for the kernel and one for programs. */
+const ROOTS_EACH = 2;
 
 /**
  * Observes, for an audit, the tables of a guest that keeps them itself. A root that no processor uses may be a page of
@@ -37,19 +40,23 @@ export class LiveTableObserver implements ObservedPages {
       frames,
       running: () => {
         const { rip } = this.#processor;
-        return { vcpu: options.running(), low: lowWord(rip), high: highWord(rip) };
+        return { walker: options.running() * ROOTS_EACH, low: lowWord(rip), high: highWord(rip) };
       },
       onLoaded: (root) => this.#count(root),
       onDoubt: (root) => this.#held.delete(root),
     });
-    audit.askedFrom = (vcpu) => processors[vcpu]?.rip ?? 0;
+    audit.askedFrom = (vcpu) => (processors[vcpu]?.rip ?? 0) - (options.callBytes ?? 0);
     audit.settle = () => {
       for (const root of [...this.#held.keys()]) this.#count(root);
       return this.#tables.missed;
     };
     for (const [vcpu, { memory }] of processors.entries()) {
       memory.observed = this;
-      memory.onRoots = (format, root) => this.#tables.load(vcpu, format, root);
+      memory.onRoots = (format, kernelRoot, userRoot) => {
+        this.#tables.load(vcpu * ROOTS_EACH, format, kernelRoot);
+        const isOwn = userRoot >= 0 && userRoot !== kernelRoot;
+        this.#tables.load(vcpu * ROOTS_EACH + 1, isOwn ? format : 'none', userRoot);
+      };
     }
   }
 
@@ -86,7 +93,7 @@ export class LiveTableObserver implements ObservedPages {
     const [first] = unused;
     if (unused.length < roots.length || !first) this.#options.audit.counts.add(address, touch);
     // No kernel lets programs have its tables.
-    else if (this.#processor.privilege === USER_RING) for (const root of unused) this.#tables.drop(root);
+    else if (this.#processor.userMode) for (const root of unused) this.#tables.drop(root);
     else this.#heldOf(first).add(address, touch);
   }
 

@@ -30,15 +30,15 @@ export interface LiveTable {
   /** How many entries of each table lead here. */
   readonly parents: Map<LiveTable, number>;
   isRoot: boolean;
-  /** How many processors have it as their root. */
+  /** How often it is some processor's root. */
   loads: number;
 }
 
 export interface LiveTablesOptions {
   readonly space: MachineSpace;
   readonly frames: FrameWatching & FrameInvalidator;
-  /** The processor that executes, or did last, and the address of its instruction by halves. */
-  readonly running: () => { readonly vcpu: number; readonly low: number; readonly high: number };
+  /** What walks the kernel's tables of the processor that executes, or did last, and the address of its instruction by halves. */
+  readonly running: () => { readonly walker: number; readonly low: number; readonly high: number };
   /** A processor has taken a table for its root. */
   readonly onLoaded: (root: LiveTable) => void;
   /** A root that no processor uses was stored to, or is none any more: who knows since when it was something else. */
@@ -93,13 +93,13 @@ export class LiveTables implements FrameWatcher {
     return found;
   }
 
-  /** A processor takes a root; with the format `none` it has none. */
-  load(vcpu: number, format: TableFormat, root: number): void {
+  /** A processor takes a root; with the format `none` it has none. @param walker it, or one of its privileges */
+  load(walker: number, format: TableFormat, root: number): void {
     for (const page of this.#absent) this.#follow(page);
-    const previous = this.#loaded[vcpu];
+    const previous = this.#loaded[walker];
     if (previous) previous.loads--;
     const table = format === 'none' ? undefined : this.#rootAt(format, root);
-    this.#loaded[vcpu] = table;
+    this.#loaded[walker] = table;
     if (!table) return;
     table.isRoot = true;
     table.loads++;
@@ -140,8 +140,8 @@ export class LiveTables implements FrameWatcher {
    * is in use. Otherwise the page is used for something else by now.
    */
   #mapsKernel(root: LiveTable): boolean {
-    const { vcpu, low, high } = this.#options.running();
-    const current = this.#loaded[vcpu];
+    const { walker, low, high } = this.#options.running();
+    const current = this.#loaded[walker];
     if (current?.format !== root.format) return true;
     const index = tableIndex(TABLE_GEOMETRY[root.format], root.level, low, high);
     const [ours, theirs] = [this.#entry(root, index), this.#entry(current, index)];

@@ -14,6 +14,7 @@ import { MOST_EXITS, type TurnBudget, type TurnRest } from '../../domain/turn.ts
 import type { TableAudit } from '../../inspect/audit.ts';
 import type { ContractChecker } from '../../inspect/contracts.ts';
 import { crashReport } from '../../inspect/crash-report.ts';
+import { LiveTableObserver } from '../../inspect/live-table-observer.ts';
 import { chooseExecution, type Profiler } from '../../inspect/profiler.ts';
 import type { Statistics } from '../../inspect/statistics.ts';
 import type { Symbolizer } from '../../inspect/text.ts';
@@ -50,7 +51,7 @@ import type { PagedMemory } from './paged-memory.ts';
 import { RefusedStores } from './refused-stores.ts';
 import { RunState, Runstates } from './runstate.ts';
 import { SharedInfo, VcpuInfo } from './shared-info.ts';
-import { TableObserver } from './table-observer.ts';
+import { CALL_BYTES, TableObserver } from './table-observer.ts';
 import { Timers } from './timers.ts';
 import { XenVcpu } from './vcpu.ts';
 import { publishWallclock } from './wallclock.ts';
@@ -151,6 +152,7 @@ export class XenDomain implements Domain, Archived {
   readonly #services: SystemServices[] = [];
   readonly #checker: ContractChecker | undefined;
   readonly #observer: TableObserver | undefined;
+  readonly #liveTables: LiveTableObserver | undefined;
   readonly #flushTrace: () => void;
   #turnsToRecount = TURNS_PER_RECOUNT;
   #wallSeconds = 0;
@@ -236,8 +238,13 @@ export class XenDomain implements Domain, Archived {
     const trace = options.trace && writeTrace(this, options.trace);
     if (trace) this.#watchers.push(trace.watcher);
     this.#flushTrace = trace ? () => trace.writer.flush() : () => {};
-    if (options.audit) this.#observer = new TableObserver(this, options.audit);
-    if (options.check && !this.isTranslated) this.#checker = checkContracts(this, group.parts.marks, this.#symbolize);
+    if (options.audit) {
+      if (this.isTranslated) this.#liveTables = this.#observeLiveTables(options.audit, paged);
+      else this.#observer = new TableObserver(this, options.audit);
+    }
+    if (options.check && !this.isTranslated) {
+      this.#checker = checkContracts(this, group.parts.marks, this.#symbolize, options.audit);
+    }
     this.operations = createOperations(implementOperations(this), {
       counts: this.statistics.operations,
       observers: [
@@ -255,6 +262,19 @@ export class XenDomain implements Domain, Archived {
 
   get #size(): DomainSize {
     return { pages: this.pages, rules: TABLE_RULES[this.abi.tables], isTranslated: this.isTranslated };
+  }
+
+  /** Where nobody examines tables, what roots lead to are tables. */
+  #observeLiveTables(audit: TableAudit, paged: PagedMemory | undefined): LiveTableObserver {
+    return new LiveTableObserver({
+      audit,
+      space: this.space,
+      frames: this.#group,
+      processors: this.vcpus.map(({ processor }) => processor),
+      running: () => this.running.index,
+      isWatched: (page) => paged?.shadow?.isWatched(page) ?? false,
+      callBytes: CALL_BYTES,
+    });
   }
 
   /** Loads a kernel and lets the first processor begin with it. @throws InputError when it cannot be used, OutOfFrames */
@@ -671,6 +691,7 @@ export class XenDomain implements Domain, Archived {
   destroy(): Promise<void> {
     this.#flushTrace();
     const freed = this.#waiting.end();
+    this.#liveTables?.end();
     for (const { processor } of this.vcpus) this.#group.release(processor);
     this.paging.destroy();
     return freed;

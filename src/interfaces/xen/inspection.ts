@@ -1,6 +1,7 @@
 import { Access, Exit } from '../../cpu/exits.ts';
 import type { FrameMarks } from '../../cpu/frame-marks.ts';
 import type { FrameInvalidator } from '../../cpu/translation.ts';
+import type { TableAudit } from '../../inspect/audit.ts';
 import { ContractChecker } from '../../inspect/contracts.ts';
 import { exitNames } from '../../inspect/statistics.ts';
 import { hexadecimal, type Symbolizer } from '../../inspect/text.ts';
@@ -53,14 +54,26 @@ function shownResult(result: number): number | string | undefined {
   return result === Special.preempted ? 'preempted' : result;
 }
 
-/** The checker of a domain's contracts; it is to be an observer of its operations. A violation crashes the domain. */
-export function checkContracts(domain: XenDomain, marks: FrameMarks, symbolize: Symbolizer): ContractChecker {
+/**
+ * The checker of a domain's contracts; it is to be an observer of its operations. A violation crashes the domain, unless
+ * an audit lists it.
+ */
+export function checkContracts(
+  domain: XenDomain,
+  marks: FrameMarks,
+  symbolize: Symbolizer,
+  audit?: TableAudit,
+): ContractChecker {
   const state = new XenMmuState(domain.paging, domain.space, marks, domain.vcpus, () => domain.builderRoot);
   const checker = new ContractChecker(state, {
     ripOf: ripOf(domain),
     symbolize,
     flushesLate: domain.abi.isKernelAddress,
     report: (violation) => {
+      if (audit) {
+        audit.violated(violation);
+        return;
+      }
       const vcpu = domain.vcpus[violation.vcpu] ?? domain.running;
       domain.crash(vcpu, formatViolation(violation));
     },

@@ -6,7 +6,7 @@ import type { Mfn } from '../../x86/brand.ts';
 import type { XenDomain } from './domain.ts';
 
 /** Bytes of the instruction by which a kernel asks. */
-const CALL_BYTES = 2;
+export const CALL_BYTES = 2;
 
 /** Observes a domain's live page tables for an audit: frame types say which they are. */
 export class TableObserver implements ObservedPages {
