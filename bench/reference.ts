@@ -29,6 +29,7 @@ const CELLS: Readonly<Record<Image, readonly string[]>> = {
     'kvm/shadow',
     'vmi/native',
     'vmi/shadow',
+    'vmi/direct',
     'lguest/shadow',
     'xen/direct',
   ],

@@ -8,6 +8,8 @@ const NO_STATE: ReadonlySet<string> = new Set([
   'guest.hypercallNames',
   'guest.rom',
   'guest.#entryCode',
+  // Of guests with direct paging alone.
+  'guest.tables',
   'alarms.#kind',
   // Where the host has a window.
   'queues.#frame',

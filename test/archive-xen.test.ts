@@ -95,6 +95,7 @@ const NO_STATE: ReadonlySet<string> = new Set([
   'validator.rules',
   'paging.#workPerCall',
   'types.limit',
+  'types.#hasDevices',
   ...['owner', 'type', 'typeCount', 'references', 'flags'].flatMap((column) =>
     ['length', '#isOwn'].map((field) => `${column}.${field}`),
   ),

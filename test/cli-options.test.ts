@@ -82,7 +82,7 @@ describe('the options of ring1 run', () => {
     [['--timeout', '3000000'], '--timeout 3000000 is not a number of seconds'],
     [
       ['--interface', 'vmi', '--paging', 'nested'],
-      'the interface vmi does not go with nested paging; give shadow or native',
+      'the interface vmi does not go with nested paging; give shadow or direct or native',
     ],
     [['--interface', 'qemu'], '--interface qemu does not exist; give one of xen, kvm, native, vmi, lguest'],
     [['--paging', 'nested'], 'the interface xen does not go with nested paging; give direct or shadow or translated'],

@@ -46,6 +46,8 @@ const CELLS = [
   ['i386-pae', 'kvm', 'nested', 2],
   ['i386-pae', 'kvm', 'shadow', 2],
   ['i386-pae', 'vmi', 'shadow', 2],
+  ['i386-pae', 'vmi', 'direct', 1],
+  ['i386-pae', 'vmi', 'direct', 2],
   ['i386-pae', 'lguest', 'shadow', 1],
   ['i386-pae', 'xen', 'direct', 1],
   ['i386-pae', 'xen', 'direct', 2],
@@ -63,6 +65,7 @@ const TABLE_CALLS: Readonly<Record<string, string>> = {
   'xen translated': 'mmu_update',
   'kvm shadow': 'mmu_op',
   'vmi shadow': 'AllocatePage',
+  'vmi direct': 'SetPxELong',
   'lguest shadow': 'setPte',
 };
 

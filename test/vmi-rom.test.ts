@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest';
 import { CALL_COUNT, CALL_NAMES, Call } from '../src/interfaces/vmi/abi.ts';
 import { createRom } from '../src/interfaces/vmi/rom.ts';
 
-const { image: rom } = createRom(true);
+const { image: rom } = createRom('shadow');
 const view = new DataView(rom.buffer);
 
 function textAt(offset: number): string {

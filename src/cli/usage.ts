@@ -28,7 +28,7 @@ be had, the reference guest is booted, a small kernel that is part of this comma
   --memory SIZE       the guest's memory, as in 256M or 1G; a plain number is in MiB (default 256M)
   --vcpus N           the guest's processors, 1 to 32 (default 1); lguest has one
   --interface NAME    how the guest asks: xen (default), kvm, native, lguest, or vmi (32-bit Linux 2.6.21 to 2.6.36)
-  --paging NAME       how page tables are carried out: direct (xen), nested (kvm, native), native (native, vmi),
+  --paging NAME       how page tables are carried out: direct (xen, vmi), nested (kvm, native), native (native, vmi),
                       shadow (all), or translated (kernels for xen that announce auto_translated_physmap)
   --lguest-era ERA    how a kernel speaks to lguest, where its file does not tell: L1 (Linux 2.6.24 to 2.6.29),
                       L2 (2.6.30 to 2.6.36) or L3 (2.6.37 to 3.x)

@@ -6,7 +6,7 @@ const CELLS: Readonly<Record<InterfaceName, readonly [PagingName, ...PagingName[
   xen: ['direct', 'shadow', 'translated'],
   kvm: ['nested', 'shadow'],
   native: ['native', 'nested', 'shadow'],
-  vmi: ['shadow', 'native'],
+  vmi: ['shadow', 'direct', 'native'],
   lguest: ['shadow'],
 };
 

@@ -21,7 +21,7 @@ export function patchingInterface({ interface: name, paging }: Cell): PatchingIn
       return { number, resolve: (choice) => ((choice.condition & ~features) === 0 ? choice.function : undefined) };
     }
     case 'vmi': {
-      const { calls } = createRom(isShadowed);
+      const { calls } = createRom(isShadowed || paging === 'direct' ? paging : 'native');
       return {
         number,
         resolve: (choice, base) => {

@@ -3,6 +3,7 @@ import type { Cell } from '../domain/cells.ts';
 import type { SharedFile } from '../domain/shared-files.ts';
 import { createKvmInterface } from '../interfaces/kvm/kvm-interface.ts';
 import { createNativeInterface } from '../interfaces/native/native-interface.ts';
+import { DirectTables } from '../interfaces/vmi/direct-tables.ts';
 import { UpdateQueues, VmiInterface } from '../interfaces/vmi/vmi-interface.ts';
 import { type BootImages, MicrovmDomain, type MicrovmOptions } from '../microvm/domain.ts';
 import { createGuestDevices } from '../microvm/guest-devices.ts';
@@ -140,17 +141,25 @@ async function withMemory<Result>({ paging }: MachineMemory, build: () => Promis
 
 function assemble(cell: Cell, common: CommonOptions, options: DeviceOptions, memory: MachineMemory): MicrovmDomain {
   const { devices, console } = createGuestDevices(options, common.id, common.random, common.consoleSink);
-  return new MicrovmDomain({ ...common, ...memory, devices, console, ...interfaceOf(cell, memory) });
+  return new MicrovmDomain({ ...common, ...memory, devices, console, ...interfaceOf(cell, common, memory) });
 }
 
 function interfaceOf(
   cell: Cell,
+  { group, vcpus }: CommonOptions,
   { paging }: MachineMemory,
 ): Pick<MicrovmOptions, 'createInterface' | 'translationsOf'> {
   switch (cell.interface) {
     case 'kvm':
       return { createInterface: createKvmInterface };
     case 'vmi': {
+      if (cell.paging === 'direct') {
+        const tables = new DirectTables({ memory: paging, group, vcpus });
+        return {
+          createInterface: (domain) => new VmiInterface(domain, new UpdateQueues(paging), tables),
+          translationsOf: (vcpu, own) => tables.translations(vcpu, own),
+        };
+      }
       const queues = new UpdateQueues(paging);
       return {
         createInterface: (domain) => new VmiInterface(domain, queues),

@@ -2,8 +2,17 @@ import type { Archived } from '../archive/archive.ts';
 import type { CpuidResult } from '../cpu/cpuid.ts';
 import type { SystemResult } from '../cpu/operands.ts';
 import type { Processor } from '../cpu/processor.ts';
-import type { GuestVirtual } from '../x86/brand.ts';
+import type { GuestVirtual, Pfn } from '../x86/brand.ts';
 import type { MicrovmVcpu } from './vcpu.ts';
+
+/** Who examines page tables that are walked as they stand. Tables are pages by their guest-physical number. */
+export interface ExaminedTables {
+  /** @returns 0; otherwise the guest has ended. @throws PageAbsent */
+  setEntry(vcpu: number, table: Pfn, index: number, low: number, high: number): number;
+  /** The page is a table from here on, and then none any more. @throws PageAbsent, DomainCrash */
+  announce(vcpu: number, page: Pfn, level: 1 | 2 | 3): void;
+  retract(page: Pfn): void;
+}
 
 /**
  * What distinguishes the interfaces of a microVM: how a guest recognises the host, and what it may ask of it beyond what a
@@ -41,6 +50,8 @@ export interface MicrovmInterface extends Archived {
   readonly rom?: Uint8Array;
   /** Where the kernel has called the interface's own code from (the last byte of the call), when that is at an entry of a table for it. */
   callerOf?(processor: Processor): GuestVirtual | undefined;
+  /** Examines what gets into the guest's page tables, where these are walked as they stand. */
+  readonly tables?: ExaminedTables | undefined;
   /** For `--stats`. */
   readonly figures?: object;
   /** Gives back what it has of the host; the processors are gone. */

@@ -31,14 +31,16 @@ export function implementOperations(domain: MicrovmDomain) {
     (processor.cr4 & Cr4.physicalAddressExtension) === 0 ? 4 : 8;
 
   /** The guest will tell what it changes in a table. */
-  const announce = (table: Pfn): number => {
+  const announce = (vcpu: number, table: Pfn, level: 1 | 2): number => {
     domain.paging.shadow?.announce(table);
+    domain.interface.tables?.announce(vcpu, table, level);
     return 0;
   };
 
   /** What is kept of other pages goes when they are written to or walked as something else. */
   const retract = (table: Pfn): number => {
     domain.paging.shadow?.retract(table);
+    domain.interface.tables?.retract(table);
     return 0;
   };
 
@@ -108,10 +110,15 @@ export function implementOperations(domain: MicrovmDomain) {
         const { state } = vcpuAt(vcpu);
         writeCr3(state, state.cr3);
       },
-      setPte: (vcpu, table, index, low, high) => status(writeEntry(vcpuAt(vcpu), table, index, low, high)),
+      setPte(vcpu, table, index, low, high) {
+        const { tables } = domain.interface;
+        return tables
+          ? tables.setEntry(vcpu, table, index, low, high)
+          : status(writeEntry(vcpuAt(vcpu), table, index, low, high));
+      },
       flushTlbKernel: (vcpu) => vcpuAt(vcpu).processor.flushTlb(),
-      allocPt: (_vcpu, _space, table) => announce(table),
-      allocPd: (_vcpu, table) => announce(table),
+      allocPt: (vcpu, _space, table) => announce(vcpu, table, 1),
+      allocPd: (vcpu, table) => announce(vcpu, table, 2),
       releasePt: (_vcpu, table) => retract(table),
       releasePd: (_vcpu, table) => retract(table),
       pteUpdate(vcpu, _space, _address, table, index) {

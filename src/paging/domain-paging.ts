@@ -8,7 +8,13 @@ import { type Frame, type GuestVirtual, type Mfn, PAGE_SIZE, type Pfn } from '..
 import type { DescriptorTables } from './direct/descriptor-tables.ts';
 import { TableEntries } from './direct/entries.ts';
 import { PagingError } from './direct/errors.ts';
-import { FRAME_TYPE_NAMES, FrameOwner, type FrameType, FrameTypes } from './direct/frame-types.ts';
+import {
+  FRAME_TYPE_NAMES,
+  FrameOwner,
+  type FrameType,
+  type FrameTypeEvents,
+  FrameTypes,
+} from './direct/frame-types.ts';
 import type { MachineToPhysical } from './direct/machine-to-physical.ts';
 import type { Discrepancy } from './direct/recount.ts';
 import { type DirectFormat, TABLE_RULES, type TableLevel, type TableRules } from './direct/table-rules.ts';
@@ -28,6 +34,10 @@ export interface DomainPagingOptions {
   readonly virtualProcessors: number;
   /** Format of the guest's tables; 8-byte entries. */
   readonly format?: DirectFormat;
+  /** What is demanded of tables; unless it is given, what Xen demands. */
+  readonly rules?: TableRules;
+  /** Whether numbers beyond the limit are those of devices, which the guest may map. */
+  readonly hasDevices?: boolean;
 }
 
 /**
@@ -55,18 +65,20 @@ export abstract class DomainPaging implements Translation, Archived {
   /** Kernel and user root of each virtual processor, −1 for none. */
   protected readonly roots: Int32Array;
 
-  constructor({ space, limit, invalidator, virtualProcessors, format = 'four-level' }: DomainPagingOptions) {
+  constructor(options: DomainPagingOptions) {
+    const { space, limit, invalidator, virtualProcessors, format = 'four-level' } = options;
     this.format = format;
-    this.rules = TABLE_RULES[format];
+    this.rules = options.rules ?? TABLE_RULES[format];
     this.frames = space.frames;
     this.writeProtected = space.writeProtected;
     this.log = space.log;
     this.space = space;
     this.invalidator = invalidator;
-    this.types = new FrameTypes(limit, {
+    const events: FrameTypeEvents = {
       ldtFrameReleased: (mfn) => this.ldtFrameReleased(mfn as Mfn),
       leavesUse: (mfn, type) => this.leavesUse(mfn as Mfn, type),
-    });
+    };
+    this.types = new FrameTypes(limit, events, options.hasDevices ?? false);
     const isTable = (mfn: number, level: number) => this.isTable(mfn, level);
     this.entries = new TableEntries(this.types, space, invalidator, this.rules, isTable);
     this.roots = new Int32Array(virtualProcessors * 2).fill(NO_NUMBER);

@@ -1,9 +1,12 @@
 #include "choices.h"
+#include "console.h"
 #include "memory.h"
 #include "native.h"
 #include "paravirt-tables.h"
 #include "start.h"
 #include "vmi.h"
+
+extern u8 kernel_end[];
 
 /* Page tables: the ROM stores entries itself, and is told of pages that become tables, and of what the kernel stored. */
 #if LEVELS == 3
@@ -54,6 +57,32 @@ static void vmi_alloc_pd(struct memory_descriptor *mm, word page) {
   announce_page(page, PAGE_PD | PAGE_ZEROED | PAGE_FORMAT, 0, 0, 0);
 }
 static void vmi_release_pd(word page) { withdraw_page(page, PAGE_PD | PAGE_FORMAT); }
+
+/*
+ * Where CPUID tells of no large pages, a host may examine tables, and knows none. The kernel begins with large pages all
+ * the same, so that its part of the tables that it goes to is another: small pages for what its image takes.
+ */
+#define CPUID_LARGE_PAGES (1 << 3)
+#define SMALL_TABLES 8
+static u8 small_tables[SMALL_TABLES][PAGE_SIZE] ALIGNED(PAGE_SIZE);
+static u8 small_directory[PAGE_SIZE] ALIGNED(PAGE_SIZE);
+static u8 small_top[PAGE_SIZE] ALIGNED(PAGE_SIZE);
+
+static void vmi_pagetable_setup_start(pgd_entry *base) {
+  (void)base;
+  u32 registers[4] = {1, 0, 0, 0};
+  PV_CALL_1(cpu, cpuid, registers);
+  if (registers[3] & CPUID_LARGE_PAGES) return;
+  word pages = page_number(kernel_end), tables = (pages + ENTRIES - 1) / ENTRIES;
+  if (tables > SMALL_TABLES) panic("%u page tables for the kernel", tables);
+  for (word page = 0; page < pages; page++)
+    native_set_entry(pte_at(small_tables[page / ENTRIES], page % ENTRIES), (page * PAGE_SIZE) | (TABLE_FLAGS & ~USER));
+  for (word table = 0; table < tables; table++)
+    native_set_entry(pmd_at(small_directory, table), physical(small_tables[table]) | TABLE_FLAGS);
+  native_set_entry(pmd_at(small_directory, (DEVICE_BASE - KERNEL_BASE) >> 21), physical(device_table) | TABLE_FLAGS);
+  native_set_entry(pgd_at(small_top, KERNEL_SLOT), physical(small_directory) | TOP_TABLE_FLAGS);
+  boot_page_table = (pgd_entry *)small_top;
+}
 #else
 static void vmi_alloc_pd_clone(word page, word from, u32 start, u32 count) {
   announce_page(page, PAGE_PD | PAGE_ZEROED | PAGE_CLONE, from, start, count);
@@ -66,8 +95,6 @@ static void vmi_pagetable_setup_start(pgd_entry *base) {
 static void vmi_pagetable_setup_done(pgd_entry *base) { announce_page(page_number(base), PAGE_PD, 0, 0, 0); }
 static void vmi_pgd_free(struct memory_descriptor *mm) { withdraw_page(page_number(mm->pgd), PAGE_PD); }
 #endif
-
-extern u8 kernel_end[];
 
 /* All entries that the ROM is told of are in the kernel's image. */
 static void tell_linear_mapping(void) {
@@ -85,6 +112,7 @@ CHOICES(vmi_mmu) = {
   CHOICE_IF(ON_VMI, mmu, release_pt, vmi_release_pt, VMI_RELEASE_PAGE),
   CHOICE_IF(ON_VMI, mmu, flush_tlb_user, vmi_flush_tlb_user, VMI_FLUSH_TLB),
 #if LEVELS == 3
+  CHOICE(ON_VMI, mmu, pagetable_setup_start, vmi_pagetable_setup_start),
   CHOICE_IF(ON_VMI, mmu, set_pmd, vmi_set_pmd, SET_ENTRY),
   CHOICE_IF(ON_VMI, mmu, alloc_pd, vmi_alloc_pd, VMI_ALLOCATE_PAGE),
   CHOICE_IF(ON_VMI, mmu, release_pd, vmi_release_pd, VMI_RELEASE_PAGE),

@@ -50,6 +50,8 @@ export class SystemState implements DescriptorSource, Archived {
   /** Low and high halves of DR0–DR7. */
   readonly debug = new Uint32Array(16);
   cr3 = 0;
+  /** Called before the processor walks what the control registers say, except after a reset. */
+  onTables: () => void = () => {};
   /** Kernel and user selectors of SYSCALL and SYSRET, low and high half. */
   readonly star = new Uint32Array(2);
   syscallEntry = 0 as GuestVirtual;
@@ -104,7 +106,7 @@ export class SystemState implements DescriptorSource, Archived {
     this.debug[12] = DR6_RESET;
     this.debug[14] = DR7_RESET;
     this.cr3 = 0;
-    this.usePaging();
+    this.#walk();
   }
 
   get protectedMode(): boolean {
@@ -119,6 +121,11 @@ export class SystemState implements DescriptorSource, Archived {
 
   /** Makes the processor walk what the control registers say. */
   usePaging(): void {
+    this.onTables();
+    this.#walk();
+  }
+
+  #walk(): void {
     const { processor } = this;
     const { format } = this;
     const translation = this.#translations[format];

@@ -147,6 +147,9 @@ export const enum Relocation {
 /** Argument of AllocatePage and ReleasePage for a table of level 1; others say their level by bits of their own. */
 export const LEVEL_1 = 1;
 
+/** The same of one that begins as a copy. With PAE that is the top table, which shares the kernel's table with others. */
+export const CLONE = 0x20;
+
 /** Argument of FlushTLB besides the bit that is always set. */
 export const FLUSH_GLOBAL = 2;
 

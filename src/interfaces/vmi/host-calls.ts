@@ -1,10 +1,11 @@
 import { loadStackSlot } from '../../cpu/operands.ts';
 import type { MicrovmDomain } from '../../microvm/domain.ts';
 import type { MicrovmVcpu } from '../../microvm/vcpu.ts';
-import { highWord, lowWord, type Pfn } from '../../x86/brand.ts';
+import { type GuestVirtual, highWord, lowWord, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
 import { Register } from '../../x86/registers.ts';
-import { Call, type Cycles, FLUSH_GLOBAL, LEVEL_1 } from './abi.ts';
+import { Call, CLONE, type Cycles, FLUSH_GLOBAL, LEVEL_1 } from './abi.ts';
 import type { VcpuClock } from './clock.ts';
+import type { DirectTables } from './direct-tables.ts';
 import { type HostCall, PrivateCall, STACK_ARGUMENTS } from './host-call.ts';
 import type { LinearMappings } from './linear-mappings.ts';
 import type { DrainReason } from './queue-statistics.ts';
@@ -14,6 +15,8 @@ import type { StartState } from './start-state.ts';
 export interface VmiHost {
   readonly domain: MicrovmDomain;
   readonly mappings: LinearMappings;
+  /** With direct paging. */
+  readonly tables: DirectTables | undefined;
   clockOf(vcpu: MicrovmVcpu): VcpuClock;
   startStateOf(vcpu: MicrovmVcpu): StartState;
   /** The kernel uses the ROM from here on. */
@@ -23,6 +26,9 @@ export interface VmiHost {
 
 /** False with an exception left for the caller, when its stack or what it names cannot be read. @throws PageAbsent */
 type Handler = (host: VmiHost, vcpu: MicrovmVcpu) => boolean;
+
+/** Of an entry with PAE. */
+const ENTRY_BYTES = 8;
 
 const FOUR_GIB = 0x1_0000_0000;
 
@@ -116,9 +122,16 @@ export const HOST_CALLS: ReadonlyMap<HostCall, Handler> = new Map<HostCall, Hand
   [Call.getWallclock, always(getWallclock)],
 ]);
 
-function allocatePage({ domain }: VmiHost, vcpu: MicrovmVcpu): void {
+/** What goes to the host with direct paging alone. */
+export const DIRECT_HOST_CALLS: ReadonlyMap<HostCall, Handler> = new Map([[Call.setEntryLong, setEntryLong]]);
+
+function allocatePage({ domain, tables }: VmiHost, vcpu: MicrovmVcpu): void {
   const { mmu } = domain.operations;
   const table = eax(vcpu) as Pfn;
+  if (tables && (edx(vcpu) & CLONE) !== 0) {
+    tables.announce(vcpu.index, table, 3);
+    return;
+  }
   if ((edx(vcpu) & LEVEL_1) !== 0) mmu.allocPt(vcpu.index, -1 as Pfn, table);
   else mmu.allocPd(vcpu.index, table);
 }
@@ -128,6 +141,20 @@ function releasePage({ domain }: VmiHost, vcpu: MicrovmVcpu): void {
   const table = eax(vcpu) as Pfn;
   if ((edx(vcpu) & LEVEL_1) !== 0) mmu.releasePt(vcpu.index, table);
   else mmu.releasePd(vcpu.index, table);
+}
+
+/** EDX:EAX goes to ECX. Until tables are examined, and where the kernel has none, it is a store like any other. */
+function setEntryLong({ domain, tables }: VmiHost, vcpu: MicrovmVcpu): boolean {
+  const { processor, index } = vcpu;
+  const pointer = ecx(vcpu) as GuestVirtual;
+  const page = tables?.isLive && pointer % ENTRY_BYTES === 0 ? tables.pageOf(index, pointer) : -1;
+  if (page < 0 || page >= domain.paging.pages) {
+    processor.setStoredValue(eax(vcpu), edx(vcpu));
+    return processor.memory.storeAt(pointer, ENTRY_BYTES);
+  }
+  const entry = (pointer % PAGE_SIZE) / ENTRY_BYTES;
+  domain.operations.mmu.setPte(index, page as Pfn, entry, eax(vcpu), edx(vcpu));
+  return true;
 }
 
 /** What waits was recorded by the mapping that was there before. */

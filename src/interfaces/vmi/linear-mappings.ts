@@ -23,6 +23,18 @@ export class LinearMappings implements Archived {
     if (slot < SLOTS) this.#slots[slot] = { start, pages, pfn };
   }
 
+  /** Whether the kernel has told of its direct mapping. */
+  get hasDirect(): boolean {
+    return this.#slots[0] !== undefined;
+  }
+
+  /** Where the direct mapping has a page, −1 when it does not. */
+  addressOf(page: Pfn): number {
+    const direct = this.#slots[0];
+    const index = direct ? page - direct.pfn : -1;
+    return direct && index >= 0 && index < direct.pages ? direct.start + index * PAGE_SIZE : -1;
+  }
+
   /** The page that an address leads to, −1 when no mapping has it; it need not exist. */
   pageOf(address: GuestVirtual): Pfn {
     for (const mapping of this.#slots) {

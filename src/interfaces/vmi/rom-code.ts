@@ -237,5 +237,15 @@ export const NATIVE_CALL_CODE: Readonly<Partial<Record<Call, CallCode>>> = {
   [Call.systemExit]: CALL_CODE[Call.systemExit],
 };
 
+/** With direct paging entries go to the host, and nothing waits. What the kernel stores by itself has been examined then. */
+export const DIRECT_CALL_CODE: Readonly<Record<Call, CallCode>> = {
+  ...CALL_CODE,
+  [Call.setEntry]: inline(0x89, 0x02), // mov [edx], eax
+  [Call.setEntryLong]: host(Call.setEntryLong),
+  [Call.updateEntry]: NOTHING,
+  [Call.updateEntryLong]: NOTHING,
+  [Call.setLazyMode]: NOTHING,
+};
+
 /** For numbers that are no call's. */
 export const NO_CALL = NATIVE;

@@ -1,10 +1,11 @@
-import { CALL_COUNT, type Call, Relocation } from './abi.ts';
+import { CALL_COUNT, Call, Relocation } from './abi.ts';
 import { Assembler, Condition, Reg } from './assembler.ts';
 import { PrivateCall } from './host-call.ts';
 import {
   CALL_CODE,
   type CallCode,
   callHost,
+  DIRECT_CALL_CODE,
   ENTRY_CODE,
   NATIVE_CALL_CODE,
   NO_CALL,
@@ -86,8 +87,16 @@ export interface Rom {
   readonly entryCode: readonly { readonly from: number; readonly to: number; readonly pushed: number }[];
 }
 
-/** @param adopted whether calls are to be made; otherwise the kernel keeps all but two of its native ones */
-export function createRom(adopted: boolean): Rom {
+/** What a ROM is for: tables that are shadowed or examined, or nothing, when the kernel keeps all but two of its native operations. */
+export type RomKind = 'shadow' | 'direct' | 'native';
+
+const CODE: Readonly<Record<RomKind, Readonly<Partial<Record<number, CallCode>>>>> = {
+  shadow: CALL_CODE,
+  direct: DIRECT_CALL_CODE,
+  native: NATIVE_CALL_CODE,
+};
+
+export function createRom(kind: RomKind): Rom {
   const rom = new Assembler();
   const reserve = (bytes: number): number => {
     const at = rom.length;
@@ -114,10 +123,7 @@ export function createRom(adopted: boolean): Rom {
   rom.align(16);
   rom.label('initialise');
   callHost(rom, PrivateCall.initialise);
-  const codeOf = (call: number): CallCode => {
-    const table: Readonly<Partial<Record<number, CallCode>>> = adopted ? CALL_CODE : NATIVE_CALL_CODE;
-    return table[call] ?? NO_CALL;
-  };
+  const codeOf = (call: number): CallCode => CODE[kind][call] ?? NO_CALL;
   writeRelocate(rom);
   writeCalls(rom, codeOf);
   writeTable(rom, codeOf);
@@ -132,7 +138,7 @@ export function createRom(adopted: boolean): Rom {
   image.set(new TextEncoder().encode('cVmi'), Header.vmiSignature);
   image[Header.major] = API_MAJOR;
   image[Header.jumpSlots] = CALL_COUNT;
-  view.setUint32(Header.virtualTop, adopted ? WINDOW : 0, true);
+  view.setUint32(Header.virtualTop, kind === 'shadow' ? WINDOW : 0, true);
   view.setUint16(Header.license, license, true);
   view.setUint16(Header.pciHeader, pci, true);
   view.setUint16(Header.pnpHeader, pnp, true);
@@ -152,7 +158,7 @@ export function createRom(adopted: boolean): Rom {
   view.setUint16(pnp + PnpHeader.product, product, true);
   image[pnp + PnpHeader.checksum] = complement(image.subarray(pnp, pnp + PnpHeader.bytes));
   image[Header.checksum] = complement(image);
-  const entryCode = (adopted ? ENTRY_CODE : []).map(({ from, to, pushed }) => {
+  const entryCode = (kind === 'shadow' ? ENTRY_CODE : []).map(({ from, to, pushed }) => {
     return { from: rom.offsetOf(from), to: rom.offsetOf(to), pushed };
   });
   return { image, calls: callOffsets(rom, codeOf), entryCode };
@@ -194,7 +200,7 @@ function writeCalls(rom: Assembler, codeOf: (call: Call) => CallCode): void {
     rom.label(labelOf(call));
     write(rom);
   }
-  writeSharedCode(rom);
+  if (codeOf(Call.setEntry) === CALL_CODE[Call.setEntry]) writeSharedCode(rom);
 }
 
 function callOffsets(rom: Assembler, codeOf: (call: Call) => CallCode): Rom['calls'] {

@@ -1,5 +1,5 @@
 import type { Archive } from '../../archive/archive.ts';
-import type { CpuidResult } from '../../cpu/cpuid.ts';
+import { bits, type CpuidResult } from '../../cpu/cpuid.ts';
 import { Access } from '../../cpu/exits.ts';
 import { SystemResult } from '../../cpu/operands.ts';
 import type { Processor } from '../../cpu/processor.ts';
@@ -13,8 +13,9 @@ import type { NestedPaging } from '../../paging/nested/nested-paging.ts';
 import { type GuestVirtual, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
 import { Cr4, Register } from '../../x86/registers.ts';
 import { VcpuClock } from './clock.ts';
+import type { DirectTables } from './direct-tables.ts';
 import { HOST_CALL_NAMES, type HostCall } from './host-call.ts';
-import { HOST_CALLS, type VmiHost } from './host-calls.ts';
+import { DIRECT_HOST_CALLS, HOST_CALLS, type VmiHost } from './host-calls.ts';
 import { LinearMappings } from './linear-mappings.ts';
 import { type DrainReason, QueueStatistics } from './queue-statistics.ts';
 import { createRom, type Rom } from './rom.ts';
@@ -22,6 +23,9 @@ import { StartState } from './start-state.ts';
 import { UpdateQueue } from './update-queue.ts';
 
 const WORD = 4;
+
+/** CPUID leaf 1, EDX: PSE and PGE, of which direct paging knows nothing. */
+const LARGE_AND_GLOBAL_PAGES = bits(3, 13);
 
 /**
  * The queues of a guest's processors. They stand between these and the shadows, so that they are made before both the
@@ -68,14 +72,18 @@ export class VmiInterface implements MicrovmInterface, VmiHost {
   readonly #entryCode: Rom['entryCode'];
   readonly domain: MicrovmDomain;
   readonly mappings = new LinearMappings();
+  readonly tables: DirectTables | undefined;
   readonly #queues: UpdateQueues;
   readonly #clocks: readonly VcpuClock[];
   readonly #startStates: readonly StartState[];
 
-  constructor(domain: MicrovmDomain, queues: UpdateQueues) {
+  /** @param tables with direct paging; then there are no queues */
+  constructor(domain: MicrovmDomain, queues: UpdateQueues, tables?: DirectTables) {
     this.domain = domain;
     this.#queues = queues;
-    const { image, entryCode } = createRom(queues.all.length > 0);
+    this.tables = tables;
+    tables?.begin(domain, this.mappings);
+    const { image, entryCode } = createRom(tables ? 'direct' : queues.all.length > 0 ? 'shadow' : 'native');
     this.rom = image;
     this.#entryCode = entryCode;
     this.#clocks = domain.vcpus.map(() => new VcpuClock(() => domain.clock.now()));
@@ -89,12 +97,16 @@ export class VmiInterface implements MicrovmInterface, VmiHost {
   archive(archive: Archive): void {
     archive.part('mappings', this.mappings);
     archive.parts('queues', this.#queues.all);
+    if (this.tables) archive.part('tables', this.tables);
     archive.parts('clocks', this.#clocks);
     archive.parts('startStates', this.#startStates);
   }
 
   cpuid(leaf: number, subleaf: number, vcpu: number): CpuidResult {
-    return plainCpuid(leaf, subleaf, vcpu);
+    const result = plainCpuid(leaf, subleaf, vcpu);
+    if (!this.tables || leaf !== 1) return result;
+    const [eax, ebx, ecx, edx] = result;
+    return [eax, ebx, ecx, (edx & ~LARGE_AND_GLOBAL_PAGES) >>> 0];
   }
 
   readMsr(): boolean {
@@ -111,7 +123,8 @@ export class VmiInterface implements MicrovmInterface, VmiHost {
     const { processor } = vcpu;
     const isKernel = processor.privilege === 0 && processor.codeSize === 32;
     const number = processor.low(Register.rbx);
-    const handler = isKernel ? HOST_CALLS.get(number as HostCall) : undefined;
+    const found = HOST_CALLS.get(number as HostCall) ?? (this.tables && DIRECT_HOST_CALLS.get(number as HostCall));
+    const handler = isKernel ? found : undefined;
     if (!handler) return SystemResult.interface;
     const result = handler(this, vcpu) ? SystemResult.done : SystemResult.fault;
     // One that meets an absent page is made again.
@@ -128,6 +141,7 @@ export class VmiInterface implements MicrovmInterface, VmiHost {
   }
 
   open(): void {
+    this.tables?.adopt();
     for (const queue of this.#queues.all) queue.open();
   }
 
@@ -169,6 +183,7 @@ export class VmiInterface implements MicrovmInterface, VmiHost {
   // Turns and interrupts
 
   resume(vcpu: MicrovmVcpu): void {
+    this.tables?.resume();
     this.clockOf(vcpu).resume();
   }
 
@@ -204,10 +219,12 @@ export class VmiInterface implements MicrovmInterface, VmiHost {
   }
 
   get figures(): object {
+    if (this.tables) return { directPaging: this.tables.paging.statistics() };
     return this.#queues.all.length === 0 ? {} : { vmiQueue: this.#queues.statistics.report() };
   }
 
   release(): void {
     for (const queue of this.#queues.all) queue.release(this.domain.group);
+    this.tables?.release();
   }
 }

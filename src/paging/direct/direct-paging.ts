@@ -40,6 +40,8 @@ export interface PagingEvents {
   storeRefused?(table: Mfn, index: number): void;
   /** A frame is about to become a table of a level; writable translations of it are gone already. */
   becomesTable?(mfn: Mfn, level: number): void;
+  /** A frame is a table no more. */
+  leavesTable?(mfn: Mfn): void;
   /** A frame is about to leave the domain. */
   leaves?(mfn: Mfn): void;
 }
@@ -120,7 +122,10 @@ export class DirectPaging extends DomainPaging {
 
   protected override leavesUse(mfn: Mfn, type: FrameType): void {
     if (type === FrameType.segmentDescriptors) this.space.unpin(mfn);
-    else this.space.letGo(mfn);
+    else {
+      this.#events.leavesTable?.(mfn);
+      this.space.letGo(mfn);
+    }
   }
 
   publishNumbers(numbers: Uint32Array): boolean {

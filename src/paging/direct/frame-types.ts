@@ -104,8 +104,11 @@ export class FrameTypes implements Archived {
   /** Owned frames by type. */
   readonly framesByType = new Uint32Array(FRAME_TYPE_NAMES.length);
   readonly #events: FrameTypeEvents;
+  /** Whether numbers from `limit` on are those of devices, which entries of level 1 may name. */
+  readonly #hasDevices: boolean;
 
-  constructor(limit: number, events: FrameTypeEvents) {
+  constructor(limit: number, events: FrameTypeEvents, hasDevices = false) {
+    this.#hasDevices = hasDevices;
     this.limit = limit;
     this.owner = new SharedColumn(limit);
     this.type = new SharedColumn(limit);
@@ -193,10 +196,10 @@ export class FrameTypes implements Archived {
 
   /** Takes what a present level-1 entry refers to. `busy`: not an owned frame, or not to be had writable. */
   takeMapping(low: number, high: number): number {
-    if ((low & LEVEL1_REFUSED) !== 0) return PagingError.invalid;
+    if ((low & LEVEL1_REFUSED) !== 0 && !this.#hasDevices) return PagingError.invalid;
     const mfn = frameOfEntry(low, high);
-    // Beyond the machine's memory there is only I/O memory, for which no domain has the right.
-    if (mfn >= this.limit) return PagingError.notPermitted;
+    // Beyond the machine's memory there is only I/O memory.
+    if (mfn >= this.limit) return this.#hasDevices ? 0 : PagingError.notPermitted;
     if (this.owner.get(mfn) === FrameOwner.none) return PagingError.busy;
     if ((low & Pte.writable) !== 0 && !this.takeWritable(mfn)) return PagingError.busy;
     this.references.add(mfn, 1);
@@ -206,6 +209,7 @@ export class FrameTypes implements Archived {
   /** Drops what a present level-1 entry referred to. */
   dropMapping(low: number, high: number): void {
     const mfn = frameOfEntry(low, high);
+    if (mfn >= this.limit) return;
     if ((low & Pte.writable) !== 0) this.dropWritable(mfn);
     this.references.add(mfn, -1);
   }

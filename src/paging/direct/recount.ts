@@ -46,6 +46,8 @@ export function recountFrames(
   function useEntry(table: number, level: number, low: number, high: number): void {
     const mfn = frameOfEntry(low, high);
     if (level === 1) {
+      // A device's.
+      if (mfn >= types.limit) return;
       if ((low & Pte.writable) !== 0) use(mfn, FrameType.writable);
       else references[mfn]!++;
     } else if (types.type.get(mfn) !== level) {

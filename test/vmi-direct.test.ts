@@ -1,0 +1,332 @@
+import fc from 'fast-check';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
+import { restore } from '../src/archive/reader.ts';
+import { save } from '../src/archive/writer.ts';
+import type { SystemResult } from '../src/cpu/operands.ts';
+import { ProcessorGroup } from '../src/cpu/processor.ts';
+import { VirtualClock } from '../src/domain/clock.ts';
+import { DomainCrash } from '../src/domain/crash.ts';
+import { Call } from '../src/interfaces/vmi/abi.ts';
+import { DirectTables } from '../src/interfaces/vmi/direct-tables.ts';
+import { PrivateCall } from '../src/interfaces/vmi/host-call.ts';
+import { UpdateQueues, VmiInterface } from '../src/interfaces/vmi/vmi-interface.ts';
+import { FramePool } from '../src/memory/frame-pool.ts';
+import { HostMemory } from '../src/memory/host-memory.ts';
+import { MicrovmDomain } from '../src/microvm/domain.ts';
+import { createGuestDevices } from '../src/microvm/guest-devices.ts';
+import { FrameType } from '../src/paging/direct/frame-types.ts';
+import { createLinearPaging } from '../src/paging/native/linear-paging.ts';
+import type { NestedPaging } from '../src/paging/nested/nested-paging.ts';
+import { type GuestVirtual, type Mfn, PAGE_SIZE, type Pfn } from '../src/x86/brand.ts';
+import { Cr0, Cr4, Register } from '../src/x86/registers.ts';
+import { FLAT, STACK } from './vmi-machine.ts';
+
+/**
+ * A kernel without code whose tables direct paging carries out. It has its memory in a row at KERNEL, and at 0 as well:
+ *
+ *   page 12   top table; entries 0 and 3 lead to 13
+ *   page 13   level 2; entry 0 leads to 14
+ *   page 14   level 1; maps all pages
+ *   page 20…  free
+ */
+const PAGES = 64;
+const KERNEL = 0xc000_0000;
+const [ROOT, DIRECTORY, TABLE, FREE] = [12, 13, 14, 20];
+const PRESENT = 0x63;
+const LARGE = 0x80;
+const APIC_PAGE = 0xfee00;
+const PAGING = (Cr0.protection | Cr0.extensionType | Cr0.writeProtect | Cr0.paging) >>> 0;
+
+const memory = new HostMemory((4 * PAGES + 64) * PAGE_SIZE + (40 << 20));
+const group = new ProcessorGroup(memory, new FramePool(memory, 4 * PAGES), { tlbEntries: 64, codeBytes: 1 << 20 });
+
+class DirectMachine {
+  readonly paging: NestedPaging;
+  readonly tables: DirectTables;
+  readonly domain: MicrovmDomain;
+  readonly vmi: VmiInterface;
+
+  constructor() {
+    const paging = createLinearPaging(group.parts.pool, group, PAGES);
+    const tables = new DirectTables({ memory: paging, group, vcpus: 2 });
+    const none = (): void => {};
+    this.paging = paging;
+    this.tables = tables;
+    this.domain = new MicrovmDomain({
+      id: 1,
+      vcpus: 2,
+      group,
+      paging,
+      createInterface: (domain) => new VmiInterface(domain, new UpdateQueues(paging), tables),
+      translationsOf: (vcpu, own) => tables.translations(vcpu, own),
+      clock: new VirtualClock(() => 0),
+      wallclock: { seconds: 0, nanoseconds: 0 },
+      random: none,
+      consoleSink: none,
+      ...createGuestDevices({ commandLine: '' }, 1, none, none),
+      exactTurns: true,
+      profiler: undefined,
+      symbolize: () => undefined,
+    });
+    this.vmi = this.domain.interface as VmiInterface;
+    this.vcpu.enter({ rip: 0x1000 as GuestVirtual, root: undefined, descriptors: FLAT });
+    this.put(ROOT, 0, DIRECTORY * PAGE_SIZE + 1);
+    this.put(ROOT, 3, DIRECTORY * PAGE_SIZE + 1);
+    this.put(DIRECTORY, 0, TABLE * PAGE_SIZE + PRESENT);
+    for (let page = 0; page < PAGES; page++) this.put(TABLE, page, page * PAGE_SIZE + PRESENT);
+  }
+
+  async end(): Promise<void> {
+    for (const { processor } of this.domain.vcpus) group.release(processor);
+    this.vmi.release();
+    await this.paging.destroy();
+  }
+
+  get vcpu() {
+    return this.domain.running;
+  }
+
+  /** Stores an entry where it lies, for a kernel that has no paging yet. */
+  put(page: number, index: number, low: number): void {
+    const word = (this.paging.space.addressOf(page as Mfn) >>> 2) + index * 2;
+    memory.u32[word] = low;
+    memory.u32[word + 1] = 0;
+  }
+
+  low(page: number, index: number): number {
+    return memory.u32[(this.paging.space.addressOf(page as Mfn) >>> 2) + index * 2] as number;
+  }
+
+  /** The ROM is adopted, the linear mapping told, and paging begins. */
+  begin(root = ROOT * PAGE_SIZE, cr4: number = Cr4.physicalAddressExtension): void {
+    this.call(PrivateCall.initialise);
+    this.put(STACK / PAGE_SIZE, 1, 0);
+    this.call(Call.setLinearMapping, { edx: KERNEL, ecx: PAGES });
+    const { cpu } = this.domain.operations;
+    cpu.writeCr4(0, cr4);
+    this.vcpu.state.cr3 = root;
+    cpu.writeCr0(0, PAGING);
+  }
+
+  call(number: number, { eax = 0, edx = 0, ecx = 0 } = {}): SystemResult {
+    const { processor } = this.vcpu;
+    for (const [register, value] of [
+      [Register.rax, eax],
+      [Register.rdx, edx],
+      [Register.rcx, ecx],
+      [Register.rbx, number],
+      [Register.rsp, STACK],
+    ] as const) {
+      processor.set(register, value, 0);
+    }
+    return this.vmi.hypercall(this.vcpu);
+  }
+
+  /** SetPxELong, by the place of the entry. */
+  set(table: number, index: number, low: number, high = 0): SystemResult {
+    return this.call(Call.setEntryLong, { eax: low, edx: high, ecx: KERNEL + table * PAGE_SIZE + index * 8 });
+  }
+
+  announce(page: number, level: number): SystemResult {
+    return this.call(Call.allocatePage, { eax: page, edx: level });
+  }
+
+  retract(page: number, level: number): SystemResult {
+    return this.call(Call.releasePage, { eax: page, edx: level });
+  }
+
+  /** A store of the kernel's. @returns 0, or why it left its code */
+  store(address: number, low: number, high = 0): boolean {
+    const { processor } = this.vcpu;
+    processor.setStoredValue(low >>> 0, high);
+    return processor.memory.storeAt(address as GuestVirtual, 8);
+  }
+
+  load(root: number): void {
+    this.domain.operations.mmu.writeCr3(0, root as Pfn, false);
+  }
+
+  typeOf(page: number): FrameType {
+    return this.tables.paging.typeOf(page as Mfn);
+  }
+
+  get reason(): string | undefined {
+    return this.domain.state.kind === 'crash' ? this.domain.state.reason : undefined;
+  }
+}
+
+let machine: DirectMachine;
+beforeEach(() => {
+  machine = new DirectMachine();
+});
+afterEach(() => machine.end());
+
+describe('VMI with direct paging', () => {
+  it('examines the tables that the kernel goes to, and makes them read-only where they are mapped', () => {
+    machine.begin();
+    expect([ROOT, DIRECTORY, TABLE].map((page) => machine.typeOf(page))).toEqual([3, 2, 1]);
+    expect([ROOT, DIRECTORY, TABLE, FREE].map((page) => machine.low(TABLE, page) & 2)).toEqual([0, 0, 0, 2]);
+    expect(machine.tables.paging.recount()).toEqual([]);
+  });
+
+  it('leaves alone what a kernel does that has not adopted the ROM', () => {
+    machine.domain.operations.cpu.writeCr4(0, Cr4.physicalAddressExtension);
+    machine.vcpu.state.cr3 = ROOT * PAGE_SIZE;
+    machine.domain.operations.cpu.writeCr0(0, PAGING);
+    expect([machine.tables.isLive, machine.typeOf(TABLE)]).toEqual([false, FrameType.none]);
+  });
+
+  it.each([
+    ['large pages', () => machine.put(DIRECTORY, 1, LARGE | PRESENT), undefined, undefined, 'maps large pages'],
+    ['two levels', () => {}, undefined, Cr4.pageSizeExtensions, 'needs a kernel with PAE; give --paging shadow'],
+    ['a top table amid a page', () => {}, ROOT * PAGE_SIZE + 32, undefined, 'at the start of a page'],
+    [
+      'a table that it cannot have',
+      () => machine.put(DIRECTORY, 0, 0x4000_0000 | PRESENT),
+      undefined,
+      undefined,
+      'refuses',
+    ],
+  ])('ends a kernel with %s', (_what, prepare, root, cr4, reason) => {
+    prepare();
+    let end: unknown;
+    try {
+      machine.begin(root, cr4);
+    } catch (error) {
+      end = error;
+    }
+    expect(end).toBeInstanceOf(DomainCrash);
+    expect(String(end)).toContain(reason);
+  });
+
+  it('stores entries that it has examined, for the kernel to read as it wrote them', () => {
+    machine.begin();
+    machine.set(TABLE, FREE, (FREE + 1) * PAGE_SIZE + PRESENT, 0x8000_0000);
+    expect(machine.low(TABLE, FREE)).toBe((FREE + 1) * PAGE_SIZE + PRESENT);
+    machine.set(TABLE, FREE + 1, APIC_PAGE * PAGE_SIZE + PRESENT + 0x18);
+    expect(machine.low(TABLE, FREE + 1) >>> 12).toBe(APIC_PAGE);
+    expect([machine.reason, machine.tables.paging.recount()]).toEqual([undefined, []]);
+  });
+
+  it('gives nobody a table to write to', () => {
+    machine.begin();
+    machine.set(TABLE, FREE, TABLE * PAGE_SIZE + PRESENT);
+    expect(machine.low(TABLE, FREE) & 3).toBe(1);
+    expect(machine.reason).toBeUndefined();
+  });
+
+  it('makes tables of pages that are announced, and of those that are not when they are linked', () => {
+    machine.begin();
+    machine.announce(FREE, 1);
+    expect([machine.typeOf(FREE), machine.low(TABLE, FREE) & 2]).toEqual([FrameType.level1, 0]);
+    machine.set(DIRECTORY, 5, (FREE + 1) * PAGE_SIZE + PRESENT);
+    expect([machine.typeOf(FREE + 1), machine.low(TABLE, FREE + 1) & 2]).toEqual([FrameType.level1, 0]);
+    machine.announce(ROOT, 2);
+    machine.announce(PAGES + 5, 1);
+    expect([machine.reason, machine.typeOf(ROOT)]).toEqual([undefined, FrameType.level3]);
+  });
+
+  it('keeps a top table that is announced as a copy, between the times that processors have it', () => {
+    machine.put(FREE, 3, DIRECTORY * PAGE_SIZE + 1);
+    machine.begin();
+    machine.announce(FREE, 0x22);
+    expect(machine.typeOf(FREE)).toBe(FrameType.level3);
+    machine.load(FREE);
+    machine.load(ROOT);
+    expect(machine.typeOf(FREE)).toBe(FrameType.level3);
+    machine.retract(FREE, 2);
+    expect(machine.typeOf(FREE)).toBe(FrameType.none);
+  });
+
+  it('lets the kernel write to a page again that is no table any more', () => {
+    machine.begin();
+    machine.announce(FREE, 1);
+    machine.retract(FREE, 1);
+    expect(machine.low(TABLE, FREE) & 2).toBe(0);
+    expect(machine.store(KERNEL + FREE * PAGE_SIZE + 8, 0x1234)).toBe(true);
+    expect([machine.low(FREE, 1), machine.low(TABLE, FREE) & 2]).toEqual([0x1234, 2]);
+  });
+
+  it('examines stores to live tables of any level', () => {
+    machine.begin();
+    expect(machine.store(KERNEL + TABLE * PAGE_SIZE + FREE * 8, 0)).toBe(true);
+    expect(machine.low(TABLE, FREE)).toBe(0);
+    expect(machine.store(KERNEL + DIRECTORY * PAGE_SIZE + 8, FREE * PAGE_SIZE + PRESENT)).toBe(true);
+    expect(machine.typeOf(FREE)).toBe(FrameType.level1);
+    expect(machine.tables.paging.recount()).toEqual([]);
+  });
+
+  it('leaves a page read-only that the kernel has made so', () => {
+    machine.begin();
+    machine.set(TABLE, FREE, FREE * PAGE_SIZE + 0x61);
+    expect(machine.store(KERNEL + FREE * PAGE_SIZE, 1)).toBe(false);
+    expect(machine.low(FREE, 0)).toBe(0);
+  });
+
+  it('ends a kernel that has a table written to by a way around it', () => {
+    machine.begin();
+    machine.put(TABLE, FREE, 0);
+    group.frameWritten(machine.paging.space.frameOf(TABLE as Mfn), FREE * 8, 8);
+    expect(machine.reason).toBe('the page table in page 0xe was written to by a way around it');
+  });
+
+  it('ends a kernel whose table leads to a page that cannot be one, and says which', () => {
+    machine.begin();
+    machine.set(TABLE, FREE + 1, FREE * PAGE_SIZE + PRESENT);
+    machine.set(DIRECTORY, 7, FREE * PAGE_SIZE + PRESENT);
+    expect(machine.reason).toBe(
+      'the kernel set entry 0x7 of the page table in page 0xd to 0x14063, which direct paging refuses',
+    );
+  });
+
+  it('goes on from its state as it was', async () => {
+    machine.begin();
+    machine.announce(FREE, 1);
+    const saved = save(machine.vmi);
+    const other = new DirectMachine();
+    try {
+      restore(other.vmi, saved);
+      expect([other.tables.isLive, other.typeOf(FREE)]).toEqual([true, FrameType.level1]);
+      expect(save(other.vmi)).toEqual(saved);
+    } finally {
+      await other.end();
+    }
+  });
+
+  it('keeps its counts whatever a kernel asks for', async () => {
+    const page = fc.nat({ max: PAGES + 2 });
+    const flags = fc.constantFrom(0, 1, 3, 0x63, 0x67, 0x61, 0xe3, 0x7b);
+    const place = fc.tuple(fc.constantFrom(ROOT, DIRECTORY, TABLE, FREE, FREE + 1, FREE + 2), fc.nat({ max: 40 }));
+    const step = fc.oneof(
+      fc.tuple(fc.constant('set' as const), place, page, flags),
+      fc.tuple(fc.constant('store' as const), place, page, flags),
+      fc.tuple(fc.constant('announce' as const), place, fc.constantFrom(1, 2, 0x22), flags),
+      fc.tuple(fc.constant('retract' as const), place, fc.constantFrom(1, 2), flags),
+      fc.tuple(fc.constant('load' as const), place, page, flags),
+    );
+    await fc.assert(
+      fc.asyncProperty(fc.array(step, { maxLength: 40 }), async (steps) => {
+        const guest = new DirectMachine();
+        try {
+          guest.begin();
+          for (const [what, [table, index], target, bits] of steps) {
+            const low = target * PAGE_SIZE + bits;
+            if (what === 'set') guest.set(table, index, low);
+            else if (what === 'store') guest.store(KERNEL + table * PAGE_SIZE + index * 8, low);
+            else if (what === 'announce') guest.announce(table, target);
+            else if (what === 'retract') guest.retract(table, target);
+            else guest.load(table);
+            if (guest.reason !== undefined) return;
+            expect(guest.tables.paging.recount()).toEqual([]);
+          }
+        } catch (error) {
+          if (!(error instanceof DomainCrash)) throw error;
+          expect(guest.tables.paging.recount()).toEqual([]);
+        } finally {
+          await guest.end();
+        }
+      }),
+      { numRuns: 300 },
+    );
+  });
+});
