@@ -1,6 +1,7 @@
 import { beforeAll, describe, expect, it } from 'vitest';
 import { auditText } from '../src/cli/audit-text.ts';
 import type { Audit } from '../src/inspect/audit.ts';
+import { pushedByStub } from '../src/interfaces/xen/asking-place.ts';
 import { hashes, numberOf, type Printed, runReference } from './reference-guest.ts';
 
 function auditOf({ audit }: Printed): Audit {
@@ -145,6 +146,14 @@ const ASKERS: Readonly<Record<string, readonly string[]>> = {
   'i386-pae vmi shadow': ['vmi_pte_clear', 'vmi_set_pgd', 'vmi_set_pmd', 'vmi_set_pte_at'],
   'i386-pae lguest shadow': ['lguest_call_lazily', 'lguest_set_lazy_mode'],
 };
+
+it.each([
+  ['the hypercall page in 64 bits', [0x41, 0x5b, 0x59, 0xc3], 2],
+  ['the hypercall page in 32 bits', [0xc3, 0xcc, 0xcc, 0xcc], 0],
+  ['a function that asks in its midst', [0x5b, 0x5e, 0xc3, 0x90], undefined],
+])('the caller of a hypercall is looked for above what was pushed by %s', (_stub, code, pushed) => {
+  expect(pushedByStub(Uint8Array.from(code))).toBe(pushed);
+});
 
 it('an audit as text says sums, places, and how many more there are', () => {
   const place = {

@@ -13,8 +13,8 @@ export interface ObserverOptions extends Pick<LiveTablesOptions, 'space' | 'fram
   readonly running: () => number;
   /** Whether the host sees stores to a page, because it keeps a second form of the table. */
   readonly isWatched: (page: number) => boolean;
-  /** Bytes of the instruction by which the kernel asks, where RIP is behind it then. */
-  readonly callBytes?: number;
+  /** The place that an operation is asked for from; without it, where the processor is. */
+  readonly askedFrom?: (vcpu: number) => number;
   /** From where the kernel has called the code that executes, if this is the host's. */
   readonly callerOf?: (processor: Processor) => GuestVirtual | undefined;
 }
@@ -45,7 +45,7 @@ export class LiveTableObserver implements ObservedPages {
       onLoaded: (root) => this.#count(root),
       onDoubt: (root) => this.#held.delete(root),
     });
-    audit.askedFrom = (vcpu) => (processors[vcpu]?.rip ?? 0) - (options.callBytes ?? 0);
+    audit.askedFrom = options.askedFrom ?? ((vcpu) => processors[vcpu]?.rip ?? 0);
     audit.settle = () => {
       for (const root of [...this.#held.keys()]) this.#count(root);
       return this.#tables.missed;

@@ -34,6 +34,7 @@ import { TranslatedPaging } from '../../paging/translated/translated-paging.ts';
 import { type GuestVirtual, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
 import { Register } from '../../x86/registers.ts';
 import { ShutdownReason } from './abi.ts';
+import { askingPlace } from './asking-place.ts';
 import { buildDomain, loadImages } from './domain-builder.ts';
 import { DomainDisks } from './domain-disks.ts';
 import { addDomainFrames, createMachineSpace, type DomainSize, numberLimit, pageNumbers } from './domain-frames.ts';
@@ -51,7 +52,7 @@ import type { PagedMemory } from './paged-memory.ts';
 import { RefusedStores } from './refused-stores.ts';
 import { RunState, Runstates } from './runstate.ts';
 import { SharedInfo, VcpuInfo } from './shared-info.ts';
-import { CALL_BYTES, TableObserver } from './table-observer.ts';
+import { TableObserver } from './table-observer.ts';
 import { Timers } from './timers.ts';
 import { XenVcpu } from './vcpu.ts';
 import { publishWallclock } from './wallclock.ts';
@@ -264,6 +265,12 @@ export class XenDomain implements Domain, Archived {
     return { pages: this.pages, rules: TABLE_RULES[this.abi.tables], isTranslated: this.isTranslated };
   }
 
+  /** Where the kernel has asked from for what is being carried out for a virtual processor. */
+  askingPlace(vcpu: number): number {
+    const { processor } = this.vcpus[vcpu] as XenVcpu; // operations are called for vCPUs that exist
+    return askingPlace(processor, this.abi.bits === 64 ? 8 : 4);
+  }
+
   /** Where nobody examines tables, what roots lead to are tables. */
   #observeLiveTables(audit: TableAudit, paged: PagedMemory | undefined): LiveTableObserver {
     return new LiveTableObserver({
@@ -273,7 +280,7 @@ export class XenDomain implements Domain, Archived {
       processors: this.vcpus.map(({ processor }) => processor),
       running: () => this.running.index,
       isWatched: (page) => paged?.shadow?.isWatched(page) ?? false,
-      callBytes: CALL_BYTES,
+      askedFrom: (vcpu) => this.askingPlace(vcpu),
     });
   }
 

@@ -5,9 +5,6 @@ import { FrameType } from '../../paging/direct/frame-types.ts';
 import type { Mfn } from '../../x86/brand.ts';
 import type { XenDomain } from './domain.ts';
 
-/** Bytes of the instruction by which a kernel asks. */
-export const CALL_BYTES = 2;
-
 /** Observes a domain's live page tables for an audit: frame types say which they are. */
 export class TableObserver implements ObservedPages {
   readonly #domain: XenDomain;
@@ -16,7 +13,7 @@ export class TableObserver implements ObservedPages {
   constructor(domain: XenDomain, audit: TableAudit) {
     this.#domain = domain;
     this.#audit = audit;
-    audit.askedFrom = (vcpu) => (domain.vcpus[vcpu]?.processor.rip ?? 0) - CALL_BYTES;
+    audit.askedFrom = (vcpu) => domain.askingPlace(vcpu);
     for (const { processor } of domain.vcpus) processor.memory.observed = this;
   }
 
