@@ -14,6 +14,7 @@ const CELLS = [
   ['x86-64', 'kvm', 'shadow'],
   ['i386', 'native', 'native'],
   ['i386', 'vmi', 'shadow'],
+  ['i386-pae', 'vmi', 'direct'],
   ['i386-pae', 'lguest', 'shadow'],
 ] as const;
 

@@ -84,6 +84,7 @@ const OWN_TABLES = [
   ['i386', 'kvm', 'nested', 1],
   ['i386', 'vmi', 'shadow', 2],
   ['i386-pae', 'vmi', 'shadow', 1],
+  ['i386-pae', 'vmi', 'direct', 1],
   ['i386-pae', 'native', 'nested', 2],
   ['i386-pae', 'lguest', 'shadow', 1],
 ] as const;
@@ -126,7 +127,8 @@ describe.each(OWN_TABLES)(
       // Twice: each round does the same, and only one is counted by the guest.
       const updates = numberOf(printed, 'operation mmu.pte_update') ?? Number.NaN;
       expect(sum(({ plain, emulated }) => plain + emulated)).toBeGreaterThanOrEqual(2 * updates);
-      const seesStores = (paging === 'shadow' || paging === 'translated') && name !== 'vmi';
+      const hasShadows = paging === 'shadow' || paging === 'translated';
+      const seesStores = name === 'vmi' ? paging === 'direct' : hasShadows;
       expect(sum(({ emulated }) => emulated) > 0).toBe(seesStores);
       expect(sum(({ refused }) => refused)).toBe(0);
     });
@@ -144,6 +146,7 @@ const ASKERS: Readonly<Record<string, readonly string[]>> = {
   'x86-64 kvm shadow': ['flush_queue'],
   'i386 vmi shadow': ['vmi_pte_clear', 'vmi_set_pgd', 'vmi_set_pte_at'],
   'i386-pae vmi shadow': ['vmi_pte_clear', 'vmi_set_pgd', 'vmi_set_pmd', 'vmi_set_pte_at'],
+  'i386-pae vmi direct': ['vmi_pte_clear', 'vmi_set_pgd', 'vmi_set_pmd', 'vmi_set_pte_at'],
   'i386-pae lguest shadow': ['lguest_call_lazily', 'lguest_set_lazy_mode'],
 };
 

@@ -78,8 +78,10 @@ export class TableAudit implements OperationObserver {
   readonly #options: AuditOptions;
   readonly counts = new TouchCounts();
   readonly #violations = new Map<string, AuditedViolation>();
-  /** Address of the instruction by which a virtual processor asks the host. */
-  askedFrom: (vcpu: number) => number = () => 0;
+  /** Where a virtual processor asks the host from for an operation, and whether it asks, or has stored instead. */
+  askedBy: (vcpu: number) => { readonly address: number; readonly touch: 'operations' | 'emulated' } = () => {
+    return { address: 0, touch: 'operations' };
+  };
   /** Called before a report: tells what is still held back, and gives `Audit.tablesMissed`. */
   settle: () => number = () => 0;
 
@@ -88,7 +90,9 @@ export class TableAudit implements OperationObserver {
   }
 
   after(operation: { readonly id: number }, values: readonly unknown[]): void {
-    if (WRITES.has(operation.id)) this.counts.add(this.askedFrom(values[0] as number), 'operations');
+    if (!WRITES.has(operation.id)) return;
+    const { address, touch } = this.askedBy(values[0] as number);
+    this.counts.add(address, touch);
   }
 
   violated(violation: Violation): void {

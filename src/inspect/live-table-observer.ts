@@ -15,6 +15,8 @@ export interface ObserverOptions extends Pick<LiveTablesOptions, 'space' | 'fram
   readonly isWatched: (page: number) => boolean;
   /** The place that an operation is asked for from; without it, where the processor is. */
   readonly askedFrom?: (vcpu: number) => number;
+  /** Whether the kernel's own stores to tables are carried out as operations. */
+  readonly examinesStores?: boolean;
   /** From where the kernel has called the code that executes, if this is the host's. */
   readonly callerOf?: (processor: Processor) => GuestVirtual | undefined;
 }
@@ -45,7 +47,13 @@ export class LiveTableObserver implements ObservedPages {
       onLoaded: (root) => this.#count(root),
       onDoubt: (root) => this.#held.delete(root),
     });
-    audit.askedFrom = options.askedFrom ?? ((vcpu) => processors[vcpu]?.rip ?? 0);
+    audit.askedBy = (vcpu) => {
+      const processor = processors[vcpu] as Processor; // operations are called for processors that exist
+      const caller = options.callerOf?.(processor);
+      const isStore = options.examinesStores === true && caller === undefined;
+      const address = caller ?? options.askedFrom?.(vcpu) ?? processor.rip;
+      return { address, touch: isStore ? 'emulated' : 'operations' };
+    };
     audit.settle = () => {
       for (const root of [...this.#held.keys()]) this.#count(root);
       return this.#tables.missed;

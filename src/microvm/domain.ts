@@ -298,6 +298,7 @@ export class MicrovmDomain implements Domain, Archived {
       processors: vcpus.map(({ processor }) => processor),
       running: () => this.running.index,
       isWatched: (page) => paging.shadow?.isWatched(page) ?? false,
+      examinesStores: this.interface.tables !== undefined,
       ...(callerOf ? { callerOf: (processor) => callerOf.call(this.interface, processor) } : {}),
     });
   }

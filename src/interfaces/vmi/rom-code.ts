@@ -72,11 +72,30 @@ export function writeSharedCode(code: Assembler): void {
   code.return();
 }
 
-/** Code that touches an entry for the kernel: labels in front of it and behind, and words on the stack above the return address. */
-export const ENTRY_CODE = [
+/** Code that touches an entry for the kernel, or asks the host to. */
+export interface EntryCode {
+  /** Labels in front of it and behind. */
+  readonly from: string;
+  readonly to: string;
+  /** Words on the stack above the return address, when it gets there. */
+  readonly pushed: number;
+}
+
+export const ENTRY_CODE: readonly EntryCode[] = [
   { from: 'set entry', to: 'entry is set', pushed: 0 },
   { from: 'set long entry', to: 'long entry is set', pushed: 2 },
-] as const;
+];
+
+/** The same with direct paging, by the host. */
+export const DIRECT_ENTRY_CODE: readonly EntryCode[] = [
+  { from: 'ask for long entry', to: 'long entry was asked for', pushed: 1 },
+];
+
+function askForLongEntry(code: Assembler): void {
+  code.label('ask for long entry');
+  callHost(code, Call.setEntryLong);
+  code.label('long entry was asked for');
+}
 
 /** EAX is stored at EDX. */
 function setEntry(code: Assembler): void {
@@ -241,7 +260,7 @@ export const NATIVE_CALL_CODE: Readonly<Partial<Record<Call, CallCode>>> = {
 export const DIRECT_CALL_CODE: Readonly<Record<Call, CallCode>> = {
   ...CALL_CODE,
   [Call.setEntry]: inline(0x89, 0x02), // mov [edx], eax
-  [Call.setEntryLong]: host(Call.setEntryLong),
+  [Call.setEntryLong]: written(askForLongEntry),
   [Call.updateEntry]: NOTHING,
   [Call.updateEntryLong]: NOTHING,
   [Call.setLazyMode]: NOTHING,

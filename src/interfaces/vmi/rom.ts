@@ -6,7 +6,9 @@ import {
   type CallCode,
   callHost,
   DIRECT_CALL_CODE,
+  DIRECT_ENTRY_CODE,
   ENTRY_CODE,
+  type EntryCode,
   NATIVE_CALL_CODE,
   NO_CALL,
   writeSharedCode,
@@ -96,6 +98,12 @@ const CODE: Readonly<Record<RomKind, Readonly<Partial<Record<number, CallCode>>>
   native: NATIVE_CALL_CODE,
 };
 
+const ENTRIES: Readonly<Record<RomKind, readonly EntryCode[]>> = {
+  shadow: ENTRY_CODE,
+  direct: DIRECT_ENTRY_CODE,
+  native: [],
+};
+
 export function createRom(kind: RomKind): Rom {
   const rom = new Assembler();
   const reserve = (bytes: number): number => {
@@ -158,7 +166,7 @@ export function createRom(kind: RomKind): Rom {
   view.setUint16(pnp + PnpHeader.product, product, true);
   image[pnp + PnpHeader.checksum] = complement(image.subarray(pnp, pnp + PnpHeader.bytes));
   image[Header.checksum] = complement(image);
-  const entryCode = (kind === 'shadow' ? ENTRY_CODE : []).map(({ from, to, pushed }) => {
+  const entryCode = ENTRIES[kind].map(({ from, to, pushed }) => {
     return { from: rom.offsetOf(from), to: rom.offsetOf(to), pushed };
   });
   return { image, calls: callOffsets(rom, codeOf), entryCode };

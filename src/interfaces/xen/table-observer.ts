@@ -13,7 +13,7 @@ export class TableObserver implements ObservedPages {
   constructor(domain: XenDomain, audit: TableAudit) {
     this.#domain = domain;
     this.#audit = audit;
-    audit.askedFrom = (vcpu) => domain.askingPlace(vcpu);
+    audit.askedBy = (vcpu) => ({ address: domain.askingPlace(vcpu), touch: 'operations' });
     for (const { processor } of domain.vcpus) processor.memory.observed = this;
   }
 
