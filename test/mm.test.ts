@@ -169,6 +169,21 @@ describe('host memory', () => {
     expect(clone.lookup(page(0), false)).toBeUndefined();
   });
 
+  test('that is retained stays in memory where its area is moved to', async () => {
+    const world = createWorld(24, { store: new MemoryStore(128) });
+    const guest = await createGuest(world, 40);
+    await guest.write(page(0), 7);
+    guest.space.retain(page(0));
+    await guest.space.move(page(0), page(1), page(100));
+    const moved = page(100);
+    await guest.space.fault(moved, true);
+    for (let index = 1; index < 40; index++) await guest.write(page(index), 1);
+    expect(guest.space.lookup(moved, false)).not.toBeUndefined();
+    guest.space.letGo(moved);
+    for (let index = 1; index < 40; index++) await guest.write(page(index), 2);
+    expect(guest.space.lookup(moved, false)).toBeUndefined();
+  });
+
   test('is zero again after it was given back', async () => {
     const guest = await createGuest(createWorld(16), 2);
     await guest.write(page(0), 1);

@@ -1,9 +1,11 @@
 import { expect, test } from 'vitest';
+import { restore } from '../src/archive/reader.ts';
+import { save } from '../src/archive/writer.ts';
 import { FrameMark, FrameMarks } from '../src/cpu/frame-marks.ts';
 import { MachineSpace } from '../src/memory/machine-space.ts';
-import type { AddressSpace } from '../src/mm/address-space.ts';
+import { AddressSpace } from '../src/mm/address-space.ts';
 import { Pager } from '../src/paging/pager.ts';
-import { type Frame, type HostVirtual, type Mfn, PAGE_SIZE } from '../src/x86/brand.ts';
+import type { Frame, Mfn } from '../src/x86/brand.ts';
 import { createSpace, createWorld, MemoryStore, page, type World } from './mm-world.ts';
 
 const PAGES = 6;
@@ -21,7 +23,10 @@ interface Setting {
 /** Page n of the host's memory has number PAGES − 1 − n. */
 async function createSetting(): Promise<Setting> {
   const world = createWorld(32, { store: new MemoryStore(64) });
-  const space = await createSpace(world, PAGES);
+  return follow(world, await createSpace(world, PAGES));
+}
+
+async function follow(world: World, space: AddressSpace): Promise<Setting> {
   const machine = new MachineSpace(world.pool, PAGES);
   const marks = new FrameMarks(world.pool.total);
   const invalidated: Frame[] = [];
@@ -69,15 +74,30 @@ test('a page is young while a processor has a translation of it, and asking take
 
 test('a page that is retained has a frame at any time, also when a write ends that it is shared', async () => {
   const { world, space, pager, invalidated, frameOf } = await createSetting();
-  const [page, number] = [1, (PAGES - 2) as Mfn];
+  const number = (PAGES - 2) as Mfn;
   expect(await pager.bringIn(number, true)).toBeUndefined();
   expect(pager.retain(number)).toBe(true);
   const shared = frameOf(number);
   expect(await world.memory.clone(space)).toMatchObject({});
-  expect(await pager.bringIn(number, true)).toBeUndefined();
-  expect(frameOf(number)).toBe(space.lookup((page * PAGE_SIZE) as HostVirtual, true));
+  // Somebody else than the pager writes to it: a device, say.
+  expect(await space.fault(page(1), true)).toBeUndefined();
+  expect(frameOf(number)).toBe(space.lookup(page(1), true));
   expect(frameOf(number)).not.toBe(shared);
   expect(invalidated).toEqual([shared]);
+});
+
+test('pages that were retained are brought in, shared, where a copy goes on', async () => {
+  const { world, space, pager, frameOf } = await createSetting();
+  const number = (PAGES - 2) as Mfn;
+  await pager.bringIn(number, true);
+  pager.retain(number);
+  const clone = await world.memory.clone(space);
+  if (!(clone instanceof AddressSpace)) throw new Error(clone.message);
+  const copy = await follow(world, clone);
+  restore(copy.pager, save(pager));
+  expect(copy.frameOf(number)).toBeLessThan(0);
+  expect(await copy.pager.restorePins()).toBeUndefined();
+  expect(copy.frameOf(number)).toBe(frameOf(number));
 });
 
 test('when the address space ends, no number has a frame and no processor a translation', async () => {
