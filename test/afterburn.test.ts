@@ -10,7 +10,6 @@ import { hashes, numberOf, type Printed, runReference, sitesOf } from './referen
 /** With one processor, so that no two runs differ in who is interrupted when. */
 const CELLS = [
   ['x86-64', 'xen', 'direct'],
-  ['x86-64', 'xen', 'translated'],
   ['x86-64', 'kvm', 'shadow'],
   ['i386', 'native', 'native'],
   ['i386', 'vmi', 'shadow'],

@@ -47,24 +47,13 @@ describe.each(['x86-64', 'i386-pae'] as const)('an audit of the image for %s', (
     expect(sum(({ refused }) => refused)).toBe(0);
   });
 
-  it('finds the store that is refused', async () => {
-    const { audit: found } = await runReference({ interface: 'xen', audit: true, check: false }, 'clone=plain', image);
-    expect(found?.places.filter(({ refused }) => refused > 0)).toMatchObject([
-      { name: expect.stringMatching(/^setup_paging\+0x/), refused: 1, emulated: 0 },
-    ]);
-  });
-
-  it('lists the contract that it breaks, and lets the guest go on', async () => {
-    const printed = await runReference({ interface: 'xen', audit: true }, 'clone=plain', image);
-    expect(auditOf(printed).violations).toMatchObject([
-      {
-        rule: 'store-into-active-root',
-        operation: image === 'x86-64' ? 'mmu.setPgd' : 'mmu.setPud',
-        name: expect.stringMatching(/^setup_paging\+0x/),
-        times: 1,
-      },
-    ]);
-    expect(printed.lines.at(-1)).toMatch(/^panic: page fault/);
+  it('finds the store that is refused, lists the contract that it breaks, and lets the guest go on', async () => {
+    const { lines, audit: found } = await runReference({ interface: 'xen', audit: true }, 'clone=plain', image);
+    const name = expect.stringMatching(/^setup_paging\+0x/);
+    expect(found?.places.filter(({ refused }) => refused > 0)).toMatchObject([{ name, refused: 1, emulated: 0 }]);
+    const operation = image === 'x86-64' ? 'mmu.setPgd' : 'mmu.setPud';
+    expect(found?.violations).toMatchObject([{ rule: 'store-into-active-root', operation, name, times: 1 }]);
+    expect(lines.at(-1)).toMatch(/^panic: page fault/);
   });
 
   it('finds the same where processors walk shadows of the tables', async () => {
@@ -81,7 +70,6 @@ const OWN_TABLES = [
   ['x86-64', 'xen', 'translated', 2],
   ['x86-64', 'native', 'native', 1],
   ['x86-64', 'kvm', 'shadow', 2],
-  ['i386', 'kvm', 'nested', 1],
   ['i386', 'vmi', 'shadow', 2],
   ['i386-pae', 'vmi', 'shadow', 1],
   ['i386-pae', 'vmi', 'direct', 1],

@@ -21,6 +21,10 @@ export interface ObserverOptions extends Pick<LiveTablesOptions, 'space' | 'fram
   readonly callerOf?: (processor: Processor) => GuestVirtual | undefined;
 }
 
+/** Roots whose touches are held back, and places of each: no kernel has more at work on tables that nobody uses. */
+const MOST_HELD = 256;
+const MOST_HELD_PLACES = 1024;
+
 /** A processor can have a root for the kernel and one for programs. */
 const ROOTS_EACH = 2;
 
@@ -108,7 +112,9 @@ export class LiveTableObserver implements ObservedPages {
   #heldOf(root: LiveTable): TouchCounts {
     let held = this.#held.get(root);
     if (!held) {
-      held = new TouchCounts();
+      const [oldest] = this.#held.size < MOST_HELD ? [] : this.#held.keys();
+      if (oldest) this.#count(oldest);
+      held = new TouchCounts(MOST_HELD_PLACES);
       this.#held.set(root, held);
     }
     return held;

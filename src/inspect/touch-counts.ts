@@ -6,14 +6,19 @@ const MOST_PLACES = 65_536;
 
 /** How often each place of a kernel's code touched entries. */
 export class TouchCounts {
+  readonly #mostPlaces: number;
   readonly places = new Map<number, Record<Touch, number>>();
   /** Touches at places that were not told apart any more. */
   missed = 0;
 
+  constructor(mostPlaces = MOST_PLACES) {
+    this.#mostPlaces = mostPlaces;
+  }
+
   add(address: number, touch: Touch, times = 1): void {
     let place = this.places.get(address);
     if (!place) {
-      if (this.places.size >= MOST_PLACES) {
+      if (this.places.size >= this.#mostPlaces) {
         this.missed += times;
         return;
       }
