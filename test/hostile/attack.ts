@@ -108,9 +108,10 @@ function recount({ domain }: Guest): string | undefined {
 
 function endingOf({ domain, printed }: Guest, isQuiet: boolean): string {
   const { state } = domain;
+  const panic = /^panic: .*/m.exec(printed())?.[0];
+  if (panic !== undefined) return panic;
   if (state.kind === 'crash') return state.reason;
   if (state.kind !== 'running') return state.kind;
   if (waitsForEver(domain)) return 'waits for ever';
-  const panic = /^panic: .*/m.exec(printed())?.[0];
-  return panic ?? (isQuiet ? 'makes no more calls' : 'running');
+  return isQuiet ? 'makes no more calls' : 'running';
 }

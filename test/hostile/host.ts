@@ -49,6 +49,9 @@ const FRAMES = GUESTS * (PAGES + overheadFrames(PAGES) + overheadOf(PAGES) + sha
 const CONTROL_BYTES = 48 << 20;
 const SWAP_PAGES = 2 * PAGES;
 
+/** Fewer entries than a table of a guest has, so that one call often does not suffice. */
+const WORK_PER_CALL = 50;
+
 /** A host for reference guests, with memory whose pages come and go. Whoever uses it lets the guests take turns. */
 export class HostileHost {
   readonly pool: FramePool;
@@ -125,7 +128,8 @@ export class HostileHost {
     record: HostileRecord | undefined,
   ): Promise<XenDomain> {
     const initrd = new Uint8Array(0);
-    const plan = planDomain({ kernel: kernel.kernel.image, initrd, commandLine, pages: PAGES });
+    const isTranslated = paging === 'translated';
+    const plan = planDomain({ kernel: kernel.kernel.image, initrd, commandLine, pages: PAGES, isTranslated });
     const paged = await createPagedMemory({
       manager: this.manager,
       group: common.group,
@@ -141,6 +145,8 @@ export class HostileHost {
       uuid: new Uint8Array(16),
       bits: plan.abi.bits,
       pages: PAGES,
+      isTranslated,
+      workPerCall: WORK_PER_CALL,
       paged,
       ...(record ? { watcher: watchXen(record) } : {}),
     });

@@ -108,7 +108,7 @@ export class HostileLguest {
       this.#write(domain, SHARED + byte, byte < layout.slots ? 0xffff_ffff : 0);
     this.#write(domain, SHARED + layout.irqEnabled, 0x200);
     this.#write(domain, SHARED + layout.blockedInterrupts, 0);
-    this.#write(domain, SHARED + layout.systemCallVector, 0x80);
+    this.#write(domain, SHARED + layout.systemCallVector, this.#below(16) === 0 ? this.#argument() : 0x80);
     this.#write(domain, SHARED + layout.kernelAddress, 0x8_0000);
     this.#write(domain, SHARED + layout.noInterruptsStart, 0);
     this.#write(domain, SHARED + layout.noInterruptsEnd, 0);
@@ -120,7 +120,8 @@ export class HostileLguest {
     const number = isFirst ? 1 : this.#callNumber(calls);
     processor.set(Register.rax, number, 0);
     for (const register of argumentRegisters) processor.set(register, this.#argument(), 0);
-    if (isFirst) processor.set(argumentRegisters[0] as Register, SHARED, 0);
+    const shared = this.#below(16) === 0 ? this.#argument() : SHARED;
+    if (isFirst) processor.set(argumentRegisters[0] as Register, shared, 0);
     else this.#make(domain, number);
     // Something in the ring, now and then; and other words of the shared data.
     if (this.#below(4) === 0) {

@@ -24,12 +24,17 @@ const chosen = targets.filter(([name]) => positionals.length === 0 || positional
 // What is to be counted must not have been loaded before.
 const paths = new PathCoverage();
 const { HostileAttack } = await import('./attack.ts');
+const { HostileLguest } = await import('./lguest.ts');
+
+/** Calls of the eras that the reference guest is none of, in proportion. */
+const ERA_SHARE = 0.01;
 
 for (const [name, { variants }] of chosen) {
   const start = performance.now();
   const attack = new HostileAttack(variants);
   await attack.attack(calls, seed);
   const { record } = attack;
+  if (name === 'lguest') await new HostileLguest().attack(calls * ERA_SHARE, seed);
   const seconds = Math.round((performance.now() - start) / 1000);
   console.log(`\n${name}\n${coverageTable(record)}`);
   console.log(

@@ -11,7 +11,7 @@ const XEN_HANDLERS = [
   'src/interfaces/xen/hypercalls/',
   'src/interfaces/xen/event-channels.ts',
   'src/interfaces/xen/grant-table.ts',
-  'src/paging/direct/',
+  ...['descriptor-pages', 'descriptors', 'direct-paging', 'validate'].map((name) => `src/paging/direct/${name}.ts`),
 ];
 
 export const TARGETS = {
@@ -19,6 +19,7 @@ export const TARGETS = {
     variants: [
       { interface: 'xen', paging: 'direct', image: 'x86-64', vcpus: 2 },
       { interface: 'xen', paging: 'shadow', image: 'x86-64', vcpus: 2 },
+      { interface: 'xen', paging: 'translated', image: 'x86-64', vcpus: 2 },
     ],
     handlers: XEN_HANDLERS,
   },
@@ -26,13 +27,14 @@ export const TARGETS = {
     variants: [
       { interface: 'xen', paging: 'direct', image: 'i386-pae', vcpus: 2 },
       { interface: 'xen', paging: 'shadow', image: 'i386-pae', vcpus: 2 },
+      { interface: 'xen', paging: 'translated', image: 'i386-pae', vcpus: 2 },
     ],
     handlers: XEN_HANDLERS,
   },
   kvm: {
     variants: [
       { interface: 'kvm', paging: 'shadow', image: 'x86-64', vcpus: 1 },
-      { interface: 'kvm', paging: 'nested', image: 'x86-64', vcpus: 1 },
+      { interface: 'kvm', paging: 'nested', image: 'x86-64', vcpus: 2 },
       { interface: 'kvm', paging: 'shadow', image: 'i386', vcpus: 1 },
       { interface: 'kvm', paging: 'shadow', image: 'i386-pae', vcpus: 1 },
     ],

@@ -17,6 +17,8 @@ static u64 arena[PAGE_SIZE / 8] ALIGNED(PAGE_SIZE);
 
 struct arguments { u32 word[4]; };
 
+static u32 chance(u32 one_in) { return hostile_random(one_in) == 0; }
+
 static u32 any_address(void) {
   switch (hostile_random(4)) {
     case 0:
@@ -51,7 +53,7 @@ static struct arguments sound_arguments(u32 call) {
     case LGUEST_FLUSH_TLB: case TASK_SWITCHED: return (struct arguments){{(u32)hostile_random(2)}};
     case LGUEST_LOAD_IDT_ENTRY:
       return (struct arguments){{0x30 + (u32)hostile_random(0x40), address & 0xffff,
-                                 (address & 0xffff0000) | (hostile_random(4) ? 0x8e00 : 0x0e00) | (u32)hostile_random(2) << 8}};
+                                 (address & 0xffff0000) | (chance(4) ? 0x0e00 : chance(RARELY) ? 0x8500 : 0x8e00) | (u32)hostile_random(2) << 8}};
     case LGUEST_SET_STACK: return (struct arguments){{KERNEL_DATA | 1, physical(arena), (u32)hostile_random(3)}};
     case LGUEST_SET_CLOCKEVENT: return (struct arguments){{TICK + (u32)hostile_random(TICK)}};
     case LGUEST_SET_PMD: return (struct arguments){{table, index}};
@@ -136,9 +138,21 @@ static void let_interrupts_in(void) {
   lguest_data.irq_enabled = 0;
 }
 
+/* Gates by which programs could come in, and selectors that there are not. */
+static u32 selector;
+static void interrupt(void) { asm volatile("int $0x31"); }
+static void load_selector(void) { asm volatile("mov %0, %%es" : : "r"(selector)); }
+
+static void use_tables(void) {
+  selector = (u32)hostile_random(64) << 3 | (u32)hostile_random(8);
+  hostile_attempt(load_selector);
+  asm volatile("mov %0, %%es" : : "r"(USER_DATA));
+  if (chance(64)) hostile_attempt(interrupt);
+}
+
 static void (*const attempts[])(void) = {
   try_call, try_call, try_call, try_call, fill_slot, fill_slot, change_data, store_entry, store_entry, hostile_touch, hostile_touch,
-  notify_device, let_interrupts_in,
+  notify_device, let_interrupts_in, use_tables,
 };
 
 void lguest_be_hostile(void) {

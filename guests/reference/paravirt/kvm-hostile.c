@@ -79,15 +79,26 @@ static void try_call(void) {
 
 /* Interrupts come meanwhile, one of the processor's own among them. */
 #define APIC_COMMAND 0x300
+#define APIC_COMMAND_TARGET 0x310
 #define SELF 0x40000
+#define COMMAND_INIT 0x4500
 
 static void let_interrupts_in(void) {
   if (hostile_random(2)) PV_CALL_2(apic, apic_write, APIC_COMMAND, SELF | VECTOR_FLUSH);
+  if (hostile_random(2)) PV_CALL_2(apic, apic_write, APIC_COMMAND, SELF | VECTOR_TIMER);
   asm volatile("sti\n\tnop\n\tcli" : : : "memory");
+}
+
+/* The other processor, which has not begun, goes back to its state after a reset. */
+static void reset_other(void) {
+  if (hostile_random(64)) return;
+  PV_CALL_2(apic, apic_write, APIC_COMMAND_TARGET, 1 << 24);
+  PV_CALL_2(apic, apic_write, APIC_COMMAND, COMMAND_INIT);
 }
 
 static void (*const attempts[])(void) = {
   try_register, try_register, try_records, try_records, try_call, hostile_touch, let_interrupts_in,
+  reset_other,
 };
 
 void kvm_be_hostile(void) {

@@ -15,8 +15,14 @@
 /* How seldom something is tried that nearly always ends the kernel. */
 #define RARELY 2048
 
+/* More than one call carries out: entries of a multicall, bytes of a text. */
+#define LONG_LIST (18 * PAGE_SIZE)
+
 static u8 arena[ARENA_PAGES][PAGE_SIZE] ALIGNED(PAGE_SIZE);
 static u8 buffer[BUFFER_BYTES] ALIGNED(PAGE_SIZE);
+static u8 long_list[LONG_LIST] ALIGNED(PAGE_SIZE);
+/* The buffer's first page again, read-only: what is to be answered there cannot be. */
+static u8 read_only[PAGE_SIZE] ALIGNED(PAGE_SIZE);
 static u64 *const quads = (u64 *)buffer;
 static word *const words = (word *)buffer;
 static u32 *const halves = (u32 *)buffer;
@@ -73,7 +79,11 @@ static word address(void) {
 }
 
 /* An argument that is to point at a structure: nearly always it does. */
-static word pointer(const void *good) { return hostile_random(24) ? (word)good : address() + (word)hostile_random(9); }
+static word pointer(const void *good) {
+  if (hostile_random(16)) return (word)good;
+  word offset = (word)good - (word)buffer;
+  return offset < PAGE_SIZE && chance(2) ? (word)read_only + offset : address() + (word)hostile_random(9);
+}
 
 static word domain(void) { return hostile_random(10) ? XEN_SELF : number(); }
 
@@ -139,6 +149,35 @@ static void try_table(void) {
   hypercall(XEN_MMUEXT_OP, (word)operation, 1, (word)&done, XEN_SELF);
 }
 
+/* As no accessor stores: of any size, anywhere. */
+static void store_oddly(void) {
+  u8 *place = (u8 *)arena_page() + hostile_random(PAGE_SIZE - 8);
+  if (chance(2)) *(volatile u16 *)place = (u16)number();
+  else *(volatile u32 *)(chance(2) ? place : (u8 *)((word)place & -(word)4)) = (u32)number();
+}
+static void poke_table(void) { hostile_attempt(store_oddly); }
+
+/* An LDT of pages that become ones of descriptors when something is loaded from there. */
+static u32 local_selector;
+static void load_local(void) { asm volatile("mov %0, %%es" : : "r"(local_selector)); }
+
+static void try_ldt(void) {
+  word page = arena_page();
+  u64 value = machine_address((void *)page) | PRESENT | ACCESSED;
+  hypercall(XEN_UPDATE_VA_MAPPING, page, ENTRY_ARGUMENTS(value, 2));
+  struct mmuext_op *operation = (struct mmuext_op *)buffer;
+  *operation = (struct mmuext_op){13, page, 512};
+  hypercall(XEN_MMUEXT_OP, (word)operation, 1, (word)&done, XEN_SELF);
+  local_selector = (u32)hostile_random(16) << 3 | 7;
+  hostile_attempt(load_local);
+  xen_update_descriptor(machine_address((void *)page) + hostile_random(16) * 8, 0xffff, 0x00cff200);
+  hostile_attempt(load_local);
+  asm volatile("mov %0, %%es" : : "r"(XEN_KERNEL_SS));
+  if (chance(2)) return;
+  *operation = (struct mmuext_op){13, 0, 0};
+  hypercall(XEN_MMUEXT_OP, (word)operation, 1, (word)&done, XEN_SELF);
+}
+
 static void extended_operation(void) {
   struct mmuext_op *operation = (struct mmuext_op *)buffer;
   u32 command = (u32)hostile_random(22);
@@ -156,7 +195,7 @@ static void extended_operation(void) {
 
 static void descriptors(void) {
   if (hostile_random(2)) {
-    u64 descriptor = any_word() | (u64)(0x9200 | hostile_random(8) << 13) << 32;
+    u64 descriptor = any_word() | (u64)((chance(4) ? 0x8c00 : 0x9200) | hostile_random(4) << 13) << 32;
     xen_update_descriptor((u64)frame() * PAGE_SIZE + hostile_random(514) * 8, (u32)descriptor, chance(2) ? (u32)(descriptor >> 32) : (u32)number());
     return;
   }
@@ -168,6 +207,9 @@ static void descriptors(void) {
 struct reservation { word list, count; u32 order, flags; u16 domain; };
 struct memory_map { u32 count; word buffer; };
 
+/* A page of the host's gets a number of the guest's. */
+struct placed_page { u16 domain, size; u32 space; word index, page; };
+
 static void memory(void) {
   word command = (word)hostile_random(13), *list = (word *)POINTED;
   for (u32 index = 0; index < 4; index++) list[index] = hostile_random(3) ? frame() : number();
@@ -178,6 +220,11 @@ static void memory(void) {
     is_long ? (word)(buffer + PAGE_SIZE) : pointer(list), is_long ? 2000 : (word)hostile_random(5), hostile_random(6) ? 0 : (u32)number(), 0,
     hostile_random(6) ? XEN_SELF : (u16)number()};
   if (command == 9) *(struct memory_map *)buffer = (struct memory_map){(u32)hostile_random(3), pointer(POINTED)};
+  if (command == 7) {
+    *(struct placed_page *)buffer = (struct placed_page){
+      chance(8) ? (u16)number() : XEN_SELF, 0, (u32)hostile_random(4), chance(4) ? number() : (word)hostile_random(4),
+      chance(8) ? number() : page_number((void *)arena_page())};
+  }
   hypercall(12, chance(16) ? number() : command, pointer(buffer), 0, 0);
 }
 
@@ -190,6 +237,73 @@ static void events(void) {
   if (chance(4)) halves[0] = XEN_SELF | XEN_SELF << 16;
   if (command == 10 && hostile_random(8)) halves[0] = 1;
   hypercall(XEN_EVENT_CHANNEL_OP, command, pointer(buffer), 0, 0);
+}
+
+static void event_call(word command) { hypercall(XEN_EVENT_CHANNEL_OP, command, (word)buffer, 0, 0); }
+static void with_port(word command, u32 port) { halves[0] = port, halves[1] = 0, event_call(command); }
+
+/* Ports that lead to each other, or to a processor, as they are used from their beginning to their end. */
+static void connect(void) {
+  halves[0] = XEN_SELF | XEN_SELF << 16;
+  event_call(6);
+  u32 first = halves[1];
+  halves[0] = XEN_SELF, halves[1] = first;
+  event_call(0);
+  u32 second = halves[2];
+  halves[0] = 0;
+  event_call(7);
+  u32 to_processor = halves[1];
+  u32 ports[] = {first, second, to_processor};
+  for (u32 step = 0; step < 12; step++) {
+    static const u8 commands[] = {4, 4, 9, 9, 8, 3};
+    word command = commands[hostile_random(chance(4) ? COUNT(commands) : 4)];
+    u32 port = ports[hostile_random(COUNT(ports))];
+    if (chance(4)) halves[0] = XEN_SELF, halves[1] = port, event_call(5);
+    with_port(command, port);
+  }
+  for (u32 index = 0; index < COUNT(ports); index++) with_port(3, ports[index]);
+}
+
+#define MOST_PORTS 4100
+
+/* Until there are no more, and then each of the others. */
+static void exhaust_ports(void) {
+  if (hostile_random(RARELY)) return;
+  for (u32 count = 0; count < MOST_PORTS; count++) halves[0] = XEN_SELF | XEN_SELF << 16, event_call(6);
+  u32 last = halves[1];
+  halves[0] = XEN_SELF, halves[1] = last, event_call(0);
+  halves[0] = 1, halves[1] = 0, event_call(1);
+  halves[0] = 0, event_call(7);
+  with_port(10, XEN_SELF);
+}
+
+struct grant_entry { u16 flags, domain; u32 frame; };
+
+/* Copies by references that the guest gives itself. */
+static void use_grants(void) {
+  word page = (word)arena[ARENA_PAGES - 1], *list = (word *)POINTED;
+  struct { u16 domain; u32 frames; u16 status; word list; } *setup = (void *)buffer;
+  setup->domain = XEN_SELF, setup->frames = 1, setup->list = (word)list;
+  hypercall(20, 2, (word)buffer, 1, 0);
+  u64 value = (u64)list[0] * PAGE_SIZE | PRESENT | WRITABLE | ACCESSED | DIRTY;
+  if (hypercall(XEN_UPDATE_VA_MAPPING, page, ENTRY_ARGUMENTS(value, 2))) return;
+  struct grant_entry *entries = (struct grant_entry *)page;
+  for (u32 index = 8; index < 16; index++)
+    entries[index] = (struct grant_entry){(u16)(chance(8) ? number() : 1 | hostile_random(2) << 2),
+                                          (u16)(chance(4) ? number() : chance(2) ? 1 : XEN_SELF), (u32)frame()};
+  for (u32 times = 0; times < 4; times++) {
+    u16 *ends = (u16 *)buffer, *tail = ends + 2 * sizeof(word);
+    for (u32 end = 0; end < 2; end++) {
+      words[end * 2] = 8 + (word)hostile_random(8), words[end * 2 + 1] = 0;
+      ends[end * sizeof(word) + sizeof(word) / 2] = XEN_SELF;
+    }
+    tail[0] = 64, tail[1] = (u16)(1 + hostile_random(3)), tail[2] = 0;
+    if (!(tail[1] & 1)) words[0] = machine_frame(page_number(buffer));
+    if (!(tail[1] & 2)) words[2] = machine_frame(page_number(long_list));
+    hypercall(20, 5, (word)buffer, 1, 0);
+  }
+  u64 own = machine_address((void *)page) | PRESENT | WRITABLE | ACCESSED | DIRTY;
+  hypercall(XEN_UPDATE_VA_MAPPING, page, ENTRY_ARGUMENTS(own, 2));
 }
 
 struct grant_setup { u16 domain; u32 frames; u16 status; word list; };
@@ -222,25 +336,35 @@ static void grants(void) {
 static u8 other_stack[KERNEL_STACK_SIZE] ALIGNED(16);
 static void wait_for_ever(void) { for (;;) hypercall(XEN_SCHED_OP, SCHED_BLOCK, 0, 0, 0); }
 
-static void describe_other(void) {
-  struct vcpu_context *context = (struct vcpu_context *)buffer;
-  fill(context, 0, sizeof(*context));
+static struct vcpu_context sound_context;
+
+static void prepare_other(void) {
+  const word stack = (word)other_stack + sizeof(other_stack);
+  struct vcpu_context *context = &sound_context;
+  cpus[1].number = 1;
   xen_fill_context(context);
-  xen_describe_cpu(context, &cpus[1], (word)other_stack + sizeof(other_stack));
+  xen_describe_cpu(context, &cpus[1], stack);
+  context->flags = CONTEXT_IN_KERNEL;
+  context->gdt_frames[0] = machine_frame(page_number(gdt_pages[1]));
+  context->gdt_entries = GDT_ENTRIES;
+  context->kernel_ss = XEN_KERNEL_SS;
+  context->kernel_sp = stack;
 #if LEVELS == 4
   context->rip = (word)wait_for_ever;
-  word *const ldt_base = &context->ldt_base;
 #else
   context->ip = (word)wait_for_ever;
-  u32 *const ldt_base = &context->ldt_base;
 #endif
-  context->flags = chance(64) ? (u32)hostile_random(32) : context->flags;
+}
+
+static void describe_other(void) {
+  struct vcpu_context *context = copy(buffer, &sound_context, sizeof(sound_context));
+  if (chance(32)) context->flags = (u32)hostile_random(32);
   switch (hostile_random(8)) {
     case 0: context->gdt_entries = number(); break;
     case 1: context->gdt_frames[0] = frame(); break;
     case 2: context->control[3] = (u64)frame() * PAGE_SIZE; break;
     case 3: context->control[1] = (u64)frame() * PAGE_SIZE; break;
-    case 4: *ldt_base = address(); break;
+    case 4: context->ldt_base = address(); break;
     case 5: context->ldt_entries = number(); break;
     case 6: words[hostile_random(sizeof(*context) / sizeof(word))] = number(); break;
   }
@@ -266,7 +390,7 @@ static void scheduling(void) {
   if (operation == SCHED_BLOCK && hostile_random(8)) return;
   if (operation == SCHED_BLOCK) xen_set_timer(1);
   if (operation == SCHED_SHUTDOWN) {
-    if (hostile_random(RARELY / 8)) return;
+    if (hostile_random(RARELY / 16)) return;
     halves[0] = (u32)hostile_random(8);
   }
   if (operation == 3) {
@@ -298,11 +422,11 @@ static void processor_state(void) {
       hypercall(9, chance(8) ? number() : (word)hostile_random(10), 0, 0, 0);
       break;
     case 4:
-      hypercall(25, hostile_random(3) ? (word)hostile_random(6) & ~(word)2 : 1, hostile_random(2) ? address() : number(), 0, 0);
+      hypercall(25, (word)hostile_random(6), hostile_random(2) ? address() : number(), 0, 0);
       set_this_cpu(&cpus[0]);
       break;
     case 5:
-      hypercall(XEN_VM_ASSIST, (word)hostile_random(3), hostile_random(2) ? 4 : number(), 0, 0);
+      hypercall(XEN_VM_ASSIST, (word)hostile_random(3), hostile_random(2) ? (word)hostile_random(6) : number(), 0, 0);
       break;
     default:
       halves[0] = (u32)hostile_random(6);
@@ -352,6 +476,8 @@ static void text(void) {
   u32 is_long = chance(64);
   if (is_long) fill(buffer, 0, BUFFER_BYTES);
   hypercall(18, (word)hostile_random(4), is_long ? BUFFER_BYTES : (word)hostile_random(64), pointer(buffer), 0);
+  /* So much that the call is made again and again. */
+  if (chance(RARELY)) hypercall(18, 0, sizeof(pool) / 2, (word)pool, 0);
 }
 
 /* A return to where the call was made, or to anywhere: what it takes from the stack is whatever stands there. */
@@ -370,9 +496,18 @@ static void batches(void) {
     if (chance(3) || count > 4) calls[index] = (struct multicall){hostile_random(4) ? XEN_VERSION : XEN_MULTICALL, 0, {(word)hostile_random(8)}};
     if (chance(16)) calls[index] = (struct multicall){18, 0, {0, BUFFER_BYTES, (word)buffer}};
     if (chance(RARELY * 4)) calls[index] = (struct multicall){23, 0, {0}};
-    if (chance(RARELY * 4)) calls[index] = (struct multicall){XEN_SCHED_OP, 0, {SCHED_SHUTDOWN, (word)POINTED}};
+    if (chance(RARELY)) calls[index] = (struct multicall){XEN_SCHED_OP, 0, {SCHED_SHUTDOWN, (word)POINTED}};
   }
+  *(u32 *)POINTED = (u32)hostile_random(6);
   hypercall(XEN_MULTICALL, pointer(buffer), count, 0, 0);
+}
+
+/* More entries than one call carries out. */
+static void long_batch(void) {
+  if (hostile_random(RARELY / 16)) return;
+  struct multicall *calls = (struct multicall *)long_list;
+  for (u32 index = 0; index < LONG_LIST / sizeof(*calls); index++) calls[index] = (struct multicall){XEN_VERSION, 0, {0}};
+  hypercall(XEN_MULTICALL, (word)calls, LONG_LIST / sizeof(*calls), 0, 0);
 }
 
 /* Numbers that nobody has given a meaning, and those that this kind of guest may not use. */
@@ -392,10 +527,14 @@ static void let_events_in(void) {
 static void (*const attempts[])(void) = {
   table_updates, table_updates, mapping_update, mapping_update, mapping_update, try_table, try_table, extended_operation,
   extended_operation, descriptors, memory, events, grants, processors, scheduling, version, processor_state, callbacks,
-  all_callbacks, traps, timers, text, return_anywhere, batches, unknown, let_events_in,
+  all_callbacks, traps, timers, text, return_anywhere, batches, unknown, let_events_in, poke_table, try_ldt, connect,
+  exhaust_ports, use_grants, long_batch,
 };
 
 void xen_be_hostile(void) {
+  prepare_other();
   xen_protect(gdt_pages[1], 0);
+  u64 value = machine_address(buffer) | PRESENT | ACCESSED;
+  hypercall(XEN_UPDATE_VA_MAPPING, (word)read_only, ENTRY_ARGUMENTS(value, 2));
   for (;;) attempts[hostile_random(COUNT(attempts))]();
 }

@@ -66,6 +66,8 @@ export interface XenDomainOptions {
   readonly pages: number;
   /** Whether its frames are translated for it, by the shadows of its memory. */
   readonly isTranslated?: boolean;
+  /** Entries of tables that one call examines; as many as take less than a millisecond, unless it is given. */
+  readonly workPerCall?: number;
   readonly vcpus: number;
   readonly group: ProcessorGroup;
   /** Machine space and pager of a domain whose pages come and go; without them all its pages are frames from the start. */
@@ -205,7 +207,7 @@ export class XenDomain implements Domain, Archived {
       () => this.#observer,
       group,
     );
-    this.paging = createPaging(guest, this.isTranslated, paged?.shadow, events);
+    this.paging = createPaging(guest, options, paged?.shadow, events);
 
     const frames = addDomainFrames(this.paging, this.space, this.#size, options.permutation);
     this.#sharedInfo = frames.sharedInfo;
@@ -722,11 +724,12 @@ export class XenDomain implements Domain, Archived {
 
 function createPaging(
   guest: DomainPagingOptions,
-  isTranslated: boolean,
+  { isTranslated = false, workPerCall }: Pick<XenDomainOptions, 'isTranslated' | 'workPerCall'>,
   shadow: ShadowTables | undefined,
   events: PagingEvents,
 ): DomainPaging {
-  if (!isTranslated) return new DirectPaging({ ...guest, shadow, events });
+  const bound = workPerCall === undefined ? {} : { workPerCall };
+  if (!isTranslated) return new DirectPaging({ ...guest, ...bound, shadow, events });
   if (!shadow) throw new Error('without shadows nobody translates the numbers in a guest’s tables');
   return new TranslatedPaging({ ...guest, shadow });
 }

@@ -317,14 +317,6 @@ export class EventChannels implements Archived {
     return -Errno.ENOSYS;
   }
 
-  expandArray(): number {
-    return -Errno.ENOSYS;
-  }
-
-  setPriority(): number {
-    return -Errno.ENOSYS;
-  }
-
   // sched_op
 
   /**
