@@ -29,6 +29,7 @@ import { type DataLayout, ERAS, type Era } from './abi.ts';
 import { busPages, LguestBus } from './bus.ts';
 import { Execution } from './execution.ts';
 import { GuestData } from './guest-data.ts';
+import { GuestMemory } from './guest-memory.ts';
 import { Hypercalls } from './hypercalls.ts';
 import { Interrupts } from './interrupts.ts';
 import { type GuestLayout, loadGuest } from './loader.ts';
@@ -87,6 +88,7 @@ export class LguestDomain implements Domain, Archived {
   readonly group: ProcessorGroup;
   readonly clock: Clock;
   readonly vcpu: LguestVcpu;
+  readonly memory: GuestMemory;
   readonly data: GuestData;
   readonly interrupts: Interrupts;
   readonly hypercalls: Hypercalls;
@@ -133,6 +135,7 @@ export class LguestDomain implements Domain, Archived {
     this.#symbolize = options.symbolize;
     this.ramPages = paging.pages - busPages(options.devices);
     this.vcpu = new LguestVcpu(group.create(), paging.translations(new Bus()));
+    this.memory = new GuestMemory(paging.space, group.parts.memory, this.ramPages);
     this.data = new GuestData(this);
     this.interrupts = new Interrupts(this.vcpu, this.data, () => this.writeTime());
     this.hypercalls = new Hypercalls(this);
@@ -280,37 +283,6 @@ export class LguestDomain implements Domain, Archived {
     return this.#waits.bringIn(this.vcpu, page as Mfn, write);
   }
 
-  // What the guest's memory holds, by guest-physical address
-
-  /** Undefined where there is no RAM. @throws PageAbsent */
-  readWord(physical: number): number | undefined {
-    const bytes = this.#bytes(physical, 4);
-    return bytes.length < 4 ? undefined : new DataView(bytes.buffer).getUint32(0, true);
-  }
-
-  /** Up to a NUL, the end of RAM or `longest` bytes. @throws PageAbsent */
-  readString(physical: number, longest: number): Uint8Array {
-    const bytes = this.#bytes(physical, longest);
-    const end = bytes.indexOf(0);
-    return end < 0 ? bytes : bytes.subarray(0, end);
-  }
-
-  /** As many as there are, up to `length`. */
-  #bytes(physical: number, length: number): Uint8Array<ArrayBuffer> {
-    const { memory } = this.group.parts;
-    const { space } = this.paging;
-    const bytes = new Uint8Array(Math.max(0, Math.min(length, this.ramPages * PAGE_SIZE - physical)));
-    for (let done = 0; done < bytes.length; ) {
-      const at = physical + done;
-      const offset = at % PAGE_SIZE;
-      const piece = bytes.subarray(done, done + PAGE_SIZE - offset);
-      const address = space.addressOf(Math.floor(at / PAGE_SIZE) as Mfn) + offset;
-      piece.set(memory.u8.subarray(address, address + piece.length));
-      done += piece.length;
-    }
-    return bytes;
-  }
-
   // Devices
 
   /** The guest notifies: of a device, of a queue, or of a message that it prints before it has a console. */
@@ -319,7 +291,7 @@ export class LguestDomain implements Domain, Archived {
     if (address >= this.ramPages * PAGE_SIZE) {
       throw new DomainCrash(`the guest notifies of ${hexadecimal(address)}, where nothing is`);
     }
-    this.#consoleSink(this.readString(address, LONGEST_MESSAGE));
+    this.#consoleSink(this.memory.readString(address, LONGEST_MESSAGE));
   }
 
   type(bytes: Uint8Array): void {

@@ -150,7 +150,7 @@ function shutdown(domain: LguestDomain, [address = 0, way = 0]: Arguments): void
 
 /** Up to its NUL; what is no RAM ends it as well. Characters that would disturb a terminal are left out. */
 function readText(domain: LguestDomain, address: number): string {
-  const bytes = domain.readString(address, LONGEST_TEXT);
+  const bytes = domain.memory.readString(address, LONGEST_TEXT);
   return new TextDecoder()
     .decode(bytes)
     .replace(/[^\x20-\x7e]/g, '')
@@ -183,7 +183,7 @@ function loadTls(domain: LguestDomain, [address = 0]: Arguments): void {
 function readWords(domain: LguestDomain, address: number, count: number): Uint32Array {
   const words = new Uint32Array(count);
   for (let index = 0; index < count; index++) {
-    const word = domain.readWord(address + 4 * index);
+    const word = domain.memory.readWord(address + 4 * index);
     if (word === undefined)
       throw new DomainCrash(`the guest names descriptors at ${hexadecimal(address)}, where it has no memory`);
     words[index] = word;
@@ -220,7 +220,7 @@ function topEntryChanged(domain: LguestDomain, table: number, index: number): vo
   const { operations, vcpu, format } = domain;
   const page = Math.floor(table / PAGE_SIZE) as Pfn;
   if (format === 'pae') operations.mmu.setPud(vcpu.index, page, index, ...wideEntry(domain, table, index));
-  else operations.mmu.setPmd(vcpu.index, page, index, domain.readWord(table + 4 * index) ?? 0, 0);
+  else operations.mmu.setPmd(vcpu.index, page, index, domain.memory.readWord(table + 4 * index) ?? 0, 0);
 }
 
 function middleEntryChanged(domain: LguestDomain, table: number, index: number): void {
@@ -230,5 +230,5 @@ function middleEntryChanged(domain: LguestDomain, table: number, index: number):
 
 function wideEntry(domain: LguestDomain, table: number, index: number): [low: number, high: number] {
   const address = table + 8 * index;
-  return [domain.readWord(address) ?? 0, domain.readWord(address + 4) ?? 0];
+  return [domain.memory.readWord(address) ?? 0, domain.memory.readWord(address + 4) ?? 0];
 }

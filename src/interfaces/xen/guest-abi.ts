@@ -1,6 +1,6 @@
 import type { Descriptor } from '../../cpu/processor-api.ts';
 import type { DirectFormat } from '../../paging/direct/table-rules.ts';
-import type { Mfn } from '../../x86/brand.ts';
+import { type Mfn, PAGE_SHIFT, PAGE_SIZE } from '../../x86/brand.ts';
 import { Register } from '../../x86/registers.ts';
 import { CallbackType } from './abi.ts';
 import { type HypercallStubs, STUBS_32, STUBS_64 } from './hypercall-page.ts';
@@ -78,6 +78,40 @@ export const enum Assist {
   strictMachineToPhysical = 32,
 }
 
+/** Selectors of the flat segments that the host provides (public/arch-x86/xen-x86_64.h and xen-x86_32.h). */
+const enum Flat64 {
+  ring3Code32 = 0xe023,
+  ring3Data = 0xe02b,
+  ring3Code64 = 0xe033,
+}
+
+const enum Flat32 {
+  ring1Code = 0xe019,
+  ring1Data = 0xe021,
+  ring3Code = 0xe02b,
+  ring3Data = 0xe033,
+}
+
+const PRIVILEGE = 3;
+
+/** Hypercalls whose arguments depend on the width of a register, or that only guests of one width have. */
+const enum WidthCall {
+  updateDescriptor = 10,
+  updateVaMapping = 14,
+  setTimer = 15,
+  setSegmentBase = 25,
+}
+
+/** INT's vector for hypercalls. */
+const HYPERCALL_VECTOR = 0x82;
+/** Where Linux divides the addresses of 32 bits. */
+const KERNEL_START_32 = 0xc000_0000;
+/** Pages of 4 GiB: what a number's bits above those of a 32-bit CR3 count in. */
+const PAGES_OF_4_GIB = 0x10_0000;
+const PAGE_OFFSET = PAGE_SIZE - 1;
+/** Bits of a number that stand in a 32-bit CR3 where those of an address do. */
+const UPPER_SHIFT = 32 - PAGE_SHIFT;
+
 /** Flat descriptors, accessed bit set: 32-bit code and data in rings 1 and 3, 64-bit code in ring 3. */
 const RING1_CODE = { low: 0x0000_ffff, high: 0x00cf_bb00 };
 const RING1_DATA = { low: 0x0000_ffff, high: 0x00cf_b300 };
@@ -91,13 +125,17 @@ const ABI_64: GuestAbi = {
   magic: 'xen-3.0-x86_64',
   tables: 'four-level',
   kernelRing: 3,
-  kernelCode: 0xe033,
-  kernelData: 0xe02b,
-  userCode: 0xe033,
-  userData: 0xe02b,
-  compatibilityCode: 0xe023,
+  kernelCode: Flat64.ring3Code64,
+  kernelData: Flat64.ring3Data,
+  userCode: Flat64.ring3Code64,
+  userData: Flat64.ring3Data,
+  compatibilityCode: Flat64.ring3Code32,
   hasDataSegments: false,
-  flatDescriptors: { 57376: RING3_CODE, 57384: RING3_DATA, 57392: RING3_CODE_64 },
+  flatDescriptors: {
+    [Flat64.ring3Code32 & ~PRIVILEGE]: RING3_CODE,
+    [Flat64.ring3Data & ~PRIVILEGE]: RING3_DATA,
+    [Flat64.ring3Code64 & ~PRIVILEGE]: RING3_CODE_64,
+  },
   argumentRegisters: [Register.rdi, Register.rsi, Register.rdx, Register.r10, Register.r8],
   pairedArguments: {},
   hypercallVector: undefined,
@@ -143,11 +181,9 @@ const ABI_64: GuestAbi = {
     Register.rdi,
   ],
   isKernelAddress: (address) => address < 0,
-  rootOfCr3: (low, high) => (high * 0x10_0000 + (low >>> 12)) as Mfn,
-  cr3OfRoot: (root) => root * 0x1000,
+  rootOfCr3: (low, high) => (high * PAGES_OF_4_GIB + (low >>> PAGE_SHIFT)) as Mfn,
+  cr3OfRoot: (root) => root * PAGE_SIZE,
 };
-
-const SET_SEGMENT_BASE = 25;
 
 const ABI_32: GuestAbi = {
   bits: 32,
@@ -155,24 +191,32 @@ const ABI_32: GuestAbi = {
   magic: 'xen-3.0-x86_32p',
   tables: 'pae',
   kernelRing: 1,
-  kernelCode: 0xe019,
-  kernelData: 0xe021,
-  userCode: 0xe02b,
-  userData: 0xe033,
-  compatibilityCode: 0xe02b,
+  kernelCode: Flat32.ring1Code,
+  kernelData: Flat32.ring1Data,
+  userCode: Flat32.ring3Code,
+  userData: Flat32.ring3Data,
+  compatibilityCode: Flat32.ring3Code,
   hasDataSegments: true,
-  flatDescriptors: { 57368: RING1_CODE, 57376: RING1_DATA, 57384: RING3_CODE, 57392: RING3_DATA },
+  flatDescriptors: {
+    [Flat32.ring1Code & ~PRIVILEGE]: RING1_CODE,
+    [Flat32.ring1Data & ~PRIVILEGE]: RING1_DATA,
+    [Flat32.ring3Code & ~PRIVILEGE]: RING3_CODE,
+    [Flat32.ring3Data & ~PRIVILEGE]: RING3_DATA,
+  },
   argumentRegisters: [Register.rbx, Register.rcx, Register.rdx, Register.rsi, Register.rdi],
-  // update_descriptor, update_va_mapping, set_timer_op
-  pairedArguments: { 10: [0, 1], 14: [1], 15: [0] },
-  hypercallVector: 0x82,
+  pairedArguments: {
+    [WidthCall.updateDescriptor]: [0, 1],
+    [WidthCall.updateVaMapping]: [1],
+    [WidthCall.setTimer]: [0],
+  },
+  hypercallVector: HYPERCALL_VECTOR,
   stubs: STUBS_32,
   callbackArguments: [
     { type: CallbackType.event, selector: 0, address: 1 },
     { type: CallbackType.failsafe, selector: 2, address: 3 },
   ],
   callbackTypes: new Set([CallbackType.event, CallbackType.failsafe, CallbackType.nmi, CallbackType.sysenter]),
-  missingCalls: new Set([SET_SEGMENT_BASE]),
+  missingCalls: new Set([WidthCall.setSegmentBase]),
   assists: new Set([
     Assist.fourGigabyteSegments,
     Assist.fourGigabyteSegmentsNotify,
@@ -185,15 +229,15 @@ const ABI_32: GuestAbi = {
   runstate: RUNSTATE_32,
   structures: STRUCTURES_32,
   userRegisters: [Register.rbx, Register.rcx, Register.rdx, Register.rsi, Register.rdi, Register.rbp, Register.rax],
-  isKernelAddress: (address) => address >= 0xc000_0000,
+  isKernelAddress: (address) => address >= KERNEL_START_32,
   // The upper bits of a number beyond 4 GiB stand where a page's offset would be.
-  rootOfCr3: (low) => ((low >>> 12) | ((low & 0xfff) << 20)) as Mfn,
-  cr3OfRoot: (root) => ((root << 12) | (root >>> 20)) >>> 0,
+  rootOfCr3: (low) => ((low >>> PAGE_SHIFT) | ((low & PAGE_OFFSET) << UPPER_SHIFT)) as Mfn,
+  cr3OfRoot: (root) => ((root << PAGE_SHIFT) | (root >>> UPPER_SHIFT)) >>> 0,
 };
 
 export const GUEST_ABIS: Readonly<Record<64 | 32, GuestAbi>> = { 64: ABI_64, 32: ABI_32 };
 
 /** A selector as the host takes it from a kernel: with the kernel's privilege at least. */
 export function raisedSelector({ kernelRing }: GuestAbi, selector: number): number {
-  return (selector & 3) < kernelRing ? (selector & ~3) | kernelRing : selector;
+  return (selector & PRIVILEGE) < kernelRing ? (selector & ~PRIVILEGE) | kernelRing : selector;
 }
