@@ -452,8 +452,9 @@ export class MicrovmDomain implements Domain, Archived {
       timeStamp: (out) => this.operations.cpu.readTsc(index, out),
       timeStampAuxiliary: () => state.timeStampAuxiliary,
       random: this.#random,
+      // Whoever waits in a loop waits for another processor; one that sleeps is only woken by time that passes.
       paused: () => {
-        if (this.vcpus.length > 1) this.#execution.yield();
+        if (this.vcpus.some((other) => other !== vcpu && !other.isIdle)) this.#execution.yield();
       },
     };
     return this.#services[index];

@@ -684,8 +684,9 @@ export class XenDomain implements Domain, Archived {
       timeStamp: (out) => this.operations.cpu.readTsc(index, out),
       timeStampAuxiliary: () => index,
       random: this.#random,
+      // Whoever waits in a loop waits for another processor; one that sleeps is only woken by time that passes.
       paused: () => {
-        if (this.vcpus.length > 1) this.yield();
+        if (this.vcpus.some((other) => other !== vcpu && !other.down && !other.blocked)) this.yield();
       },
     };
     return this.#services[index];
