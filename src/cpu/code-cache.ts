@@ -1,6 +1,7 @@
 import type { FramePool } from '../memory/frame-pool.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
-import type { Frame, HostAddress } from '../x86/brand.ts';
+import type { Frame, GuestVirtual, HostAddress } from '../x86/brand.ts';
+import type { CodeSize } from './decode/instruction.ts';
 import { FrameMark, type FrameMarks } from './frame-marks.ts';
 import { PseudoHandler, RecordField, RegionWord } from './interpreter/record.ts';
 import { PlaceMap } from './place-map.ts';
@@ -24,7 +25,11 @@ export interface Block {
 /** Generated code that begins at one place; all its bytes are in the frame of that place. */
 export interface Region {
   readonly place: HostAddress;
-  readonly mode: number;
+  readonly mode: CodeSize;
+  /** Linear address of the place when the region was made. */
+  readonly linear: GuestVirtual;
+  /** Segments have to be flat (`State.flatSegments`). */
+  readonly flat: boolean;
   /** Index in the table of regions. */
   readonly slot: number;
   /** Instructions that it may execute between two looks at the budget. */
@@ -127,6 +132,27 @@ export class CodeCache {
     const record = this.find(place, mode)?.record;
     if (record === undefined || this.#memory.u16[record >> 1] !== PseudoHandler.warming) return;
     this.#memory.u32[(record + RecordField.displacement) >> 2] = executions;
+  }
+
+  /** The same code stands elsewhere from here on. */
+  replaceRegion(old: Region, next: Region): void {
+    const { place, mode } = next;
+    this.#regions.set(place, mode, next);
+    const regions = this.#frames.get(this.#pool.frameAt(place))?.regions ?? [];
+    regions.splice(regions.indexOf(old), 1, next);
+    const block = this.find(place, mode);
+    if (block) {
+      this.#writeHead(block);
+      if (this.#memory.u32[(this.#slotOf(place) + CodeSlot.record) >> 2] === block.record) this.publish(block);
+    }
+    this.onRegionDropped(old);
+  }
+
+  /** The record in front of a block whose code is a region. */
+  #writeHead({ record, place, mode }: Block): void {
+    const word = this.regionWordAt(place, mode);
+    this.#memory.u32[(record + RecordField.displacement) >> 2] = word;
+    this.#memory.u32[(record + RecordField.link) >> 2] = word >>> RegionWord.budgetShift;
   }
 
   dropRegion(region: Region): void {

@@ -154,7 +154,11 @@ export class CodeFinder {
     const jit = this.#support.jit as Jit; // there are no warming records without it
     const { u32 } = this.#host;
     const place = u32[(record + RecordField.immediate) >> 2] as HostAddress;
-    const answer = jit.request(place, this.#processor.codeSize, this.#processor.hasFlatSegments);
+    const base = this.#word + State.pageBase / 4;
+    const linear = joinSigned(u32[base] as number, u32[base + 1] as number) + (place % PAGE_SIZE);
+    const mode = this.#processor.codeSize;
+    const flat = this.#processor.hasFlatSegments;
+    const answer = jit.request({ place, mode, linear: linear as GuestVirtual, flat });
     if (answer === Answer.compiled) return 1;
     u32[(record + RecordField.displacement) >> 2] = answer === Answer.later ? jit.options.threshold : NEVER;
     return 0;

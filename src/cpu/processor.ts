@@ -248,6 +248,7 @@ export class Processor extends ProcessorState implements ProcessorApi {
   }
 
   #execute(budget: number): Exit {
+    this.#group.jit?.work();
     this.put(State.budget, budget);
     const exit = this.#group.interpreter.run(this.state);
     this.instructions += budget - (this.get(State.budget) | 0);

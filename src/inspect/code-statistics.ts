@@ -6,6 +6,8 @@ export interface JitStatistics {
   /** Regions that can be entered. */
   readonly regions: number;
   readonly regionsCompiled: number;
+  /** How often regions were made again, in one module with those that they lead to. */
+  readonly regionsGathered: number;
   /** Regions given up since: their code was written to, or they were evicted. */
   readonly regionsDropped: number;
   /** Those of the dropped that had to make room. */
@@ -42,11 +44,12 @@ export function codeStatistics({ parts: { code }, interpreter, jit }: ProcessorG
   };
 }
 
-function jitStatistics({ regions, liveModules, liveBytes, counters }: Jit): JitStatistics {
+function jitStatistics({ regions, dropped, liveModules, liveBytes, counters }: Jit): JitStatistics {
   return {
     regions,
     regionsCompiled: counters.compiled,
-    regionsDropped: counters.dropped,
+    regionsGathered: counters.gathered,
+    regionsDropped: dropped,
     regionsEvicted: counters.evicted,
     modules: liveModules,
     moduleBytes: liveBytes,

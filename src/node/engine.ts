@@ -5,13 +5,16 @@ import type { JitOptions } from '../cpu/jit/jit.ts';
 /**
  * The V8 of Node 20 gives functions as large as the interpreter's a quicker but weaker register allocator; with the full
  * one guests run 1.3 to 1.4 times as fast (bench/peers.ts). And it heeds the interpreter's branch hints only when asked,
- * which saves a boot 2 to 3 % of its time. Later V8s have no such flags and would print an error.
+ * which saves a boot 2 to 3 % of its time. So it does what modules say of how they are to be compiled: regions that are
+ * gathered (cpu/jit/gathering.ts) go through no slow tier again. Later V8s have no such flags and would print an error.
  * Takes effect for what is compiled afterwards, so it comes first.
  */
 export function tuneEngine(): void {
   if (process.versions.v8.startsWith('11.')) {
     setFlagsFromString('--no-turbo-use-mid-tier-regalloc-for-huge-functions');
     setFlagsFromString('--experimental-wasm-branch-hinting');
+    setFlagsFromString('--experimental-wasm-compilation-hints');
+    setFlagsFromString('--no-wasm-lazy-compilation');
   }
 }
 

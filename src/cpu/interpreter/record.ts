@@ -71,8 +71,6 @@ export const enum RegionAnswer {
   interpret = -1,
   /** No region can be entered at State.rip. */
   leaveRegions = -2,
-  /** Control is where a call is to return to. */
-  returned = -3,
 }
 
 /** A region as the table of decoded code names it: its slot plus 1 in the low half, the budget that it needs in the high one. */

@@ -24,11 +24,14 @@ import { RegionAnswer, RegionWord } from './record.ts';
 /** (state, calls around it) → RegionAnswer or Exit, with everything exact in the state block. */
 export const REGION: Signature = { parameters: ['i32', 'i32'], result: 'i32' };
 
-/** (state, RegionWord of the first region or 0, linear address to return at, calls around it) → RegionAnswer or Exit. */
+/**
+ * (state, RegionWord of the first region or 0, linear address to return at, calls around it) → RegionAnswer or Exit;
+ * `goOn` says that control is at that address.
+ */
 export const REGION_LOOP: Signature = { parameters: ['i32', 'i32', 'i64', 'i32'], result: 'i32' };
 
 /** Calls of the guest that may be calls of regions at a time; engines give WebAssembly about 1 MB of stack. */
-const CALLS_LIMIT = 48;
+export const CALLS_LIMIT = 48;
 
 /** No address of code: it is not canonical. */
 const NOWHERE = i64(1n << 62n);
@@ -63,7 +66,7 @@ export function emitRegionLoop(
   const slot = sub(and(region, i32(RegionWord.slotMask)), i32(1));
   const answer = fn.let(callIndirectOf('i32', types.table, types.region, slot, state, calls));
   fn.if(answer, () => fn.return(answer));
-  fn.if(eq(load64(state, State.rip), end), () => fn.return(i32(RegionAnswer.returned)));
+  fn.if(eq(load64(state, State.rip), end), () => fn.return(i32(RegionAnswer.goOn)));
   fn.set(region, i32(0));
   fn.branch(again);
   fn.close();

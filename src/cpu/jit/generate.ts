@@ -1,14 +1,21 @@
-import type { Instruction } from '../decode/instruction.ts';
+import { type GuestVirtual, type HostAddress, PAGE_SIZE } from '../../x86/brand.ts';
+import type { CodeSize, Instruction } from '../decode/instruction.ts';
 import { REGION } from '../interpreter/region-loop.ts';
 import type { Semantics, Shape } from '../semantics/context.ts';
 import { add, geS, type I64, i32, i64, ltS, sub, zeroExtend } from '../wasm/expression.ts';
-import { FunctionBuilder, type Label, ModuleBuilder } from '../wasm/module.ts';
+import { type Body, FunctionBuilder, type Label, ModuleBuilder } from '../wasm/module.ts';
 import type { Effects } from './effects.ts';
 import { markDeadFlags } from './flag-liveness.ts';
 import { endsInCall, type RegionInstruction } from './region.ts';
-import { REGION_IMPORTS, RegionContext, type RegionImport, type RegionImports } from './region-context.ts';
+import {
+  BLANKS_OF_WAY,
+  Blank,
+  REGION_IMPORTS,
+  RegionContext,
+  type RegionImports,
+  type WayOut,
+} from './region-context.ts';
 import type { Node } from './structure.ts';
-import { longestPath } from './structure.ts';
 
 export interface GeneratorOptions {
   /** Exact size of the host's memory, in 64 KiB pages. */
@@ -17,30 +24,96 @@ export interface GeneratorOptions {
   readonly meaningOf: (operation: string) => Semantics;
 }
 
+/** What a region's code is made from. */
 export interface RegionPlan {
   readonly nodes: readonly Node[];
   /** Segments are taken to be flat (`State.flatSegments`): in 32-bit code most of what an access costs is theirs. */
   readonly flat: boolean;
+  /** Instructions that may be executed between two looks at the budget. */
+  readonly slack: number;
 }
 
-/** A module with one exported function for each region: `0`, `1` … */
-export function generateModule(options: GeneratorOptions, regions: readonly RegionPlan[]): Uint8Array<ArrayBuffer> {
-  const module = new ModuleBuilder(options.memoryPages);
-  const imports = importAll(module);
-  regions.forEach(({ nodes, flat }, index) => {
-    const { builder } = module.function(REGION, String(index));
-    const context = new RegionContext(builder, imports, options.tlbEntries, isLong(nodes), flat);
-    new RegionGenerator(options, context, nodes).generate(flat);
-  });
+/** The code of a region, which modules fill in. */
+export interface RegionCode {
+  readonly body: Body;
+  /** Where its ways out lead, in bytes from the start of its page. */
+  readonly ways: readonly number[];
+}
+
+export function generateRegion(options: GeneratorOptions, plan: RegionPlan): RegionCode {
+  const fn = new FunctionBuilder(REGION);
+  const context = new RegionContext(fn, IMPORTS, options.tlbEntries, isLong(plan.nodes), plan.flat);
+  const generator = new RegionGenerator(options, context, plan);
+  generator.generate();
+  return { body: fn.body(), ways: generator.ways };
+}
+
+/** A region in a module. */
+export interface ModuleRegion {
+  readonly code: RegionCode;
+  readonly place: HostAddress;
+  readonly mode: CodeSize;
+  /** Where the place was seen last. */
+  readonly linear: GuestVirtual;
+  readonly slack: number;
+  /** Host address of its RegionLife. */
+  readonly life: HostAddress;
+}
+
+/**
+ * A module with one exported function for each region: `0`, `1` … Its regions lead directly to each other.
+ * @param gone host address of the RegionLife of no region
+ * @param isHot whether the code is worth being optimized at once
+ */
+export function buildModule(
+  { memoryPages }: GeneratorOptions,
+  regions: readonly ModuleRegion[],
+  gone: HostAddress,
+  isHot: boolean,
+): Uint8Array<ArrayBuffer> {
+  const module = new ModuleBuilder(memoryPages);
+  module.isHot = isHot;
+  importAll(module);
+  const linked = new Map(regions.map((region, index) => [linkKey(region.mode, region.linear), { ...region, index }]));
+  for (const [index, { code, mode, life, linear, place }] of regions.entries()) {
+    const page = linear - (place % PAGE_SIZE);
+    const destinations = code.ways.map((offset) => {
+      const target = page + offset;
+      return linked.get(linkKey(mode, mode === 64 ? target : target >>> 0));
+    });
+    module.builtFunction(REGION, String(index), code.body, (blank) => {
+      if (blank === Blank.ownLife) return life;
+      const kind = ((blank - 1) % BLANKS_OF_WAY) + 1;
+      const to = destinations[(blank - kind) / BLANKS_OF_WAY] ?? { index, life: gone, slack: 0, place: 0 };
+      return LINKS[kind as keyof typeof LINKS](to);
+    });
+  }
   return module.build();
 }
 
-function importAll(module: ModuleBuilder): RegionImports {
-  const imports = {} as Record<RegionImport, number>;
-  for (const name of Object.keys(REGION_IMPORTS) as RegionImport[]) {
-    imports[name] = module.importFunction(name, REGION_IMPORTS[name]);
-  }
-  return imports;
+/** What branches name. */
+const linkKey = (mode: CodeSize, linear: number): string => `${mode} ${linear}`;
+
+const LINKS = {
+  [Blank.life]: ({ life }: Destination) => life,
+  [Blank.slack]: ({ slack }: Destination) => slack,
+  [Blank.page]: ({ place }: Destination) => place - (place % PAGE_SIZE),
+  [Blank.function]: ({ index }: Destination) => FUNCTIONS + index,
+};
+
+interface Destination {
+  readonly index: number;
+  readonly life: number;
+  readonly slack: number;
+  readonly place: number;
+}
+
+/** Imports come first; they are the same in each module. */
+const IMPORTS = Object.fromEntries(Object.keys(REGION_IMPORTS).map((name, index) => [name, index])) as RegionImports;
+const FUNCTIONS = Object.keys(REGION_IMPORTS).length;
+
+function importAll(module: ModuleBuilder): void {
+  for (const [name, signature] of Object.entries(REGION_IMPORTS)) module.importFunction(name, signature);
 }
 
 const isLong = (nodes: readonly Node[]): boolean => nodes[0]?.block.instructions[0]?.shape.long === true;
@@ -64,8 +137,7 @@ export function observeEffects(
   shape: Shape,
 ): { effects: Effects; decidedByConstant: boolean } {
   const fn = new FunctionBuilder(REGION);
-  const numbers = { flags: 0, carry: 1, x87: 2, sse: 3, helper: 4, loadSegment: 5, timeStamp: 6, regions: 7 };
-  const context = new RegionContext(fn, numbers, options.tlbEntries, shape.long, false);
+  const context = new RegionContext(fn, IMPORTS, options.tlbEntries, shape.long, false);
   context.begin({ instruction, shape, effects: ANYTHING, offset: 0, deadFlags: false }, 0, { branch: () => {} });
   options.meaningOf(shape.operation)(context);
   return { effects: context.observed(), decidedByConstant: fn.decidedByConstant };
@@ -78,28 +150,30 @@ export function observeEffects(
 class RegionGenerator {
   readonly #options: GeneratorOptions;
   readonly #context: RegionContext;
-  readonly #nodes: readonly Node[];
   /** Where a branch to a node goes: the end of its block, or the start of its loop. */
   readonly #labels = new Map<Node, Label>();
   readonly #loops = new Map<Node, Label>();
   /** The kind of flags that control brings along, for nodes with one way in. */
   readonly #knownFlags = new Map<Node, RegionContext['knownFlags']>();
-  /** Instructions that may be executed between two looks at the budget. */
   readonly #slack: number;
   readonly #long: boolean;
+  readonly #plan: RegionPlan;
+  readonly ways: number[] = [];
 
-  constructor(options: GeneratorOptions, context: RegionContext, nodes: readonly Node[]) {
+  constructor(options: GeneratorOptions, context: RegionContext, plan: RegionPlan) {
     this.#options = options;
     this.#context = context;
-    this.#nodes = nodes;
-    this.#slack = longestPath(nodes);
-    this.#long = isLong(nodes);
+    this.#plan = plan;
+    this.#slack = plan.slack;
+    this.#long = isLong(plan.nodes);
   }
 
-  generate(flat: boolean): void {
-    const [entry] = this.#nodes;
+  generate(): void {
+    const { nodes, flat } = this.#plan;
+    const [entry] = nodes;
     if (!entry) throw new Error('a region has at least one block');
-    markDeadFlags(this.#nodes);
+    markDeadFlags(nodes);
+    this.#context.markEntered();
     if (flat) this.#context.requireFlatSegments(entry.block.offset);
     this.#tree(entry, 0);
     this.#context.finish();
@@ -112,6 +186,7 @@ class RegionGenerator {
     // What only falls through needs no label, and takes the count of instructions along.
     const inline = node.next?.dominator === node && node.next.predecessors.length === 1 ? node.next : undefined;
     const labelled = node.children.filter((child) => child !== inline);
+    const outer = this.#context.registers.enter(node.isLoop);
     if (node.isLoop) this.#loops.set(node, fn.open(0x03));
     for (const child of labelled.toReversed()) this.#labels.set(child, fn.open(0x02));
     this.#body(node, before);
@@ -131,6 +206,7 @@ class RegionGenerator {
       fn.close();
       this.#tree(child, 0);
     }
+    this.#context.registers.leave(outer);
     if (!node.isLoop) return;
     fn.unreachable();
     fn.close();
@@ -157,11 +233,19 @@ class RegionGenerator {
         fn.if(ltS(context.budgetLeft, i32(this.#slack)), () => this.#leave(next, done));
       }
     });
+    context.registers.flush();
   }
 
   /** @param done instructions since the budget was last counted */
-  #leave(offset: number, done: number): void {
-    this.#context.leaveTo(this.#linear(offset), done);
+  #leave(offset: number, done: number, way?: WayOut): void {
+    this.#context.leaveTo(this.#linear(offset), done, way);
+  }
+
+  /** What leaves to code of the same page was not reached before, or is to look at the budget. */
+  #wayTo(offset: number, isCall: boolean): WayOut | undefined {
+    const page = Math.floor(offset / PAGE_SIZE) * PAGE_SIZE;
+    if (page === 0 && !isCall) return undefined;
+    return { index: this.ways.push(offset) - 1, page: page === 0 ? undefined : this.#linear(page) };
   }
 
   #linear(offset: number): I64 {
@@ -178,7 +262,7 @@ class RegionGenerator {
   #follow(from: Node, to: Node | undefined, offset: number, done: number): void {
     const { fn, budgetLeft } = this.#context;
     if (!to) {
-      this.#leave(offset, done);
+      this.#leave(offset, done, this.#wayTo(offset, endsInCall(from.block)));
     } else if (to.order > from.order) {
       this.#arrive(to, done);
       fn.branch(this.#labels.get(to) as Label); // opened by the node that dominates it

@@ -2,7 +2,7 @@ import { AddressRegister, OperandKind, SegmentRegister } from '../decode/instruc
 import { Exit } from '../exits.ts';
 import { carryOf, conditionOf, type FlagValues, flagBits } from '../flags.ts';
 import { RegionAnswer } from '../interpreter/record.ts';
-import { REGION_LOOP } from '../interpreter/region-loop.ts';
+import { CALLS_LIMIT, REGION_LOOP } from '../interpreter/region-loop.ts';
 import type { Condition, Context, HostFunction, Shape } from '../semantics/context.ts';
 import { GeneratingContext } from '../semantics/generating-context.ts';
 import { FlagKind, State } from '../state.ts';
@@ -10,24 +10,28 @@ import { TlbEntry } from '../tlb-layout.ts';
 import {
   add,
   and,
+  eq,
   eqz,
   extendU,
+  geS,
   gtU,
   type I32,
   type I64,
   i32,
   i64,
+  load8U32,
   load32,
   load64,
   load128,
   loadInteger,
   ltS,
+  ltU,
   ne,
-  or,
   select,
   shl,
   shrU,
   signExtend,
+  store8of32,
   store32,
   store64,
   store128,
@@ -40,6 +44,7 @@ import {
 import { callOf, type FunctionBuilder, type Label, type Local, type Signature } from '../wasm/module.ts';
 import type { Effects } from './effects.ts';
 import type { RegionInstruction } from './region.ts';
+import { RegisterFile } from './register-file.ts';
 
 function numbers(count: number): Signature {
   return { parameters: new Array<'i32'>(count).fill('i32'), result: 'i32' };
@@ -74,6 +79,39 @@ export const AT_COUNT_SHIFT = 16;
  */
 const FLAGS_AS_BEFORE = -1;
 
+/** Numbers that depend on what else is in a region's module: its own, and those of each way out of it. */
+export const enum Blank {
+  /** Host address of the region's RegionLife. */
+  ownLife = 0,
+  /** Of the region that the way leads to: host address of its RegionLife, … */
+  life = 1,
+  /** … the budget that it needs, … */
+  slack = 2,
+  /** … host address of the page that its code is in, … */
+  page = 3,
+  /** … and the index of its function. */
+  function = 4,
+}
+/** Blanks of one way. */
+export const BLANKS_OF_WAY = 4;
+
+/** A way out of a region that another one may begin at the end of. */
+export interface WayOut {
+  /** Position among the region's ways out. */
+  readonly index: number;
+  /** Linear address of the page that control has to find the region in, when that is not the page that it comes from. */
+  readonly page: I64 | undefined;
+}
+
+/** A byte for each region. */
+export const enum RegionLife {
+  /** It is no longer valid. */
+  gone = 0,
+  /** It can be entered, and was not since somebody last looked. */
+  idle = 1,
+  entered = 2,
+}
+
 /** Where an instruction can lead. */
 export interface Ways {
   /** Emits what its direct branch does. */
@@ -99,14 +137,13 @@ export class RegionContext extends GeneratingContext implements Context {
   readonly leaveLabel: Label;
   /** Out of the region with `rip` and the budget set. */
   readonly jumpLabel: Label;
+  readonly registers: RegisterFile;
   /** The kind of the flags at this point of the code, when there is only one that it can be. */
   knownFlags: FlagKind | undefined;
   readonly #imports: RegionImports;
   protected readonly tlbEntries: number;
   readonly #long: boolean;
   readonly #flat: boolean;
-  readonly #registers: (Local<'i64'> | undefined)[] = [];
-  readonly #written = new Set<number>();
   readonly #flagKind: Local<'i32'>;
   readonly #flags: { readonly a: Local<'i64'>; readonly b: Local<'i64'>; readonly result: Local<'i64'> };
   #flagsUsed = false;
@@ -134,6 +171,7 @@ export class RegionContext extends GeneratingContext implements Context {
     this.calls = fn.parameter(1, 'i32');
     this.#imports = imports;
     this.tlbEntries = tlbEntries;
+    this.registers = new RegisterFile(fn, this.state);
     this.pageBase = fn.local('i64');
     this.tlb = fn.local('i32');
     this.budgetLeft = fn.local('i32');
@@ -159,7 +197,13 @@ export class RegionContext extends GeneratingContext implements Context {
     this.#ways = ways;
     this.#baseDepth = this.fn.depth;
     this.#setConditionally = false;
+    this.registers.begin(current.effects.mayLeave || current.effects.branches);
     if (current.effects.mayLeave) this.fn.set(this.at, i32(this.#place(current.offset, index)));
+  }
+
+  /** At the region's entry. */
+  markEntered(): void {
+    this.fn.store(store8of32(this.fn.blank(Blank.ownLife), i32(RegionLife.entered)));
   }
 
   /** At the region's entry: other segments than it was made for are the interpreter's business. */
@@ -206,26 +250,24 @@ export class RegionContext extends GeneratingContext implements Context {
   }
 
   /**
-   * The state block becomes exact; only when everything that is written in the region is known.
+   * The state block becomes exact.
    * @param flagsSet whether the flags are certainly the region's
    */
   #storeAll(flagsSet: boolean): void {
-    const { fn, state } = this;
-    for (const register of this.#written) {
-      fn.store(store64(state, this.#register(register), State.registers + register * 8));
-    }
+    this.#storeState(flagsSet);
+    this.fn.store(store64(this.state, this.rip, State.rip));
+  }
+
+  /** All but RIP, which is no business of the region that comes next; only when everything that the region does is known. */
+  #storeState(flagsSet: boolean): void {
     if (this.#flagsWritten) this.#storeFlags(flagsSet);
-    fn.store(store32(state, this.budgetLeft, State.budget));
-    fn.store(store64(state, this.rip, State.rip));
+    this.fn.store(store32(this.state, this.budgetLeft, State.budget));
   }
 
   #loadAll(): void {
     const { fn, state } = this;
     fn.set(this.tlb, load32(state, State.tlb));
     fn.set(this.budgetLeft, load32(state, State.budget));
-    this.#registers.forEach((local, register) => {
-      if (local) fn.set(local, load64(state, State.registers + register * 8));
-    });
     if (!this.#flagsUsed) return;
     if (!this.#readsFlagsBefore) {
       fn.set(this.#flagKind, i32(FLAGS_AS_BEFORE));
@@ -249,28 +291,13 @@ export class RegionContext extends GeneratingContext implements Context {
     else fn.if(ne(this.#flagKind, i32(FLAGS_AS_BEFORE)), store);
   }
 
-  #register(register: number): Local<'i64'> {
-    const known = this.#registers[register];
-    if (known) return known;
-    const local = this.fn.permanentLocal('i64');
-    this.#registers[register] = local;
-    return local;
-  }
-
   register(register: number, bytes: number, signed = false): I64 {
-    const value = this.#register(register);
+    const value = this.registers.read(register);
     return signed ? signExtend(value, bytes) : zeroExtend(value, bytes);
   }
 
   setRegister(register: number, bytes: number, value: I64): void {
-    const local = this.#register(register);
-    this.#written.add(register);
-    if (bytes >= 4) {
-      this.fn.set(local, zeroExtend(value, bytes));
-      return;
-    }
-    const mask = bytes === 1 ? 0xff : 0xffff;
-    this.fn.set(local, or(and(local, i64(~mask)), and(value, i64(mask))));
+    this.registers.write(register, bytes, value);
   }
 
   #operand(operand: number): { kind: OperandKind; size: number; register: number } {
@@ -301,7 +328,7 @@ export class RegionContext extends GeneratingContext implements Context {
       case OperandKind.gpr:
         return this.register(register, size, signed);
       case OperandKind.highByte: {
-        const value = shrU(this.#register(register), i64(8));
+        const value = shrU(this.registers.read(register), i64(8));
         return signed ? signExtend(value, 1) : zeroExtend(value, 1);
       }
       case OperandKind.segment:
@@ -329,14 +356,11 @@ export class RegionContext extends GeneratingContext implements Context {
         this.store(size, this.address(size, true), value);
         break;
       case OperandKind.gpr:
-        this.setRegister(register, size, value);
+        this.registers.write(register, size, value);
         break;
-      case OperandKind.highByte: {
-        const local = this.#register(register);
-        this.#written.add(register);
-        this.fn.set(local, or(and(local, i64(~0xff00)), shl(and(value, i64(0xff)), i64(8))));
+      case OperandKind.highByte:
+        this.registers.writeHighByte(register, value);
         break;
-      }
       case OperandKind.mmx:
         this.fn.store(storeInteger(size, this.operandPointer(operand), value));
         break;
@@ -391,8 +415,8 @@ export class RegionContext extends GeneratingContext implements Context {
       const address = add(this.pageBase, i64(this.#next + displacement));
       return addressSize === 8 ? address : zeroExtend(address, addressSize);
     }
-    let sum: I64 = base >= 0 ? this.#register(base) : i64(0);
-    if (index >= 0) sum = add(sum, shl(this.#register(index), i64(Math.log2(scale))));
+    let sum: I64 = base >= 0 ? this.registers.read(base) : i64(0);
+    if (index >= 0) sum = add(sum, shl(this.registers.read(index), i64(Math.log2(scale))));
     sum = add(sum, i64(displacement));
     return addressSize === 8 ? sum : zeroExtend(sum, addressSize);
   }
@@ -570,29 +594,74 @@ export class RegionContext extends GeneratingContext implements Context {
     this.leaveTo(linear, this.#index + 1);
   }
 
-  /** Out of the region to a linear address. @param count instructions of the block that were completed */
-  leaveTo(linear: I64, count: number): void {
+  /**
+   * Out of the region to a linear address.
+   * @param count instructions of the block that were completed
+   * @param way where that probably is
+   */
+  leaveTo(linear: I64, count: number, way?: WayOut): void {
     const { fn } = this;
     const { returnTo } = this.#ways;
     this.#mayLeave = true;
     fn.set(this.rip, linear);
     fn.set(this.budgetLeft, sub(this.budgetLeft, i32(count)));
-    if (returnTo) this.#call(returnTo);
-    else fn.branch(this.jumpLabel);
+    if (returnTo) {
+      this.#call(returnTo, way);
+      return;
+    }
+    if (way) {
+      const flagsSet = this.knownFlags !== undefined;
+      this.#ifOpen(way, i32(1), () => {
+        fn.later(() => this.#storeState(flagsSet));
+        fn.returnCall(blankOf(way, Blank.function), this.state, this.calls);
+      });
+    }
+    fn.branch(this.jumpLabel);
+  }
+
+  /** Whether a region is there, seen from here, and may execute, and `condition` holds. */
+  #ifOpen(way: WayOut, condition: I32, enter: () => void): void {
+    const { fn } = this;
+    const { page } = way;
+    fn.if(ne(load8U32(fn.blank(blankOf(way, Blank.life))), i32(RegionLife.gone)), () => {
+      let open = and(condition, geS(this.budgetLeft, fn.blank(blankOf(way, Blank.slack))));
+      if (page) {
+        const entry = this.tlbEntry(page);
+        const frame = eq(load32(entry, TlbEntry.frame), fn.blank(blankOf(way, Blank.page)));
+        open = and(and(eq(load64(entry, TlbEntry.executeTag), page), frame), open);
+      }
+      fn.if(open, () => {
+        // A region that was called may have left another page behind.
+        fn.store(store64(this.state, page ?? this.pageBase, State.pageBase));
+        enter();
+      });
+    });
   }
 
   /**
    * A call of the guest is a call of regions: control comes back here when it returns with nothing else between. No
    * translation changes meanwhile, since what changes them is carried out by the host or the interpreter.
    */
-  #call({ linear, budget }: NonNullable<Ways['returnTo']>): void {
+  #call({ linear, budget }: NonNullable<Ways['returnTo']>, way: WayOut | undefined): void {
     const { fn, state } = this;
     const flagsSet = this.knownFlags !== undefined;
     fn.later(() => this.#storeAll(flagsSet));
-    const calls = add(this.calls, i32(1));
-    const answer = this.let(callOf('i32', this.#imports.regions, state, i32(0), linear, calls));
-    fn.ifSeldom(ne(answer, i32(RegionAnswer.returned)), () => fn.return(answer));
+    const calls = this.let(add(this.calls, i32(1)));
+    const answer = fn.local('i32');
+    const search = () => fn.set(answer, callOf('i32', this.#imports.regions, state, i32(0), linear, calls));
+    if (way) {
+      fn.set(answer, i32(RegionAnswer.goOn));
+      this.#ifOpen(way, ltU(calls, i32(CALLS_LIMIT)), () => {
+        fn.set(answer, fn.callBlank('i32', blankOf(way, Blank.function), state, calls));
+      });
+      // The region may not have been entered, or may have gone on to where nothing leads directly.
+      fn.if(and(eqz(answer), ne(load64(state, State.rip), linear)), search);
+    } else {
+      search();
+    }
+    fn.ifSeldom(answer, () => fn.return(answer));
     fn.later(() => this.#loadAll());
+    this.registers.reload();
     fn.ifSeldom(ltS(this.budgetLeft, i32(budget)), () => fn.return(i32(RegionAnswer.goOn)));
     this.knownFlags = undefined;
   }
@@ -685,3 +754,5 @@ export class RegionContext extends GeneratingContext implements Context {
     this.fn.if(value, () => this.#leave(value));
   }
 }
+
+const blankOf = ({ index }: WayOut, blank: Blank): number => index * BLANKS_OF_WAY + blank;

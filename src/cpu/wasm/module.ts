@@ -15,12 +15,25 @@ export interface Local<T extends ValueType = ValueType> extends Expression<T> {
   readonly index: number;
 }
 
-/** A function as its module contains it. */
-interface Body {
+/** A number in a function that its modules fill in. */
+interface Blank {
+  /** Where its bytes stand. */
+  readonly offset: number;
+  readonly name: number;
+}
+
+/** A function as modules contain it. */
+export interface Body {
   /** Declarations of locals and code. */
   readonly bytes: Uint8Array;
   /** Offsets in `bytes` of conditions that are seldom true, ascending. */
   readonly seldom: readonly number[];
+  readonly blanks: readonly Blank[];
+}
+
+/** A number of 32 bits in 5 bytes, whatever it is: signed, and unsigned when it is below 2^31. */
+function fixedLength(value: number): number[] {
+  return [0, 7, 14, 21, 28].map((shift) => ((value >> shift) & 0x7f) | (shift < 28 ? 0x80 : 0));
 }
 
 /** Builds the body of one function. Statements are emitted at once, in order. */
@@ -31,6 +44,8 @@ export class FunctionBuilder {
   decidedByConstant = false;
   /** Offsets in `code` of conditions that are seldom true, ascending. */
   readonly #seldom: number[] = [];
+  /** By their offsets in `code`. */
+  readonly #blanks: Blank[] = [];
   /** Places that code is still to come to, ascending. */
   readonly #gaps: { readonly offset: number; readonly emit: () => void }[] = [];
   readonly #types: ValueType[] = [];
@@ -50,6 +65,22 @@ export class FunctionBuilder {
   /** Keeps a place for code that is only known once the rest of the body is there; it may not branch. */
   later(emit: () => void): void {
     this.#gaps.push({ offset: this.code.length, emit });
+  }
+
+  /** A number that is different in each module; `name` tells which. Not in code that comes `later`. */
+  blank(name: number): I32 {
+    return {
+      type: 'i32',
+      emit: (code) => {
+        code.byte(0x41);
+        this.#leaveBlank(name);
+      },
+    };
+  }
+
+  #leaveBlank(name: number): void {
+    this.#blanks.push({ offset: this.code.length, name });
+    this.code.bytes(fixedLength(0));
   }
 
   parameter<T extends ValueType>(index: number, type: T): Local<T> {
@@ -130,6 +161,28 @@ export class FunctionBuilder {
     for (const operand of operands) operand.emit(this.code);
     this.code.byte(0x10);
     this.code.unsigned(functionIndex);
+  }
+
+  /**
+   * Leaves by a call of a function with the same signature, in whose place nothing of this one stays on the stack.
+   * @param function the name of a blank
+   */
+  returnCall(name: number, ...operands: Expression[]): void {
+    for (const operand of operands) operand.emit(this.code);
+    this.code.byte(0x12);
+    this.#leaveBlank(name);
+  }
+
+  /** The value of a call of a function whose index is a blank. */
+  callBlank<T extends ValueType>(type: T, name: number, ...operands: Expression[]): Expression<T> {
+    return {
+      type,
+      emit: (code) => {
+        for (const operand of operands) operand.emit(code);
+        code.byte(0x10);
+        this.#leaveBlank(name);
+      },
+    };
   }
 
   /** A condition that is known leaves only one side, without a construct around it. */
@@ -258,18 +311,26 @@ export class FunctionBuilder {
     }
     // Between gaps the code as it is, in each gap what belongs there, and the `end` behind the last one.
     const hints: number[] = [];
+    const blanks: Blank[] = [];
+    let hint = 0;
+    let blank = 0;
     let copied = 0;
     let filled = 0;
     for (let gap = 0; gap <= this.#gaps.length; gap++) {
       const offset = this.#gaps[gap]?.offset ?? code.length;
-      for (const hint of this.#seldom) if (copied <= hint && hint < offset) hints.push(out.length + hint - copied);
+      const moved = out.length - copied;
+      for (let at = this.#seldom[hint]; at !== undefined && at < offset; at = this.#seldom[++hint])
+        hints.push(at + moved);
+      for (let at = this.#blanks[blank]; at && at.offset < offset; at = this.#blanks[++blank]) {
+        blanks.push({ name: at.name, offset: at.offset + moved });
+      }
       out.bytes(code.result().subarray(copied, offset));
       const end = ends[gap] ?? inserted.length;
       out.bytes(inserted.result().subarray(filled, end));
       copied = offset;
       filled = end;
     }
-    return { bytes: out.result().slice(), seldom: hints };
+    return { bytes: out.result().slice(), seldom: hints, blanks };
   }
 }
 
@@ -305,13 +366,18 @@ export function callIndirectOf<T extends ValueType>(
   };
 }
 
+/** A byte of V8's section `compilationHints`: eager, and both the first and the last tier are the optimizing one. */
+const COMPILE_AT_ONCE_AND_WELL = 0x2a;
+
 /** Assembles a module that imports one memory, tables and functions. */
 export class ModuleBuilder {
   readonly #signatures: Signature[] = [];
   readonly #imports: { name: string; type: number }[] = [];
-  readonly #functions: { builder: FunctionBuilder; type: number; name: string | null }[] = [];
+  readonly #functions: { body: () => Body; type: number; name: string | null }[] = [];
   readonly #memoryPages: number;
   readonly #tables: { name: string; minimum: number }[] = [];
+  /** Its code was hot before: engines that heed the hint need not find that out again. */
+  isHot = false;
 
   /** @param memoryPages exact size of the imported memory, in 64 KiB pages */
   constructor(memoryPages: number) {
@@ -339,8 +405,20 @@ export class ModuleBuilder {
   /** Declares a function; its body may be built later. Exported when named. */
   function(signature: Signature, name: string | null = null): { builder: FunctionBuilder; index: number } {
     const builder = new FunctionBuilder(signature);
-    const index = this.#imports.length + this.#functions.push({ builder, type: this.type(signature), name }) - 1;
-    return { builder, index };
+    return { builder, index: this.#add(signature, name, () => builder.body()) };
+  }
+
+  /** Adds a function that was built before. @param fill what stands in its blanks here */
+  builtFunction(signature: Signature, name: string, body: Body, fill: (blank: number) => number): number {
+    return this.#add(signature, name, () => {
+      const bytes = body.bytes.slice();
+      for (const { offset, name: blank } of body.blanks) bytes.set(fixedLength(fill(blank)), offset);
+      return { ...body, bytes };
+    });
+  }
+
+  #add(signature: Signature, name: string | null, body: () => Body): number {
+    return this.#imports.length + this.#functions.push({ body, type: this.type(signature), name }) - 1;
   }
 
   build(): Uint8Array<ArrayBuffer> {
@@ -389,7 +467,14 @@ export class ModuleBuilder {
         body.unsigned(this.#imports.length + index);
       }
     });
-    const bodies = this.#functions.map(({ builder }) => builder.body());
+    if (this.isHot) {
+      section(out, 0, (hints) => {
+        hints.string('compilationHints');
+        hints.unsigned(this.#functions.length);
+        for (const _ of this.#functions) hints.byte(COMPILE_AT_ONCE_AND_WELL);
+      });
+    }
+    const bodies = this.#functions.map(({ body }) => body());
     section(out, 0, (hints) => {
       hints.string('metadata.code.branch_hint');
       hints.unsigned(bodies.length);

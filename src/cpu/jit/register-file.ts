@@ -1,0 +1,135 @@
+import { State } from '../state.ts';
+import { and, type I32, type I64, i64, load64, or, shl, store64, zeroExtend } from '../wasm/expression.ts';
+import type { FunctionBuilder, Local } from '../wasm/module.ts';
+
+/** Registers that have their value in a local from some point of the code on, wherever control went since. */
+interface Scope {
+  readonly around: Scope | undefined;
+  readonly known: Set<number>;
+  /** What surrounds the scope is a loop, in front of which registers are loaded. */
+  readonly isLoop: boolean;
+}
+
+/**
+ * The general registers of one region. The state block has them exactly wherever control may leave the region or a block,
+ * so that the ways out, of which there are many, have nothing to do. A local has the value from where it is first read or
+ * written. Scopes follow the dominator tree: what a scope knows holds in all scopes inside.
+ */
+export class RegisterFile {
+  readonly #fn: FunctionBuilder;
+  readonly #state: I32;
+  readonly #locals: (Local<'i64'> | undefined)[] = [];
+  #scope: Scope = { around: undefined, known: new Set(), isLoop: false };
+  /** Loaded in front of the current instruction. */
+  #wanted = new Set<number>();
+  #depth = 0;
+  #storesAtOnce = true;
+  /** Written by instructions that control cannot leave at. */
+  readonly #unstored = new Set<number>();
+
+  constructor(fn: FunctionBuilder, state: I32) {
+    this.#fn = fn;
+    this.#state = state;
+  }
+
+  /** An instruction begins here. @param mayLeave whether control may go elsewhere from it */
+  begin(mayLeave: boolean): void {
+    if (mayLeave) this.flush();
+    this.#storesAtOnce = mayLeave;
+    const wanted = new Set<number>();
+    this.#wanted = wanted;
+    this.#depth = this.#fn.depth;
+    this.#fn.later(() => this.#load(wanted));
+  }
+
+  /** Control goes on elsewhere: the state block becomes exact. */
+  flush(): void {
+    for (const register of this.#unstored) this.#store(register);
+    this.#unstored.clear();
+  }
+
+  /** In front of a node's code, and of its loop when it is the header of one. @returns what `leave` takes */
+  enter(isLoop: boolean): Scope {
+    const outer = this.#scope;
+    const known = new Set<number>();
+    this.#scope = { around: outer, known, isLoop };
+    if (isLoop) this.#fn.later(() => this.#load(known));
+    return outer;
+  }
+
+  leave(outer: Scope): void {
+    this.#scope = outer;
+  }
+
+  /** Everything may have been changed by others. */
+  reload(): void {
+    const scope = this.#scope;
+    this.#fn.later(() => {
+      const known = new Set<number>();
+      for (let at: Scope | undefined = scope; at; at = at.around) for (const register of at.known) known.add(register);
+      this.#load(known);
+    });
+  }
+
+  read(register: number): Local<'i64'> {
+    const local = this.#local(register);
+    if (this.#isKnown(register)) return local;
+    const loop = this.#outermostLoop();
+    if (!loop) this.#wanted.add(register);
+    (loop ?? this.#scope).known.add(register);
+    return local;
+  }
+
+  /** Sets the low bytes; 4 clear what is above, fewer leave it. */
+  write(register: number, bytes: number, value: I64): void {
+    if (bytes >= 4) {
+      // What an instruction writes only sometimes has to be right when it does not.
+      if (this.#fn.depth > this.#depth) this.read(register);
+      this.#set(register, zeroExtend(value, bytes));
+      if (!this.#isKnown(register)) this.#scope.known.add(register);
+    } else {
+      const mask = bytes === 1 ? 0xff : 0xffff;
+      this.#set(register, or(and(this.read(register), i64(~mask)), and(value, i64(mask))));
+    }
+  }
+
+  /** Sets bits 8–15. */
+  writeHighByte(register: number, value: I64): void {
+    this.#set(register, or(and(this.read(register), i64(~0xff00)), shl(and(value, i64(0xff)), i64(8))));
+  }
+
+  #set(register: number, value: I64): void {
+    this.#fn.set(this.#local(register), value);
+    if (this.#storesAtOnce) this.#store(register);
+    else this.#unstored.add(register);
+  }
+
+  #store(register: number): void {
+    this.#fn.store(store64(this.#state, this.#local(register), State.registers + register * 8));
+  }
+
+  #load(registers: ReadonlySet<number>): void {
+    for (const register of registers) {
+      this.#fn.set(this.#local(register), load64(this.#state, State.registers + register * 8));
+    }
+  }
+
+  #local(register: number): Local<'i64'> {
+    const known = this.#locals[register];
+    if (known) return known;
+    const local = this.#fn.permanentLocal('i64');
+    this.#locals[register] = local;
+    return local;
+  }
+
+  #isKnown(register: number): boolean {
+    for (let at: Scope | undefined = this.#scope; at; at = at.around) if (at.known.has(register)) return true;
+    return false;
+  }
+
+  #outermostLoop(): Scope | undefined {
+    let loop: Scope | undefined;
+    for (let at: Scope | undefined = this.#scope; at; at = at.around) if (at.isLoop) loop = at;
+    return loop;
+  }
+}
