@@ -71,6 +71,7 @@ const REASONS: Readonly<Record<string, readonly (readonly [text: string, why: st
     ['numberOfPage(pfn', 'for the hypercall page, which a register names'],
     ['if (table < 0) return PagingError.invalid;', LOOKED],
     ['mfn < 0', 'numbers of frames that a guest gives are not negative'],
+    ['const low = preserve ?', 'above level 1 the handler makes values that hold those bits'],
     ['releaseProcessor(', 'for processors that are reset, as none of these'],
     ['get work()', 'for callers of many operations'],
   ],
