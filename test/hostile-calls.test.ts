@@ -72,7 +72,8 @@ const EXPECTED: Readonly<Record<TargetName, Expected>> = {
     carriedOut: 'returned',
     refused: /^exception/,
     always: { RDPMC: 'exception 13', GetCR3: 'returned', CLTS: 'returned', CancelAlarm: 'returned' },
-    endings: /triple fault|poweroff|reboot|makes no more calls|waits for ever|SetInitialAPState named values|^panic/,
+    endings:
+      /triple fault|poweroff|reboot|makes no more calls|waits for ever|SetInitialAPState named values|direct paging|^panic/,
   },
   lguest: {
     calls: 8_000,

@@ -44,6 +44,8 @@ export const TARGETS = {
     variants: [
       { interface: 'vmi', paging: 'shadow', image: 'i386', vcpus: 2 },
       { interface: 'vmi', paging: 'shadow', image: 'i386-pae', vcpus: 2 },
+      { interface: 'vmi', paging: 'native', image: 'i386', vcpus: 2 },
+      { interface: 'vmi', paging: 'direct', image: 'i386-pae', vcpus: 2 },
     ],
     handlers: ['alarm', 'clock', 'host-calls', 'linear-mappings', 'start-state', 'update-queue', 'vmi-interface'].map(
       (name) => `src/interfaces/vmi/${name}.ts`,

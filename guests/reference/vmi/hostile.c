@@ -171,12 +171,13 @@ static void try_call(void) {
     if (hostile_random(number == VMI_HALT ? 64 : 256)) return;
   }
   rom_call.code = vmi_code(number);
+  if (!rom_call.code) return;
   fill_any();
   fill_ap_state();
   if (hostile_random(is_careful ? 256 : 4)) fill_sound(number);
   report(REPORT_CALL, number);
   u32 takes_stack = number == VMI_SET_ALARM || number == VMI_SET_LINEAR_MAPPING;
-  u32 result = rom_call.code ? hostile_attempt(takes_stack && hostile_random(16) == 0 ? make_call_at_edge : make_call) : 0;
+  u32 result = hostile_attempt(takes_stack && hostile_random(16) == 0 ? make_call_at_edge : make_call);
   if (is_careful || result) put_right();
   else asm volatile("cld\n\tpushl $2\n\tpopfl\n\tmov %0, %%dr7" : : "r"(0x400) : "cc", "memory");
   report(REPORT_RESULT, result);
