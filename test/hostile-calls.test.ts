@@ -20,7 +20,7 @@ interface Expected {
 }
 
 const XEN_ENDINGS =
-  /exception N|kernel stack|kernel's stack|waits for ever|handler|the watchdog fired|reported a crash|user page table|poweroff|reboot|selector|an NMI|no code of ring|^panic/;
+  /exception N|kernel stack|kernel's stack|waits for ever|handler|the watchdog fired|reported a crash|user page table|poweroff|reboot|selector|an NMI|no code of ring|return to|^panic/;
 
 const EXPECTED: Readonly<Record<TargetName, Expected>> = {
   'xen-64': {
@@ -87,7 +87,7 @@ const EXPECTED: Readonly<Record<TargetName, Expected>> = {
       ].map((name) => [name, 'carried out']),
     ),
     endings:
-      /hypercall N|not its own|twice|notifies of|a stack of|stack at|set descriptor|has no memory|set a gate|descriptors|reported a crash|poweroff|reboot|no handler|^panic/,
+      /hypercall N|not its own|twice|notifies of|a stack of|stack at|set descriptor|has no memory|set a gate|descriptors|reported a crash|poweroff|reboot|no handler|code segment|return|^panic/,
   },
 };
 
