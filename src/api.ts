@@ -31,6 +31,8 @@ export interface HostOptions {
     readonly regionsPerModule?: number;
     /** Modules alive at a time. */
     readonly maximumModules?: number;
+    /** Called when modules were replaced by others, so that their memory may be collected. */
+    readonly onGathered?: () => void;
   };
   /** Where pages of guests go that have no room in memory. The host closes it when it is closed itself. */
   readonly swap?: SwapStore;

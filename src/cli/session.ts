@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { CreateHost, Host } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
-import { moduleLimits } from '../node/engine.ts';
+import { collectGarbage, moduleLimits } from '../node/engine.ts';
 import { fileErrorReason, writeFileAtomically } from '../node/files.ts';
 import { createSwapFile } from '../node/swap-file.ts';
 import type { RunOptions } from './options.ts';
@@ -51,7 +51,11 @@ export async function openHost(
   return createHost({
     memory,
     guests,
-    jit: { ...moduleLimits(), ...(jitThreshold === undefined ? {} : { threshold: jitThreshold }) },
+    jit: {
+      ...moduleLimits(),
+      onGathered: () => setImmediate(collectGarbage),
+      ...(jitThreshold === undefined ? {} : { threshold: jitThreshold }),
+    },
     check,
     ...(swaps ? { swap: await openSwap(options.swap, guestMemory + SPARE_SWAP) } : {}),
   });

@@ -70,7 +70,7 @@ export class ProcessorGroup implements FrameInvalidator, FrameWatching {
     const code = new CodeCache(memory, pool, marks, options.codeBytes ?? 32 << 20);
     const watchers = new FrameWatchers(marks);
     const emptyTlb = new Tlb(memory, tlbEntries);
-    this.parts = { memory, pool, marks, watchers, code, tlbEntries, tlbRoots: options.tlbRoots ?? 8, emptyTlb };
+    this.parts = { memory, pool, marks, watchers, code, tlbEntries, tlbRoots: options.tlbRoots ?? 6, emptyTlb };
     code.onFirstCode = (frame) => this.invalidateWritable(frame);
     const at = (state: number): Processor => {
       const processor = this.#byState.get(state);

@@ -1,7 +1,6 @@
 import type { CodeCache } from '../code-cache.ts';
 import { buildModule, type GeneratorOptions } from './generate.ts';
 import type { CodedRegion, LiveModule, LiveRegions } from './live-regions.ts';
-import { RegionLife } from './region-context.ts';
 
 export interface GatheringParts {
   readonly code: CodeCache;
@@ -42,7 +41,7 @@ export class Gathering {
   *#gather(regions: readonly CodedRegion[]): Generator<boolean, void> {
     const { generator, live } = this.#parts;
     if (live.freeSlots < regions.length) return;
-    const module = live.open(regions.length);
+    const module = live.open(regions.length, true);
     const moved = regions.map((region, index) => ({ ...region, slot: module.slots[index] as number }));
     try {
       const placed = moved.map((region) => ({ ...region, life: live.life(region.slot) }));
@@ -69,7 +68,7 @@ export class Gathering {
       const old = regions[index] as CodedRegion;
       if (live.has(old)) {
         this.gathered++;
-        live.add(module, region, exports[String(index)], RegionLife.idle);
+        live.add(module, region, exports[String(index)]);
         code.replaceRegion(old, region);
       }
       yield false;

@@ -3,11 +3,10 @@ import { type HostAddress, PAGE_SIZE } from '../../x86/brand.ts';
 import type { CodeCache } from '../code-cache.ts';
 import { RegionWord } from '../interpreter/record.ts';
 import type { Semantics } from '../semantics/context.ts';
-import { Gathering } from './gathering.ts';
+import { Gatherer } from './gatherer.ts';
 import { buildModule, type GeneratorOptions, generateRegion } from './generate.ts';
 import { type CodedRegion, LiveRegions } from './live-regions.ts';
 import { endsInCall } from './region.ts';
-import { RegionLife } from './region-context.ts';
 import { type Candidate, type PlannedRegion, RegionPlanner } from './region-planner.ts';
 import type { Node } from './structure.ts';
 
@@ -22,7 +21,7 @@ import type { Node } from './structure.ts';
  *   region-context.ts  one instruction: flags are locals, numbers are constants
  *   register-file.ts   registers are locals as well
  *   live-regions.ts    the regions that there are
- *   gathering.ts       regions that are made again, side by side
+ *   gatherer.ts        which of them are hot, and gathering.ts: those are put side by side
  *
  * A region is entered from the record in front of its first block and returns to the interpreter's loop, which finds the
  * next block or region. It leaves wherever something is not as usual (a TLB miss, a fault, a helper), with everything
@@ -37,6 +36,8 @@ export interface JitOptions {
   readonly maximumModules: number;
   /** Regions that there is room for, below `RegionWord.slotMask`. */
   readonly regionSlots: number;
+  /** Told when regions were gathered: the modules that they were in are garbage. */
+  readonly onGathered?: () => void;
 }
 
 export const DEFAULT_JIT: JitOptions = {
@@ -56,15 +57,18 @@ export const enum Answer {
   compiled,
 }
 
-/** Regions that have to be new for a gathering, as a share of all and at least. */
-const GATHER_NEW = 0.2;
-const GATHER_AT_LEAST = 64;
-/** Share of the slots that a gathering may fill. */
-const GATHER_AT_MOST = 0.4;
-/** Milliseconds of one piece of a gathering, between two pieces, and between two gatherings for each of the first. */
-const GATHER_PIECE = 2;
-const GATHER_PAUSE = 4;
-const GATHER_REST = 8;
+export interface JitCounters {
+  /** Regions that were made, moved by gatherings, and given up for want of room. */
+  compiled: number;
+  gathered: number;
+  evicted: number;
+  /** Modules, their bytes, the guest's instructions in them. */
+  modules: number;
+  bytes: number;
+  instructions: number;
+  /** Time that guests waited. */
+  milliseconds: number;
+}
 
 export interface JitParts {
   readonly memory: HostMemory;
@@ -82,13 +86,8 @@ export class Jit {
   readonly #planner: RegionPlanner;
   readonly #live: LiveRegions;
   readonly #queue = new Map<number, Candidate>();
-  /** Regions that were made since the last gathering. */
-  #new = 0;
-  #gathering: Gathering | undefined;
-  /** When the next piece of a gathering may be done, or the next one begin. */
-  #gatherAt = 0;
-  #gatheringTook = 0;
-  readonly counters = { compiled: 0, gathered: 0, evicted: 0, modules: 0, instructions: 0, bytes: 0, milliseconds: 0 };
+  readonly #gatherer: Gatherer;
+  readonly #counters = { compiled: 0, evicted: 0, modules: 0, instructions: 0, bytes: 0, milliseconds: 0 };
 
   constructor(parts: JitParts, options: JitOptions) {
     if (options.regionSlots >= RegionWord.slotMask) throw new RangeError('more regions than a region word can name');
@@ -98,6 +97,12 @@ export class Jit {
     this.#generator = { memoryPages: memory.size / 0x1_0000, tlbEntries, meaningOf };
     this.#planner = new RegionPlanner(memory, code, this.#generator, options.threshold);
     this.#live = new LiveRegions(memory, code, table);
+    this.#gatherer = new Gatherer(
+      { code, generator: this.#generator, live: this.#live, instantiate: (module) => this.#instantiate(module) },
+      options.regionSlots,
+      (regions) => this.#makeRoom(regions),
+      options.onGathered,
+    );
   }
 
   /** Regions that can be entered. */
@@ -116,9 +121,20 @@ export class Jit {
     return bytes;
   }
 
+  /** What was made so far. */
+  get counters(): Readonly<JitCounters> {
+    const { gathered, bytes, milliseconds } = this.#gatherer;
+    return {
+      ...this.#counters,
+      gathered,
+      bytes: this.#counters.bytes + bytes,
+      milliseconds: this.#counters.milliseconds + milliseconds,
+    };
+  }
+
   /** Regions that were given up, but for those that were made again. */
   get dropped(): number {
-    return this.#live.dropped - this.counters.gathered - (this.#gathering?.gathered ?? 0);
+    return this.#live.dropped - this.#gatherer.gathered;
   }
 
   /** A block was executed often. */
@@ -131,7 +147,7 @@ export class Jit {
     if (!waiting && this.#queue.size < this.options.regionsPerModule) return Answer.later;
     const start = performance.now();
     this.#compileQueue();
-    this.counters.milliseconds += performance.now() - start;
+    this.#counters.milliseconds += performance.now() - start;
     return this.#parts.code.regionAt(place, mode) ? Answer.compiled : Answer.never;
   }
 
@@ -146,7 +162,7 @@ export class Jit {
     this.#queue.clear();
     if (planned.length === 0) return;
     this.#makeRoom(planned.length);
-    const module = this.#live.open(planned.length);
+    const module = this.#live.open(planned.length, false);
     const regions = planned.map(({ nodes, ...region }, index) => {
       const slot = module.slots[index] as number;
       return {
@@ -160,20 +176,18 @@ export class Jit {
     module.bytes = wasm.length;
     const exports = this.#instantiate(new WebAssembly.Module(wasm));
     for (const [index, { life, ...region }] of regions.entries()) {
-      // It is hot, and will be entered in a moment.
-      this.#live.add(module, region, exports[String(index)], RegionLife.entered);
+      this.#live.add(module, region, exports[String(index)]);
       this.#parts.code.addRegion(region);
     }
     this.#live.complete(module);
     for (const region of planned) this.#startCountingAgain(region);
-    this.#new += regions.length;
-    this.counters.compiled += regions.length;
-    this.counters.bytes += wasm.length;
-    this.counters.instructions += planned.reduce((sum, { nodes }) => sum + instructionsOf(nodes), 0);
+    this.#counters.compiled += regions.length;
+    this.#counters.bytes += wasm.length;
+    this.#counters.instructions += planned.reduce((sum, { nodes }) => sum + instructionsOf(nodes), 0);
   }
 
   #instantiate(module: WebAssembly.Module): WebAssembly.Exports {
-    this.counters.modules++;
+    this.#counters.modules++;
     return new WebAssembly.Instance(module, { host: this.#parts.imports } as WebAssembly.Imports).exports;
   }
 
@@ -197,47 +211,14 @@ export class Jit {
 
   #evict(regions: Iterable<CodedRegion>): void {
     for (const region of [...regions]) {
-      this.counters.evicted++;
+      this.#counters.evicted++;
       this.#parts.code.dropRegion(region);
     }
   }
 
-  /** Between runs: a piece of what does not have to be done at once. */
+  /** Between runs: what does not have to be done at once. */
   work(): void {
-    if (!this.#gathering && this.#new < GATHER_AT_LEAST) return;
-    const start = performance.now();
-    if (start < this.#gatherAt) return;
-    if (!this.#gathering && this.#new < this.regions * GATHER_NEW) return;
-    const gathering = this.#gathering ?? this.#startGathering();
-    gathering.work(start + GATHER_PIECE);
-    const took = performance.now() - start;
-    this.#gatheringTook += took;
-    this.#gatherAt = start + took + GATHER_PAUSE;
-    this.counters.milliseconds += took;
-    if (gathering.isDone) this.#endGathering(gathering);
-  }
-
-  /** Of the regions that were entered since the last time. The others stay where they are, unless slots run short. */
-  #startGathering(): Gathering {
-    const idle: CodedRegion[] = [];
-    const entered: CodedRegion[] = [];
-    for (const region of this.#live) (this.#live.takeEntered(region) ? entered : idle).push(region);
-    const most = Math.floor(this.options.regionSlots * GATHER_AT_MOST);
-    if (this.#live.freeSlots < 2 * entered.length) this.#evict(idle);
-    const kept = entered.slice(Math.max(entered.length - most, 0));
-    this.#new = 0;
-    const { code } = this.#parts;
-    const instantiate = (module: WebAssembly.Module) => this.#instantiate(module);
-    this.#gathering = new Gathering({ code, generator: this.#generator, live: this.#live, instantiate }, kept);
-    return this.#gathering;
-  }
-
-  #endGathering({ gathered, bytes }: Gathering): void {
-    this.counters.gathered += gathered;
-    this.counters.bytes += bytes;
-    this.#gatherAt += this.#gatheringTook * GATHER_REST;
-    this.#gatheringTook = 0;
-    this.#gathering = undefined;
+    this.#gatherer.work(this.#counters.compiled);
   }
 }
 

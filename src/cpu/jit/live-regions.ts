@@ -11,6 +11,8 @@ export interface LiveModule {
   readonly slots: readonly number[];
   /** Size of the WebAssembly. */
   bytes: number;
+  /** Hot regions that were elsewhere before. */
+  readonly isGathered: boolean;
   /** No more regions come. */
   isComplete: boolean;
 }
@@ -71,19 +73,23 @@ export class LiveRegions {
     return this.life(this.#table.length);
   }
 
+  isGathered(region: CodedRegion): boolean {
+    return this.#moduleOf.get(region)?.isGathered === true;
+  }
+
   /** Begins a module for so many regions; there must be as many slots. */
-  open(regions: number): LiveModule {
+  open(regions: number, isGathered: boolean): LiveModule {
     if (this.#freeSlots.length < regions) throw new RangeError('there are no slots left for regions');
     const slots = this.#freeSlots.splice(this.#freeSlots.length - regions);
-    const module: LiveModule = { regions: new Set(), slots, bytes: 0, isComplete: false };
+    const module: LiveModule = { regions: new Set(), slots, bytes: 0, isGathered, isComplete: false };
     this.#modules.add(module);
     return module;
   }
 
   /** Gives a region its place in the table. */
-  add(module: LiveModule, region: CodedRegion, enter: unknown, life: RegionLife): void {
+  add(module: LiveModule, region: CodedRegion, enter: unknown): void {
     this.#table.set(region.slot, enter);
-    this.#memory.u8[this.life(region.slot)] = life;
+    this.#memory.u8[this.life(region.slot)] = RegionLife.idle;
     module.regions.add(region);
     this.#moduleOf.set(region, module);
   }

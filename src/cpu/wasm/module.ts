@@ -27,8 +27,9 @@ export interface Body {
   /** Declarations of locals and code. */
   readonly bytes: Uint8Array;
   /** Offsets in `bytes` of conditions that are seldom true, ascending. */
-  readonly seldom: readonly number[];
-  readonly blanks: readonly Blank[];
+  readonly seldom: Uint32Array;
+  /** Offset and name of each blank, in turn: as objects those of all regions would take megabytes. */
+  readonly blanks: Uint32Array;
 }
 
 /** A number of 32 bits in 5 bytes, whatever it is: signed, and unsigned when it is below 2^31. */
@@ -311,7 +312,7 @@ export class FunctionBuilder {
     }
     // Between gaps the code as it is, in each gap what belongs there, and the `end` behind the last one.
     const hints: number[] = [];
-    const blanks: Blank[] = [];
+    const blanks: number[] = [];
     let hint = 0;
     let blank = 0;
     let copied = 0;
@@ -322,7 +323,7 @@ export class FunctionBuilder {
       for (let at = this.#seldom[hint]; at !== undefined && at < offset; at = this.#seldom[++hint])
         hints.push(at + moved);
       for (let at = this.#blanks[blank]; at && at.offset < offset; at = this.#blanks[++blank]) {
-        blanks.push({ name: at.name, offset: at.offset + moved });
+        blanks.push(at.offset + moved, at.name);
       }
       out.bytes(code.result().subarray(copied, offset));
       const end = ends[gap] ?? inserted.length;
@@ -330,7 +331,7 @@ export class FunctionBuilder {
       copied = offset;
       filled = end;
     }
-    return { bytes: out.result().slice(), seldom: hints, blanks };
+    return { bytes: out.result().slice(), seldom: Uint32Array.from(hints), blanks: Uint32Array.from(blanks) };
   }
 }
 
@@ -412,7 +413,10 @@ export class ModuleBuilder {
   builtFunction(signature: Signature, name: string, body: Body, fill: (blank: number) => number): number {
     return this.#add(signature, name, () => {
       const bytes = body.bytes.slice();
-      for (const { offset, name: blank } of body.blanks) bytes.set(fixedLength(fill(blank)), offset);
+      for (let index = 0; index < body.blanks.length; index += 2) {
+        const [offset = 0, blank = 0] = body.blanks.subarray(index, index + 2);
+        bytes.set(fixedLength(fill(blank)), offset);
+      }
       return { ...body, bytes };
     });
   }

@@ -1,0 +1,100 @@
+import { Gathering, type GatheringParts } from './gathering.ts';
+import type { CodedRegion } from './live-regions.ts';
+
+/** What is entered within so many milliseconds is hot. */
+const CENSUS = 200;
+/** Milliseconds until the next look, when there was nothing to gather. */
+const RECESS = 1000;
+/** Between two gatherings passes so many times the time that one took: engines compile in threads that guests may need. */
+const REST = 3;
+/** A gathering pays when so many hot regions were never gathered, as a share of the hot ones and at least. */
+const SHARE = 0.2;
+const AT_LEAST = 64;
+/** Share of all slots that hot regions may take. */
+const AT_MOST = 0.4;
+/** Milliseconds of one piece of a gathering, and between two of them. */
+const PIECE = 2;
+const PAUSE = 4;
+
+/** Finds the regions that are hot, and gathers them when enough of them stand elsewhere. */
+export class Gatherer {
+  readonly #parts: GatheringParts;
+  readonly #makeRoom: (regions: number) => void;
+  readonly #slots: number;
+  readonly #onGathered: (() => void) | undefined;
+  #gathering: Gathering | undefined;
+  #hasCensus = false;
+  /** When the next step is due, and when the gathering began, as performance.now() says. */
+  #due = 0;
+  #began = 0;
+  #compiled = 0;
+  #gathered = 0;
+  /** Bytes of the modules, and milliseconds that guests waited. */
+  bytes = 0;
+  milliseconds = 0;
+
+  /** @param makeRoom gives up old regions when there are fewer slots */
+  constructor(
+    parts: GatheringParts,
+    slots: number,
+    makeRoom: (regions: number) => void,
+    onGathered: (() => void) | undefined,
+  ) {
+    this.#parts = parts;
+    this.#slots = slots;
+    this.#makeRoom = makeRoom;
+    this.#onGathered = onGathered;
+  }
+
+  /** Regions that were moved so far. */
+  get gathered(): number {
+    return this.#gathered + (this.#gathering?.gathered ?? 0);
+  }
+
+  /** Between runs: the next step, when it is due. @param compiled how many regions were made so far */
+  work(compiled: number): void {
+    if (!this.#gathering && compiled === this.#compiled) return;
+    const start = performance.now();
+    if (start < this.#due) return;
+    if (this.#gathering) this.#goOn(this.#gathering, start);
+    else if (this.#hasCensus) this.#take(start, compiled);
+    else this.#begin(start);
+    this.milliseconds += performance.now() - start;
+  }
+
+  #begin(now: number): void {
+    for (const region of this.#parts.live) this.#parts.live.takeEntered(region);
+    this.#hasCensus = true;
+    this.#due = now + CENSUS;
+  }
+
+  #take(now: number, compiled: number): void {
+    const { live } = this.#parts;
+    this.#hasCensus = false;
+    const hot: CodedRegion[] = [];
+    for (const region of live) if (live.takeEntered(region)) hot.push(region);
+    const ungathered = hot.filter((region) => !live.isGathered(region)).length;
+    if (ungathered < Math.max(AT_LEAST, hot.length * SHARE)) {
+      this.#due = now + RECESS;
+      return;
+    }
+    this.#compiled = compiled;
+    this.#began = now;
+    const most = Math.floor(this.#slots * AT_MOST);
+    const chosen = hot.slice(Math.max(hot.length - most, 0));
+    this.#makeRoom(chosen.length);
+    this.#gathering = new Gathering(this.#parts, chosen);
+  }
+
+  #goOn(gathering: Gathering, start: number): void {
+    gathering.work(start + PIECE);
+    const end = performance.now();
+    this.#due = end + PAUSE;
+    if (!gathering.isDone) return;
+    this.#due = end + (end - this.#began) * REST;
+    this.#gathered += gathering.gathered;
+    this.bytes += gathering.bytes;
+    this.#gathering = undefined;
+    this.#onGathered?.();
+  }
+}
