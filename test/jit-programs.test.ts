@@ -6,6 +6,7 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
 import { Exit } from '../src/cpu/exits.ts';
+import { ALL_THE_TIME } from './gathering.ts';
 import { differencesOf } from './native/compare.ts';
 import { ProcessorEmulator } from './native/emulator.ts';
 import type { GeneratedCase } from './native/generate.ts';
@@ -107,11 +108,19 @@ const CUT: readonly Way[] = [
     }),
   },
   {
+    name: 'threshold 2, in runs of any length between which regions are gathered',
+    warm: false,
+    emulator: new ProcessorEmulator({
+      jit: { threshold: 2, regionsPerModule: 2, gathering: ALL_THE_TIME },
+      advance: (processor, left) => processor.run(nextCut(left)),
+    }),
+  },
+  {
     name: 'threshold 2, in exact runs of any length',
     warm: false,
     emulator: new ProcessorEmulator({
       codeBytes: 1 << 16,
-      jit: { threshold: 2, regionsPerModule: 1, maximumModules: 3 },
+      jit: { threshold: 2, regionsPerModule: 1, maximumModules: 3, gathering: ALL_THE_TIME },
       advance: (processor, left) => {
         const count = nextCut(left);
         const end = processor.instructions + count;

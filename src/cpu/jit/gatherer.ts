@@ -1,26 +1,44 @@
 import { Gathering, type GatheringParts } from './gathering.ts';
 import type { CodedRegion } from './live-regions.ts';
 
-/** What is entered within so many milliseconds is hot. */
-const CENSUS = 200;
-/** Milliseconds until the next look, when there was nothing to gather. */
-const RECESS = 1000;
-/** Between two gatherings passes so many times the time that one took: engines compile in threads that guests may need. */
-const REST = 3;
-/** A gathering pays when so many hot regions were never gathered, as a share of the hot ones and at least. */
-const SHARE = 0.2;
-const AT_LEAST = 64;
+/** When regions are gathered. Times are milliseconds. */
+export interface GatheringOptions {
+  /** What is entered within this time is hot. */
+  readonly census: number;
+  /** Until the next census, when there was nothing to gather. */
+  readonly recess: number;
+  /** Between two gatherings pass so many times the time that one took: guests may need the engine's threads that compile. */
+  readonly rest: number;
+  /** A gathering pays when so many hot regions were never gathered, as a share of the hot ones and at least. */
+  readonly share: number;
+  readonly atLeast: number;
+  /** Of one piece of a gathering, and between two of them. */
+  readonly piece: number;
+  readonly pause: number;
+  /** Modules are compiled while the guest goes on. */
+  readonly isAside: boolean;
+}
+
+export const DEFAULT_GATHERING: GatheringOptions = {
+  census: 200,
+  recess: 1000,
+  rest: 3,
+  share: 0.2,
+  atLeast: 64,
+  piece: 2,
+  pause: 4,
+  isAside: true,
+};
+
 /** Share of all slots that hot regions may take. */
 const AT_MOST = 0.4;
-/** Milliseconds of one piece of a gathering, and between two of them. */
-const PIECE = 2;
-const PAUSE = 4;
 
 /** Finds the regions that are hot, and gathers them when enough of them stand elsewhere. */
 export class Gatherer {
   readonly #parts: GatheringParts;
   readonly #makeRoom: (regions: number) => void;
   readonly #slots: number;
+  readonly #options: GatheringOptions;
   readonly #onGathered: (() => void) | undefined;
   #gathering: Gathering | undefined;
   #hasCensus = false;
@@ -37,11 +55,13 @@ export class Gatherer {
   constructor(
     parts: GatheringParts,
     slots: number,
+    options: GatheringOptions,
     makeRoom: (regions: number) => void,
     onGathered: (() => void) | undefined,
   ) {
     this.#parts = parts;
     this.#slots = slots;
+    this.#options = options;
     this.#makeRoom = makeRoom;
     this.#onGathered = onGathered;
   }
@@ -65,7 +85,7 @@ export class Gatherer {
   #begin(now: number): void {
     for (const region of this.#parts.live) this.#parts.live.takeEntered(region);
     this.#hasCensus = true;
-    this.#due = now + CENSUS;
+    this.#due = now + this.#options.census;
   }
 
   #take(now: number, compiled: number): void {
@@ -74,8 +94,8 @@ export class Gatherer {
     const hot: CodedRegion[] = [];
     for (const region of live) if (live.takeEntered(region)) hot.push(region);
     const ungathered = hot.filter((region) => !live.isGathered(region)).length;
-    if (ungathered < Math.max(AT_LEAST, hot.length * SHARE)) {
-      this.#due = now + RECESS;
+    if (ungathered < Math.max(this.#options.atLeast, hot.length * this.#options.share)) {
+      this.#due = now + this.#options.recess;
       return;
     }
     this.#compiled = compiled;
@@ -83,15 +103,15 @@ export class Gatherer {
     const most = Math.floor(this.#slots * AT_MOST);
     const chosen = hot.slice(Math.max(hot.length - most, 0));
     this.#makeRoom(chosen.length);
-    this.#gathering = new Gathering(this.#parts, chosen);
+    this.#gathering = new Gathering(this.#parts, chosen, this.#options.isAside);
   }
 
   #goOn(gathering: Gathering, start: number): void {
-    gathering.work(start + PIECE);
+    gathering.work(start + this.#options.piece);
     const end = performance.now();
-    this.#due = end + PAUSE;
+    this.#due = end + this.#options.pause;
     if (!gathering.isDone) return;
-    this.#due = end + (end - this.#began) * REST;
+    this.#due = end + (end - this.#began) * this.#options.rest;
     this.#gathered += gathering.gathered;
     this.bytes += gathering.bytes;
     this.#gathering = undefined;

@@ -19,13 +19,16 @@ export class Gathering {
   readonly #parts: GatheringParts;
   /** Each tells whether there is something to wait for. */
   readonly #steps: Generator<boolean, void>;
+  readonly #compile: typeof compileAside;
   isDone = false;
   gathered = 0;
   /** Size of the module. */
   bytes = 0;
 
-  constructor(parts: GatheringParts, regions: readonly CodedRegion[]) {
+  /** @param isAside whether to compile while the guest goes on */
+  constructor(parts: GatheringParts, regions: readonly CodedRegion[], isAside: boolean) {
     this.#parts = parts;
+    this.#compile = isAside ? compileAside : compileHere;
     this.#steps = this.#gather(regions);
   }
 
@@ -47,7 +50,7 @@ export class Gathering {
       const placed = moved.map((region) => ({ ...region, life: live.life(region.slot) }));
       const wasm = buildModule(generator, placed, live.gone, true);
       yield false;
-      const compilation = compile(wasm);
+      const compilation = this.#compile(wasm);
       while (!compilation.isDone) yield true;
       if (!compilation.module) return;
       module.bytes = this.bytes = wasm.length;
@@ -77,10 +80,19 @@ export class Gathering {
 }
 
 /** A compilation that somebody looks at from time to time. */
-function compile(wasm: Uint8Array<ArrayBuffer>): { isDone: boolean; module: WebAssembly.Module | undefined } {
-  const compilation: ReturnType<typeof compile> = { isDone: false, module: undefined };
+interface Compilation {
+  readonly isDone: boolean;
+  readonly module: WebAssembly.Module | undefined;
+}
+
+function compileAside(wasm: Uint8Array<ArrayBuffer>): Compilation {
+  const compilation: Compilation = { isDone: false, module: undefined };
   const settle = (module?: WebAssembly.Module) => Object.assign(compilation, { isDone: true, module });
   // Without memory for it the regions stay as they are.
   WebAssembly.compile(wasm).then(settle, () => settle());
   return compilation;
+}
+
+function compileHere(wasm: Uint8Array<ArrayBuffer>): Compilation {
+  return { isDone: true, module: new WebAssembly.Module(wasm) };
 }

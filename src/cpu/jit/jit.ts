@@ -3,7 +3,7 @@ import { type HostAddress, PAGE_SIZE } from '../../x86/brand.ts';
 import type { CodeCache } from '../code-cache.ts';
 import { RegionWord } from '../interpreter/record.ts';
 import type { Semantics } from '../semantics/context.ts';
-import { Gatherer } from './gatherer.ts';
+import { DEFAULT_GATHERING, Gatherer, type GatheringOptions } from './gatherer.ts';
 import { buildModule, type GeneratorOptions, generateRegion } from './generate.ts';
 import { type CodedRegion, LiveRegions } from './live-regions.ts';
 import { endsInCall } from './region.ts';
@@ -36,6 +36,8 @@ export interface JitOptions {
   readonly maximumModules: number;
   /** Regions that there is room for, below `RegionWord.slotMask`. */
   readonly regionSlots: number;
+  /** When hot regions move into one module. */
+  readonly gathering: GatheringOptions;
   /** Told when regions were gathered: the modules that they were in are garbage. */
   readonly onGathered?: () => void;
 }
@@ -45,6 +47,7 @@ export const DEFAULT_JIT: JitOptions = {
   regionsPerModule: 8,
   maximumModules: 2000,
   regionSlots: 16384,
+  gathering: DEFAULT_GATHERING,
 };
 
 /** What becomes of a block that was executed often. */
@@ -100,6 +103,7 @@ export class Jit {
     this.#gatherer = new Gatherer(
       { code, generator: this.#generator, live: this.#live, instantiate: (module) => this.#instantiate(module) },
       options.regionSlots,
+      options.gathering,
       (regions) => this.#makeRoom(regions),
       options.onGathered,
     );
