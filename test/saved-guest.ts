@@ -91,6 +91,7 @@ export class SavedGuest {
       disks: 1,
       adapters: 0,
       systemTime: 0,
+      savedAt: 0,
     };
     const kernel = await debianKernel('cloud-amd64');
     const initrd = await initramfs({ modules: await kernelModules('cloud-amd64') });

@@ -91,7 +91,7 @@ describe('a snapshot', () => {
   it('is refused when it is of another version', async () => {
     const older = bytes.slice();
     older[8] = 0;
-    expect(await refusal(older)).toBe('the snapshot sample is of version 0, and this ring1 reads version 6');
+    expect(await refusal(older)).toBe('the snapshot sample is of version 0, and this ring1 reads version 7');
     expect(await refusal(new TextEncoder().encode('#!/bin/sh\n'.repeat(20)))).toBe('sample is no snapshot of ring1');
   });
 

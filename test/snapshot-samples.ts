@@ -23,6 +23,7 @@ export function sampleImage(seed: number, pages = 500): GuestImage {
       disks: 0,
       adapters: 0,
       systemTime: seed * 1000,
+      savedAt: 0,
     },
     state: { seed },
     memory: {

@@ -48,6 +48,13 @@ describe('clocks', () => {
     expect(after.now()).toBe(3_000_000);
   });
 
+  it('of the host go on from later, when time is to have passed since', () => {
+    const before = new HostClock(() => 3);
+    const after = new HostClock(() => 500, 7_000_000);
+    restore(after, save(before));
+    expect(after.now()).toBe(7_000_000);
+  });
+
   it('of instructions stand still without them until they are moved', () => {
     let instructions = 10;
     const clock = new VirtualClock(() => instructions, 2);

@@ -25,11 +25,15 @@ export class HostClock implements Clock {
   #start: number;
   #latest: number;
 
+  readonly #absence: number;
+
   /**
    * @param milliseconds a monotonic clock with a fraction, as performance.now
+   * @param absence nanoseconds between the save of the guest and now, which are to have passed for it too
    */
-  constructor(milliseconds: () => number) {
+  constructor(milliseconds: () => number, absence = 0) {
     this.#milliseconds = milliseconds;
+    this.#absence = absence;
     this.#origin = milliseconds();
     this.#latest = 0;
     this.#start = 0;
@@ -39,8 +43,8 @@ export class HostClock implements Clock {
     this.#latest = archive.value('latest', this.now());
   }
 
-  /** Goes on from the time that was saved, however long that is ago. */
   restored(): void {
+    this.#latest += this.#absence;
     this.#start = this.#latest;
     this.#origin = this.#milliseconds();
   }

@@ -68,7 +68,7 @@ const DETERMINISTIC_EPOCH = 1_700_000_000;
 
 /** What a guest is booted from or goes on from, as long as it runs. */
 interface Origin {
-  readonly guest: Omit<GuestDescription, 'domain' | 'systemTime'>;
+  readonly guest: Omit<GuestDescription, 'domain' | 'systemTime' | 'savedAt'>;
   readonly kernel: Uint8Array;
   readonly initrd: Uint8Array;
   /** Gives the files back when the guest has ended. */
@@ -171,7 +171,8 @@ export class RingHost implements Host {
     options: ResumeOptions,
   ): Promise<VirtualMachine> {
     const symbolize = kernelSymbolizer(() => new TransientKernel(kernel).image);
-    const start = { nanoseconds: guest.systemTime, symbolize };
+    const absence = absenceOf(guest);
+    const start = { nanoseconds: guest.systemTime + absence, absence, symbolize };
     const cell = chooseCell(guest.interface as InterfaceName, guest.paging as PagingName);
     const { commandLine } = guest;
     try {
@@ -217,6 +218,7 @@ export class RingHost implements Host {
     options: Pick<BootOptions, 'trace' | 'profile' | 'audit'>,
     start: {
       readonly nanoseconds: number;
+      readonly absence?: number;
       readonly symbolize: Symbolizer;
       readonly accessors?: () => ReadonlySet<number> | undefined;
     },
@@ -237,7 +239,7 @@ export class RingHost implements Host {
       group: this.#group,
       clock: guest.deterministic
         ? new VirtualClock(() => domain?.instructions ?? 0)
-        : new HostClock(() => performance.now()),
+        : new HostClock(() => performance.now(), start.absence),
       wallclock: wallclockAt(guest.deterministic ? 0 : start.nanoseconds, guest.deterministic),
       random: seeded ? (out) => seeded.fill(out) : (out) => void crypto.getRandomValues(out),
       consoleSink: (bytes: Uint8Array) => output.push(bytes),
@@ -356,7 +358,9 @@ function describe(options: BootOptions, cell: Cell): Origin['guest'] {
 }
 
 function present({ domain, random, origin: { guest, kernel, initrd } }: RunningGuest): SavedGuest {
-  const description = { ...guest, domain: domain.id, systemTime: domain.clock.now() };
+  const systemTime = domain.clock.now();
+  const savedAt = guest.deterministic ? 0 : Date.now();
+  const description = { ...guest, domain: domain.id, systemTime, savedAt };
   return { guest: description, state: save(savedState(domain, random)), kernel, initrd };
 }
 
@@ -386,6 +390,19 @@ function savedState(domain: Archived, random: SeededRandom | undefined): Archive
     },
   };
 }
+
+/**
+ * Nanoseconds that a guest was away, when it can be told so: interfaces with a clock of the host's can say that this is
+ * why time went on, and no kernel takes its processors for stuck. Others go on from the time of the save.
+ */
+function absenceOf({ interface: name, deterministic, systemTime, savedAt }: GuestDescription): number {
+  if (deterministic || (name !== 'xen' && name !== 'kvm')) return 0;
+  const absence = Math.max(0, Date.now() - savedAt) * 1e6;
+  return systemTime + absence < LATEST_SYSTEM_TIME ? absence : 0;
+}
+
+/** Half of what system time can be, so that a guest which was away for long still has a month and a half. */
+const LATEST_SYSTEM_TIME = 2 ** 52;
 
 /** Unix time at system time 0 of a guest whose system time is `nanoseconds` at present. */
 function wallclockAt(nanoseconds: number, deterministic: boolean): { seconds: number; nanoseconds: number } {

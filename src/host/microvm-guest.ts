@@ -106,6 +106,7 @@ export async function resumeMicrovm(
   try {
     restore(domain);
     let failed = await memory.paged?.pager.restorePins();
+    if (!failed) domain.interface.noteAbsence?.();
     if (options.isCopy) failed ??= await domain.renew();
     if (failed) throw pagesMissing(failed.message);
     return domain;

@@ -98,6 +98,7 @@ export async function resumeXen(
     restore(domain);
     const failed = await paged.pager.restorePins();
     if (failed) throw pagesMissing(failed.message);
+    domain.noteAbsence();
     return domain;
   } catch (error) {
     if (!domain) paged.shadow?.end();

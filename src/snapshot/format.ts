@@ -15,7 +15,7 @@ import type { PlainRecord } from '../archive/plain.ts';
 import { InputError } from '../boot/input-error.ts';
 
 /** Grows with each change of what a guest consists of. */
-export const VERSION = 6;
+export const VERSION = 7;
 
 const MAGIC = Uint8Array.from('ring1vm\n', (character) => character.charCodeAt(0));
 export const HEADER_BYTES = 16;
@@ -73,6 +73,8 @@ export type GuestDescription = {
   readonly adapters: number;
   /** System time when it was saved, in nanoseconds. */
   readonly systemTime: number;
+  /** When that was, in milliseconds of Unix time; 0 of a guest with virtual time. */
+  readonly savedAt: number;
 };
 
 export type Index = {

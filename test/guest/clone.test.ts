@@ -7,6 +7,8 @@ import { sourceOf } from '../snapshot-samples.ts';
 
 const MEMORY = 96 << 20;
 const CLONES = 3;
+/** Milliseconds between the save and the first clone: more than the guest's date may be wrong. */
+const ABSENCE = 2500;
 /** What a clone that runs a shell's builtin may write, in pages: 8 MiB. */
 const MOST_PAGES = 2048;
 
@@ -29,6 +31,14 @@ async function answer(machine: VirtualMachine, number: number, read = reader(mac
   return read(/sum=(\d+)\./);
 }
 
+/** Seconds of Unix time, as the guest and as its host see it before and after. */
+async function dates(machine: VirtualMachine, read: ReturnType<typeof reader>): Promise<[number, number, number]> {
+  const before = Date.now() / 1000;
+  machine.console.write(new TextEncoder().encode('echo date=$(date +%s).\n'));
+  const date = Number(await read(/date=(\d+)\./));
+  return [before, date, Date.now() / 1000];
+}
+
 describe.skipIf(!hasPackageArchive)('clones', () => {
   it.each(['xen', 'kvm'] as const)(
     'of a booted guest each go their own way, and share what they do not change: %s',
@@ -46,9 +56,13 @@ describe.skipIf(!hasPackageArchive)('clones', () => {
         await original.snapshot({ append: async (bytes) => void parts.push(bytes) });
         const snapshot = await openSnapshot(sourceOf(Uint8Array.from(Buffer.concat(parts))));
 
+        await new Promise((later) => setTimeout(later, ABSENCE));
         const first = await host.resume(snapshot, { fresh: true });
         const read = reader(first);
         expect(await answer(first, 1, read)).toBe('1001');
+        const [earliest, date, latest] = await dates(first, read);
+        expect(date).toBeGreaterThan(earliest - 1.5);
+        expect(date).toBeLessThan(latest + 1);
         if (name === 'kvm') await read(/(random: crng reseeded due to virtual machine fork)/);
         const before = free();
         const others: VirtualMachine[] = [];

@@ -1,6 +1,7 @@
 import type { Archive, Archived } from '../../archive/archive.ts';
 import { bits, type CpuidResult, word } from '../../cpu/cpuid.ts';
 import { SystemResult } from '../../cpu/operands.ts';
+import { VirtualClock } from '../../domain/clock.ts';
 import { publishVcpuTime, VcpuTime, VcpuTimeFlag } from '../../domain/pvclock.ts';
 import { machineCpuid } from '../../microvm/cpuid.ts';
 import type { MicrovmDomain } from '../../microvm/domain.ts';
@@ -144,11 +145,20 @@ class KvmInterface implements MicrovmInterface {
   nameSystemTime(vcpu: MicrovmVcpu, value: number): boolean {
     const { time } = this.#of(vcpu);
     if (!nameOrForget(time, value)) return false;
-    const { address } = time;
-    if (address < 0) return true;
-    publishVcpuTime(time.memory, address, this.#domain.clock, VcpuTimeFlag.tscStable);
-    time.written();
+    this.#publish(time, VcpuTimeFlag.tscStable);
     return true;
+  }
+
+  #publish(time: GuestArea, flags: number): void {
+    const { address } = time;
+    if (address < 0) return;
+    publishVcpuTime(time.memory, address, this.#domain.clock, flags);
+    time.written();
+  }
+
+  noteAbsence(): void {
+    if (this.#domain.clock instanceof VirtualClock) return;
+    for (const { time } of this.#areas) this.#publish(time, VcpuTimeFlag.tscStable | VcpuTimeFlag.guestStopped);
   }
 
   nameStealTime(vcpu: MicrovmVcpu, value: number): boolean {

@@ -9,7 +9,7 @@ import { type Clock, VirtualClock } from '../../domain/clock.ts';
 import { DomainCrash } from '../../domain/crash.ts';
 import type { Domain, DomainState } from '../../domain/domain.ts';
 import { HostWaits } from '../../domain/host-waits.ts';
-import { encodeVcpuTime, publishVcpuTime } from '../../domain/pvclock.ts';
+import { encodeVcpuTime, publishVcpuTime, VcpuTimeFlag } from '../../domain/pvclock.ts';
 import { MOST_EXITS, type TurnBudget, type TurnRest } from '../../domain/turn.ts';
 import type { TableAudit } from '../../inspect/audit.ts';
 import type { ContractChecker } from '../../inspect/contracts.ts';
@@ -422,9 +422,15 @@ export class XenDomain implements Domain, Archived {
     return opened;
   }
 
-  #publishTime(index: number): void {
+  #publishTime(index: number, flags: number = VcpuTimeFlag.tscStable): void {
     const info = this.shared.vcpuInfo(index);
-    if (info >= 0) publishVcpuTime(this.memory, (info + VcpuInfo.time) as typeof info, this.clock, 1);
+    if (info >= 0) publishVcpuTime(this.memory, (info + VcpuInfo.time) as typeof info, this.clock, flags);
+  }
+
+  /** System time went on while the domain was a file: its kernel is told that it was stopped, and not stuck. */
+  noteAbsence(): void {
+    if (this.clock instanceof VirtualClock) return;
+    for (const { index } of this.vcpus) this.#publishTime(index, VcpuTimeFlag.tscStable | VcpuTimeFlag.guestStopped);
   }
 
   /** VCPUOP_register_vcpu_time_memory_area: a copy for user programs. */
