@@ -32,7 +32,7 @@ function preferGuests(): void {
   for (const thread of readdirSync(tasks).map(Number)) if (thread !== process.pid) setPriority(thread, NICENESS);
 }
 
-/** An eighth of the weight that threads have otherwise (sched(7): a tenth for each step of ten). */
+/** A tenth of the weight that threads have otherwise (sched(7): each step is a factor of 1.25). */
 const NICENESS = 10;
 
 /**
@@ -51,8 +51,8 @@ function findCollector(): () => void {
   return runInNewContext('gc');
 }
 
-/** Regions that there is room for (DEFAULT_JIT); not imported, since the command's start need not load the JIT. */
-const AS_MANY_AS_REGIONS = 8192;
+/** Half of the regions that there is room for (DEFAULT_JIT): while some are gathered they take slots twice. */
+const MOST_MODULES = 8192;
 
 /**
  * WebAssembly modules are cheap from V8 12 on: 0.02 ms each, against 0.3 ms and more before, where pieces of code
@@ -62,5 +62,5 @@ const AS_MANY_AS_REGIONS = 8192;
  */
 export function moduleLimits(): Pick<Partial<JitOptions>, 'regionsPerModule' | 'maximumModules'> {
   const areCheap = Number.parseInt(process.versions.v8, 10) >= 12;
-  return areCheap ? { regionsPerModule: 1, maximumModules: AS_MANY_AS_REGIONS } : { regionsPerModule: 8 };
+  return areCheap ? { regionsPerModule: 1, maximumModules: MOST_MODULES } : { regionsPerModule: 8 };
 }

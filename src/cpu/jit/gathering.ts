@@ -47,8 +47,7 @@ export class Gathering {
     const module = live.open(regions.length, true);
     const moved = regions.map((region, index) => ({ ...region, slot: module.slots[index] as number }));
     try {
-      const placed = moved.map((region) => ({ ...region, life: live.life(region.slot) }));
-      const wasm = buildModule(generator, placed, live.gone, true);
+      const wasm = buildModule(generator, moved, live, true);
       yield false;
       const compilation = this.#compile(wasm);
       while (!compilation.isDone) yield true;

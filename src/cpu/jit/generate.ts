@@ -56,35 +56,44 @@ export interface ModuleRegion {
   /** Where the place was seen last. */
   readonly linear: GuestVirtual;
   readonly slack: number;
-  /** Host address of its RegionLife. */
-  readonly life: HostAddress;
+  readonly slot: number;
+}
+
+/** Where generated code finds the RegionLife of a slot, and that of no region. */
+interface RegionLives {
+  life(slot: number): HostAddress;
+  readonly gone: HostAddress;
 }
 
 /**
  * A module with one exported function for each region: `0`, `1` … Its regions lead directly to each other.
- * @param gone host address of the RegionLife of no region
  * @param isHot whether the code is worth being optimized at once
  */
 export function buildModule(
   { memoryPages }: GeneratorOptions,
   regions: readonly ModuleRegion[],
-  gone: HostAddress,
+  lives: RegionLives,
   isHot: boolean,
 ): Uint8Array<ArrayBuffer> {
   const module = new ModuleBuilder(memoryPages);
   module.isHot = isHot;
   importAll(module);
-  const linked = new Map(regions.map((region, index) => [linkKey(region.mode, region.linear), { ...region, index }]));
-  for (const [index, { code, mode, life, linear, place }] of regions.entries()) {
+  const destinationOf = ({ slot, slack, place }: ModuleRegion, index: number): Destination => {
+    return { index, life: lives.life(slot), slack, place };
+  };
+  const linked = new Map(
+    regions.map((region, index) => [linkKey(region.mode, region.linear), destinationOf(region, index)]),
+  );
+  for (const [index, { code, mode, slot, linear, place }] of regions.entries()) {
     const page = linear - (place % PAGE_SIZE);
     const destinations = code.ways.map((offset) => {
       const target = page + offset;
       return linked.get(linkKey(mode, mode === 64 ? target : target >>> 0));
     });
     module.builtFunction(REGION, String(index), code.body, (blank) => {
-      if (blank === Blank.ownLife) return life;
+      if (blank === Blank.ownLife) return lives.life(slot);
       const kind = ((blank - 1) % BLANKS_OF_WAY) + 1;
-      const to = destinations[(blank - kind) / BLANKS_OF_WAY] ?? { index, life: gone, slack: 0, place: 0 };
+      const to = destinations[(blank - kind) / BLANKS_OF_WAY] ?? { index, life: lives.gone, slack: 0, place: 0 };
       return LINKS[kind as keyof typeof LINKS](to);
     });
   }

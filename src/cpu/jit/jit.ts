@@ -168,18 +168,13 @@ export class Jit {
     this.#makeRoom(planned.length);
     const module = this.#live.open(planned.length, false);
     const regions = planned.map(({ nodes, ...region }, index) => {
-      const slot = module.slots[index] as number;
-      return {
-        ...region,
-        slot,
-        life: this.#live.life(slot),
-        code: generateRegion(this.#generator, { nodes, ...region }),
-      };
+      const code = generateRegion(this.#generator, { nodes, ...region });
+      return { ...region, slot: module.slots[index] as number, code };
     });
-    const wasm = buildModule(this.#generator, regions, this.#live.gone, false);
+    const wasm = buildModule(this.#generator, regions, this.#live, false);
     module.bytes = wasm.length;
     const exports = this.#instantiate(new WebAssembly.Module(wasm));
-    for (const [index, { life, ...region }] of regions.entries()) {
+    for (const [index, region] of regions.entries()) {
       this.#live.add(module, region, exports[String(index)]);
       this.#parts.code.addRegion(region);
     }
