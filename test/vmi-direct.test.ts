@@ -13,13 +13,12 @@ import { UpdateQueues, VmiInterface } from '../src/interfaces/vmi/vmi-interface.
 import { FramePool } from '../src/memory/frame-pool.ts';
 import { HostMemory } from '../src/memory/host-memory.ts';
 import { MicrovmDomain } from '../src/microvm/domain.ts';
-import { createGuestDevices } from '../src/microvm/guest-devices.ts';
 import { FrameType } from '../src/paging/direct/frame-types.ts';
 import { createLinearPaging } from '../src/paging/native/linear-paging.ts';
 import type { NestedPaging } from '../src/paging/nested/nested-paging.ts';
 import { type GuestVirtual, type Mfn, PAGE_SIZE, type Pfn } from '../src/x86/brand.ts';
 import { Cr0, Cr4, Register } from '../src/x86/registers.ts';
-import { FLAT, STACK } from './vmi-machine.ts';
+import { bareMachine, FLAT, STACK } from './vmi-machine.ts';
 
 /**
  * A kernel without code whose tables direct paging carries out. It has its memory in a row at KERNEL, and at 0 as well:
@@ -49,24 +48,16 @@ class DirectMachine {
   constructor() {
     const paging = createLinearPaging(group.parts.pool, group, PAGES);
     const tables = new DirectTables({ memory: paging, group, vcpus: 2 });
-    const none = (): void => {};
     this.paging = paging;
     this.tables = tables;
     this.domain = new MicrovmDomain({
-      id: 1,
-      vcpus: 2,
+      ...bareMachine(),
       group,
       paging,
       createInterface: (domain) => new VmiInterface(domain, new UpdateQueues(paging), tables),
       translationsOf: (vcpu, own) => tables.translations(vcpu, own),
       clock: new VirtualClock(() => 0),
       wallclock: { seconds: 0, nanoseconds: 0 },
-      random: none,
-      consoleSink: none,
-      ...createGuestDevices({ commandLine: '' }, 1, none, none),
-      exactTurns: true,
-      profiler: undefined,
-      symbolize: () => undefined,
     });
     this.vmi = this.domain.interface as VmiInterface;
     this.vcpu.enter({ rip: 0x1000 as GuestVirtual, root: undefined, descriptors: FLAT });

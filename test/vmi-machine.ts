@@ -33,6 +33,21 @@ export interface Arguments {
   readonly esp?: number;
 }
 
+/** What domains of tests have in common: two processors, and nobody who listens. */
+export function bareMachine() {
+  const none = (): void => {};
+  return {
+    id: 1,
+    vcpus: 2,
+    random: none,
+    consoleSink: none,
+    ...createGuestDevices({ commandLine: '' }, 1, none, none),
+    exactTurns: true,
+    profiler: undefined,
+    symbolize: () => undefined,
+  };
+}
+
 /**
  * A machine with the VMI interface, two processors and little memory, all of it there. Its kernel has no code: tests make
  * its calls, as the ROM would.
@@ -50,24 +65,16 @@ export class VmiMachine {
     const { paging } = world;
     const queues = new UpdateQueues(paging);
     this.queues = queues;
-    const none = (): void => {};
     const clock = new VirtualClock(() => 0);
     clock.now = () => this.now;
     this.domain = new MicrovmDomain({
-      id: 1,
-      vcpus: 2,
+      ...bareMachine(),
       group,
       paging,
       createInterface: (domain) => new VmiInterface(domain, queues),
       translationsOf: (vcpu, own) => queues.translations(vcpu, own),
       clock,
       wallclock: { seconds: 1_000_000_000, nanoseconds: 5 },
-      random: none,
-      consoleSink: none,
-      ...createGuestDevices({ commandLine: '' }, 1, none, none),
-      exactTurns: true,
-      profiler: undefined,
-      symbolize: () => undefined,
     });
     this.vmi = this.domain.interface as VmiInterface;
   }

@@ -619,7 +619,7 @@ export class RegionContext extends GeneratingContext implements Context {
     fn.branch(this.jumpLabel);
   }
 
-  /** Whether a region is there, seen from here, and may execute, and `condition` holds. */
+  /** What is done when a region is there, seen from here, and may execute, and `condition` holds. */
   #ifOpen(way: WayOut, condition: I32, enter: () => void): void {
     const { fn } = this;
     const { page } = way;

@@ -166,7 +166,7 @@ export class FunctionBuilder {
 
   /**
    * Leaves by a call of a function with the same signature, in whose place nothing of this one stays on the stack.
-   * @param function the name of a blank
+   * @param name of the blank that the function's index is
    */
   returnCall(name: number, ...operands: Expression[]): void {
     for (const operand of operands) operand.emit(this.code);
