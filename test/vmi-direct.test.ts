@@ -2,23 +2,25 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { restore } from '../src/archive/reader.ts';
 import { save } from '../src/archive/writer.ts';
-import type { SystemResult } from '../src/cpu/operands.ts';
+import { SystemResult } from '../src/cpu/operands.ts';
 import { ProcessorGroup } from '../src/cpu/processor.ts';
 import { VirtualClock } from '../src/domain/clock.ts';
 import { DomainCrash } from '../src/domain/crash.ts';
-import { Call } from '../src/interfaces/vmi/abi.ts';
+import { ApState, Call } from '../src/interfaces/vmi/abi.ts';
 import { DirectTables } from '../src/interfaces/vmi/direct-tables.ts';
 import { PrivateCall } from '../src/interfaces/vmi/host-call.ts';
 import { UpdateQueues, VmiInterface } from '../src/interfaces/vmi/vmi-interface.ts';
 import { FramePool } from '../src/memory/frame-pool.ts';
 import { HostMemory } from '../src/memory/host-memory.ts';
+import { PageAbsent } from '../src/memory/page-absent.ts';
 import { MicrovmDomain } from '../src/microvm/domain.ts';
+import type { MicrovmVcpu } from '../src/microvm/vcpu.ts';
 import { FrameType } from '../src/paging/direct/frame-types.ts';
 import { createLinearPaging } from '../src/paging/native/linear-paging.ts';
 import type { NestedPaging } from '../src/paging/nested/nested-paging.ts';
 import { type GuestVirtual, type Mfn, PAGE_SIZE, type Pfn } from '../src/x86/brand.ts';
 import { Cr0, Cr4, Register } from '../src/x86/registers.ts';
-import { bareMachine, FLAT, STACK } from './vmi-machine.ts';
+import { bareMachine, CODE, DATA, FLAT, STACK } from './vmi-machine.ts';
 
 /**
  * A kernel without code whose tables direct paging carries out. It has its memory in a row at KERNEL, and at 0 as well:
@@ -34,6 +36,8 @@ const [ROOT, DIRECTORY, TABLE, FREE] = [12, 13, 14, 20];
 const PRESENT = 0x63;
 const LARGE = 0x80;
 const APIC_PAGE = 0xfee00;
+/** Where the second processor's state stands, its segments, and its code. */
+const [AP_STATE, GDT, START] = [0x5000, 0x6000, 0x7000];
 const PAGING = (Cr0.protection | Cr0.extensionType | Cr0.writeProtect | Cr0.paging) >>> 0;
 
 const memory = new HostMemory((4 * PAGES + 64) * PAGE_SIZE + (40 << 20));
@@ -84,15 +88,24 @@ class DirectMachine {
     memory.u32[word + 1] = 0;
   }
 
+  poke(physical: number, value: number): void {
+    memory.u32[(this.paging.space.addressOf(0 as Mfn) + physical) >>> 2] = value;
+  }
+
   low(page: number, index: number): number {
     return memory.u32[(this.paging.space.addressOf(page as Mfn) >>> 2) + index * 2] as number;
   }
 
-  /** The ROM is adopted, the linear mapping told, and paging begins. */
-  begin(root = ROOT * PAGE_SIZE, cr4: number = Cr4.physicalAddressExtension): void {
+  /** The ROM is adopted, and the linear mapping told. */
+  tell(): void {
     this.call(PrivateCall.initialise);
     this.put(STACK / PAGE_SIZE, 1, 0);
     this.call(Call.setLinearMapping, { edx: KERNEL, ecx: PAGES });
+  }
+
+  /** And paging begins. */
+  begin(root = ROOT * PAGE_SIZE, cr4: number = Cr4.physicalAddressExtension): void {
+    this.tell();
     const { cpu } = this.domain.operations;
     cpu.writeCr4(0, cr4);
     this.vcpu.state.cr3 = root;
@@ -188,6 +201,58 @@ describe('VMI with direct paging', () => {
     }
     expect(end).toBeInstanceOf(DomainCrash);
     expect(String(end)).toContain(reason);
+  });
+
+  it('leaves the control registers alone while a table is absent, so that they can be written again', () => {
+    machine.tell();
+    const { state, processor } = machine.vcpu;
+    const { cpu, mmu } = machine.domain.operations;
+    const examine = state.onTables;
+    const registers = () => [processor.cr0, state.cr3, processor.cr4];
+    for (const write of [
+      () => cpu.writeCr4(0, Cr4.physicalAddressExtension),
+      () => mmu.writeCr3(0, ROOT as Pfn, false),
+      () => cpu.writeCr0(0, PAGING),
+    ]) {
+      const before = registers();
+      state.onTables = () => {
+        throw new PageAbsent(TABLE, true);
+      };
+      expect(write).toThrow(PageAbsent);
+      expect(registers()).toEqual(before);
+      state.onTables = examine;
+      write();
+      expect(registers()).not.toEqual(before);
+    }
+    expect([machine.tables.isLive, machine.typeOf(TABLE)]).toEqual([true, FrameType.level1]);
+  });
+
+  it('lets another processor begin as it is told once its tables are there', () => {
+    machine.begin();
+    for (const [index, half] of FLAT.entries()) machine.poke(GDT + index * 4, half);
+    for (const [offset, value] of [
+      [ApState.cr0, PAGING],
+      [ApState.cr3, ROOT * PAGE_SIZE],
+      [ApState.cr4, Cr4.physicalAddressExtension],
+      [ApState.eip, START],
+      [ApState.cs, CODE | (DATA << 16)],
+      [ApState.gs + 2, (FLAT.length * 4 - 1) << 16],
+      [ApState.gdtBase, GDT],
+    ] as const) {
+      machine.poke(AP_STATE + offset, value);
+    }
+    expect(machine.call(Call.setInitialApState, { eax: AP_STATE, edx: 1 })).toBe(SystemResult.done);
+    const other = machine.domain.vcpus[1] as MicrovmVcpu; // there are two
+    const examine = other.state.onTables;
+    other.state.onTables = () => {
+      throw new PageAbsent(ROOT, true);
+    };
+    expect(() => other.startUp(0x99)).toThrow(PageAbsent);
+    expect(other.waitsForStartUp).toBe(true);
+    other.state.onTables = examine;
+    other.startUp(0x99);
+    expect([other.waitsForStartUp, other.state.format, other.processor.rip]).toEqual([false, 'pae', START]);
+    expect(machine.tables.paging.root(1)).toBe(ROOT);
   });
 
   it('stores entries that it has examined, for the kernel to read as it wrote them', () => {

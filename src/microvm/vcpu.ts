@@ -138,10 +138,12 @@ export class MicrovmVcpu implements ApicProcessor, Archived {
     this.#onReset(this);
   }
 
+  /** @throws PageAbsent, and waits on then */
   startUp(page: number): void {
     if (!this.waitsForStartUp) return;
+    const hasRegisters = this.#onStartUp(this);
     this.waitsForStartUp = false;
-    if (this.#onStartUp(this)) return;
+    if (hasRegisters) return;
     const { processor } = this;
     processor.loadSegment(SegmentRegister.cs, page << 8, realSegment(page << PAGE_SHIFT, REAL_CODE));
     processor.rip = 0 as GuestVirtual;

@@ -33,23 +33,37 @@ const EFER_BITS = Efer.syscall | Efer.longModeEnable | Efer.noExecute;
 /** Bits of CR3 above the physical addresses that CPUID reports. */
 const CR3_LIMIT = 2 ** 40;
 
-/** @returns false for a value that raises #GP; nothing has changed then */
+/**
+ * Walks what the registers say. Where that must wait, they are put back: the instruction is executed again, and is to find
+ * the change still to be made. @throws PageAbsent, DomainCrash
+ */
+function useTables(state: SystemState, putBack: () => void): void {
+  try {
+    state.usePaging();
+  } catch (error) {
+    putBack();
+    throw error;
+  }
+}
+
+/** @returns false for a value that raises #GP; nothing has changed then. @throws PageAbsent as before, DomainCrash */
 export function writeCr0(state: SystemState, low: number, high: number): boolean {
   const { processor } = state;
   const value = ((low & CR0_BITS) | Cr0.extensionType) >>> 0;
   const paging = (value & Cr0.paging) !== 0;
   if (high !== 0 || (paging && (value & Cr0.protection) === 0)) return false;
   if ((value & Cr0.notWriteThrough) !== 0 && (value & Cr0.cacheDisable) === 0) return false;
-  const changed = value ^ processor.cr0;
+  const { cr0, efer } = processor;
+  const changed = value ^ cr0;
   if ((changed & Cr0.paging) !== 0) {
-    const enabled = (processor.efer & Efer.longModeEnable) !== 0;
+    const enabled = (efer & Efer.longModeEnable) !== 0;
     if (enabled && paging && (processor.cr4 & Cr4.physicalAddressExtension) === 0) return false;
     if (!paging && processor.codeSize === 64) return false;
     const active = enabled && paging ? Efer.longModeActive : 0;
-    processor.efer = (processor.efer & ~Efer.longModeActive) | active;
+    processor.efer = (efer & ~Efer.longModeActive) | active;
   }
   processor.cr0 = value;
-  if ((changed & Cr0.paging) !== 0) state.usePaging();
+  if ((changed & Cr0.paging) !== 0) useTables(state, () => void Object.assign(processor, { cr0, efer }));
   else if ((changed & Cr0.writeProtect) !== 0) processor.flushTlb();
   return true;
 }
@@ -63,8 +77,11 @@ export function loadMachineStatus(state: SystemState, word: number): boolean {
 
 export function writeCr3(state: SystemState, value: number): boolean {
   if (value < 0 || value >= CR3_LIMIT) return false;
+  const { cr3 } = state;
   state.cr3 = value;
-  state.usePaging();
+  useTables(state, () => {
+    state.cr3 = cr3;
+  });
   return true;
 }
 
@@ -72,9 +89,14 @@ export function writeCr4(state: SystemState, low: number, high: number): boolean
   const { processor } = state;
   if (high !== 0 || (low & ~CR4_BITS) !== 0) return false;
   if (state.longMode && (low & Cr4.physicalAddressExtension) === 0) return false;
-  const changed = low ^ processor.cr4;
+  const { cr4 } = processor;
+  const changed = low ^ cr4;
   processor.cr4 = low;
-  if ((changed & Cr4.physicalAddressExtension) !== 0) state.usePaging();
+  if ((changed & Cr4.physicalAddressExtension) !== 0) {
+    useTables(state, () => {
+      processor.cr4 = cr4;
+    });
+  }
   if ((changed & (Cr4.globalPages | Cr4.pageSizeExtensions)) !== 0) processor.flushTlb();
   return true;
 }

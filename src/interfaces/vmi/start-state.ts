@@ -91,12 +91,14 @@ export class StartState implements Archived {
     return true;
   }
 
-  /** Lets a processor begin, whose registers are as after a reset. False when there is no state; it is used once. */
+  /**
+   * Lets a processor begin, whose registers are as after a reset. False when there is no state; it is used once.
+   * @throws PageAbsent with the state kept, DomainCrash
+   */
   enter({ processor, state }: MicrovmVcpu): boolean {
     const bytes = this.#bytes;
     if (!bytes) return false;
     const segments = this.#segments;
-    this.forget();
     const view = new DataView(bytes.buffer, bytes.byteOffset);
     const word = (offset: ApState): number => view.getUint32(offset, true);
     const isAllowed =
@@ -106,6 +108,7 @@ export class StartState implements Archived {
       writeCr3(state, word(ApState.cr3)) &&
       writeCr0(state, word(ApState.cr0), 0);
     if (!isAllowed) throw new DomainCrash('SetInitialAPState named values that control registers cannot have');
+    this.forget();
     processor.cr2 = word(ApState.cr2) as GuestVirtual;
     Object.assign(state.gdt, { base: word(ApState.gdtBase), limit: view.getUint16(ApState.gdtLimit, true) });
     Object.assign(state.idt, { base: word(ApState.idtBase), limit: view.getUint16(ApState.idtLimit, true) });
