@@ -22,7 +22,7 @@ export function tuneEngine(): void {
 }
 
 /**
- * V8 compiles and collects garbage in threads of its own, up to four. Where there are fewer processors than that, they
+ * V8 compiles and collects garbage in threads of its own: one in `ring1` (bin/ring1), else up to four. On few processors they
  * took most of the time from the one thread that guests run in; at a lower priority they take what is left. Only Linux
  * has priorities of threads; elsewhere nothing is changed.
  */
