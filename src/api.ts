@@ -129,6 +129,12 @@ export interface VirtualMachine {
   readonly console: GuestConsole;
   /** Settles once, when the guest has ended. Console output written before that can still be read. */
   readonly done: Promise<Outcome>;
+  /**
+   * Milliseconds by which the guest's date is behind that of its host. A guest that goes on begins with its absence, and
+   * catches up: under xen and kvm at once, elsewhere whenever it is idle, by sleeps that are cut short. One that was away
+   * for more than 50 days stays behind.
+   */
+  readonly behind: number;
   /** Figures of this domain, as plain JSON data; also valid after the end. */
   statistics(): object;
   /** Where the time went until now, if the guest was booted with `profile`; also valid after the end. */

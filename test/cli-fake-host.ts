@@ -55,6 +55,7 @@ const GUESTS: Record<string, Guest> = {
 
 class FakeMachine implements VirtualMachine {
   readonly options: BootOptions;
+  readonly behind = 0;
   readonly done: Promise<Outcome>;
   readonly console: VirtualMachine['console'];
   #resolve: (outcome: Outcome) => void = () => {};

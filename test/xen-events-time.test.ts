@@ -1,9 +1,7 @@
 import fc from 'fast-check';
 import { beforeEach, describe, expect, it } from 'vitest';
-import { restore } from '../src/archive/reader.ts';
-import { save } from '../src/archive/writer.ts';
 import type { GuestMemory } from '../src/cpu/translation.ts';
-import { HostClock, TSC_FREQUENCY, VirtualClock } from '../src/domain/clock.ts';
+import { TSC_FREQUENCY, VirtualClock } from '../src/domain/clock.ts';
 import { encodeVcpuTime, publishVcpuTime, timeScale } from '../src/domain/pvclock.ts';
 import { EventChannels, Virq } from '../src/interfaces/xen/event-channels.ts';
 import { RUNSTATE_32, RUNSTATE_64, RunState, Runstates } from '../src/interfaces/xen/runstate.ts';
@@ -21,62 +19,6 @@ beforeEach(() => {
   machine = new TestMachine();
   page = machine.page();
   shared = new SharedInfo(machine.space, page, SHARED_INFO_64, 2);
-});
-
-describe('clocks', () => {
-  it('of the host count nanoseconds from the start and never go back', () => {
-    let milliseconds = 1000;
-    const clock = new HostClock(() => milliseconds);
-    expect(clock.now()).toBe(0);
-    milliseconds = 1001.25;
-    expect(clock.now()).toBe(1_250_000);
-    expect(clock.tsc()).toBe(1_250_000);
-    milliseconds = 1000.5;
-    expect(clock.now()).toBe(1_250_000);
-  });
-
-  it('of the host go on from where a snapshot was taken', () => {
-    let milliseconds = 1;
-    const before = new HostClock(() => milliseconds);
-    milliseconds = 3;
-    const saved = save(before);
-    const after = new HostClock(() => milliseconds);
-    milliseconds = 500;
-    restore(after, saved);
-    expect(after.now()).toBe(2_000_000);
-    milliseconds = 501;
-    expect(after.now()).toBe(3_000_000);
-  });
-
-  it('of the host go on from later, when time is to have passed since', () => {
-    const before = new HostClock(() => 3);
-    const after = new HostClock(() => 500, 7_000_000);
-    restore(after, save(before));
-    expect(after.now()).toBe(7_000_000);
-  });
-
-  it('of instructions stand still without them until they are moved', () => {
-    let instructions = 10;
-    const clock = new VirtualClock(() => instructions, 2);
-    expect(clock.now()).toBe(20);
-    clock.advanceTo(100);
-    expect(clock.now()).toBe(100);
-    clock.advanceTo(50);
-    clock.advanceTo(Number.POSITIVE_INFINITY);
-    expect(clock.now()).toBe(100);
-    instructions = 11;
-    expect(clock.tsc()).toBe(102);
-  });
-
-  it('of instructions reach a deadline with the instructions they announce', () => {
-    let instructions = 0;
-    const clock = new VirtualClock(() => instructions, 3);
-    instructions = clock.instructionsUntil(100);
-    expect(clock.now()).toBeGreaterThanOrEqual(100);
-    expect(clock.now()).toBeLessThan(103);
-    expect(clock.instructionsUntil(5)).toBe(1);
-    expect(clock.instructionsUntil(Number.POSITIVE_INFINITY)).toBe(Number.POSITIVE_INFINITY);
-  });
 });
 
 /** What a guest computes from a time info (vcpu_time_info, public/xen.h). */

@@ -101,7 +101,8 @@ Lets copies of a guest go on from a snapshot ("ring1 run --save"), which was tak
 typed at the shell of each; {} in it, and the shell's $RING1_CLONE, are the number of the copy. What the copies print comes
 out as "NUMBER: line", and each ends when its command has. Copies share all memory that they do not change, unless their
 paging is native. Each has a name and random numbers of its own; what its kernel keeps of random numbers is mixed with those
-of the processor within a minute.
+of the processor within a minute. A copy whose kernel cannot be told that it was stopped (native, vmi, lguest) catches up
+with the date first, for up to 10 seconds.
 
   --count N           copies, from number 1 on (default 1)
   --each COMMAND      what each is to do

@@ -9,6 +9,14 @@ export interface Clock extends Archived {
   now(): number;
   /** The guest's time-stamp counter: `TSC_FREQUENCY` ticks a second, in step with system time. */
   tsc(): number;
+  /**
+   * Lets the time until `deadline` (system time; Infinity for never) pass at once, as far as there is time to be made up
+   * for: for a domain that has nothing to execute until then.
+   * @returns whether time has moved
+   */
+  advanceTo(deadline: number): boolean;
+  /** Nanoseconds by which system time is behind the host's. */
+  readonly behind: number;
 }
 
 /**
@@ -18,45 +26,67 @@ export interface Clock extends Archived {
  */
 export const TSC_FREQUENCY = 1_000_000_000;
 
-/** Follows the host's clock. */
+/** Half of what system time can be, so that a guest which was away for long still has a month and a half. */
+const LATEST_ADVANCE = 2 ** 52;
+
+/**
+ * Follows the host's clock. A guest that was saved goes on at the time of the save, behind its host by its absence, and
+ * catches up while it is idle: its sleeps are cut short. So all that it reads the time from agrees, and each of its timers
+ * fires at its time, as those do by which kernels watch whether they are stuck.
+ */
 export class HostClock implements Clock {
   readonly #milliseconds: () => number;
-  #origin: number;
-  #start: number;
-  #latest: number;
-
+  readonly #origin: number;
   readonly #absence: number;
+  /** The host's system time at the origin. */
+  #start = 0;
+  #latest = 0;
+  #behind = 0;
 
   /**
    * @param milliseconds a monotonic clock with a fraction, as performance.now
-   * @param absence nanoseconds between the save of the guest and now, which are to have passed for it too
+   * @param absence nanoseconds between the save of the guest and now, which it is to make up for
    */
   constructor(milliseconds: () => number, absence = 0) {
     this.#milliseconds = milliseconds;
     this.#absence = absence;
     this.#origin = milliseconds();
-    this.#latest = 0;
-    this.#start = 0;
   }
 
   archive(archive: Archive): void {
     this.#latest = archive.value('latest', this.now());
+    this.#behind = archive.value('behind', this.#behind);
   }
 
+  /** Time has also passed since the clock was made. */
   restored(): void {
-    this.#latest += this.#absence;
-    this.#start = this.#latest;
-    this.#origin = this.#milliseconds();
+    this.#start = this.#latest + this.#behind + this.#absence;
+    this.#behind = this.#hostTime() - this.#latest;
+  }
+
+  #hostTime(): number {
+    return this.#start + Math.floor((this.#milliseconds() - this.#origin) * 1e6);
   }
 
   now(): number {
-    const elapsed = Math.floor((this.#milliseconds() - this.#origin) * 1e6);
-    if (this.#start + elapsed > this.#latest) this.#latest = this.#start + elapsed;
+    this.#latest = Math.max(this.#latest, this.#hostTime() - this.#behind);
     return this.#latest;
   }
 
   tsc(): number {
     return this.now();
+  }
+
+  get behind(): number {
+    return this.#behind;
+  }
+
+  /** A guest that was away for longer than its clock can count keeps its date. */
+  advanceTo(deadline: number): boolean {
+    const now = this.now();
+    if (this.#behind === 0 || deadline <= now || now + this.#behind > LATEST_ADVANCE) return false;
+    this.#behind -= Math.min(this.#behind, Math.ceil(deadline - now));
+    return true;
   }
 }
 
@@ -92,10 +122,17 @@ export class VirtualClock implements Clock {
     return this.now();
   }
 
-  /** Lets the time until `deadline` (system time) pass; earlier deadlines change nothing. */
-  advanceTo(deadline: number): void {
+  /** Nothing of the host's has to do with it. */
+  get behind(): number {
+    return 0;
+  }
+
+  /** There always is time to be made up for, but none that ends with nothing. */
+  advanceTo(deadline: number): boolean {
     const idle = deadline - this.now();
-    if (idle > 0 && Number.isFinite(idle)) this.skipped += Math.ceil(idle);
+    if (idle <= 0 || !Number.isFinite(idle)) return false;
+    this.skipped += Math.ceil(idle);
+    return true;
   }
 
   /** Instructions that fit before `deadline`; at least 1, Infinity when there is none. */

@@ -1,4 +1,5 @@
 import type { DirtyPages } from '../paging/dirty-pages.ts';
+import type { Clock } from './clock.ts';
 
 /** How a domain stands. `reason` is one line for its user. */
 export type DomainState =
@@ -10,6 +11,7 @@ export type DomainState =
 /** A guest as the scheduler and its user see it, whatever interface it speaks. */
 export interface Domain {
   readonly state: DomainState;
+  readonly clock: Clock;
   /** Nothing can run until a deadline passes or `onWork` is called. */
   readonly idle: boolean;
   /** Nothing is under way that has to come to its end before the state is saved. */
@@ -18,8 +20,11 @@ export interface Domain {
   readonly outputIsFull: () => boolean;
   /** Called by the domain when something from outside gives it work. */
   onWork: () => void;
-  /** Fires what is due; with virtual time, an idle domain jumps to its next deadline. */
-  catchUp(): void;
+  /**
+   * Fires what is due. An idle domain goes on to its next deadline, with virtual time and while it is behind its host.
+   * @returns whether it did: the next look may find it with work, or another deadline
+   */
+  catchUp(): boolean;
   /** Lets each runnable virtual processor execute for about a millisecond. */
   turn(): void;
   /** Host time until something is due; Infinity for never. */

@@ -104,6 +104,10 @@ export class Machine implements VirtualMachine, DomainObserver {
     this.#settle(outcome);
   }
 
+  get behind(): number {
+    return this.domain.clock.behind / 1e6;
+  }
+
   statistics(): object {
     return this.#finalStatistics ?? this.#figures();
   }

@@ -107,7 +107,7 @@ export class Scheduler {
         }
         if (domain.outputIsFull()) continue;
         observer.turnBegins();
-        domain.catchUp();
+        if (domain.catchUp()) worked = true;
         if (domain.state.kind === 'running' && !domain.idle) {
           domain.turn();
           worked = true;

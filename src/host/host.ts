@@ -358,7 +358,8 @@ function describe(options: BootOptions, cell: Cell): Origin['guest'] {
 }
 
 function present({ domain, random, origin: { guest, kernel, initrd } }: RunningGuest): SavedGuest {
-  const systemTime = domain.clock.now();
+  const { clock } = domain;
+  const systemTime = clock.now() + clock.behind;
   const savedAt = guest.deterministic ? 0 : Date.now();
   const description = { ...guest, domain: domain.id, systemTime, savedAt };
   return { guest: description, state: save(savedState(domain, random)), kernel, initrd };
@@ -391,18 +392,10 @@ function savedState(domain: Archived, random: SeededRandom | undefined): Archive
   };
 }
 
-/**
- * Nanoseconds that a guest was away, when it can be told so: interfaces with a clock of the host's can say that this is
- * why time went on, and no kernel takes its processors for stuck. Others go on from the time of the save.
- */
-function absenceOf({ interface: name, deterministic, systemTime, savedAt }: GuestDescription): number {
-  if (deterministic || (name !== 'xen' && name !== 'kvm')) return 0;
-  const absence = Math.max(0, Date.now() - savedAt) * 1e6;
-  return systemTime + absence < LATEST_SYSTEM_TIME ? absence : 0;
+/** Nanoseconds that a guest was away. With virtual time it never is. */
+function absenceOf({ deterministic, savedAt }: GuestDescription): number {
+  return deterministic ? 0 : Math.max(0, Date.now() - savedAt) * 1e6;
 }
-
-/** Half of what system time can be, so that a guest which was away for long still has a month and a half. */
-const LATEST_SYSTEM_TIME = 2 ** 52;
 
 /** Unix time at system time 0 of a guest whose system time is `nanoseconds` at present. */
 function wallclockAt(nanoseconds: number, deterministic: boolean): { seconds: number; nanoseconds: number } {

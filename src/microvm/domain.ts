@@ -398,16 +398,17 @@ export class MicrovmDomain implements Domain, Archived {
     return Math.max(0, (deadline - this.clock.now()) / 1e6);
   }
 
-  catchUp(): void {
+  catchUp(): boolean {
     // With virtual time guests do not notice that they wait for the host.
-    if (this.#suspended) return;
+    if (this.#suspended) return false;
     if (!this.#standsStill) this.#virtio.poll();
-    if (this.#standsStill) return;
-    if (this.idle && this.clock instanceof VirtualClock) this.clock.advanceTo(this.nextDeadline());
+    if (this.#standsStill) return false;
+    const moved = this.idle && this.isSettled && this.clock.advanceTo(this.nextDeadline());
     const now = this.clock.now();
     for (const { apic } of this.vcpus) if (apic.deadline <= now) apic.expire(now);
     this.#legacy.expire(now);
     this.interface.expire?.();
+    return moved;
   }
 
   turn(): void {

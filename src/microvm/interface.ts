@@ -31,7 +31,7 @@ export interface MicrovmInterface extends Archived {
    * @throws PageAbsent before anything was done that must not be done twice
    */
   hypercall(vcpu: MicrovmVcpu): SystemResult;
-  /** System time went on while the guest was a file: its kernel is told that it was stopped, and not stuck. */
+  /** Lets the time that the guest is behind pass at once, where its kernel can be told that it was stopped, and not stuck. */
   noteAbsence?(): void;
   /** The turn of a virtual processor begins. */
   resume(vcpu: MicrovmVcpu): void;

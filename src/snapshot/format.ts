@@ -15,7 +15,7 @@ import type { PlainRecord } from '../archive/plain.ts';
 import { InputError } from '../boot/input-error.ts';
 
 /** Grows with each change of what a guest consists of. */
-export const VERSION = 7;
+export const VERSION = 8;
 
 const MAGIC = Uint8Array.from('ring1vm\n', (character) => character.charCodeAt(0));
 export const HEADER_BYTES = 16;
@@ -71,7 +71,7 @@ export type GuestDescription = {
   readonly domain: number;
   readonly disks: number;
   readonly adapters: number;
-  /** System time when it was saved, in nanoseconds. */
+  /** System time when it was saved, in nanoseconds, with what the guest was behind it. */
   readonly systemTime: number;
   /** When that was, in milliseconds of Unix time; 0 of a guest with virtual time. */
   readonly savedAt: number;

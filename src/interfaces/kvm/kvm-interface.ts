@@ -157,7 +157,9 @@ class KvmInterface implements MicrovmInterface {
   }
 
   noteAbsence(): void {
-    if (this.#domain.clock instanceof VirtualClock) return;
+    const { clock } = this.#domain;
+    if (clock instanceof VirtualClock) return;
+    clock.advanceTo(Number.POSITIVE_INFINITY);
     for (const { time } of this.#areas) this.#publish(time, VcpuTimeFlag.tscStable | VcpuTimeFlag.guestStopped);
   }
 

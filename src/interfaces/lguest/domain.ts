@@ -338,13 +338,14 @@ export class LguestDomain implements Domain, Archived {
     return this.clock instanceof VirtualClock ? 0 : Math.max(0, (deadline - this.clock.now()) / 1e6);
   }
 
-  catchUp(): void {
+  catchUp(): boolean {
     // With virtual time guests do not notice that they wait for the host.
-    if (this.#suspended) return;
+    if (this.#suspended) return false;
     if (!this.#standsStill) this.bus.poll();
-    if (this.#standsStill) return;
-    if (this.idle && this.clock instanceof VirtualClock) this.clock.advanceTo(this.interrupts.deadline);
+    if (this.#standsStill) return false;
+    const moved = this.idle && this.isSettled && this.clock.advanceTo(this.interrupts.deadline);
     this.interrupts.expire(this.clock.now());
+    return moved;
   }
 
   turn(): void {

@@ -427,9 +427,10 @@ export class XenDomain implements Domain, Archived {
     if (info >= 0) publishVcpuTime(this.memory, (info + VcpuInfo.time) as typeof info, this.clock, flags);
   }
 
-  /** System time went on while the domain was a file: its kernel is told that it was stopped, and not stuck. */
+  /** Time goes on at once to the host's: the kernel is told that it was stopped, and not stuck. */
   noteAbsence(): void {
     if (this.clock instanceof VirtualClock) return;
+    this.clock.advanceTo(Number.POSITIVE_INFINITY);
     for (const { index } of this.vcpus) this.#publishTime(index, VcpuTimeFlag.tscStable | VcpuTimeFlag.guestStopped);
   }
 
@@ -605,16 +606,17 @@ export class XenDomain implements Domain, Archived {
     return Math.max(0, (this.nextDeadline() - this.clock.now()) / 1e6);
   }
 
-  /** Timers that are due fire; virtual time jumps to the next one when nothing can run. */
-  catchUp(): void {
+  /** Timers that are due fire. */
+  catchUp(): boolean {
     // With virtual time guests do not notice that they wait for the host.
-    if (this.#suspended) return;
+    if (this.#suspended) return false;
     this.#serveDisks();
-    if (this.#standsStill) return;
-    if (this.idle && this.clock instanceof VirtualClock) this.clock.advanceTo(this.nextDeadline());
+    if (this.#standsStill) return false;
+    const moved = this.idle && this.isSettled && this.clock.advanceTo(this.nextDeadline());
     const now = this.clock.now();
     if (this.timers.nextDeadline() <= now) this.timers.expire(now);
     if (this.watchdogs.some((deadline) => deadline <= now)) this.shutdown(ShutdownReason.watchdog);
+    return moved;
   }
 
   #serveDisks(): void {
