@@ -1,24 +1,19 @@
 /* Attempts that may end by an exception: see hostile.h. */
 #ifdef PARAVIRT
+#include "kept-registers.h"
 #include "layout.h"
 
         .text
 /* EAX: what is attempted, a function. Result: 0, or the exception's vector and 1. */
         .globl hostile_attempt
 hostile_attempt:
-        push %edi
-        push %esi
-        push %ebx
-        push %ebp
+        push_kept_registers
         mov %esp, hostile_stack
         movl $1, hostile_is_expected
         call *%eax
         xor %eax, %eax
 1:      movl $0, hostile_is_expected
-        pop %ebp
-        pop %ebx
-        pop %esi
-        pop %edi
+        pop_kept_registers
         ret
 
         .globl hostile_landing

@@ -1,4 +1,5 @@
 /* Entries by exception, interrupt and system call, and the way back; the switch between stacks. */
+#include "kept-registers.h"
 #include "layout.h"
 #include "site-macros.h"
 
@@ -60,16 +61,10 @@ return_to_user:
 /* Saves the registers that C keeps and goes on with another stack. EAX: where to leave this one's. EDX: the other. */
         .globl switch_stacks
 switch_stacks:
-        push %ebx
-        push %ebp
-        push %esi
-        push %edi
+        push_kept_registers
         mov %esp, (%eax)
         mov %edx, %esp
-        pop %edi
-        pop %esi
-        pop %ebp
-        pop %ebx
+        pop_kept_registers
         ret
 
         .section .rodata

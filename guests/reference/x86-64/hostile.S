@@ -1,28 +1,19 @@
 /* Attempts that may end by an exception: see hostile.h. */
 #ifdef PARAVIRT
+#include "kept-registers.h"
 #include "layout.h"
 
         .text
 /* RDI: what is attempted, a function. Result: 0, or the exception's vector and 1. */
         .globl hostile_attempt
 hostile_attempt:
-        push %rbx
-        push %rbp
-        push %r12
-        push %r13
-        push %r14
-        push %r15
+        push_kept_registers
         mov %rsp, hostile_stack
         movl $1, hostile_is_expected
         call *%rdi
         xor %eax, %eax
 1:      movl $0, hostile_is_expected
-        pop %r15
-        pop %r14
-        pop %r13
-        pop %r12
-        pop %rbp
-        pop %rbx
+        pop_kept_registers
         ret
 
         .globl hostile_landing

@@ -1,4 +1,5 @@
 /* Entries by exception, interrupt and system call, and the way back; the switch between stacks. */
+#include "kept-registers.h"
 #include "layout.h"
 #include "site-macros.h"
 
@@ -78,20 +79,10 @@ return_to_user:
 /* Saves the registers that C keeps and goes on with another stack. RDI: where to leave this one's. RSI: the other. */
         .globl switch_stacks
 switch_stacks:
-        push %rbx
-        push %rbp
-        push %r12
-        push %r13
-        push %r14
-        push %r15
+        push_kept_registers
         mov %rsp, (%rdi)
         mov %rsi, %rsp
-        pop %r15
-        pop %r14
-        pop %r13
-        pop %r12
-        pop %rbp
-        pop %rbx
+        pop_kept_registers
         ret
 
         .section .rodata

@@ -12,7 +12,7 @@ struct frame {
 #define FROM_USER(frame) (((frame)->cs & 3) == 3)
 /* Where a program finds what it is started with. */
 #define ARGUMENT ax
-/* By switch_stacks. */
+/* By push_kept_registers. */
 #define SAVED_REGISTERS 4
 
 #define CPU_SEGMENT "fs"

@@ -9,7 +9,7 @@ struct frame {
 #define FROM_USER(frame) (((frame)->cs & 3) != 0)
 /* Where a program finds what it is started with. */
 #define ARGUMENT di
-/* By switch_stacks. */
+/* By push_kept_registers. */
 #define SAVED_REGISTERS 6
 
 #define CPU_SEGMENT "gs"
