@@ -90,8 +90,7 @@ async function moveIntoPlace(from: string, to: string): Promise<void> {
 
 /**
  * Tries apt's package lists as they are on this machine, then lists of our own from an earlier time. Either may be
- * missing, or so old that they name packages no longer there; then fetches lists into the cache, where no privilege is
- * needed.
+ * missing, or so old that they name packages no longer there; then fetches lists, where no privilege is needed.
  */
 async function download(
   wanted: PackageFile,
@@ -99,19 +98,29 @@ async function download(
   directory: string,
   progress: Progress,
 ): Promise<{ packageName: string; file: string }> {
-  const ownLists = await ownAptOptions(cache, wanted.architecture);
-  for (const options of [[], ownLists]) {
+  const { architecture } = wanted;
+  const kept = join(cache, `apt-${architecture}`);
+  const older = (await exists(kept)) ? [aptOptions(kept, architecture)] : [];
+  for (const options of [[], ...older]) {
     const found = await downloadWith(options, wanted, directory, progress).catch(() => undefined);
     if (found !== undefined) return found;
   }
   progress("fetching the archive's package lists");
-  const failure = await run('apt-get', [...ownLists, 'update'], directory).then(
+  // Not where they are kept: apt gives up when another process fetches lists there at the same time.
+  const fetched = join(directory, 'apt');
+  await mkdir(join(fetched, 'lists', 'partial'), { recursive: true });
+  await mkdir(join(fetched, 'archives', 'partial'), { recursive: true });
+  const options = aptOptions(fetched, architecture);
+  const failure = await run('apt-get', [...options, 'update'], directory).then(
     () => undefined,
     (error: unknown) => error,
   );
   try {
     // One source of several that cannot be reached need not matter.
-    return await downloadWith(ownLists, wanted, directory, progress);
+    const found = await downloadWith(options, wanted, directory, progress);
+    if (older.length > 0) await rename(kept, join(directory, 'older')).catch(() => {});
+    await moveIntoPlace(fetched, kept);
+    return found;
   } catch (error) {
     throw unobtainable(wanted, firstErrorLine(failure ?? error));
   }
@@ -150,11 +159,8 @@ async function resolvePackage(options: readonly string[], wanted: PackageFile, d
   return found;
 }
 
-/** Package lists and downloads of our own; sources and keys are the system's. */
-async function ownAptOptions(cache: string, architecture: Architecture): Promise<string[]> {
-  const root = join(cache, `apt-${architecture}`);
-  await mkdir(join(root, 'lists', 'partial'), { recursive: true });
-  await mkdir(join(root, 'archives', 'partial'), { recursive: true });
+/** Package lists and downloads of our own, below a directory; sources and keys are the system's. */
+function aptOptions(root: string, architecture: Architecture): string[] {
   const settings = {
     'Dir::State': root,
     'Dir::State::lists': join(root, 'lists'),
