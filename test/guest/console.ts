@@ -157,6 +157,20 @@ export class GuestConsole {
     return (Number(fields[11]) + Number(fields[12])) / TICKS;
   }
 
+  /**
+   * Whether its host comes to spend less than a share of a processor on it while nobody uses it: what is compiled aside may
+   * be under way for a while after the last command.
+   */
+  async comesToRest(share: number): Promise<boolean> {
+    const [windows, length] = [10, 3];
+    for (let window = 0; window < windows; window++) {
+      const before = this.processorSeconds;
+      await seconds(length);
+      if (this.processorSeconds - before < length * share) return true;
+    }
+    return false;
+  }
+
   /** Most memory that the process ever had, in bytes. */
   get peakMemory(): number {
     const status = readFileSync(`/proc/${this.process.pid}/status`, 'latin1');
