@@ -19,7 +19,8 @@ static void tick(struct frame *frame) {
 static void page_fault(struct frame *frame) {
   word address = PV_INLINE_0(mmu, read_cr2);
 #if LEVELS == 3
-  if (!FROM_USER(frame)) print("*pdpt = %h\n", *((const u64 *)virtual(PV_INLINE_0(mmu, read_cr3)) + (address >> 30)));
+  pgd_entry *top = pgd_at(virtual(PV_INLINE_0(mmu, read_cr3)), address >> 30);
+  if (!FROM_USER(frame)) print("*pdpt = %h\n", get_pgd(top).value);
 #endif
   if (!FROM_USER(frame)) panic("page fault at %x, error %x, address %x", frame->ip, frame->error, address);
   lock_kernel();
