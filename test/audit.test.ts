@@ -1,4 +1,7 @@
+import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from 'vitest';
+import { imagePath } from '../guests/reference/build.ts';
+import { loadKernel } from '../src/boot/kernel.ts';
 import { auditText } from '../src/cli/audit-text.ts';
 import type { Audit } from '../src/inspect/audit.ts';
 import { pushedByStub } from '../src/interfaces/xen/asking-place.ts';
@@ -7,6 +10,20 @@ import { hashes, numberOf, type Printed, runReference } from './reference-guest.
 function auditOf({ audit }: Printed): Audit {
   if (!audit) throw new Error('nothing was audited');
   return audit;
+}
+
+/** The same kernel with a record of accessors in which there is none. */
+function withoutRecords(file: Uint8Array): Uint8Array {
+  const changed = Uint8Array.from(file);
+  const { symbols, segments } = loadKernel(changed);
+  const [begin, end] = ['accessors', 'accessors_end'].map((name) => symbols.find((symbol) => symbol.name === name));
+  if (!begin || !end) throw new Error('the image has no record');
+  const segment = segments.find(
+    ({ vaddr, data }) => begin.address >= vaddr && end.address <= vaddr + BigInt(data.length),
+  );
+  if (segment?.data.buffer !== changed.buffer) throw new Error('the record is not in the file');
+  segment.data.fill(0, Number(begin.address - segment.vaddr), Number(end.address - segment.vaddr));
+  return changed;
 }
 
 /** Of the reference guest on Xen, whose accesses to page tables are known from its sources. */
@@ -54,6 +71,15 @@ describe.each(['x86-64', 'i386-pae'] as const)('an audit of the image for %s', (
     const operation = image === 'x86-64' ? 'mmu.setPgd' : 'mmu.setPud';
     expect(found?.violations).toMatchObject([{ rule: 'store-into-active-root', operation, name, times: 1 }]);
     expect(lines.at(-1)).toMatch(/^panic: page fault/);
+  });
+
+  it('lists reads that the kernel has not recorded as accessors among the contracts that are broken', async () => {
+    const unrecorded = withoutRecords(readFileSync(imagePath(image)));
+    const { audit: found } = await runReference({ interface: 'xen', audit: true }, 'nopatch', unrecorded);
+    expect(new Set(found?.violations.map(({ rule }) => rule))).toEqual(new Set(['read-without-accessor']));
+    const reads = (places: Audit) => places.places.filter(({ accessor }) => accessor).map(({ name }) => name);
+    expect(found?.violations.map(({ name }) => name).toSorted()).toEqual(reads(audit).toSorted());
+    expect(new Set(found?.violations.map(({ operation }) => operation))).toContain('mmu.getPte');
   });
 
   it('finds the same where processors walk shadows of the tables', async () => {

@@ -84,7 +84,7 @@ one so that the host carried the store out or saw it (emulated), stored without 
 stored in vain (refused). Which tables are live Xen knows, unless it translates frames; of other guests, whose tables are
 their own, it is those that a processor's root leads to. A call of VMI's ROM that stores an entry is an operation of its
 caller. Of the reference guest it also says whether a read was one of its recorded accessors. With --check (xen) the
-contracts that were broken are listed too, and the guest goes on.
+contracts that were broken are listed too, reads outside these accessors among them, and the guest goes on.
 
   --top N             lines of the list (default 25)
   --output FILE       write it there instead of to the terminal's standard error; --stats has it with all lines

@@ -270,6 +270,10 @@ export class MemoryUnit implements GuestMemory {
 
   /** A load that missed: `missAddress` → `missValue`. 0 or an exit. */
   loadMiss(bytes: number): number {
+    return this.#load(bytes, false);
+  }
+
+  #load(bytes: number, forUpdate: boolean): number {
     this.tlbCounters.misses++;
     const { u32, u8 } = this.#parts.memory;
     const low = u32[this.#word + State.missAddress / 4] as number;
@@ -298,11 +302,11 @@ export class MemoryUnit implements GuestMemory {
       if (this.#mustBeSeen(nextPage)) return Exit.observed;
       u8.copyWithin(target, first, first + inFirst);
       u8.copyWithin(target + inFirst, second, second + bytes - inFirst);
-      this.#showLoad(nextPage, 0, bytes - inFirst);
+      this.#showLoad(nextPage, 0, bytes - inFirst, forUpdate);
     } else {
       u8.copyWithin(target, first, first + bytes);
     }
-    this.#showLoad(page, low & 0xfff, inFirst);
+    this.#showLoad(page, low & 0xfff, inFirst, forUpdate);
     return 0;
   }
 
@@ -384,8 +388,8 @@ export class MemoryUnit implements GuestMemory {
     return this.observed !== undefined && !this.observedOpen && page >= 0 && this.observed.isObserved(page);
   }
 
-  #showLoad(page: number, offset: number, bytes: number): void {
-    if (page >= 0 && this.observed?.isObserved(page)) this.observed.loaded(page, offset, bytes);
+  #showLoad(page: number, offset: number, bytes: number, forUpdate: boolean): void {
+    if (page >= 0 && this.observed?.isObserved(page)) this.observed.loaded(page, offset, bytes, forUpdate);
   }
 
   #showStore(page: number, offset: number, bytes: number): void {
@@ -440,7 +444,7 @@ export class MemoryUnit implements GuestMemory {
       const checked = this.#checkWritable(low, high, bytes, user);
       if (checked !== 0) return checked;
     }
-    const failed = this.loadMiss(bytes);
+    const failed = this.#load(bytes, true);
     if (failed !== 0) return failed;
     memory.u8.copyWithin(this.#state + GATHER, this.#state + State.missValue, this.#state + State.missValue + bytes);
     u32[pointerWord] = this.#state + GATHER;

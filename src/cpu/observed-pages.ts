@@ -5,8 +5,11 @@
  */
 export interface ObservedPages {
   isObserved(page: number): boolean;
-  /** The running instruction has loaded from an observed page; `offset` and `bytes` in it. */
-  loaded(page: number, offset: number, bytes: number): void;
+  /**
+   * The running instruction has loaded from an observed page; `offset` and `bytes` in it.
+   * @param forUpdate whether it goes on to store what it makes of that
+   */
+  loaded(page: number, offset: number, bytes: number, forUpdate: boolean): void;
   /** The running instruction is about to store into an observed page, which its translation allows. */
   storing(page: number, offset: number, bytes: number): void;
 }

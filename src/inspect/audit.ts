@@ -78,6 +78,8 @@ export class TableAudit implements OperationObserver {
   readonly #options: AuditOptions;
   readonly counts = new TouchCounts();
   readonly #violations = new Map<string, AuditedViolation>();
+  /** The record, once it has been looked for. */
+  #accessors: { readonly recorded: ReadonlySet<number> | undefined } | undefined;
   /** Where a virtual processor asks the host from for an operation, and whether it asks, or has stored instead. */
   askedBy: (vcpu: number) => { readonly address: number; readonly touch: 'operations' | 'emulated' } = () => {
     return { address: 0, touch: 'operations' };
@@ -87,6 +89,12 @@ export class TableAudit implements OperationObserver {
 
   constructor(options: AuditOptions) {
     this.#options = options;
+  }
+
+  /** Whether the kernel has recorded an instruction as an accessor; undefined when it records none. */
+  isAccessor(address: number): boolean | undefined {
+    this.#accessors ??= { recorded: this.#options.accessors() };
+    return this.#accessors.recorded?.has(address);
   }
 
   after(operation: { readonly id: number }, values: readonly unknown[]): void {
@@ -112,12 +120,11 @@ export class TableAudit implements OperationObserver {
 
   report(): Audit {
     const tablesMissed = this.settle();
-    const accessors = this.#options.accessors();
     const places = [...this.counts.places].map(([address, counts]) => ({
       address,
       name: symbolText(address, this.#options.symbolize(address)),
       ...counts,
-      accessor: accessors?.has(address),
+      accessor: this.isAccessor(address),
     }));
     places.sort((a, b) => accesses(b) - accesses(a));
     const violations = [...this.#violations.values()];

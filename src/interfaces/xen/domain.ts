@@ -243,7 +243,7 @@ export class XenDomain implements Domain, Archived {
     this.#flushTrace = trace ? () => trace.writer.flush() : () => {};
     if (options.audit) {
       if (this.isTranslated) this.#liveTables = this.#observeLiveTables(options.audit, paged);
-      else this.#observer = new TableObserver(this, options.audit);
+      else this.#observer = new TableObserver(this, options.audit, () => this.#checker);
     }
     if (options.check && !this.isTranslated) {
       this.#checker = checkContracts(this, group.parts.marks, this.#symbolize, options.audit);

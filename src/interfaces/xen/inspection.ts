@@ -86,7 +86,7 @@ export function checkContracts(
 
 /**
  * What the paging tells: stores that it carried out are the operation pteUpdate, and all of it is for the checker.
- * Loads of entries cannot be told: the guest has its tables mapped, and reads them as any memory.
+ * Loads of entries only an audit tells: the guest has its tables mapped, and reads them as any memory.
  */
 export function pagingEvents(
   domain: XenDomain,
