@@ -53,7 +53,7 @@ const target = (entry: Entry) => (entry.high & 0xfffff) * 2 ** 20 + Math.floor(e
 interface State {
   /** Entries that are not zero. */
   contents: Map<number, Map<number, Entry>>;
-  owner: Map<number, 'domain' | 'shared' | 'readOnly'>;
+  owner: Map<number, 'domain' | 'shared'>;
   /** Tables and descriptor pages. */
   use: Map<number, Use>;
   pins: Map<number, 1 | 2 | 3 | 4>;
@@ -87,12 +87,12 @@ export class Model {
   state: State;
   readonly #format: (typeof FORMATS)[DirectFormat];
 
-  constructor(own: readonly number[], shared: number, readOnly: number, format: DirectFormat = 'four-level') {
+  constructor(own: readonly number[], shared: number, format: DirectFormat = 'four-level') {
     this.#format = FORMATS[format];
     if (own.length !== DOMAIN_FRAMES) throw new Error('unexpected world');
     this.state = {
       contents: new Map(),
-      owner: new Map([...own.map((mfn) => [mfn, 'domain'] as const), [shared, 'shared'], [readOnly, 'readOnly']]),
+      owner: new Map([...own.map((mfn) => [mfn, 'domain'] as const), [shared, 'shared']]),
       use: new Map(),
       pins: new Map(),
       roots: [-1, -1, -1, -1],
@@ -185,7 +185,7 @@ export class Model {
       if (mfn >= LIMIT) refuse(-1);
       const owner = this.state.owner.get(mfn);
       if (owner === undefined) refuse(-16);
-      if ((entry.low & 2) !== 0 && (owner === 'readOnly' || this.state.use.has(mfn))) refuse(-16);
+      if ((entry.low & 2) !== 0 && this.state.use.has(mfn)) refuse(-16);
       return;
     }
     if ((entry.low & 0x198) !== 0) refuse(-22);
@@ -268,7 +268,7 @@ export class Model {
         return;
       }
       const use = this.state.use.get(mfn);
-      if (use === 'descriptors' || (use === undefined && owner === 'readOnly')) refuse(-22);
+      if (use === 'descriptors') refuse(-22);
       if (typeof use !== 'number') this.poke(mfn, index, value.low, value.high);
       else this.write(mfn, use, index, value, command === 2);
     });

@@ -51,7 +51,6 @@ export class World {
   /** Numbers of the domain's frames. */
   readonly own: Mfn[] = [];
   readonly shared = 0x120 as Mfn;
-  readonly readOnly = 0x121 as Mfn;
   readonly unowned = 0x122 as Mfn;
 
   constructor(workPerCall = 1_000_000, format: DirectFormat = 'four-level') {
@@ -76,8 +75,7 @@ export class World {
     const taken = new Set(this.own.map((mfn) => this.space.frameOf(mfn)));
     const free = scrambled.filter((frame) => !taken.has(frame));
     this.paging.addFrame(this.shared, free[0]!, FrameOwner.shared);
-    this.paging.addFrame(this.readOnly, free[1]!, FrameOwner.readOnly);
-    for (const frame of free.slice(2)) this.pool.release(frame);
+    for (const frame of free.slice(1)) this.pool.release(frame);
   }
 
   page(index: number): Mfn {

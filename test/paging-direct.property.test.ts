@@ -26,7 +26,7 @@ import {
 const anyFrame = fc.oneof(
   { weight: 12, arbitrary: fc.nat(11) },
   { weight: 3, arbitrary: fc.nat(DOMAIN_FRAMES - 1) },
-  { weight: 1, arbitrary: fc.integer({ min: DOMAIN_FRAMES, max: DOMAIN_FRAMES + 4 }) },
+  { weight: 1, arbitrary: fc.integer({ min: DOMAIN_FRAMES, max: DOMAIN_FRAMES + 3 }) },
 );
 const anyIndex = fc.constantFrom(0, 0, 0, 1, 1, 2, 3, 255, 256, 271, 272, 511);
 const anyFlags = fc.oneof(
@@ -167,7 +167,7 @@ const OPERATION = fc.oneof(
 type Operation = typeof OPERATION extends fc.Arbitrary<infer Value> ? Value : never;
 
 function numbers(world: World): number[] {
-  return [...world.own, world.shared, world.readOnly, world.unowned, 0x141, 0];
+  return [...world.own, world.shared, world.unowned, 0x141, 0];
 }
 
 /** Makes the first of the two address spaces, or both, live. */
@@ -373,7 +373,7 @@ function assertNothingWritable(world: World): void {
 
 function simulate(operations: Operation[], workPerCall: number, format: DirectFormat): void {
   const world = new World(workPerCall, format);
-  const model = new Model(world.own, world.shared, world.readOnly, format);
+  const model = new Model(world.own, world.shared, format);
   prepare(world, model, format);
   for (const operation of operations) {
     const [actual, expected] = perform(operation, world, model);
@@ -411,7 +411,7 @@ describe.each(['four-level', 'pae'] as const)('direct paging of %s tables', (for
     fc.assert(
       fc.property(turns, (list) => {
         const world = new World(300, format);
-        const model = new Model(world.own, world.shared, world.readOnly, format);
+        const model = new Model(world.own, world.shared, format);
         prepare(world, model, format);
         for (const [operation, patience] of list) {
           let left = patience;

