@@ -155,6 +155,14 @@ describe('a Xen guest whose frames are translated', () => {
     expect(translated.guest.domain.paging.recount()).toEqual([]);
   });
 
+  it('does nothing more when a call says that more of its list is done than there is', async () => {
+    const translated = await TranslatedGuest.create();
+    const reservation = [DATA + 64, 1, 0, SELF, 0, 0, 0, 0, plan.mappedPages + 3];
+    const done = 2 ** 58 - 2 ** 34;
+    expect(await translated.call(reservation, MEMORY_OP, Memory.decrease - 2 ** 40, DATA)).toBe(done);
+    expect(translated.guest.domain.paging.recount()).toEqual([]);
+  });
+
   it('does not get rid of a page that the host has something in', async () => {
     const translated = await TranslatedGuest.create();
     expect(await translated.reservation(Memory.decrease, plan.consolePfn)).toBe(0);

@@ -31,12 +31,17 @@ const EXTENT_LIMIT = 512;
 const START_SHIFT = 6;
 const COMMAND_MASK = (1 << START_SHIFT) - 1;
 
+/** How many extents earlier parts of a call have done: any number from 0 to 2^58, since guests can say what they like. */
+function startOf(call: Call): number {
+  return (call.high[0] as number) * 2 ** (32 - START_SHIFT) + ((call.low[0] as number) >>> START_SHIFT);
+}
+
 function changeReservation(call: Call, populate: boolean): number {
   const reservation = reservationOf(call);
   if (!reservation) return FAULT;
   const { paging } = call.domain;
   const { longSize } = call.abi;
-  const start = Math.floor(call.value(0) / (1 << START_SHIFT));
+  const start = startOf(call);
   if (!reservation.self) return start;
   if (reservation.order !== 0) return start;
   const command = (call.low[0] as number) & COMMAND_MASK;
