@@ -1,5 +1,7 @@
+import { LguestDomain } from '../../src/interfaces/lguest/domain.ts';
+import { VmiInterface } from '../../src/interfaces/vmi/vmi-interface.ts';
 import { XenDomain } from '../../src/interfaces/xen/domain.ts';
-import { type Guest, HostileHost, type Variant, waitsForEver } from './host.ts';
+import { type Guest, type GuestDomain, HostileHost, type Variant, waitsForEver } from './host.ts';
 import { HostileRecord } from './record.ts';
 
 /** Instructions of a guest after which the host takes pages away. */
@@ -50,9 +52,10 @@ export class HostileAttack {
   async #attackOnce(seed: number, calls: number): Promise<void> {
     const { record } = this;
     record.guests++;
-    const guest = await this.#host.boot(this.#variant(seed), `hostile=${seed}`, record);
+    const variant = this.#variant(seed);
+    const guest = await this.#host.boot(variant, `hostile=${seed}`, record);
     const { domain } = guest;
-    const end = Math.min(calls, record.calls + CALLS_OF_A_GUEST);
+    const end = Math.min(calls, record.calls + (variant.calls ?? CALLS_OF_A_GUEST));
     let last = { turn: 0, instructions: 0, calls: record.calls };
     let reclaimAt = INSTRUCTIONS_PER_RECLAIM;
     let isQuiet = false;
@@ -102,8 +105,16 @@ async function takeTurn({ domain }: Guest): Promise<void> {
 
 /** The first thing that is not as it was counted. */
 function recount({ domain }: Guest): string | undefined {
-  const [wrong] = domain instanceof XenDomain ? domain.paging.recount() : (domain.paging.shadow?.recount() ?? []);
-  return wrong && JSON.stringify(wrong);
+  const [wrong] = keeperOf(domain)?.recount() ?? [];
+  return wrong === undefined ? undefined : JSON.stringify(wrong);
+}
+
+/** Who keeps types, references or shadows of a guest's tables; nobody does where they are walked as they stand. */
+function keeperOf(domain: GuestDomain): { recount(): readonly unknown[] } | undefined {
+  if (domain instanceof XenDomain) return domain.paging;
+  if (domain instanceof LguestDomain) return domain.paging.shadow;
+  const { interface: own, paging } = domain;
+  return own instanceof VmiInterface && own.tables ? own.tables.paging : paging.shadow;
 }
 
 function endingOf({ domain, printed }: Guest, isQuiet: boolean): string {

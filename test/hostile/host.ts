@@ -29,6 +29,8 @@ import { watchXen } from './xen-record.ts';
 export interface Variant extends Cell {
   readonly image: Image;
   readonly vcpus: number;
+  /** Of such a guest, if it has few to make; thousands otherwise. */
+  readonly calls?: number;
 }
 
 export type GuestDomain = XenDomain | MicrovmDomain | LguestDomain;

@@ -9,19 +9,9 @@ import type { LguestDomain } from '../../src/interfaces/lguest/domain.ts';
 import { type GuestPhysical, type GuestVirtual, PAGE_SIZE } from '../../src/x86/brand.ts';
 import { Register } from '../../src/x86/registers.ts';
 import { LguestHost, settle } from '../lguest-domain.ts';
+import { HostileRecord, withoutNumbers } from './record.ts';
 
-/** What came of many calls of hostile guests of lguest. */
-export interface LguestRun {
-  calls: number;
-  guests: number;
-  /** By name: how often a call was carried out, and how often it ended the guest. */
-  readonly carriedOut: Map<string, number>;
-  readonly refused: Map<string, number>;
-  /** Why guests ended, numbers and texts left out. */
-  readonly endings: Map<string, number>;
-  /** Frames that guests have not given back when they ended. */
-  lostFrames: number;
-}
+const ERAS: readonly LguestEra[] = ['L1', 'L2', 'L3'];
 
 const PAGES = 128;
 const SHARED = 0x3000;
@@ -30,18 +20,15 @@ const CALLS_OF_A_GUEST = 400;
 const CALLS_OF_A_TURN = 16;
 
 /**
- * Guests whose calls are wrong as often as right, whose page tables and shared data are random, and who execute random
- * bytes. Anything but an end of the guest alone is an error of the host and comes out of `attack`.
+ * Guests of each era in turn whose calls are wrong as often as right, whose page tables and shared data are random, and who
+ * execute random bytes. Anything but an end of the guest alone is an error of the host and comes out of `attack`, and so
+ * does a recount of their shadows that finds something else than is stored.
  */
 export class HostileLguest {
-  readonly run: LguestRun = {
-    calls: 0,
-    guests: 0,
-    carriedOut: new Map(),
-    refused: new Map(),
-    endings: new Map(),
-    lostFrames: 0,
-  };
+  /** Calls by era and name. */
+  readonly record = new HostileRecord();
+  /** Frames that guests have not given back when they ended. */
+  lostFrames = 0;
   /** One for all guests, one after another. */
   readonly #host = new LguestHost(PAGES);
   readonly #random = new SeededRandom(1);
@@ -51,12 +38,11 @@ export class HostileLguest {
     this.#random.seed(seed);
     const { pool } = this.#host;
     const before = pool.available;
-    const eras: readonly LguestEra[] = ['L1', 'L2', 'L3'];
-    while (this.run.calls < calls) {
-      const era = eras[this.run.guests % eras.length] as LguestEra;
+    while (this.record.calls < calls) {
+      const era = ERAS[this.record.guests % ERAS.length] as LguestEra; // not beyond their number
       await this.#guest(era, this.#below(2) === 0 ? 'two-level' : 'pae');
     }
-    this.run.lostFrames = before - pool.available;
+    this.lostFrames = before - pool.available;
   }
 
   #next(): number {
@@ -75,7 +61,7 @@ export class HostileLguest {
       ...save(domain),
       kernel: { era, format, kernelAddress: 0x8_0000, deviceFormat: 'counts' },
     } as PlainRecord);
-    this.run.guests++;
+    this.record.guests++;
     this.#fillMemory(domain);
     domain.vcpu.enter(this.#address(), format, era === 'L3' ? undefined : 0x1000);
     for (let call = 0; call < CALLS_OF_A_GUEST && domain.state.kind === 'running'; call++) {
@@ -83,9 +69,11 @@ export class HostileLguest {
       if (call % CALLS_OF_A_TURN !== CALLS_OF_A_TURN - 1) continue;
       domain.vcpu.processor.rip = this.#address() as GuestVirtual;
       domain.turn();
+      const [wrong] = domain.paging.shadow?.recount() ?? [];
+      if (wrong !== undefined) throw new Error(`call ${this.record.calls}: ${JSON.stringify(wrong)}`);
     }
     const { state } = domain;
-    count(this.run.endings, state.kind === 'crash' ? kindOf(state.reason) : state.kind);
+    this.record.ended(state.kind === 'crash' ? state.reason : state.kind);
     await domain.destroy();
   }
 
@@ -133,15 +121,14 @@ export class HostileLguest {
       if (this.#below(8) === 0) this.#write(domain, SHARED + layout.slotStates + (slot & ~3), 0);
     }
     if (this.#below(16) === 0) this.#write(domain, SHARED + layout.irqEnabled, this.#below(2) * 0x200);
-    const name = calls[number] ?? 'without a name';
-    this.run.calls++;
+    const name = `${domain.era.name} ${calls[number] ?? 'without a name'}`;
     try {
       settle(domain, () => domain.hypercalls.execute());
-      count(this.run.carriedOut, name);
+      this.record.made(name, 'carried out');
     } catch (error) {
       if (!(error instanceof DomainCrash)) throw error;
       domain.crash(domain.vcpu, error.message);
-      count(this.run.refused, name);
+      this.record.made(name, `ends it (${withoutNumbers(error.message)})`);
     }
   }
 
@@ -218,12 +205,3 @@ const SOUND: Readonly<Record<string, (below: Below, address: () => number) => re
   notify: (_below, address) => [address()],
   loadGdtEntry: (below, address) => [below(32), address(), 0x00cf_9200 | (below(8) << 12)],
 };
-
-/** A reason without its numbers and texts. */
-function kindOf(reason: string): string {
-  return reason.replace(/ \(.*/, '').replace(/\b(0x[0-9a-f]+|\d+)\b/g, 'N');
-}
-
-function count(map: Map<string, number>, name: string): void {
-  map.set(name, (map.get(name) ?? 0) + 1);
-}

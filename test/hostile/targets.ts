@@ -12,6 +12,7 @@ const XEN_HANDLERS = [
   'src/interfaces/xen/event-channels.ts',
   'src/interfaces/xen/grant-table.ts',
   ...['descriptor-pages', 'descriptors', 'direct-paging', 'validate'].map((name) => `src/paging/direct/${name}.ts`),
+  'src/paging/translated/',
 ];
 
 export const TARGETS = {
@@ -44,12 +45,14 @@ export const TARGETS = {
     variants: [
       { interface: 'vmi', paging: 'shadow', image: 'i386', vcpus: 2 },
       { interface: 'vmi', paging: 'shadow', image: 'i386-pae', vcpus: 2 },
-      { interface: 'vmi', paging: 'native', image: 'i386', vcpus: 2 },
+      // The ROM has two.
+      { interface: 'vmi', paging: 'native', image: 'i386', vcpus: 2, calls: 200 },
       { interface: 'vmi', paging: 'direct', image: 'i386-pae', vcpus: 2 },
     ],
-    handlers: ['alarm', 'clock', 'host-calls', 'linear-mappings', 'start-state', 'update-queue', 'vmi-interface'].map(
-      (name) => `src/interfaces/vmi/${name}.ts`,
-    ),
+    handlers: [
+      ...['alarm', 'clock', 'direct-tables', 'host-calls', 'linear-mappings', 'start-state', 'update-queue'],
+      'vmi-interface',
+    ].map((name) => `src/interfaces/vmi/${name}.ts`),
   },
   lguest: {
     variants: [

@@ -129,6 +129,17 @@ static void notify_device(void) {
   lguest_call(LGUEST_NOTIFY, (u32)(4096 - hostile_random(BUS_PAGES)) * PAGE_SIZE, 0, 0, 0);
 }
 
+/* Behind the end of a turn, when the clock is looked at. */
+#define TURN (1 << 17)
+
+/* One is waiting, and the host says so. */
+static void keep_interrupts_out(void) {
+  if (hostile_random(64)) return;
+  lguest_data.irq_pending = 0;
+  lguest_call(LGUEST_SET_CLOCKEVENT, 1, 0, 0, 0);
+  for (u32 step = 0; step < TURN && !lguest_data.irq_pending; step++) relax();
+}
+
 /* What a program does by the host's vector is an exception of its own. */
 static void let_interrupts_in(void) {
   lguest_call(LGUEST_SET_CLOCKEVENT, 1, 0, 0, 0);
@@ -152,7 +163,7 @@ static void use_tables(void) {
 
 static void (*const attempts[])(void) = {
   try_call, try_call, try_call, try_call, fill_slot, fill_slot, change_data, store_entry, store_entry, hostile_touch, hostile_touch,
-  notify_device, let_interrupts_in, use_tables,
+  notify_device, let_interrupts_in, keep_interrupts_out, use_tables,
 };
 
 void lguest_be_hostile(void) {

@@ -141,7 +141,7 @@ static void fill_sound(u32 number) {
     case VMI_APIC_WRITE: case VMI_APIC_READ: ARGUMENTS(hostile_random(64) * 16, hostile_random(256), 0); break;
     case VMI_GET_CYCLE_COUNTER: rom_call.eax = (u32)hostile_random(4); break;
     case VMI_SET_ALARM:
-      ARGUMENTS(ALARM_LOCAL_TIMER | hostile_random(2) << 8 | hostile_random(3), time, 0);
+      ARGUMENTS((hostile_random(4) ? ALARM_LOCAL_TIMER : 0) | hostile_random(2) << 8 | hostile_random(3), time, 0);
       rom_call.stack[0] = time, rom_call.stack[1] = 0;
       break;
     case VMI_SET_LAZY_MODE: rom_call.eax = (u32)hostile_random(3); break;
@@ -165,13 +165,24 @@ static void put_right(void) {
   asm volatile("mov %0, %%ds\n\tmov %0, %%es" : : "r"(USER_DATA));
 }
 
+/* Calls that the ROM has code for, which depends on its host. */
+static void *codes[CALLS];
+static u8 available[CALLS];
+static u32 available_count;
+
+static void find_calls(void) {
+  for (u32 number = 0; number < CALLS; number++) {
+    codes[number] = vmi_code(number);
+    if (codes[number]) available[available_count++] = (u8)number;
+  }
+}
+
 static void try_call(void) {
-  u32 number = (u32)hostile_random(CALLS), is_careful = wants_care(number);
+  u32 number = available[hostile_random(available_count)], is_careful = wants_care(number);
   if (number == VMI_SHUTDOWN || number == 36 || number == VMI_HALT) {
     if (hostile_random(number == VMI_HALT ? 64 : 256)) return;
   }
-  rom_call.code = vmi_code(number);
-  if (!rom_call.code) return;
+  rom_call.code = codes[number];
   fill_any();
   fill_ap_state();
   if (hostile_random(is_careful ? 256 : 4)) fill_sound(number);
@@ -202,6 +213,7 @@ static u32 unknown_number;
 static void call_host(void) { asm volatile("vmcall" : : "a"(0), "b"(unknown_number), "c"(0), "d"(0) : "memory"); }
 static void try_unknown(void) {
   unknown_number = (u32)hostile_number();
+  vmi_code(unknown_number);
   if (unknown_number == 36 || unknown_number == 37) return;
   if (hostile_random(2)) hostile_program(unknown_number);
   else hostile_attempt(call_host);
@@ -216,5 +228,6 @@ void vmi_be_hostile(void) {
   hostile_space();
   asm volatile("sgdt %0\n\tsidt %1" : "=m"(gdt), "=m"(idt));
   asm volatile("mov %%cr0, %0\n\tmov %%cr4, %1" : "=r"(cr0), "=r"(cr4));
+  find_calls();
   for (;;) attempts[hostile_random(COUNT(attempts))]();
 }

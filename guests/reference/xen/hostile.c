@@ -14,6 +14,10 @@
 #define POINTED (buffer + PAGE_SIZE - 512)
 /* How seldom something is tried that nearly always ends the kernel. */
 #define RARELY 2048
+/* Where nothing is mapped. */
+#define NOWHERE ((word)PAGE_SIZE)
+/* In a count: part of the list is done, and as many as it says where their number is answered. */
+#define CONTINUED 0x80000000
 
 /* More than one call carries out: entries of a multicall, bytes of a text. */
 #define LONG_LIST (18 * PAGE_SIZE)
@@ -33,6 +37,8 @@ static word done;
 #else
 #define ENTRY_ARGUMENTS(entry, flags) (u32)(entry), (u32)((entry) >> 32), flags
 #endif
+
+static struct vcpu_info *own_info(void) { return (struct vcpu_info *)this_cpu()->xen_info; }
 
 static word number(void) { return (word)hostile_number(); }
 static u32 chance(u32 one_in) { return hostile_random(one_in) == 0; }
@@ -107,7 +113,24 @@ static void fill_any(u32 count) {
   for (u32 index = 0; index < count; index++) quads[index] = any_word();
 }
 
-static word count_of(word sound) { return hostile_random(20) ? sound : number(); }
+static word count_of(word sound) {
+  word count = hostile_random(20) ? sound : number();
+  return chance(32) ? count | CONTINUED : count;
+}
+
+/* Where it is to be answered how many of a list were done. */
+static word done_pointer(void) { return chance(32) ? NOWHERE : chance(4) ? 0 : pointer(&done); }
+
+/* An entry above the lowest level of the kernel's own tables, as it stands, or but for bits that processors set. */
+static u64 *repeated_place, repeated_entry;
+static void find_repeated(void) {
+  u64 *root = (u64 *)swapper_pg_dir;
+  u32 index = (LEVELS == 4 ? 512 : 4) - 1;
+  while (index > 0 && !(root[index] & PRESENT)) index--;
+  repeated_place = virtual(page_of_machine((word)((root[index] & FRAME_MASK) / PAGE_SIZE)) * PAGE_SIZE);
+  for (index = 0; index < 511 && !(*repeated_place & PRESENT); index++) repeated_place++;
+  repeated_entry = *repeated_place ^ (hostile_random(2) ? ACCESSED : 0);
+}
 
 static void table_updates(void) {
   u32 count = chance(256) ? BUFFER_BYTES / 16 : 1 + (u32)hostile_random(4);
@@ -117,7 +140,11 @@ static void table_updates(void) {
     /* Many that are carried out, so that one call does not suffice. */
     if (count > 4) quads[2 * index] = machine_address(arena[0]) | 1, quads[2 * index + 1] = page_number(arena[0]);
   }
-  hypercall(XEN_MMU_UPDATE, pointer(buffer), count_of(count), chance(4) ? 0 : pointer(&done), domain());
+  if (chance(16) && !hostile_attempt(find_repeated)) {
+    quads[0] = machine_address(repeated_place) | (hostile_random(2) ? MMU_PRESERVE_AD : MMU_NORMAL);
+    quads[1] = repeated_entry;
+  }
+  hypercall(XEN_MMU_UPDATE, pointer(buffer), count_of(count), done_pointer(), domain());
 }
 
 /* Mostly an arena page's own mapping: what may become a table must not be writable anywhere. */
@@ -138,20 +165,47 @@ static void fill_table(void) {
   if (chance(3)) fill(table, 0, PAGE_SIZE);
 }
 
+static void set_entry(const u64 *place, u64 value) {
+  quads[0] = machine_address(place), quads[1] = value;
+  hypercall(XEN_MMU_UPDATE, (word)buffer, 1, (word)&done, XEN_SELF);
+}
+
+static void pin(u32 command, const void *page) {
+  struct mmuext_op *operation = (struct mmuext_op *)buffer;
+  *operation = (struct mmuext_op){command, machine_frame(page_number(page)), 0};
+  hypercall(XEN_MMUEXT_OP, (word)operation, 1, (word)&done, XEN_SELF);
+}
+
 /* Fills a page as a table, takes the writable mapping away, mostly, and pins it. Stores to tables come here too. */
 static void try_table(void) {
   table = (word *)arena_page();
   if (hostile_attempt(fill_table) || chance(4)) return;
   u64 value = machine_address(table) | PRESENT | ACCESSED;
   hypercall(XEN_UPDATE_VA_MAPPING, (word)table, ENTRY_ARGUMENTS(value, 2));
-  struct mmuext_op *operation = (struct mmuext_op *)buffer;
-  *operation = (struct mmuext_op){chance(4) ? MMUEXT_UNPIN : (u32)hostile_random(4), machine_frame(page_number(table)), 0};
-  hypercall(XEN_MMUEXT_OP, (word)operation, 1, (word)&done, XEN_SELF);
+  pin(chance(4) ? MMUEXT_UNPIN : (u32)hostile_random(4), table);
 }
 
-/* As no accessor stores: of any size, anywhere. */
+/* Tables that lead to themselves or to each other at their own level, by which a kernel could see them. */
+static void clear_table(void) { fill(table, 0, PAGE_SIZE); }
+static void try_linear(void) {
+  u64 *tables[2];
+  u32 level = 1 + (u32)hostile_random(LEVELS - 1);
+  for (u32 index = 0; index < 2; index++) {
+    table = (word *)arena_page(), tables[index] = (u64 *)table;
+    if (hostile_attempt(clear_table)) return;
+    hypercall(XEN_UPDATE_VA_MAPPING, (word)table, ENTRY_ARGUMENTS(machine_address(table) | PRESENT | ACCESSED, 2));
+    pin(level, table);
+  }
+  for (u32 step = 0; step < 6; step++) {
+    u64 link = machine_address(tables[hostile_random(2)]) | PRESENT | (chance(8) ? WRITABLE : 0);
+    set_entry(tables[hostile_random(2)] + hostile_random(3), chance(4) ? 0 : link);
+  }
+  for (u32 index = 0; index < 2; index++) pin(MMUEXT_UNPIN, tables[index]);
+}
+
+/* As no accessor stores: of any size, anywhere, often where tables have entries. */
 static void store_oddly(void) {
-  u8 *place = (u8 *)arena_page() + hostile_random(PAGE_SIZE - 8);
+  u8 *place = (u8 *)arena_page() + hostile_random(chance(2) ? 64 : PAGE_SIZE - 8);
   if (chance(2)) *(volatile u16 *)place = (u16)number();
   else *(volatile u32 *)(chance(2) ? place : (u8 *)((word)place & -(word)4)) = (u32)number();
 }
@@ -190,7 +244,7 @@ static void extended_operation(void) {
   if (command == MMUEXT_NEW_USER_BASE && chance(3)) operation->frame_or_address = 0;
   u32 count = chance(256) ? 1500 : 1;
   for (u32 index = 1; index < count && index < BUFFER_BYTES / sizeof(*operation); index++) operation[index] = (struct mmuext_op){12, 0, 0};
-  hypercall(XEN_MMUEXT_OP, pointer(buffer), count_of(count), chance(4) ? 0 : pointer(&done), domain());
+  hypercall(XEN_MMUEXT_OP, pointer(buffer), count_of(count), done_pointer(), domain());
 }
 
 static void descriptors(void) {
@@ -207,8 +261,16 @@ static void descriptors(void) {
 struct reservation { word list, count; u32 order, flags; u16 domain; };
 struct memory_map { u32 count; word buffer; };
 
-/* A page of the host's gets a number of the guest's. */
+/* A page of the host's gets a number of the guest's; there are some for that behind its memory. */
+#define SPACE_GRANT_TABLE 1
+#define ROOM_BEHIND 0x200
 struct placed_page { u16 domain, size; u32 space; word index, page; };
+
+/* Where there is room for such a page, most of the time. */
+static word placed_number(void) {
+  if (chance(8)) return number();
+  return chance(4) ? page_number((void *)arena_page()) : xen_start_info->pages + ROOM_BEHIND + (word)hostile_random(16);
+}
 
 static void memory(void) {
   word command = (word)hostile_random(13), *list = (word *)POINTED;
@@ -222,10 +284,30 @@ static void memory(void) {
   if (command == 9) *(struct memory_map *)buffer = (struct memory_map){(u32)hostile_random(3), pointer(POINTED)};
   if (command == 7) {
     *(struct placed_page *)buffer = (struct placed_page){
-      chance(8) ? (u16)number() : XEN_SELF, 0, (u32)hostile_random(4), chance(4) ? number() : (word)hostile_random(4),
-      chance(8) ? number() : page_number((void *)arena_page())};
+      chance(8) ? (u16)number() : XEN_SELF, 0, chance(16) ? (u32)hostile_random(4) : SPACE_GRANT_TABLE,
+      chance(4) ? number() : (word)hostile_random(4), placed_number()};
   }
   hypercall(12, chance(16) ? number() : command, pointer(buffer), 0, 0);
+}
+
+/* More pages than one call gives back, of the pool's end; then as many again, and more than there are. */
+#define BALLOON_PAGES 600
+#define MOST_PAGES 2000
+
+static void balloon(void) {
+  if (hostile_random(RARELY / 8)) return;
+  word *list = (word *)long_list;
+  struct reservation *reservation = (struct reservation *)buffer;
+  for (u32 index = 0; index < BALLOON_PAGES; index++) {
+    void *page = pool[POOL_PAGES - 1 - index];
+    if (!xen_translates) hypercall(XEN_UPDATE_VA_MAPPING, (word)page, ENTRY_ARGUMENTS((u64)0, 0));
+    list[index] = machine_frame(page_number(page));
+  }
+  *reservation = (struct reservation){(word)list, BALLOON_PAGES, 0, 0, XEN_SELF};
+  hypercall(XEN_MEMORY_OP, 1, (word)buffer, 0, 0);
+  for (u32 index = 0; index < MOST_PAGES; index++) list[index] = page_number(pool[POOL_PAGES - 1]) - index;
+  *reservation = (struct reservation){(word)list, hostile_random(2) ? BALLOON_PAGES : MOST_PAGES, 0, 0, XEN_SELF};
+  hypercall(XEN_MEMORY_OP, 6, (word)buffer, 0, 0);
 }
 
 static void events(void) {
@@ -254,7 +336,10 @@ static void connect(void) {
   event_call(7);
   u32 to_processor = halves[1];
   u32 ports[] = {first, second, to_processor};
+  struct vcpu_info *info = own_info();
   for (u32 step = 0; step < 12; step++) {
+    /* As if the processor had been told of something else already. */
+    if (chance(4)) info->selector = 0, info->pending = 1, xen_shared_info->pending[0] = 0;
     static const u8 commands[] = {4, 4, 9, 9, 8, 3};
     word command = commands[hostile_random(chance(4) ? COUNT(commands) : 4)];
     u32 port = ports[hostile_random(COUNT(ports))];
@@ -359,7 +444,7 @@ static void prepare_other(void) {
 static void describe_other(void) {
   struct vcpu_context *context = copy(buffer, &sound_context, sizeof(sound_context));
   if (chance(32)) context->flags = (u32)hostile_random(32);
-  switch (hostile_random(8)) {
+  switch (hostile_random(9)) {
     case 0: context->gdt_entries = number(); break;
     case 1: context->gdt_frames[0] = frame(); break;
     case 2: context->control[3] = (u64)frame() * PAGE_SIZE; break;
@@ -367,6 +452,7 @@ static void describe_other(void) {
     case 4: context->ldt_base = address(); break;
     case 5: context->ldt_entries = number(); break;
     case 6: words[hostile_random(sizeof(*context) / sizeof(word))] = number(); break;
+    case 7: context->cs = USER_CODE, context->ss = USER_DATA; break;
   }
 }
 
@@ -382,6 +468,7 @@ static void processors(void) {
   hypercall(XEN_VCPU_OP, operation, target, pointer(buffer), 0);
 }
 
+#define SCHED_POLL 3
 struct poll { word ports; u32 count; u64 timeout; };
 
 static void scheduling(void) {
@@ -390,15 +477,22 @@ static void scheduling(void) {
   if (operation == SCHED_BLOCK && hostile_random(8)) return;
   if (operation == SCHED_BLOCK) xen_set_timer(1);
   if (operation == SCHED_SHUTDOWN) {
-    if (hostile_random(RARELY / 16)) return;
+    if (hostile_random(RARELY / 16)) {
+      hypercall(XEN_SCHED_OP, operation, NOWHERE, 0, 0);
+      return;
+    }
     halves[0] = (u32)hostile_random(8);
   }
-  if (operation == 3) {
+  struct vcpu_info *info = own_info();
+  if (operation == SCHED_POLL) {
+    /* Something else may be there to be told at once. */
+    if (chance(8)) info->pending = 1, info->mask = 0;
     for (u32 index = 0; index < 4; index++) ((u32 *)POINTED)[index] = chance(8) ? (u32)number() : 1 + (u32)hostile_random(6);
     *(struct poll *)buffer = (struct poll){pointer(POINTED), chance(8) ? (u32)number() : (u32)hostile_random(3), 1 + hostile_random(1000)};
   }
   if (operation == 6) halves[0] = (u32)hostile_random(4), halves[1] = hostile_random(4) ? 1000000 : 0;
   hypercall(XEN_SCHED_OP, operation, pointer(buffer), 0, 0);
+  info->mask = 1;
 }
 
 static void version(void) {
@@ -519,15 +613,16 @@ static void unknown(void) {
 
 /* Events come in meanwhile. */
 static void let_events_in(void) {
-  ((struct vcpu_info *)this_cpu()->xen_info)->mask = 0;
+  struct vcpu_info *info = own_info();
+  info->mask = 0;
   hypercall(XEN_SCHED_OP, 0, 0, 0, 0);
-  ((struct vcpu_info *)this_cpu()->xen_info)->mask = 1;
+  info->mask = 1;
 }
 
 static void (*const attempts[])(void) = {
   table_updates, table_updates, mapping_update, mapping_update, mapping_update, try_table, try_table, extended_operation,
-  extended_operation, descriptors, memory, events, grants, processors, scheduling, version, processor_state, callbacks,
-  all_callbacks, traps, timers, text, return_anywhere, batches, unknown, let_events_in, poke_table, try_ldt, connect,
+  extended_operation, descriptors, memory, balloon, events, grants, processors, scheduling, version, processor_state, callbacks,
+  all_callbacks, traps, timers, text, return_anywhere, batches, unknown, let_events_in, poke_table, try_linear, try_ldt, connect,
   exhaust_ports, use_grants, long_batch,
 };
 
