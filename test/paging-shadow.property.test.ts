@@ -217,6 +217,7 @@ async function check(world: ShadowWorld): Promise<void> {
   await world.requireKept();
   for (let number = 0; number < PAGES; number++) await world.present(number, true);
   expect(world.paging.shadow.recount()).toEqual([]);
+  world.requireWatched();
   for (const processor of world.processors) processor.flushTlb();
   for (const [index, processor] of world.processors.entries()) {
     const root = world.roots[index] as number;

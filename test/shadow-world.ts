@@ -271,6 +271,17 @@ export class ShadowWorld {
     }
   }
 
+  /** @throws Error when stores are watched to a frame that is no shadowed table's any more, or not to one that is */
+  requireWatched(): void {
+    const { shadow } = this.paging;
+    const tables = Array.from({ length: PAGES }, (_, number) => number).filter((number) => shadow.isWatched(number));
+    const expected = new Set(tables.map((number) => this.paging.space.frameOf(number as Mfn)));
+    for (let frame = 0 as Frame; frame < FRAMES; frame++) {
+      const isWatched = group.parts.marks.has(frame, FrameMark.watched);
+      if (isWatched !== expected.has(frame)) throw new Error(`frame ${frame} is ${isWatched ? '' : 'not '}watched`);
+    }
+  }
+
   /** Frames that the host's table leads to at present. */
   #framesOf(write: boolean): (Frame | undefined)[] {
     return Array.from({ length: PAGES }, (_, number) => this.space.lookup(page(number), write));
