@@ -1,4 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import type { Outcome } from '../src/api.ts';
+import { catchesUp } from '../src/cli/catching-up.ts';
 import { parseCloneOptions } from '../src/cli/clone-options.ts';
 import { ShellCommand } from '../src/cli/shell-command.ts';
 
@@ -56,5 +58,31 @@ describe('a command at the shell of a copy', () => {
     const command = new ShellCommand('sleep 9', () => {});
     command.feed(new TextEncoder().encode(command.line));
     expect(command.status).toBeUndefined();
+  });
+});
+
+describe('a copy whose date is behind', () => {
+  const running = new Promise<Outcome>(() => {});
+  const longest = 60_000;
+
+  it('is waited for until it is not', async () => {
+    let looks = 3;
+    const machine = {
+      done: running,
+      get behind() {
+        return looks-- > 0 ? 1000 : 0;
+      },
+    };
+    expect(await catchesUp(machine, longest)).toBe(true);
+    expect(looks).toBe(-1);
+  });
+
+  it('is not waited for when it has ended', async () => {
+    const done = Promise.resolve({ kind: 'poweroff' } as const);
+    expect(await catchesUp({ behind: 1000, done }, longest)).toBe(true);
+  });
+
+  it('is not waited for beyond a limit', async () => {
+    expect(await catchesUp({ behind: 1000, done: running }, 30)).toBe(false);
   });
 });

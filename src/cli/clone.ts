@@ -2,6 +2,7 @@ import type { CreateHost, Disk, Host, VirtualMachine } from '../api.ts';
 import { OverlayStore } from '../devices/block/overlay-store.ts';
 import { FileStore } from '../node/file-store.ts';
 import type { Snapshot } from '../snapshot/snapshot.ts';
+import { catchesUp } from './catching-up.ts';
 import type { CloneOptions } from './clone-options.ts';
 import { openNetwork } from './guest-network.ts';
 import { LARGEST_MEMORY } from './options.ts';
@@ -14,9 +15,8 @@ const CLONE_MEMORY = 8 << 20;
 /** Clones that are at work at the same time: more would only wait for each other. */
 const AT_ONCE = 8;
 
-/** Copies that cannot be told that they were stopped sleep less for a while, until their date is right. */
+/** Milliseconds that a command waits for the date of its copy to be right. */
 const LONGEST_CATCHING_UP = 10_000;
-const LOOK_INTERVAL = 20;
 
 /** Lets copies of a saved guest carry out a command each, and prints what they answer. */
 export async function clone(options: CloneOptions, createHost: CreateHost): Promise<ExitStatus | number> {
@@ -97,7 +97,9 @@ async function runClone(
   const shell = new ShellCommand(`RING1_CLONE=${number}; ${command}`, (line) => {
     process.stdout.write(`${number}: ${line}\n`);
   });
-  await caughtUp(machine, number);
+  if (!(await catchesUp(machine, LONGEST_CATCHING_UP))) {
+    warn(`the date of clone ${number} is ${Math.ceil(machine.behind / 1000)} seconds behind`);
+  }
   machine.console.write(new TextEncoder().encode(shell.line));
   const reader = machine.console.output.getReader();
   while (shell.status === undefined) {
@@ -117,20 +119,4 @@ async function runClone(
     warn(`the command of clone ${number} ended with status ${status}`);
   }
   return status === 0;
-}
-
-/** Waits until the date of a copy is right, or is not going to be soon, or the copy has ended. */
-async function caughtUp(machine: VirtualMachine, number: number): Promise<void> {
-  let hasEnded = false;
-  void machine.done.then(() => {
-    hasEnded = true;
-  });
-  const end = performance.now() + LONGEST_CATCHING_UP;
-  while (machine.behind > 0 && !hasEnded) {
-    if (performance.now() > end) {
-      warn(`the date of clone ${number} is ${Math.ceil(machine.behind / 1000)} seconds behind`);
-      return;
-    }
-    await new Promise((later) => setTimeout(later, LOOK_INTERVAL));
-  }
 }
