@@ -113,8 +113,10 @@ function recount({ domain }: Guest): string | undefined {
 function keeperOf(domain: GuestDomain): { recount(): readonly unknown[] } | undefined {
   if (domain instanceof XenDomain) return domain.paging;
   if (domain instanceof LguestDomain) return domain.paging.shadow;
-  const { interface: own, paging } = domain;
-  return own instanceof VmiInterface && own.tables ? own.tables.paging : paging.shadow;
+  const { interface: own, paging, state } = domain;
+  if (!(own instanceof VmiInterface && own.tables)) return paging.shadow;
+  // What was stored to a table by a way around the examination ends the guest because counts are wrong then.
+  return state.kind === 'running' ? own.tables.paging : undefined;
 }
 
 function endingOf({ domain, printed }: Guest, isQuiet: boolean): string {

@@ -5,6 +5,8 @@ export interface Target {
   readonly variants: readonly Variant[];
   /** Files, or folders of them, whose paths are to be reached. */
   readonly handlers: readonly string[];
+  /** Those of other targets in which this one reaches more. */
+  readonly shared?: readonly string[];
 }
 
 const XEN_HANDLERS = [
@@ -53,6 +55,7 @@ export const TARGETS = {
       ...['alarm', 'clock', 'direct-tables', 'host-calls', 'linear-mappings', 'start-state', 'update-queue'],
       'vmi-interface',
     ].map((name) => `src/interfaces/vmi/${name}.ts`),
+    shared: ['src/paging/direct/'],
   },
   lguest: {
     variants: [

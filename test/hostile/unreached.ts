@@ -12,11 +12,16 @@ const NO_DISKS = 'hostile guests have no disks';
 const STAYS = 'pages that host and guest share stay in memory';
 const LOOKED = 'the handler has looked at that before';
 const ROOM = 'the host has frames left';
+const FILES = 'for guests that go on from a file or are copied';
+const BEGUN = 'the guest exists before its processors run';
+const LEVELS = 'levels are those of the format';
+const UNTYPED = 'no page has such a type there';
 
 /** By file: part of the line that the path begins on, and why nobody takes it. */
 const REASONS: Readonly<Record<string, readonly (readonly [text: string, why: string])[]>> = {
   'src/interfaces/kvm/kvm-interface.ts': [
     ['if (address < 0) return true;', STAYS],
+    ['noteAbsence(): void {', FILES],
     [
       'if (flush) vcpu.processor.flushTlb();',
       'another processor asks for it, and that of a hostile guest does not run',
@@ -27,12 +32,21 @@ const REASONS: Readonly<Record<string, readonly (readonly [text: string, why: st
     ['HypercallError.fault;', 'an entry within RAM can always be written'],
     ['return address < 0 ? -1', 'all of RAM has an address, or the page is absent'],
   ],
+  'src/interfaces/vmi/direct-tables.ts': [
+    ['geometry.entries[level] ?? 0', LEVELS],
+    ['geometry.entries[1] ?? 0', LEVELS],
+    ['this.#domain?.vcpus ?? []', BEGUN],
+    ['this.#mappings?.pageOf(pointer) ?? -1', BEGUN],
+    ['this.#mappings?.addressOf(page as number as Pfn) ?? -1', BEGUN],
+    ['high & ~MADE_READ_ONLY) !== 0', 'a page that is no table may be mapped writable'],
+    ['for (let mfn = 0; mfn < this.paging.types.limit; mfn++) {', FILES],
+  ],
+  'src/interfaces/vmi/linear-mappings.ts': [
+    ['direct ? page - direct.pfn : -1', 'tables are examined once the kernel has told of its direct mapping'],
+  ],
   'src/interfaces/vmi/start-state.ts': [['(cs?.selector ?? 0)', 'all segments were read']],
   'src/interfaces/vmi/update-queue.ts': [['= () => {};', 'the interface puts its own there before a processor runs']],
-  'src/interfaces/vmi/vmi-interface.ts': [
-    ['if (!shadow) return own;', 'without shadows the ROM has no calls but the two that leave a kernel'],
-    ['callerOf(', 'for audits'],
-  ],
+  'src/interfaces/vmi/vmi-interface.ts': [['callerOf(', 'for audits']],
   'src/interfaces/lguest/descriptor-tables.ts': [['this.#gateFlags[vector] ?? 0', 'vectors are below 256']],
   'src/interfaces/xen/event-channels.ts': [
     ['if (port < 0) return port;', 'the host opens its own ports before the guest runs'],
@@ -56,7 +70,13 @@ const REASONS: Readonly<Record<string, readonly (readonly [text: string, why: st
     ['if (result !== 0) return result;', 'each vector has a gate'],
     ['if (!callback) continue;', 'each type has a callback'],
   ],
-  'src/interfaces/xen/hypercalls/dispatch.ts': [['export function callName(', 'for profiles']],
+  'src/interfaces/xen/hypercalls/dispatch.ts': [
+    ['export function callName(', 'for profiles'],
+    [
+      "if (this.#domain.state.kind !== 'running') return 0;",
+      'a call that returns ends a guest whose contracts are checked',
+    ],
+  ],
   'src/interfaces/xen/hypercalls/events.ts': [['default:', LOOKED]],
   'src/paging/direct/descriptor-pages.ts': [
     ['!isGdtSize(', LOOKED],
@@ -64,7 +84,6 @@ const REASONS: Readonly<Record<string, readonly (readonly [text: string, why: st
   ],
   'src/paging/direct/direct-paging.ts': [
     ['this.#validator = new TableValidator(', 'domains always want to be told'],
-    ['options.workPerCall ?? WORK_PER_CALL', 'hostile guests are given less'],
     ['this.machineToPhysical.create()', ROOM],
     ['this.space.populate(mfn)', ROOM],
     ['movePage(): number', LOOKED],
@@ -77,7 +96,17 @@ const REASONS: Readonly<Record<string, readonly (readonly [text: string, why: st
   ],
   'src/paging/direct/validate.ts': [
     ['get promoting()', 'for what a repeated call expects, above level 1'],
-    ['this.rules.geometry.entries[level] ?? 0', 'levels are those of the format'],
+    ['this.rules.geometry.entries[level] ?? 0', LEVELS],
+  ],
+  'src/paging/translated/translated-descriptors.ts': [
+    ['(this.#gdtFrames[processor] ?? [])', 'processors are those that there are'],
+  ],
+  'src/paging/translated/translated-paging.ts': [
+    ['ldtFrameReleased(): void {}', UNTYPED],
+    ['leavesUse(): void {}', UNTYPED],
+    ['entriesOf: () => 0', UNTYPED],
+    ['if (!this.space.populate(mfn))', ROOM],
+    ['if (table < 0) return PagingError.invalid;', LOOKED],
   ],
 };
 

@@ -35,4 +35,6 @@ void hostile_program(u32 number);
 void xen_be_hostile(void);
 void kvm_be_hostile(void);
 void vmi_be_hostile(void);
+/* Before a host examines tables: those of the kernel's part, as they are and as they will be. */
+void vmi_be_hostile_early(entry_bits *boot_directory, entry_bits *kernel_directory);
 void lguest_be_hostile(void);

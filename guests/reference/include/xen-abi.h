@@ -46,6 +46,8 @@ enum { VERSION_NUMBER = 0, VERSION_FEATURES = 6 };
 #define FEATURE_TRANSLATED 4
 enum { MEMORY_ADD_TO_PHYSMAP = 7 };
 enum { SPACE_SHARED_INFO = 0 };
+/* Of a guest whose frames are translated: where it puts that page, from the end of its memory. */
+#define SHARED_INFO_BEHIND 0x100
 #define ASSIST_ENABLE 0
 #define ASSIST_WRITABLE_TABLES 2
 

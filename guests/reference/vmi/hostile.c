@@ -14,15 +14,45 @@
 #define STACK_WORDS 4
 
 #define MSR_SYSENTER_CS 0x174
+#define CR4_PAE 0x20
 #define APIC_COMMAND 0x300
 #define APIC_COMMAND_TARGET 0x310
 #define COMMAND_INIT 0x4500
 #define COMMAND_STARTUP 0x4600
 
 static u8 arena[PAGE_SIZE] ALIGNED(PAGE_SIZE);
+/* A page that nothing has mapped but the kernel's own mapping. */
+static u8 spare[PAGE_SIZE] ALIGNED(PAGE_SIZE);
 static struct ap_state ap_state;
 static struct table_pointer gdt, idt;
 static word cr0, cr4;
+
+static u32 chance(u32 one_in) { return hostile_random(one_in) == 0; }
+
+/* Entries above the lowest level, which lead nowhere in the space as it is at first. */
+static entry_bits *directory;
+static u32 own_index;
+
+static void find_directory(void) {
+  entry_bits *top = (entry_bits *)hostile_mm->pgd;
+#if LEVELS == 3
+  directory = virtual((word)(top[HOSTILE_BASE >> 30] & FRAME_MASK));
+  own_index = (HOSTILE_BASE >> 21) % ENTRIES;
+#else
+  directory = top;
+  own_index = HOSTILE_BASE >> 22;
+#endif
+}
+
+static entry_bits *upper_pointer(void) {
+  u32 index = (u32)hostile_random(LEVELS == 3 ? ENTRIES : KERNEL_SLOT);
+  return directory + (index == own_index ? index + 1 : index);
+}
+
+static entry_bits upper_entry(void) {
+  if (chance(64)) return hostile_entry();
+  return chance(2) ? 0 : physical(spare) | PRESENT | WRITABLE | USER | ACCESSED;
+}
 
 /* The call that is made: code of the ROM, registers, and what is behind them on the stack. */
 static struct {
@@ -84,6 +114,13 @@ static void fill_any(void) {
 /* Another processor begins in the kernel, where it halts. */
 static void wait_for_ever(void) { for (;;) asm volatile("cli\n\thlt"); }
 
+/* Without paging, at its physical address: stores where EAX points. */
+void hostile_store_around(void);
+asm("hostile_store_around:\n\t"
+    "movl $0, (%eax)\n"
+    "1:\tcli\n\thlt\n\tjmp 1b");
+#define PAGING 0x80000000
+
 static void fill_ap_state(void) {
   ap_state = (struct ap_state){
     .cr0 = (u32)cr0, .cr3 = (u32)physical(swapper_pg_dir), .cr4 = (u32)cr4,
@@ -104,7 +141,11 @@ static void fill_ap_state(void) {
     case 8: ap_state.gdt_base = HOSTILE_END - KERNEL_CODE - 4; break;
     case 9: if (hostile_random(16) == 0) ap_state.efer = 0x100; break;
     case 10: if (hostile_random(16) == 0) ap_state.cr4 = 0x80000000; break;
-    case 11: if (hostile_random(16) == 0) ap_state.cr0 = 0x80000000; break;
+    case 11: if (hostile_random(16) == 0) ap_state.cr0 = PAGING; break;
+    case 12:
+      ap_state.cr0 &= ~PAGING;
+      ap_state.eip = (u32)physical((void *)hostile_store_around), ap_state.eax = (u32)physical(hostile_entry_pointer());
+      break;
   }
 }
 
@@ -112,6 +153,7 @@ static void fill_ap_state(void) {
 static void fill_sound(u32 number) {
   u32 page = hostile_page(), pointer = (u32)hostile_entry_pointer();
   entry_bits entry = hostile_entry();
+  if (chance(8)) pointer = (u32)upper_pointer(), entry = upper_entry();
   u32 flags = hostile_random(2) ? PAGE_PT : PAGE_PD;
   u32 time = (u32)hostile_random(1 << 20);
   switch (number) {
@@ -123,8 +165,14 @@ static void fill_sound(u32 number) {
     case 7: case 9: rom_call.eax = (u32)arena; break;
     case 11: case 12: case 13: ARGUMENTS(arena, hostile_random(512), any_word()); break;
     case 15: rom_call.eax = (u32)cr0 | (hostile_random(4) ? 0 : 8); break;
-    case 17: rom_call.eax = (u32)physical(hostile_random(2) ? hostile_mm->pgd : swapper_pg_dir); break;
-    case 18: rom_call.eax = (u32)cr4 ^ (u32)(hostile_random(2) << 7 | hostile_random(2) << 2); break;
+    case 17:
+      rom_call.eax = (u32)physical(hostile_random(2) ? hostile_mm->pgd : swapper_pg_dir) | (chance(64) ? 32 : 0);
+      if (chance(64)) rom_call.eax = page * PAGE_SIZE;
+      break;
+    case 18:
+      rom_call.eax = (u32)cr4 ^ (u32)(hostile_random(2) << 7 | hostile_random(2) << 2);
+      if (chance(64)) rom_call.eax ^= CR4_PAE;
+      break;
     case 24: case 25: rom_call.eax = (u32)hostile_random(8); break;
     case VMI_IRET: rom_call.stack[0] = KERNEL_CODE, rom_call.stack[1] = 2; break;
     case 34: ARGUMENTS(0, HOSTILE_BASE, 0); break;
@@ -132,7 +180,7 @@ static void fill_sound(u32 number) {
     case VMI_SET_PXE_LONG: ARGUMENTS(entry, (u64)entry >> 32, pointer); break;
     case VMI_UPDATE_PXE: case VMI_UPDATE_PXE_LONG: rom_call.eax = pointer; break;
     case VMI_ALLOCATE_PAGE: case VMI_RELEASE_PAGE:
-      ARGUMENTS(hostile_random(2) ? page_number((void *)pointer) : page, flags, 0);
+      ARGUMENTS(chance(4) ? page_number(spare) : chance(2) ? page_number((void *)pointer) : page, flags, 0);
       break;
     case VMI_INVAL_PAGE: rom_call.eax = (u32)hostile_address(); break;
     case VMI_FLUSH_TLB: rom_call.eax = 1 | (u32)hostile_random(2) << 1; break;
@@ -194,8 +242,19 @@ static void try_call(void) {
   report(REPORT_RESULT, result);
 }
 
-/* What is stored to tables without a word. */
-static void store_entry(void) { *(entry_bits *)hostile_entry_pointer() = hostile_entry(); }
+/* What is stored to tables without a word, and to what has been one. */
+static void store_oddly(void) { *(volatile u32 *)((u8 *)hostile_entry_pointer() + 6) = (u32)hostile_entry(); }
+static void store_upper(void) { *upper_pointer() = upper_entry(); }
+static void store_spare(void) { spare[hostile_random(PAGE_SIZE)] = 0; }
+
+static void store_entry(void) {
+  switch (hostile_random(16)) {
+    case 0: hostile_attempt(store_oddly); break;
+    case 1: case 2: hostile_attempt(store_upper); break;
+    case 3: case 4: hostile_attempt(store_spare); break;
+    default: *(entry_bits *)hostile_entry_pointer() = hostile_entry(); break;
+  }
+}
 
 static void start_other(void) {
   if (hostile_random(16)) return;
@@ -224,8 +283,31 @@ static void (*const attempts[])(void) = {
   let_interrupts_in, try_unknown,
 };
 
+#if LEVELS == 3
+/* Before the host examines tables: pages that become some, or do not, and a store to a page that is only to be read. */
+#define LARGE ((entry_bits)0x80)
+#define READ_ONLY_INDEX 300
+static void store_read_only(void) { *(volatile u32 *)(KERNEL_BASE + ((word)READ_ONLY_INDEX << 21)) = 0; }
+
+void vmi_be_hostile_early(entry_bits *boot_directory, entry_bits *kernel_directory) {
+  void (*call)(u32 page, u32 flags) = NULL;
+  hostile_seed();
+  for (u32 step = 0; step < 32; step++) {
+    call = vmi_code(chance(4) ? VMI_RELEASE_PAGE : VMI_ALLOCATE_PAGE);
+    u32 is_table = (u32)hostile_random(2);
+    entry_bits linked = kernel_directory[hostile_random(4)];
+    u32 page = is_table && (linked & PRESENT) ? (u32)((linked & FRAME_MASK) / PAGE_SIZE) : page_number(spare);
+    if (call) call(page, PAGE_PAE | (chance(is_table ? 256 : 4) ? PAGE_PD : PAGE_PT));
+  }
+  boot_directory[READ_ONLY_INDEX] = LARGE | PRESENT;
+  hostile_attempt(store_read_only);
+  if (chance(16)) kernel_directory[READ_ONLY_INDEX] = LARGE | PRESENT;
+}
+#endif
+
 void vmi_be_hostile(void) {
   hostile_space();
+  find_directory();
   asm volatile("sgdt %0\n\tsidt %1" : "=m"(gdt), "=m"(idt));
   asm volatile("mov %%cr0, %0\n\tmov %%cr4, %1" : "=r"(cr0), "=r"(cr4));
   find_calls();

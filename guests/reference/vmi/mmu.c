@@ -1,5 +1,6 @@
 #include "choices.h"
 #include "console.h"
+#include "hostile.h"
 #include "memory.h"
 #include "native.h"
 #include "paravirt-tables.h"
@@ -81,6 +82,10 @@ static void vmi_pagetable_setup_start(pgd_entry *base) {
     native_set_entry(pmd_at(small_directory, table), physical(small_tables[table]) | TABLE_FLAGS);
   native_set_entry(pmd_at(small_directory, (DEVICE_BASE - KERNEL_BASE) >> 21), physical(device_table) | TABLE_FLAGS);
   native_set_entry(pgd_at(small_top, KERNEL_SLOT), physical(small_directory) | TOP_TABLE_FLAGS);
+  if (word_value("hostile=")) {
+    entry_bits boot_directory = ((entry_bits *)boot_page_table)[KERNEL_SLOT] & FRAME_MASK;
+    vmi_be_hostile_early(virtual((word)boot_directory), (entry_bits *)small_directory);
+  }
   boot_page_table = (pgd_entry *)small_top;
 }
 #else

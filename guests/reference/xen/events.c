@@ -82,7 +82,6 @@ static u32 xen_apic_read(u32 number) {
 }
 
 /* A guest whose frames are translated chooses where the page stands: it has room behind its memory. */
-#define SHARED_INFO_BEHIND 0x100
 static u64 place_shared_info(void) {
   if (!xen_translates) return xen_start_info->shared_info;
   word frame = xen_start_info->pages + SHARED_INFO_BEHIND;

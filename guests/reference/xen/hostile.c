@@ -45,6 +45,12 @@ static u32 chance(u32 one_in) { return hostile_random(one_in) == 0; }
 
 static word arena_page(void) { return (word)arena[hostile_random(ARENA_PAGES)]; }
 
+/* A page of the host's: shared_info, or the first of the grant table, which stands behind the guest's own. */
+static word host_frame(void) {
+  if (!xen_translates) return xen_start_info->shared_info / PAGE_SIZE;
+  return xen_start_info->pages + (chance(2) ? SHARED_INFO_BEHIND : 1);
+}
+
 /* Machine frames: of the arena, of any page that the kernel has, of tables in use, or of nothing. */
 static word frame(void) {
   switch (hostile_random(12)) {
@@ -55,7 +61,7 @@ static word frame(void) {
     case 2:
       return machine_frame(page_number(gdt_pages[0]));
     case 3:
-      return xen_start_info->shared_info / PAGE_SIZE;
+      return host_frame();
     case 4:
       return number();
     default:
@@ -464,7 +470,10 @@ static void processors(void) {
   quads[0] = hostile_number() * 100000;
   if (operation == 5 || operation == 13) words[0] = chance(3) ? (word)arena_page() : chance(3) ? 0 : (word)POINTED;
   if (operation == VCPU_INITIALISE && hostile_random(8)) describe_other();
-  if (operation == VCPU_REGISTER_INFO) quads[0] = frame(), halves[2] = (u32)hostile_random(8) * 512, halves[3] = chance(8);
+  if (operation == VCPU_REGISTER_INFO) {
+    target = (word)hostile_random(2);
+    quads[0] = chance(4) ? host_frame() : frame(), halves[2] = (u32)hostile_random(8) * 512, halves[3] = chance(8);
+  }
   hypercall(XEN_VCPU_OP, operation, target, pointer(buffer), 0);
 }
 
