@@ -9,5 +9,4 @@ export const ALL_THE_TIME: GatheringOptions = {
   atLeast: 1,
   piece: 1000,
   pause: 0,
-  isAside: false,
 };

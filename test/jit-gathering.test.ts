@@ -44,7 +44,7 @@ const functionsOfNextPage = (amount: number): string =>
 function gatheredMachine(format: RegionFormat): RegionMachine {
   const machine = new RegionMachine(
     format,
-    { jit: { threshold: 2, regionsPerModule: 1, gathering: ALL_THE_TIME } },
+    { jit: { threshold: 2, regionsPerModule: 1, isAside: false, gathering: ALL_THE_TIME } },
     PROGRAM,
   );
   machine.load(OTHER_PAGE, functionsOfNextPage(1));
@@ -110,7 +110,7 @@ describe.each(FORMATS)('with %s page tables', (format) => {
 test('a module that is compiled aside takes the place of others when it is there', async () => {
   const machine = new RegionMachine(
     'four-level',
-    { jit: { threshold: 2, regionsPerModule: 1, gathering: { ...ALL_THE_TIME, isAside: true } } },
+    { jit: { threshold: 2, regionsPerModule: 1, gathering: ALL_THE_TIME } },
     PROGRAM,
   );
   machine.load(OTHER_PAGE, functionsOfNextPage(1));

@@ -87,7 +87,7 @@ const UNCUT: readonly Way[] = THRESHOLDS.flatMap((threshold) =>
     emulator: new ProcessorEmulator({
       tlbEntries,
       codeBytes: 1 << 20,
-      jit: { threshold, regionsPerModule: threshold === 7 ? 4 : 1 },
+      jit: { threshold, regionsPerModule: threshold === 7 ? 4 : 1, isAside: false },
     }),
   })),
 );
@@ -111,7 +111,7 @@ const CUT: readonly Way[] = [
     name: 'threshold 2, in runs of any length between which regions are gathered',
     warm: false,
     emulator: new ProcessorEmulator({
-      jit: { threshold: 2, regionsPerModule: 2, gathering: ALL_THE_TIME },
+      jit: { threshold: 2, regionsPerModule: 2, isAside: false, gathering: ALL_THE_TIME },
       advance: (processor, left) => processor.run(nextCut(left)),
     }),
   },
@@ -120,7 +120,7 @@ const CUT: readonly Way[] = [
     warm: false,
     emulator: new ProcessorEmulator({
       codeBytes: 1 << 16,
-      jit: { threshold: 2, regionsPerModule: 1, maximumModules: 3, gathering: ALL_THE_TIME },
+      jit: { threshold: 2, regionsPerModule: 1, maximumModules: 3, isAside: false, gathering: ALL_THE_TIME },
       advance: (processor, left) => {
         const count = nextCut(left);
         const end = processor.instructions + count;

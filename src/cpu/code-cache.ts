@@ -112,10 +112,14 @@ export class CodeCache {
     return this.#regions.get(place, mode);
   }
 
-  /** Takes a region; the block that begins at its place is to be decoded again, so that it leads there. */
+  /** From here on `onRegionDropped` tells when a region is no longer valid; nothing leads there before `addRegion`. */
+  watchRegion(region: Region): void {
+    this.#codeOf(this.#pool.frameAt(region.place)).regions.push(region);
+  }
+
+  /** Takes a region that is watched; the block that begins at its place is to be decoded again, so that it leads there. */
   addRegion(region: Region): void {
     this.#regions.set(region.place, region.mode, region);
-    this.#codeOf(this.#pool.frameAt(region.place)).regions.push(region);
     this.#dropAt(region.place, region.mode);
   }
 
@@ -156,12 +160,13 @@ export class CodeCache {
   }
 
   dropRegion(region: Region): void {
-    this.#regions.delete(region.place, region.mode);
+    const leadsHere = this.regionAt(region.place, region.mode) === region;
+    if (leadsHere) this.#regions.delete(region.place, region.mode);
     const frame = this.#pool.frameAt(region.place);
     const code = this.#frames.get(frame);
     const position = code?.regions.indexOf(region) ?? -1;
     if (position >= 0) code?.regions.splice(position, 1);
-    this.#dropAt(region.place, region.mode);
+    if (leadsHere) this.#dropAt(region.place, region.mode);
     this.#forget(frame);
     this.onRegionDropped(region);
   }

@@ -1,5 +1,5 @@
-import { Gathering, type GatheringParts } from './gathering.ts';
-import type { CodedRegion } from './live-regions.ts';
+import { Gathering } from './gathering.ts';
+import type { CodedRegion, RegionParts } from './live-regions.ts';
 
 /** When regions are gathered. Times are milliseconds. */
 export interface GatheringOptions {
@@ -15,8 +15,6 @@ export interface GatheringOptions {
   /** Of one piece of a gathering, and between two of them. */
   readonly piece: number;
   readonly pause: number;
-  /** Modules are compiled while the guest goes on. */
-  readonly isAside: boolean;
 }
 
 export const DEFAULT_GATHERING: GatheringOptions = {
@@ -27,7 +25,6 @@ export const DEFAULT_GATHERING: GatheringOptions = {
   atLeast: 64,
   piece: 2,
   pause: 4,
-  isAside: true,
 };
 
 /** Share of all slots that hot regions may take. */
@@ -35,10 +32,11 @@ const AT_MOST = 0.4;
 
 /** Finds the regions that are hot, and gathers them when enough of them stand elsewhere. */
 export class Gatherer {
-  readonly #parts: GatheringParts;
+  readonly #parts: RegionParts;
   readonly #makeRoom: (regions: number) => void;
   readonly #slots: number;
   readonly #options: GatheringOptions;
+  readonly #isAside: boolean;
   readonly #onGathered: (() => void) | undefined;
   #gathering: Gathering | undefined;
   #hasCensus = false;
@@ -51,17 +49,22 @@ export class Gatherer {
   bytes = 0;
   milliseconds = 0;
 
-  /** @param makeRoom gives up old regions when there are fewer slots */
+  /**
+   * @param isAside whether modules are compiled while the guest goes on
+   * @param makeRoom gives up old regions when there are fewer slots
+   */
   constructor(
-    parts: GatheringParts,
+    parts: RegionParts,
     slots: number,
     options: GatheringOptions,
+    isAside: boolean,
     makeRoom: (regions: number) => void,
     onGathered: (() => void) | undefined,
   ) {
     this.#parts = parts;
     this.#slots = slots;
     this.#options = options;
+    this.#isAside = isAside;
     this.#makeRoom = makeRoom;
     this.#onGathered = onGathered;
   }
@@ -103,7 +106,7 @@ export class Gatherer {
     const most = Math.floor(this.#slots * AT_MOST);
     const chosen = hot.slice(Math.max(hot.length - most, 0));
     this.#makeRoom(chosen.length);
-    this.#gathering = new Gathering(this.#parts, chosen, this.#options.isAside);
+    this.#gathering = new Gathering(this.#parts, chosen, this.#isAside);
   }
 
   #goOn(gathering: Gathering, start: number): void {

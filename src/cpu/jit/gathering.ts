@@ -1,13 +1,6 @@
-import type { CodeCache } from '../code-cache.ts';
-import { buildModule, type GeneratorOptions } from './generate.ts';
-import type { CodedRegion, LiveModule, LiveRegions } from './live-regions.ts';
-
-export interface GatheringParts {
-  readonly code: CodeCache;
-  readonly generator: GeneratorOptions;
-  readonly live: LiveRegions;
-  readonly instantiate: (module: WebAssembly.Module) => WebAssembly.Exports;
-}
+import { compile } from './compilation.ts';
+import { buildModule } from './generate.ts';
+import type { CodedRegion, LiveModule, RegionParts } from './live-regions.ts';
 
 /**
  * Puts the code of many regions into one module, where they stand side by side and lead directly to each other: caches
@@ -16,19 +9,19 @@ export interface GatheringParts {
  * by then are left out.
  */
 export class Gathering {
-  readonly #parts: GatheringParts;
+  readonly #parts: RegionParts;
   /** Each tells whether there is something to wait for. */
   readonly #steps: Generator<boolean, void>;
-  readonly #compile: typeof compileAside;
+  readonly #isAside: boolean;
   isDone = false;
   gathered = 0;
   /** Size of the module. */
   bytes = 0;
 
   /** @param isAside whether to compile while the guest goes on */
-  constructor(parts: GatheringParts, regions: readonly CodedRegion[], isAside: boolean) {
+  constructor(parts: RegionParts, regions: readonly CodedRegion[], isAside: boolean) {
     this.#parts = parts;
-    this.#compile = isAside ? compileAside : compileHere;
+    this.#isAside = isAside;
     this.#steps = this.#gather(regions);
   }
 
@@ -49,8 +42,9 @@ export class Gathering {
     try {
       const wasm = buildModule(generator, moved, live, true);
       yield false;
-      const compilation = this.#compile(wasm);
+      const compilation = compile(wasm, this.#isAside);
       while (!compilation.isDone) yield true;
+      // Without memory for it the regions stay as they are.
       if (!compilation.module) return;
       module.bytes = this.bytes = wasm.length;
       yield* this.#exchange(module, regions, moved, this.#parts.instantiate(compilation.module));
@@ -76,22 +70,4 @@ export class Gathering {
       yield false;
     }
   }
-}
-
-/** A compilation that somebody looks at from time to time. */
-interface Compilation {
-  readonly isDone: boolean;
-  readonly module: WebAssembly.Module | undefined;
-}
-
-function compileAside(wasm: Uint8Array<ArrayBuffer>): Compilation {
-  const compilation: Compilation = { isDone: false, module: undefined };
-  const settle = (module?: WebAssembly.Module) => Object.assign(compilation, { isDone: true, module });
-  // Without memory for it the regions stay as they are.
-  WebAssembly.compile(wasm).then(settle, () => settle());
-  return compilation;
-}
-
-function compileHere(wasm: Uint8Array<ArrayBuffer>): Compilation {
-  return { isDone: true, module: new WebAssembly.Module(wasm) };
 }

@@ -4,9 +4,10 @@ import type { CodeCache } from '../code-cache.ts';
 import { RegionWord } from '../interpreter/record.ts';
 import type { Semantics } from '../semantics/context.ts';
 import { DEFAULT_GATHERING, Gatherer, type GatheringOptions } from './gatherer.ts';
-import { buildModule, type GeneratorOptions, generateRegion } from './generate.ts';
-import { type CodedRegion, LiveRegions } from './live-regions.ts';
+import type { GeneratorOptions } from './generate.ts';
+import { type CodedRegion, LiveRegions, type RegionParts } from './live-regions.ts';
 import { endsInCall } from './region.ts';
+import { candidateKey, RegionBatch } from './region-batch.ts';
 import { type Candidate, type PlannedRegion, RegionPlanner } from './region-planner.ts';
 import type { Node } from './structure.ts';
 
@@ -32,6 +33,8 @@ export interface JitOptions {
   readonly threshold: number;
   /** Regions that become one WebAssembly module: above 1 where modules are expensive (V8 before 12). */
   readonly regionsPerModule: number;
+  /** Modules are compiled while the guest goes on, but for those of one region, which are made where modules are cheap. */
+  readonly isAside: boolean;
   /** Modules alive at a time; the oldest goes first. V8 11 ends the process above some 30,000. */
   readonly maximumModules: number;
   /** Regions that there is room for, below `RegionWord.slotMask`. */
@@ -45,6 +48,7 @@ export interface JitOptions {
 export const DEFAULT_JIT: JitOptions = {
   threshold: 1500,
   regionsPerModule: 8,
+  isAside: true,
   maximumModules: 2000,
   regionSlots: 16384,
   gathering: DEFAULT_GATHERING,
@@ -88,7 +92,12 @@ export class Jit {
   readonly #generator: GeneratorOptions;
   readonly #planner: RegionPlanner;
   readonly #live: LiveRegions;
+  readonly #regionParts: RegionParts;
   readonly #queue = new Map<number, Candidate>();
+  /** The queue is to become regions. */
+  #isDue = false;
+  /** The regions that are being compiled. */
+  #batch: RegionBatch | undefined;
   readonly #gatherer: Gatherer;
   readonly #counters = { compiled: 0, evicted: 0, modules: 0, instructions: 0, bytes: 0, milliseconds: 0 };
 
@@ -100,10 +109,17 @@ export class Jit {
     this.#generator = { memoryPages: memory.size / 0x1_0000, tlbEntries, meaningOf };
     this.#planner = new RegionPlanner(memory, code, this.#generator, options.threshold);
     this.#live = new LiveRegions(memory, code, table);
+    this.#regionParts = {
+      code,
+      generator: this.#generator,
+      live: this.#live,
+      instantiate: (module) => this.#instantiate(module),
+    };
     this.#gatherer = new Gatherer(
-      { code, generator: this.#generator, live: this.#live, instantiate: (module) => this.#instantiate(module) },
+      this.#regionParts,
       options.regionSlots,
       options.gathering,
+      options.isAside,
       (regions) => this.#makeRoom(regions),
       options.onGathered,
     );
@@ -143,16 +159,16 @@ export class Jit {
 
   /** A block was executed often. */
   request(candidate: Candidate): Answer {
-    const { place, mode } = candidate;
-    const key = place * 128 + mode;
+    if (this.#batch?.has(candidate)) return Answer.later;
+    const key = candidateKey(candidate);
     // Asked again before there were enough to make a module of: it is hot indeed.
-    const waiting = this.#queue.has(key);
+    this.#isDue ||= this.#queue.has(key);
     this.#queue.set(key, candidate);
-    if (!waiting && this.#queue.size < this.options.regionsPerModule) return Answer.later;
-    const start = performance.now();
-    this.#compileQueue();
-    this.#counters.milliseconds += performance.now() - start;
-    return this.#parts.code.regionAt(place, mode) ? Answer.compiled : Answer.never;
+    this.#isDue ||= this.#queue.size >= this.options.regionsPerModule;
+    if (!this.#isDue || this.#batch) return Answer.later;
+    this.#takeTime(() => this.#compileQueue());
+    if (this.#batch) return Answer.later;
+    return this.#parts.code.regionAt(candidate.place, candidate.mode) ? Answer.compiled : Answer.never;
   }
 
   #compileQueue(): void {
@@ -164,25 +180,28 @@ export class Jit {
       if (region) planned.push(region);
     }
     this.#queue.clear();
+    this.#isDue = false;
     if (planned.length === 0) return;
     this.#makeRoom(planned.length);
-    const module = this.#live.open(planned.length, false);
-    const regions = planned.map(({ nodes, ...region }, index) => {
-      const code = generateRegion(this.#generator, { nodes, ...region });
-      return { ...region, slot: module.slots[index] as number, code };
-    });
-    const wasm = buildModule(this.#generator, regions, this.#live, false);
-    module.bytes = wasm.length;
-    const exports = this.#instantiate(new WebAssembly.Module(wasm));
-    for (const [index, region] of regions.entries()) {
-      this.#live.add(module, region, exports[String(index)]);
-      this.#parts.code.addRegion(region);
-    }
-    this.#live.complete(module);
+    const isAside = this.options.isAside && this.options.regionsPerModule > 1;
+    this.#batch = new RegionBatch(this.#regionParts, planned, isAside);
     for (const region of planned) this.#startCountingAgain(region);
-    this.#counters.compiled += regions.length;
-    this.#counters.bytes += wasm.length;
+    this.#counters.compiled += planned.length;
+    this.#counters.bytes += this.#batch.bytes;
     this.#counters.instructions += planned.reduce((sum, { nodes }) => sum + instructionsOf(nodes), 0);
+    this.#completeBatch();
+  }
+
+  #completeBatch(): void {
+    if (!this.#batch?.isCompiled) return;
+    this.#batch.complete();
+    this.#batch = undefined;
+  }
+
+  #takeTime(work: () => void): void {
+    const start = performance.now();
+    work();
+    this.#counters.milliseconds += performance.now() - start;
   }
 
   #instantiate(module: WebAssembly.Module): WebAssembly.Exports {
@@ -217,6 +236,12 @@ export class Jit {
 
   /** Between runs: what does not have to be done at once. */
   work(): void {
+    if (this.#batch?.isCompiled) {
+      this.#takeTime(() => {
+        this.#completeBatch();
+        if (this.#isDue) this.#compileQueue();
+      });
+    }
     this.#gatherer.work(this.#counters.compiled);
   }
 }

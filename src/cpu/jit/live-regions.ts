@@ -1,7 +1,7 @@
 import type { HostMemory } from '../../memory/host-memory.ts';
 import type { HostAddress } from '../../x86/brand.ts';
 import type { CodeCache, Region } from '../code-cache.ts';
-import type { RegionCode } from './generate.ts';
+import type { GeneratorOptions, RegionCode } from './generate.ts';
 import { RegionLife } from './region-context.ts';
 
 /** A module whose regions are being made or can be entered. */
@@ -20,6 +20,14 @@ export interface LiveModule {
 /** A region with its code. */
 export interface CodedRegion extends Region {
   readonly code: RegionCode;
+}
+
+/** What it takes to make regions. */
+export interface RegionParts {
+  readonly code: CodeCache;
+  readonly generator: GeneratorOptions;
+  readonly live: LiveRegions;
+  readonly instantiate: (module: WebAssembly.Module) => WebAssembly.Exports;
 }
 
 /** The regions that there are, their slots in the table of regions, and the modules that their code is in. */
@@ -86,19 +94,24 @@ export class LiveRegions {
     return module;
   }
 
+  /** A region of a module whose code is not there yet. */
+  promise(module: LiveModule, region: CodedRegion): void {
+    module.regions.add(region);
+    this.#moduleOf.set(region, module);
+  }
+
   /** Gives a region its place in the table. */
   add(module: LiveModule, region: CodedRegion, enter: unknown): void {
     this.#table.set(region.slot, enter);
     this.#memory.u8[this.life(region.slot)] = RegionLife.idle;
-    module.regions.add(region);
-    this.#moduleOf.set(region, module);
+    this.promise(module, region);
   }
 
   /** Whether a region was entered since this was asked last. */
   takeEntered({ slot }: Region): boolean {
     const life = this.life(slot);
     const entered = this.#memory.u8[life] === RegionLife.entered;
-    this.#memory.u8[life] = RegionLife.idle;
+    if (entered) this.#memory.u8[life] = RegionLife.idle;
     return entered;
   }
 
