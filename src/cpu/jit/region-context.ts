@@ -395,8 +395,8 @@ export class RegionContext extends GeneratingContext implements Context {
 
   immediate(): I64 {
     const { immediateLow, immediateHigh } = this.#current.instruction;
-    const low = BigInt(immediateLow >>> 0);
-    return immediateHigh === immediateLow >> 31 ? i64(immediateLow) : i64((BigInt(immediateHigh) << 32n) | low);
+    if (immediateHigh === immediateLow >> 31) return i64(immediateLow);
+    return i64((BigInt(immediateHigh) << 32n) | BigInt(immediateLow >>> 0));
   }
 
   secondImmediate(): I32 {

@@ -2,10 +2,15 @@ import { State } from '../state.ts';
 import { and, type I32, type I64, i64, load64, or, shl, store64, zeroExtend } from '../wasm/expression.ts';
 import type { FunctionBuilder, Local } from '../wasm/module.ts';
 
+/** A set of registers: bit n for register n. */
+interface Registers {
+  bits: number;
+}
+
 /** Registers that have their value in a local from some point of the code on, wherever control went since. */
 interface Scope {
   readonly around: Scope | undefined;
-  readonly known: Set<number>;
+  readonly known: Registers;
   /** What surrounds the scope is a loop, in front of which registers are loaded. */
   readonly isLoop: boolean;
 }
@@ -19,13 +24,13 @@ export class RegisterFile {
   readonly #fn: FunctionBuilder;
   readonly #state: I32;
   readonly #locals: (Local<'i64'> | undefined)[] = [];
-  #scope: Scope = { around: undefined, known: new Set(), isLoop: false };
+  #scope: Scope = { around: undefined, known: { bits: 0 }, isLoop: false };
   /** Loaded in front of the current instruction. */
-  #wanted = new Set<number>();
+  #wanted: Registers = { bits: 0 };
   #depth = 0;
   #storesAtOnce = true;
   /** Written by instructions that control cannot leave at. */
-  readonly #unstored = new Set<number>();
+  #unstored = 0;
 
   constructor(fn: FunctionBuilder, state: I32) {
     this.#fn = fn;
@@ -36,24 +41,24 @@ export class RegisterFile {
   begin(mayLeave: boolean): void {
     if (mayLeave) this.flush();
     this.#storesAtOnce = mayLeave;
-    const wanted = new Set<number>();
+    const wanted: Registers = { bits: 0 };
     this.#wanted = wanted;
     this.#depth = this.#fn.depth;
-    this.#fn.later(() => this.#load(wanted));
+    this.#fn.later(() => this.#load(wanted.bits));
   }
 
   /** Control goes on elsewhere: the state block becomes exact. */
   flush(): void {
-    for (const register of this.#unstored) this.#store(register);
-    this.#unstored.clear();
+    for (let rest = this.#unstored; rest !== 0; rest &= rest - 1) this.#store(lowest(rest));
+    this.#unstored = 0;
   }
 
   /** In front of a node's code, and of its loop when it is the header of one. @returns what `leave` takes */
   enter(isLoop: boolean): Scope {
     const outer = this.#scope;
-    const known = new Set<number>();
+    const known: Registers = { bits: 0 };
     this.#scope = { around: outer, known, isLoop };
-    if (isLoop) this.#fn.later(() => this.#load(known));
+    if (isLoop) this.#fn.later(() => this.#load(known.bits));
     return outer;
   }
 
@@ -65,8 +70,8 @@ export class RegisterFile {
   reload(): void {
     const scope = this.#scope;
     this.#fn.later(() => {
-      const known = new Set<number>();
-      for (let at: Scope | undefined = scope; at; at = at.around) for (const register of at.known) known.add(register);
+      let known = 0;
+      for (let at: Scope | undefined = scope; at; at = at.around) known |= at.known.bits;
       this.#load(known);
     });
   }
@@ -75,8 +80,8 @@ export class RegisterFile {
     const local = this.#local(register);
     if (this.#isKnown(register)) return local;
     const loop = this.#outermostLoop();
-    if (!loop) this.#wanted.add(register);
-    (loop ?? this.#scope).known.add(register);
+    if (!loop) this.#wanted.bits |= 1 << register;
+    (loop ?? this.#scope).known.bits |= 1 << register;
     return local;
   }
 
@@ -86,7 +91,7 @@ export class RegisterFile {
       // What an instruction writes only sometimes has to be right when it does not.
       if (this.#fn.depth > this.#depth) this.read(register);
       this.#set(register, zeroExtend(value, bytes));
-      if (!this.#isKnown(register)) this.#scope.known.add(register);
+      if (!this.#isKnown(register)) this.#scope.known.bits |= 1 << register;
     } else {
       const mask = bytes === 1 ? 0xff : 0xffff;
       this.#set(register, or(and(this.read(register), i64(~mask)), and(value, i64(mask))));
@@ -101,15 +106,16 @@ export class RegisterFile {
   #set(register: number, value: I64): void {
     this.#fn.set(this.#local(register), value);
     if (this.#storesAtOnce) this.#store(register);
-    else this.#unstored.add(register);
+    else this.#unstored |= 1 << register;
   }
 
   #store(register: number): void {
     this.#fn.store(store64(this.#state, this.#local(register), State.registers + register * 8));
   }
 
-  #load(registers: ReadonlySet<number>): void {
-    for (const register of registers) {
+  #load(registers: number): void {
+    for (let rest = registers; rest !== 0; rest &= rest - 1) {
+      const register = lowest(rest);
       this.#fn.set(this.#local(register), load64(this.#state, State.registers + register * 8));
     }
   }
@@ -123,7 +129,7 @@ export class RegisterFile {
   }
 
   #isKnown(register: number): boolean {
-    for (let at: Scope | undefined = this.#scope; at; at = at.around) if (at.known.has(register)) return true;
+    for (let at: Scope | undefined = this.#scope; at; at = at.around) if (at.known.bits & (1 << register)) return true;
     return false;
   }
 
@@ -133,3 +139,6 @@ export class RegisterFile {
     return loop;
   }
 }
+
+/** The first register of a set that is not empty. */
+const lowest = (bits: number): number => 31 - Math.clz32(bits & -bits);

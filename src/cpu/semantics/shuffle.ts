@@ -168,7 +168,7 @@ const alignRight: Semantics = (c) => {
   const a = c.let(c.read128(0));
   const immediate = c.let(immediateByte(c));
   const known = immediate.literal;
-  if (known !== undefined && known <= 16n) {
+  if (known !== undefined && known <= 16) {
     const bytes = Array.from({ length: 16 }, (_, i) => i + Number(known));
     c.write128(0, simd.shuffle(b, a, bytes));
     return;

@@ -10,9 +10,9 @@ export type ValueType = 'i32' | 'i64' | 'f32' | 'f64' | 'v128';
 
 export interface Expression<T extends ValueType = ValueType> {
   readonly type: T;
-  readonly emit: (code: ByteWriter) => void;
-  /** Present when the value is known. */
-  readonly literal?: bigint;
+  emit(code: ByteWriter): void;
+  /** Present when the value is known: signed, a number as long as those are exact. */
+  readonly literal?: number | bigint;
 }
 
 export type I32 = Expression<'i32'>;
@@ -22,27 +22,45 @@ export type F32 = Expression<'f32'>;
 export type F64 = Expression<'f64'>;
 type Integer = 'i32' | 'i64';
 
+class Constant<T extends Integer> implements Expression<T> {
+  readonly type: T;
+  readonly literal: number | bigint;
+
+  constructor(type: T, literal: number | bigint) {
+    this.type = type;
+    this.literal = literal;
+  }
+
+  emit(code: ByteWriter): void {
+    code.byte(this.type === 'i32' ? 0x41 : 0x42);
+    code.signed(this.literal);
+  }
+}
+
+/** Most constants are small: offsets, sizes, numbers of bits. */
+const SMALLEST = -16;
+const LARGEST = 1024;
+const isSmall = (value: number): boolean => value >= SMALLEST && value <= LARGEST;
+const small = <T extends Integer>(type: T) =>
+  Array.from({ length: LARGEST - SMALLEST + 1 }, (_, index) => new Constant(type, SMALLEST + index));
+const SMALL32 = small('i32');
+const SMALL64 = small('i64');
+
 export function i32(value: number): I32 {
-  return {
-    type: 'i32',
-    literal: BigInt(value | 0),
-    emit: (code) => {
-      code.byte(0x41);
-      code.signed32(value | 0);
-    },
-  };
+  const literal = value | 0;
+  return isSmall(literal) ? (SMALL32[literal - SMALLEST] as I32) : new Constant('i32', literal);
 }
 
 export function i64(value: number | bigint): I64 {
-  const literal = BigInt.asIntN(64, BigInt(value));
-  return {
-    type: 'i64',
-    literal,
-    emit: (code) => {
-      code.byte(0x42);
-      code.signed64(literal);
-    },
-  };
+  const isExact = typeof value === 'number' && Number.isSafeInteger(value);
+  const literal = isExact ? value : exactly(BigInt.asIntN(64, BigInt(value)));
+  if (typeof literal === 'number' && isSmall(literal)) return SMALL64[literal - SMALLEST] as I64;
+  return new Constant('i64', literal);
+}
+
+function exactly(value: bigint): number | bigint {
+  const number = Number(value);
+  return Number.isSafeInteger(number) ? number : value;
 }
 
 export function f32(value: number): F32 {
@@ -83,14 +101,50 @@ export function v128(low: bigint, high: bigint): V128 {
   };
 }
 
-export function instruction<T extends ValueType>(type: T, opcode: number, ...operands: Expression[]): Expression<T> {
-  return {
-    type,
-    emit: (code) => {
-      for (const operand of operands) operand.emit(code);
-      code.byte(opcode);
-    },
-  };
+class Unary<T extends ValueType> implements Expression<T> {
+  readonly type: T;
+  readonly #opcode: number;
+  readonly #operand: Expression;
+
+  constructor(type: T, opcode: number, operand: Expression) {
+    this.type = type;
+    this.#opcode = opcode;
+    this.#operand = operand;
+  }
+
+  emit(code: ByteWriter): void {
+    this.#operand.emit(code);
+    code.byte(this.#opcode);
+  }
+}
+
+class Binary<T extends ValueType> implements Expression<T> {
+  readonly type: T;
+  readonly #opcode: number;
+  readonly #a: Expression;
+  readonly #b: Expression;
+
+  constructor(type: T, opcode: number, a: Expression, b: Expression) {
+    this.type = type;
+    this.#opcode = opcode;
+    this.#a = a;
+    this.#b = b;
+  }
+
+  emit(code: ByteWriter): void {
+    this.#a.emit(code);
+    this.#b.emit(code);
+    code.byte(this.#opcode);
+  }
+}
+
+export function instruction<T extends ValueType>(
+  type: T,
+  opcode: number,
+  a: Expression,
+  b?: Expression,
+): Expression<T> {
+  return b ? new Binary(type, opcode, a, b) : new Unary(type, opcode, a);
 }
 
 /** An instruction of the vector space (prefix 0xFD), with immediate bytes such as lanes. */
@@ -120,16 +174,16 @@ function binary<T extends Integer>(
   fold?: (a: bigint, b: bigint) => bigint,
 ): Expression<T> {
   if (fold && a.literal !== undefined && b.literal !== undefined) {
-    const value = fold(a.literal, b.literal);
+    const value = fold(BigInt(a.literal), BigInt(b.literal));
     return (a.type === 'i32' ? i32(Number(BigInt.asIntN(32, value))) : i64(value)) as unknown as Expression<T>;
   }
   return instruction(a.type, a.type === 'i32' ? opcode32 : opcode64, a, b);
 }
 
 export const add = <T extends Integer>(a: Expression<T>, b: Expression<T>): Expression<T> =>
-  b.literal === 0n ? a : a.literal === 0n ? b : binary(a, b, 0x6a, 0x7c, (x, y) => x + y);
+  b.literal === 0 ? a : a.literal === 0 ? b : binary(a, b, 0x6a, 0x7c, (x, y) => x + y);
 export const sub = <T extends Integer>(a: Expression<T>, b: Expression<T>): Expression<T> =>
-  b.literal === 0n ? a : binary(a, b, 0x6b, 0x7d, (x, y) => x - y);
+  b.literal === 0 ? a : binary(a, b, 0x6b, 0x7d, (x, y) => x - y);
 export const mul = <T extends Integer>(a: Expression<T>, b: Expression<T>): Expression<T> =>
   binary(a, b, 0x6c, 0x7e, (x, y) => x * y);
 export const divS = <T extends Integer>(a: Expression<T>, b: Expression<T>): Expression<T> => binary(a, b, 0x6d, 0x7f);
@@ -137,18 +191,18 @@ export const divU = <T extends Integer>(a: Expression<T>, b: Expression<T>): Exp
 export const remS = <T extends Integer>(a: Expression<T>, b: Expression<T>): Expression<T> => binary(a, b, 0x6f, 0x81);
 export const remU = <T extends Integer>(a: Expression<T>, b: Expression<T>): Expression<T> => binary(a, b, 0x70, 0x82);
 export const and = <T extends Integer>(a: Expression<T>, b: Expression<T>): Expression<T> =>
-  b.literal === -1n ? a : binary(a, b, 0x71, 0x83, (x, y) => x & y);
+  b.literal === -1 ? a : binary(a, b, 0x71, 0x83, (x, y) => x & y);
 export const or = <T extends Integer>(a: Expression<T>, b: Expression<T>): Expression<T> =>
-  b.literal === 0n ? a : binary(a, b, 0x72, 0x84, (x, y) => x | y);
+  b.literal === 0 ? a : binary(a, b, 0x72, 0x84, (x, y) => x | y);
 export const xor = <T extends Integer>(a: Expression<T>, b: Expression<T>): Expression<T> =>
   binary(a, b, 0x73, 0x85, (x, y) => x ^ y);
 /** Shift counts are taken modulo the width, as WebAssembly does. */
 export const shl = <T extends Integer>(a: Expression<T>, b: Expression<T>): Expression<T> =>
-  b.literal === 0n ? a : binary(a, b, 0x74, 0x86, (x, y) => x << (y & (a.type === 'i32' ? 31n : 63n)));
+  b.literal === 0 ? a : binary(a, b, 0x74, 0x86, (x, y) => x << (y & (a.type === 'i32' ? 31n : 63n)));
 export const shrS = <T extends Integer>(a: Expression<T>, b: Expression<T>): Expression<T> =>
-  b.literal === 0n ? a : binary(a, b, 0x75, 0x87);
+  b.literal === 0 ? a : binary(a, b, 0x75, 0x87);
 export const shrU = <T extends Integer>(a: Expression<T>, b: Expression<T>): Expression<T> =>
-  b.literal === 0n ? a : binary(a, b, 0x76, 0x88);
+  b.literal === 0 ? a : binary(a, b, 0x76, 0x88);
 export const rotl = <T extends Integer>(a: Expression<T>, b: Expression<T>): Expression<T> => binary(a, b, 0x77, 0x89);
 export const rotr = <T extends Integer>(a: Expression<T>, b: Expression<T>): Expression<T> => binary(a, b, 0x78, 0x8a);
 
@@ -158,7 +212,8 @@ const compare =
     if (a.literal === undefined || b.literal === undefined) {
       return instruction('i32', a.type === 'i32' ? opcode32 : opcode64, a, b);
     }
-    const plain = (value: bigint) => (unsigned ? BigInt.asUintN(a.type === 'i32' ? 32 : 64, value) : value);
+    const bits = a.type === 'i32' ? 32 : 64;
+    const plain = (value: number | bigint) => (unsigned ? BigInt.asUintN(bits, BigInt(value)) : BigInt(value));
     return i32(holds(plain(a.literal), plain(b.literal)) ? 1 : 0);
   };
 export const eq = compare(0x46, 0x51, (a, b) => a === b);
@@ -173,7 +228,7 @@ export const geS = compare(0x4e, 0x59, (a, b) => a >= b);
 export const geU = compare(0x4f, 0x5a, (a, b) => a >= b, true);
 
 export const eqz = (a: Expression<Integer>): I32 =>
-  a.literal === undefined ? instruction('i32', a.type === 'i32' ? 0x45 : 0x50, a) : i32(a.literal === 0n ? 1 : 0);
+  a.literal === undefined ? instruction('i32', a.type === 'i32' ? 0x45 : 0x50, a) : i32(a.literal === 0 ? 1 : 0);
 const unary =
   (opcode32: number, opcode64: number) =>
   <T extends Integer>(a: Expression<T>): Expression<T> =>
@@ -183,26 +238,26 @@ export const ctz = unary(0x68, 0x7a);
 export const popcnt = unary(0x69, 0x7b);
 
 export const wrap = (a: I64): I32 =>
-  a.literal === undefined ? instruction('i32', 0xa7, a) : i32(Number(BigInt.asIntN(32, a.literal)));
+  a.literal === undefined ? instruction('i32', 0xa7, a) : i32(Number(BigInt.asIntN(32, BigInt(a.literal))));
 export const extendU = (a: I32): I64 =>
-  a.literal === undefined ? instruction('i64', 0xad, a) : i64(BigInt.asUintN(32, a.literal));
+  a.literal === undefined ? instruction('i64', 0xad, a) : i64(Number(a.literal) >>> 0);
 export const extendS = (a: I32): I64 => (a.literal === undefined ? instruction('i64', 0xac, a) : i64(a.literal));
 
 /** Sign-extends the low `bytes` bytes of a 64-bit value. */
 export function signExtend(a: I64, bytes: number): I64 {
   if (bytes === 8) return a;
-  if (a.literal !== undefined) return i64(BigInt.asIntN(bytes * 8, a.literal));
+  if (a.literal !== undefined) return i64(BigInt.asIntN(bytes * 8, BigInt(a.literal)));
   return instruction('i64', bytes === 1 ? 0xc2 : bytes === 2 ? 0xc3 : 0xc4, a);
 }
 
 /** Zero-extends the low `bytes` bytes of a 64-bit value. */
 export function zeroExtend(a: I64, bytes: number): I64 {
   if (bytes === 8) return a;
-  return and(a, i64((1n << BigInt(bytes * 8)) - 1n));
+  return and(a, i64(2 ** (bytes * 8) - 1));
 }
 
 export function select<T extends ValueType>(condition: I32, a: Expression<T>, b: Expression<T>): Expression<T> {
-  if (condition.literal !== undefined) return condition.literal === 0n ? b : a;
+  if (condition.literal !== undefined) return condition.literal === 0 ? b : a;
   if (a.type === 'v128') {
     return {
       type: a.type,
@@ -233,18 +288,32 @@ export const bitsOfF32 = (a: F32): I32 => instruction('i32', 0xbc, a);
 
 export const TYPE_CODES: Record<ValueType, number> = { i32: 0x7f, i64: 0x7e, f32: 0x7d, f64: 0x7c, v128: 0x7b };
 
-/** Loads; the address is an unsigned 32-bit host address plus a constant offset. */
-function loadOf<T extends ValueType>(type: T, opcode: readonly number[]) {
-  return (address: I32, offset = 0): Expression<T> => ({
-    type,
-    emit: (code) => {
-      address.emit(code);
-      code.bytes(opcode);
-      code.byte(0);
-      code.unsigned(offset);
-    },
-  });
+class Load<T extends ValueType> implements Expression<T> {
+  readonly type: T;
+  readonly #opcode: readonly number[];
+  readonly #address: I32;
+  readonly #offset: number;
+
+  constructor(type: T, opcode: readonly number[], address: I32, offset: number) {
+    this.type = type;
+    this.#opcode = opcode;
+    this.#address = address;
+    this.#offset = offset;
+  }
+
+  emit(code: ByteWriter): void {
+    this.#address.emit(code);
+    code.bytes(this.#opcode);
+    code.byte(0);
+    code.unsigned(this.#offset);
+  }
 }
+
+/** Loads; the address is an unsigned 32-bit host address plus a constant offset. */
+const loadOf =
+  <T extends ValueType>(type: T, opcode: readonly number[]) =>
+  (address: I32, offset = 0): Expression<T> =>
+    new Load(type, opcode, address, offset);
 export const load32 = loadOf('i32', [0x28]);
 export const load64 = loadOf('i64', [0x29]);
 export const loadF32 = loadOf('f32', [0x2a]);

@@ -11,8 +11,19 @@ export interface Label {
   readonly depth: number;
 }
 
-export interface Local<T extends ValueType = ValueType> extends Expression<T> {
+export class Local<T extends ValueType = ValueType> implements Expression<T> {
+  readonly type: T;
   readonly index: number;
+
+  constructor(type: T, index: number) {
+    this.type = type;
+    this.index = index;
+  }
+
+  emit(code: ByteWriter): void {
+    code.byte(0x20);
+    code.unsigned(this.index);
+  }
 }
 
 /** A number in a function that its modules fill in. */
@@ -85,32 +96,21 @@ export class FunctionBuilder {
   }
 
   parameter<T extends ValueType>(index: number, type: T): Local<T> {
-    return this.#local(index, type);
+    return new Local(type, index);
   }
 
   /** A local variable; taken back when the surrounding `scope` ends. */
   local<T extends ValueType>(type: T): Local<T> {
     const reused = this.#free[type].pop();
     const index = reused ?? this.signature.parameters.length + this.#types.push(type) - 1;
-    const local = this.#local(index, type);
+    const local = new Local(type, index);
     this.#scope?.push(local);
     return local;
   }
 
   /** A local variable that no `scope` takes back. */
   permanentLocal<T extends ValueType>(type: T): Local<T> {
-    return this.#local(this.signature.parameters.length + this.#types.push(type) - 1, type);
-  }
-
-  #local<T extends ValueType>(index: number, type: T): Local<T> {
-    return {
-      type,
-      index,
-      emit: (code) => {
-        code.byte(0x20);
-        code.unsigned(index);
-      },
-    };
+    return new Local(type, this.signature.parameters.length + this.#types.push(type) - 1);
   }
 
   /** Locals made by `body` are free for reuse afterwards. */
@@ -202,7 +202,7 @@ export class FunctionBuilder {
   #choose(condition: I32, then: () => void, otherwise: (() => void) | undefined, seldom: boolean): void {
     if (condition.literal !== undefined) {
       this.decidedByConstant = true;
-      if (condition.literal !== 0n) then();
+      if (condition.literal !== 0) then();
       else otherwise?.();
       return;
     }
@@ -294,6 +294,7 @@ export class FunctionBuilder {
     this.code.bytes([0xfc, 0x0b, 0x00]);
   }
 
+  /** The end of the builder. */
   body(): Body {
     const { code } = this;
     const inserted = new ByteWriter();
@@ -325,13 +326,15 @@ export class FunctionBuilder {
       for (let at = this.#blanks[blank]; at && at.offset < offset; at = this.#blanks[++blank]) {
         blanks.push(at.offset + moved, at.name);
       }
-      out.bytes(code.result().subarray(copied, offset));
+      out.copy(code, copied, offset);
       const end = ends[gap] ?? inserted.length;
-      out.bytes(inserted.result().subarray(filled, end));
+      out.copy(inserted, filled, end);
       copied = offset;
       filled = end;
     }
-    return { bytes: out.result().slice(), seldom: Uint32Array.from(hints), blanks: Uint32Array.from(blanks) };
+    const bytes = out.result().slice();
+    for (const writer of [code, inserted, out]) writer.release();
+    return { bytes, seldom: Uint32Array.from(hints), blanks: Uint32Array.from(blanks) };
   }
 }
 
@@ -500,7 +503,9 @@ export class ModuleBuilder {
         body.bytes(bytes);
       }
     });
-    return out.result().slice();
+    const wasm = out.result().slice();
+    out.release();
+    return wasm;
   }
 }
 
@@ -510,4 +515,5 @@ function section(out: ByteWriter, id: number, fill: (body: ByteWriter) => void):
   out.byte(id);
   out.unsigned(body.length);
   out.bytes(body.result());
+  body.release();
 }

@@ -59,7 +59,7 @@ export const i64x2Replace = (a: V128, lane: number, value: I64): V128 => vector(
 
 /** `value` in the low half, zeros above. */
 export const lowQuadword = (value: I64): V128 =>
-  value.literal === undefined ? i64x2Replace(zeroV128, 0, value) : v128(value.literal, 0n);
+  value.literal === undefined ? i64x2Replace(zeroV128, 0, value) : v128(BigInt(value.literal), 0n);
 /** `value` in the lowest 32-bit lane, zeros above. */
 export const lowDword = (value: I32): V128 => i32x4Replace(zeroV128, 0, value);
 /** Two 64-bit halves. */
