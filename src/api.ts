@@ -93,7 +93,7 @@ export interface BootOptions {
    * whole lines, several at a time. Called while the guest waits, so that no more than one piece is ever held.
    */
   readonly trace?: (text: string) => void;
-  /** Checks the contract of every operation (xen, but for translated frames); a violation crashes the domain. */
+  /** Checks the contract of every operation; a violation crashes the domain. */
   readonly check?: boolean;
   /** Finds out where the guest's time goes, at some cost; `VirtualMachine.profile` says it. */
   readonly profile?: boolean;

@@ -235,6 +235,14 @@ describe('a flush', () => {
     expect(world.violations).toHaveLength(1);
   });
 
+  test('need not follow an operation whose host drops the translation', () => {
+    const world = new MmuWorld();
+    world.dropsWhatIsTold = true;
+    world.fill(0, ADDRESS, PAGE);
+    world.operations.mmu.setPteAt(0, ROOT, ADDRESS, LEVEL1, INDEX, 0, 0);
+    expect(world.checker.flushesAwaited).toBe(0);
+  });
+
   test('on this processor alone does not serve the others', () => {
     const world = new MmuWorld();
     world.fill(0, ADDRESS, PAGE);
@@ -334,6 +342,14 @@ describe('a flush', () => {
     world.checker.pageRetyped(0, PAGE, 'segmentDescriptors');
     expect(world.violations).toEqual([]);
   });
+});
+
+test('a host that does not examine tables has no opinion on their types', () => {
+  const world = new MmuWorld();
+  world.examinesTables = false;
+  cases['wrong-level'].broken(world);
+  cases['root-not-validated'].broken(world);
+  expect(world.violations).toEqual([]);
 });
 
 test('a violation is one line that names operation, place, rule and state', () => {

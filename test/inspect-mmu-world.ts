@@ -30,6 +30,8 @@ interface Cached {
 
 /** The page tables of a small guest, its TLBs, and operations that do no more than they must. */
 export class MmuWorld implements MmuState {
+  examinesTables = true;
+  dropsWhatIsTold = false;
   readonly geometry = TABLE_GEOMETRY['four-level'];
   readonly violations: Violation[] = [];
   readonly checker: ContractChecker;

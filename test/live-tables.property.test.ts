@@ -98,6 +98,7 @@ class World {
         frameWritten: () => {},
       },
       running: () => ({ walker: this.#running, low: 0, high: 0 }),
+      onWritten: () => {},
       onLoaded: () => {},
       onDoubt: () => {},
     });

@@ -45,8 +45,8 @@ be had, the reference guest is booted, a small kernel that is part of this comma
   --timeout SECONDS   stop after that time
   --stats FILE        write figures as JSON at the end
   --trace FILE        write one line for each operation that crosses from guest to host
-  --check             check the contracts of operations on page tables (xen; the guest crashes where it breaks one) and the
-                      rules of the host's memory and its external page tables (all interfaces)
+  --check             check the contracts of operations on page tables (the guest crashes where it breaks one) and the rules
+                      of the host's memory and its external page tables
   --deterministic     virtual time: equal input gives equal runs
   --jit-threshold N   executions of a piece of code before it is compiled; 0 leaves all to the interpreter (default 1500)
   --help              this text
@@ -83,8 +83,8 @@ code that touched an entry of a live page table: how often it read one, asked fo
 one so that the host carried the store out or saw it (emulated), stored without the host having a part in it (plain), or
 stored in vain (refused). Which tables are live Xen knows, unless it translates frames; of other guests, whose tables are
 their own, it is those that a processor's root leads to. A call of VMI's ROM that stores an entry is an operation of its
-caller. Of the reference guest it also says whether a read was one of its recorded accessors. With --check (xen) the
-contracts that were broken are listed too, reads outside these accessors among them, and the guest goes on.
+caller. Of the reference guest it also says whether a read was one of its recorded accessors. With --check the
+contracts that were broken are listed too (on xen, reads outside these accessors among them), and the guest goes on.
 
   --top N             lines of the list (default 25)
   --output FILE       write it there instead of to the terminal's standard error; --stats has it with all lines

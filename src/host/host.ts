@@ -215,7 +215,7 @@ export class RingHost implements Host {
   /** @param start system time that the guest begins with, and names of its kernel */
   async #run(
     origin: Origin,
-    options: Pick<BootOptions, 'trace' | 'profile' | 'audit'>,
+    options: Pick<BootOptions, 'trace' | 'profile' | 'audit' | 'check'>,
     start: {
       readonly nanoseconds: number;
       readonly absence?: number;
@@ -248,6 +248,7 @@ export class RingHost implements Host {
       symbolize: start.symbolize,
       profiler,
       audit,
+      check: options.check ?? false,
       ...(options.trace ? { trace: options.trace } : {}),
     };
     try {

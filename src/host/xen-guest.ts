@@ -20,7 +20,7 @@ export async function bootXen(
   options: BootOptions,
   files: GuestFiles,
 ): Promise<XenDomain> {
-  const { memory, check = false, commandLine, disks } = options;
+  const { memory, commandLine, disks } = options;
   const isTranslated = options.paging === 'translated';
   const plan = planDomain({
     kernel: files.kernel.kernel.image,
@@ -50,7 +50,6 @@ export async function bootXen(
       pages: plan.pages,
       isTranslated,
       paged,
-      check,
       disks,
     });
     domain.boot({ name: `guest${common.id}`, plan });

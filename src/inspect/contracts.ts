@@ -1,7 +1,7 @@
 import type { ArgumentsOf, FullName, Group, Operation, OperationName } from '../ops/catalogue.ts';
 import type { MmuEvents, MmuState, PageType, RuleName, RuleStates, Violation } from '../ops/contracts.ts';
 import type { OperationObserver, Value } from '../ops/dispatch.ts';
-import type { LazyMode } from '../ops/schema.ts';
+import { type LazyMode, UNKNOWN_TABLE } from '../ops/schema.ts';
 import type { GuestVirtual } from '../x86/brand.ts';
 import { Pte } from '../x86/registers.ts';
 import { FlushChecker, type FlushCheckerOptions } from './flush-checker.ts';
@@ -44,7 +44,6 @@ export class ContractChecker implements OperationObserver, MmuEvents {
   readonly #state: MmuState;
   readonly #options: CheckerOptions;
   readonly #flushes: FlushChecker;
-  readonly #rootType: PageType;
   /** The entry as it was before the operation that runs. */
   readonly #old = new Uint32Array(2);
   readonly #entry = new Uint32Array(2);
@@ -57,7 +56,10 @@ export class ContractChecker implements OperationObserver, MmuEvents {
       this.#operation = operation;
       this.#break('missing-flush', vcpu, broken);
     });
-    this.#rootType = LEVEL_TYPES[state.geometry.levels] ?? 'none';
+  }
+
+  get #rootType(): PageType {
+    return LEVEL_TYPES[this.#state.geometry.levels] ?? 'none';
   }
 
   before(operation: Operation, values: readonly Value[]): void {
@@ -131,6 +133,10 @@ export class ContractChecker implements OperationObserver, MmuEvents {
       iret: (_result, vcpu) => {
         if (this.#state.inUserMode(vcpu)) this.#flushes.settle(vcpu);
       },
+      // Kernels on hardware change CR4.PGE to flush global translations too.
+      writeCr4: (result, vcpu) => {
+        if (result === 0 && !this.#state.examinesTables) this.#flushes.flushed(1 << vcpu, undefined, true);
+      },
     },
     mmu: {
       activateMm: (result, vcpu, space) => this.#pinHeld(result, vcpu, space),
@@ -138,18 +144,20 @@ export class ContractChecker implements OperationObserver, MmuEvents {
       writeCr3: (result, vcpu, root, user) => {
         if (result !== 0 || (user && root === -1)) return;
         const type = this.#state.typeOf(root);
-        if (type !== this.#rootType) this.#break('root-not-validated', vcpu, { root, type });
+        const isValidated = !this.#state.examinesTables || type === this.#rootType;
+        if (!isValidated) this.#break('root-not-validated', vcpu, { root, type });
         if (!user) this.#flushes.flushed(1 << vcpu, undefined, false);
       },
       readCr3: (result, vcpu) => {
-        const walked = this.#state.currentRoot(vcpu);
+        const walked = Math.floor(this.#state.currentRoot(vcpu));
         if (result !== walked) this.#break('root-read-back', vcpu, { read: Number(result), walked });
       },
       setPte: (result, vcpu, table, index, low, high) => {
         this.#wasSet(result, vcpu, table, index, low, high);
       },
-      setPteAt: (result, vcpu, _space, _address, table, index, low, high) => {
+      setPteAt: (result, vcpu, _space, address, table, index, low, high) => {
         this.#wasSet(result, vcpu, table, index, low, high);
+        this.#wasTold(vcpu, address);
       },
       setPteAtomic: (result, vcpu, table, index, low, high) => {
         this.#wasSet(result, vcpu, table, index, low, high);
@@ -163,8 +171,14 @@ export class ContractChecker implements OperationObserver, MmuEvents {
       ptepModifyProtCommit: (result, vcpu, _space, _address, table, index, low, high) => {
         this.#wasSet(result, vcpu, table, index, low, high);
       },
-      setPmd: (result, vcpu, table, index, low, high) => this.#holds(result, vcpu, table, index, low, high),
-      setPud: (result, vcpu, table, index, low, high) => this.#holds(result, vcpu, table, index, low, high),
+      setPmd: (result, vcpu, table, index, low, high) => {
+        this.#holds(result, vcpu, table, index, low, high);
+        this.#wasTold(vcpu, undefined);
+      },
+      setPud: (result, vcpu, table, index, low, high) => {
+        this.#holds(result, vcpu, table, index, low, high);
+        this.#wasTold(vcpu, undefined);
+      },
       setPgd: (result, vcpu, table, index, low, high) => this.#holds(result, vcpu, table, index, low, high),
       flushTlbUser: (_result, vcpu) => this.#flushes.flushed(1 << vcpu, undefined, false),
       flushTlbKernel: (_result, vcpu) => this.#flushes.flushed(1 << vcpu, undefined, true),
@@ -274,6 +288,7 @@ export class ContractChecker implements OperationObserver, MmuEvents {
 
   /** A page that is not a table yet may be filled by any operation; a table of another level may not. */
   #expectLevel(vcpu: number, table: number, level: number): void {
+    if (!this.#state.examinesTables) return;
     const type = this.#state.typeOf(table);
     const expected = LEVEL_TYPES[level] ?? 'none';
     if (LEVEL_TYPES.indexOf(type) > 0 && type !== expected) this.#break('wrong-level', vcpu, { table, type, expected });
@@ -289,6 +304,7 @@ export class ContractChecker implements OperationObserver, MmuEvents {
   }
 
   #addressLeadsTo(vcpu: number, space: number, address: GuestVirtual, table: number, index: number): void {
+    if (table === UNKNOWN_TABLE) return;
     const root = space === -1 ? this.#state.currentRoot(vcpu) : space;
     const walk = walkTables(this.#state, root, address, this.#entry);
     if (walk.level === 1 && walk.table === table && walk.index === index) return;
@@ -303,8 +319,13 @@ export class ContractChecker implements OperationObserver, MmuEvents {
     });
   }
 
+  /** @param address of the translation that a changed entry is for, undefined for all of a table's */
+  #wasTold(vcpu: number, address: GuestVirtual | undefined): void {
+    if (this.#state.dropsWhatIsTold) this.#flushes.flushed(1 << vcpu, address, true);
+  }
+
   #wasSet(result: Value | undefined, vcpu: number, table: number, index: number, low: number, high: number): void {
-    if (result !== 0) return;
+    if (result !== 0 || table === UNKNOWN_TABLE) return;
     this.#flushes.replaced(this.#operation, vcpu, table, index, this.#old[0]!, this.#old[1]!, low, high); // two words
     this.#holds(result, vcpu, table, index, low, high);
   }

@@ -1,12 +1,16 @@
 import type { ObservedPages } from '../cpu/observed-pages.ts';
 import type { Processor } from '../cpu/processor.ts';
+import type { OperationObserver } from '../ops/dispatch.ts';
 import { type LiveTable, LiveTables, type LiveTablesOptions } from '../paging/live-tables.ts';
 import { type GuestVirtual, highWord, lowWord } from '../x86/brand.ts';
 import type { TableAudit } from './audit.ts';
+import type { OwnTablesContracts } from './own-tables-contracts.ts';
 import { type Touch, TouchCounts } from './touch-counts.ts';
 
 export interface ObserverOptions extends Pick<LiveTablesOptions, 'space' | 'frames'> {
-  readonly audit: TableAudit;
+  readonly audit?: TableAudit | undefined;
+  /** Makes what checks the contracts of the tables, when they are checked. @param walkerOf as `OwnTablesOptions` has it */
+  readonly check?: ((tables: LiveTables, walkerOf: (vcpu: number) => number) => OwnTablesContracts) | undefined;
   /** In the order of their indices. */
   readonly processors: readonly Processor[];
   /** Index of the processor that executes, or did last. */
@@ -29,7 +33,7 @@ const MOST_HELD_PLACES = 1024;
 const ROOTS_EACH = 2;
 
 /**
- * Observes, for an audit, the tables of a guest that keeps them itself. A root that no processor uses may be a page of
+ * Observes, for an audit or a check of contracts, the tables of a guest that keeps them itself. A root that no processor uses may be a page of
  * something else by now, and all below it too: what touches these is counted when a processor takes the root again as it
  * was left, or at the end; and never when it is seen before to be none.
  */
@@ -37,6 +41,7 @@ export class LiveTableObserver implements ObservedPages {
   readonly #options: ObserverOptions;
   readonly #tables: LiveTables;
   readonly #held = new Map<LiveTable, TouchCounts>();
+  readonly #contracts: OwnTablesContracts | undefined;
 
   constructor(options: ObserverOptions) {
     this.#options = options;
@@ -50,18 +55,10 @@ export class LiveTableObserver implements ObservedPages {
       },
       onLoaded: (root) => this.#count(root),
       onDoubt: (root) => this.#held.delete(root),
+      onWritten: (page) => this.#contracts?.written(page),
     });
-    audit.askedBy = (vcpu) => {
-      const processor = processors[vcpu] as Processor; // operations are called for processors that exist
-      const caller = options.callerOf?.(processor);
-      const isStore = options.examinesStores === true && caller === undefined;
-      const address = caller ?? options.askedFrom?.(vcpu) ?? processor.rip;
-      return { address, touch: isStore ? 'emulated' : 'operations' };
-    };
-    audit.settle = () => {
-      for (const root of [...this.#held.keys()]) this.#count(root);
-      return this.#tables.missed;
-    };
+    this.#contracts = options.check?.(this.#tables, (vcpu) => vcpu * ROOTS_EACH);
+    if (audit) this.#serve(audit);
     for (const [vcpu, { memory }] of processors.entries()) {
       memory.observed = this;
       memory.onRoots = (format, kernelRoot, userRoot) => {
@@ -70,6 +67,26 @@ export class LiveTableObserver implements ObservedPages {
         this.#tables.load(vcpu * ROOTS_EACH + 1, isOwn ? format : 'none', userRoot);
       };
     }
+  }
+
+  /** What checks contracts, as an observer of operations. */
+  get checker(): OperationObserver | undefined {
+    return this.#contracts?.checker;
+  }
+
+  #serve(audit: TableAudit): void {
+    const { processors, callerOf, examinesStores, askedFrom } = this.#options;
+    audit.askedBy = (vcpu) => {
+      const processor = processors[vcpu] as Processor; // operations are called for processors that exist
+      const caller = callerOf?.(processor);
+      const isStore = examinesStores === true && caller === undefined;
+      const address = caller ?? askedFrom?.(vcpu) ?? processor.rip;
+      return { address, touch: isStore ? 'emulated' : 'operations' };
+    };
+    audit.settle = () => {
+      for (const root of [...this.#held.keys()]) this.#count(root);
+      return this.#tables.missed;
+    };
   }
 
   get #processor(): Processor {
@@ -90,6 +107,7 @@ export class LiveTableObserver implements ObservedPages {
     const { callerOf, isWatched } = this.#options;
     const caller = callerOf?.(this.#processor);
     const touch = caller !== undefined ? 'operations' : isWatched(page) ? 'emulated' : 'plain';
+    this.#contracts?.storing(this.#tables.at(page, offset, bytes), page, offset, bytes, caller !== undefined);
     this.#touched(page, offset, bytes, caller ?? this.#processor.rip, touch);
   }
 
@@ -99,11 +117,13 @@ export class LiveTableObserver implements ObservedPages {
   }
 
   #touched(page: number, offset: number, bytes: number, address: number, touch: Touch): void {
+    const { audit } = this.#options;
+    if (!audit) return;
     const roots = this.#tables.at(page, offset, bytes).map((table) => this.#tables.rootOf(table));
     if (roots.length === 0) return;
     const unused = roots.filter((root) => root?.loads === 0) as readonly LiveTable[];
     const [first] = unused;
-    if (unused.length < roots.length || !first) this.#options.audit.counts.add(address, touch);
+    if (unused.length < roots.length || !first) audit.counts.add(address, touch);
     // No kernel lets programs have its tables.
     else if (this.#processor.userMode) for (const root of unused) this.#tables.drop(root);
     else this.#heldOf(first).add(address, touch);
@@ -122,7 +142,7 @@ export class LiveTableObserver implements ObservedPages {
 
   #count(root: LiveTable): void {
     const held = this.#held.get(root);
-    if (held) this.#options.audit.counts.addAll(held);
+    if (held) this.#options.audit?.counts.addAll(held);
     this.#held.delete(root);
   }
 }

@@ -8,6 +8,8 @@ export interface WalkEnd {
   readonly level: number;
   readonly table: number;
   readonly index: number;
+  /** Whether the table is in memory; otherwise its entry is taken for one that is not present. */
+  readonly isReadable: boolean;
 }
 
 /** Follows present entries from a root; leaves the last one in `entry`. */
@@ -16,10 +18,11 @@ export function walkTables(state: MmuState, root: number, address: GuestVirtual,
   let table = root;
   for (let level = geometry.levels; ; level--) {
     const index = tableIndex(geometry, level, lowWord(address), highWord(address));
-    if (!state.readEntry(table, index, entry)) entry.fill(0);
+    const isReadable = state.readEntry(table, index, entry);
+    if (!isReadable) entry.fill(0);
     const low = entry[0]!; // two words
     const stop = level === 1 || (low & Pte.present) === 0 || (level < 4 && (low & Pte.large) !== 0);
-    if (stop) return { level, table, index };
+    if (stop) return { level, table, index, isReadable };
     table = frameOfEntry(low, entry[1]!); // two words
   }
 }

@@ -22,6 +22,7 @@ import { MOST_EXITS, type TurnBudget, type TurnRest } from '../domain/turn.ts';
 import type { TableAudit } from '../inspect/audit.ts';
 import { crashReport } from '../inspect/crash-report.ts';
 import { LiveTableObserver } from '../inspect/live-table-observer.ts';
+import { OwnTablesContracts } from '../inspect/own-tables-contracts.ts';
 import { chooseExecution, type Profiler } from '../inspect/profiler.ts';
 import { countInstructions, Statistics, sumTlbCounters } from '../inspect/statistics.ts';
 import type { Symbolizer } from '../inspect/text.ts';
@@ -76,6 +77,8 @@ export interface MicrovmOptions {
   readonly profiler?: Profiler | undefined;
   /** Is told what touches live page tables. */
   readonly audit?: TableAudit | undefined;
+  /** Checks the contracts of the mmu group; what is broken crashes the guest, or is told to the audit. */
+  readonly check?: boolean;
   /** Names for addresses in crash reports. */
   readonly symbolize: Symbolizer;
 }
@@ -204,11 +207,16 @@ export class MicrovmDomain implements Domain, Archived {
     const trace = options.trace && writeTrace(this, options.trace);
     if (trace) watchers.push(trace.watcher);
     this.#flushTrace = trace ? () => trace.writer.flush() : () => {};
+    if (options.audit || options.check) this.#observer = this.#observeTables(options);
+    const { checker } = this.#observer ?? {};
     this.operations = createOperations(implementOperations(this), {
       counts: this.statistics.operations,
-      observers: [...(trace ? [trace.writer] : []), ...(options.audit ? [options.audit] : [])],
+      observers: [
+        ...(checker ? [checker] : []),
+        ...(trace ? [trace.writer] : []),
+        ...(options.audit ? [options.audit] : []),
+      ],
     });
-    if (options.audit) this.#observer = this.#observeTables(options.audit);
     if (!trace && !(clock instanceof VirtualClock)) {
       for (const vcpu of this.vcpus) vcpu.processor.timeSource = this.services(vcpu);
     }
@@ -288,15 +296,29 @@ export class MicrovmDomain implements Domain, Archived {
     return realTimeClock;
   }
 
-  #observeTables(audit: TableAudit): LiveTableObserver {
+  #observeTables({ audit, check }: Pick<MicrovmOptions, 'audit' | 'check'>): LiveTableObserver {
     const { paging, vcpus } = this;
-    const { callerOf } = this.interface;
+    const { callerOf, tables: examined } = this.interface;
+    const processors = vcpus.map(({ processor }) => processor);
+    const running = () => this.running.index;
+    const contracts = {
+      space: paging.space,
+      processors,
+      running,
+      symbolize: this.#symbolize,
+      audit,
+      dropsWhatIsTold: false,
+      isAnnounced: (page: number) => paging.shadow?.isAnnounced(page) ?? false,
+      asStored: examined && ((entry: Uint32Array) => examined.showAsStored(entry)),
+      crash: (vcpu: number, reason: string) => this.crash(vcpus[vcpu] ?? this.running, reason),
+    };
     return new LiveTableObserver({
       audit,
+      check: check ? (tables, walkerOf) => new OwnTablesContracts({ ...contracts, tables, walkerOf }) : undefined,
       space: paging.space,
       frames: this.group,
-      processors: vcpus.map(({ processor }) => processor),
-      running: () => this.running.index,
+      processors,
+      running,
       isWatched: (page) => paging.shadow?.isWatched(page) ?? false,
       examinesStores: this.interface.tables !== undefined,
       ...(callerOf ? { callerOf: (processor) => callerOf.call(this.interface, processor) } : {}),

@@ -12,6 +12,8 @@ export interface ExaminedTables {
   /** The page is a table from here on, and then none any more. @throws PageAbsent, DomainCrash */
   announce(vcpu: number, page: Pfn, level: 1 | 2 | 3): void;
   retract(page: Pfn): void;
+  /** Makes of an entry in a table the value that the kernel has asked for. */
+  showAsStored(entry: Uint32Array): void;
 }
 
 /**

@@ -14,8 +14,15 @@ import type { LazyMode } from './schema.ts';
 /** What a page is used for, as direct paging keeps it; other pagings say `none` for all but tables that were announced. */
 export type PageType = 'none' | 'writable' | 'level1' | 'level2' | 'level3' | 'level4' | 'segmentDescriptors';
 
-/** What the rules look at. Page and table numbers are those that page-table entries hold; sets have bit n for vCPU n. */
+/**
+ * What the rules look at. Page and table numbers are those that page-table entries hold; of a top table that begins in the
+ * midst of a page, as PAE's may, the number has a fraction. Sets have bit n for vCPU n.
+ */
 export interface MmuState {
+  /** Whether the host examines tables: then it knows the type of each page, and operations name tables by their level. */
+  readonly examinesTables: boolean;
+  /** Whether a host that is told of a changed entry drops its translation, so that no flush need follow. */
+  readonly dropsWhatIsTold: boolean;
   /** Layout of the guest's tables. */
   readonly geometry: TableGeometry;
   /** Stores an entry into `out` (low, high half); false when there is no such page. */

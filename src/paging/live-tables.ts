@@ -43,6 +43,8 @@ export interface LiveTablesOptions {
   readonly onLoaded: (root: LiveTable) => void;
   /** A root that no processor uses was stored to, or is none any more: who knows since when it was something else. */
   readonly onDoubt: (root: LiveTable) => void;
+  /** Bytes of a page with tables have been written. */
+  readonly onWritten: (page: number) => void;
 }
 
 /**
@@ -93,6 +95,16 @@ export class LiveTables implements FrameWatcher {
     return found;
   }
 
+  /** Whether a processor's root leads to a table. */
+  isWalked(table: LiveTable): boolean {
+    return (this.rootOf(table)?.loads ?? 0) > 0;
+  }
+
+  /** The root that a walker has taken. */
+  loadedBy(walker: number): LiveTable | undefined {
+    return this.#loaded[walker];
+  }
+
   /** A processor takes a root; with the format `none` it has none. @param walker it, or one of its privileges */
   load(walker: number, format: TableFormat, root: number): void {
     for (const page of this.#absent) this.#follow(page);
@@ -119,6 +131,7 @@ export class LiveTables implements FrameWatcher {
       if (this.#mapsKernel(table)) this.#options.onDoubt(table);
       else this.drop(table);
     }
+    this.#options.onWritten(page);
   }
 
   /** What no processor uses is seen to be no root. */

@@ -9,12 +9,22 @@ static word others_of(struct memory_descriptor *mm) { return mm->cpus & ~((word)
 
 static u32 is_loaded(struct memory_descriptor *mm) { return mm->cpus >> this_cpu()->number & 1; }
 
+/* The word `noflush`: a guest that is wrong on purpose, whose contract a check finds broken. */
+static u32 is_flush_forgotten = 2;
+
+static u32 flush_forgotten(void) {
+  if (is_flush_forgotten == 2) is_flush_forgotten = has_word("noflush");
+  return is_flush_forgotten;
+}
+
 void flush_page(struct memory_descriptor *mm, word address) {
+  if (flush_forgotten()) return;
   if (is_loaded(mm)) PV_INLINE_1(mmu, flush_tlb_single, address);
   if (others_of(mm)) PV_CALL_3(mmu, flush_tlb_others, others_of(mm), mm, address);
 }
 
 void flush_space(struct memory_descriptor *mm) {
+  if (flush_forgotten()) return;
   if (is_loaded(mm)) PV_CALL_0(mmu, flush_tlb_user);
   if (others_of(mm)) PV_CALL_3(mmu, flush_tlb_others, others_of(mm), mm, EVERYTHING);
 }

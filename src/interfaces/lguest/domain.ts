@@ -14,6 +14,7 @@ import { MOST_EXITS, type TurnBudget, type TurnRest } from '../../domain/turn.ts
 import type { TableAudit } from '../../inspect/audit.ts';
 import { crashReport } from '../../inspect/crash-report.ts';
 import { LiveTableObserver } from '../../inspect/live-table-observer.ts';
+import { OwnTablesContracts } from '../../inspect/own-tables-contracts.ts';
 import { chooseExecution, type Profiler } from '../../inspect/profiler.ts';
 import { countInstructions, Statistics, sumTlbCounters } from '../../inspect/statistics.ts';
 import { hexadecimal, type Symbolizer } from '../../inspect/text.ts';
@@ -58,6 +59,8 @@ export interface LguestOptions {
   readonly profiler?: Profiler | undefined;
   /** Is told what touches live page tables. */
   readonly audit?: TableAudit | undefined;
+  /** Checks the contracts of the mmu group; what is broken crashes the guest, or is told to the audit. */
+  readonly check?: boolean;
   /** Names for addresses in crash reports. */
   readonly symbolize: Symbolizer;
 }
@@ -183,21 +186,38 @@ export class LguestDomain implements Domain, Archived {
     if (trace) watchers.push(trace.watcher);
     if (!trace && !(clock instanceof VirtualClock)) this.vcpu.processor.timeSource = this.services;
     this.#flushTrace = trace ? () => trace.writer.flush() : () => {};
+    if (options.audit || options.check) this.#observer = this.#observeTables(options);
+    const { checker } = this.#observer ?? {};
     this.operations = createOperations(implementOperations(this), {
       counts: this.statistics.operations,
-      observers: [...(trace ? [trace.writer] : []), ...(options.audit ? [options.audit] : [])],
+      observers: [
+        ...(checker ? [checker] : []),
+        ...(trace ? [trace.writer] : []),
+        ...(options.audit ? [options.audit] : []),
+      ],
     });
-    if (options.audit) {
-      this.#observer = new LiveTableObserver({
-        audit: options.audit,
-        space: paging.space,
-        frames: group,
-        processors: [this.vcpu.processor],
-        running: () => this.vcpu.index,
-        isWatched: (page) => paging.shadow?.isWatched(page) ?? false,
-      });
-    }
     this.#execution = new Execution(this, watchers, chooseExecution(options.exactTurns, options.profiler));
+  }
+
+  #observeTables({ audit, check, group, symbolize }: LguestOptions): LiveTableObserver {
+    const { space, shadow } = this.paging;
+    const processors = [this.vcpu.processor];
+    const running = () => this.vcpu.index;
+    const crash = (_vcpu: number, reason: string) => this.crash(this.vcpu, reason);
+    const contracts = {
+      ...{ space, processors, running, symbolize, audit, crash },
+      dropsWhatIsTold: true,
+      isAnnounced: () => false,
+    };
+    return new LiveTableObserver({
+      audit,
+      check: check ? (tables, walkerOf) => new OwnTablesContracts({ ...contracts, tables, walkerOf }) : undefined,
+      space,
+      frames: group,
+      processors,
+      running,
+      isWatched: (page) => shadow?.isWatched(page) ?? false,
+    });
   }
 
   /** Loads a kernel and lets the processor begin with it. @throws InputError when it cannot be used */

@@ -196,6 +196,11 @@ export class DirectTables implements ExaminedTables, FrameWatcher, Archived {
     else this.#completely(() => this.paging.unpin(page as number as Mfn));
   }
 
+  showAsStored(found: Uint32Array): void {
+    const [low, high] = found as unknown as [number, number];
+    if ((high & MADE_READ_ONLY) !== 0) found.set([low | Pte.writable, high & ~MADE_READ_ONLY]);
+  }
+
   /** The page that an entry at a linear address stands in, −1 where none is mapped. */
   pageOf(vcpu: number, pointer: GuestVirtual): number {
     const told = this.#mappings?.pageOf(pointer) ?? -1;

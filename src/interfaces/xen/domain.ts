@@ -15,6 +15,7 @@ import type { TableAudit } from '../../inspect/audit.ts';
 import type { ContractChecker } from '../../inspect/contracts.ts';
 import { crashReport } from '../../inspect/crash-report.ts';
 import { LiveTableObserver } from '../../inspect/live-table-observer.ts';
+import { OwnTablesContracts } from '../../inspect/own-tables-contracts.ts';
 import { chooseExecution, type Profiler } from '../../inspect/profiler.ts';
 import type { Statistics } from '../../inspect/statistics.ts';
 import type { Symbolizer } from '../../inspect/text.ts';
@@ -241,17 +242,17 @@ export class XenDomain implements Domain, Archived {
     const trace = options.trace && writeTrace(this, options.trace);
     if (trace) this.#watchers.push(trace.watcher);
     this.#flushTrace = trace ? () => trace.writer.flush() : () => {};
-    if (options.audit) {
-      if (this.isTranslated) this.#liveTables = this.#observeLiveTables(options.audit, paged);
-      else this.#observer = new TableObserver(this, options.audit, () => this.#checker);
+    if (this.isTranslated) {
+      if (options.audit || options.check) this.#liveTables = this.#observeLiveTables(options);
+    } else {
+      if (options.audit) this.#observer = new TableObserver(this, options.audit, () => this.#checker);
+      if (options.check) this.#checker = checkContracts(this, group.parts.marks, this.#symbolize, options.audit);
     }
-    if (options.check && !this.isTranslated) {
-      this.#checker = checkContracts(this, group.parts.marks, this.#symbolize, options.audit);
-    }
+    const checker = this.#checker ?? this.#liveTables?.checker;
     this.operations = createOperations(implementOperations(this), {
       counts: this.statistics.operations,
       observers: [
-        ...(this.#checker ? [this.#checker] : []),
+        ...(checker ? [checker] : []),
         ...(trace ? [trace.writer] : []),
         ...(options.audit ? [options.audit] : []),
       ],
@@ -274,13 +275,23 @@ export class XenDomain implements Domain, Archived {
   }
 
   /** Where nobody examines tables, what roots lead to are tables. */
-  #observeLiveTables(audit: TableAudit, paged: PagedMemory | undefined): LiveTableObserver {
+  #observeLiveTables({ audit, check, paged }: XenDomainOptions): LiveTableObserver {
+    const { space } = this;
+    const processors = this.vcpus.map(({ processor }) => processor);
+    const running = () => this.running.index;
+    const contracts = {
+      ...{ space, processors, running, symbolize: this.#symbolize, audit },
+      dropsWhatIsTold: false,
+      isAnnounced: () => false,
+      crash: (vcpu: number, reason: string) => this.crash(this.vcpus[vcpu] ?? this.running, reason),
+    };
     return new LiveTableObserver({
       audit,
-      space: this.space,
+      check: check ? (tables, walkerOf) => new OwnTablesContracts({ ...contracts, tables, walkerOf }) : undefined,
+      space,
       frames: this.#group,
-      processors: this.vcpus.map(({ processor }) => processor),
-      running: () => this.running.index,
+      processors,
+      running,
       isWatched: (page) => paged?.shadow?.isWatched(page) ?? false,
       askedFrom: (vcpu) => this.askingPlace(vcpu),
     });

@@ -10,6 +10,8 @@ import type { XenVcpu } from './vcpu.ts';
 
 /** The page tables and TLBs of a domain as the contracts look at them. */
 export class XenMmuState implements MmuState {
+  readonly examinesTables = true;
+  readonly dropsWhatIsTold = false;
   readonly geometry: TableGeometry;
   /** Xen flushes what a change of a page's type makes wrong. */
   readonly removesWritable = true;

@@ -207,6 +207,10 @@ export class ShadowMap {
     this.#endProtection(page);
   }
 
+  isAnnounced(page: number): boolean {
+    return this.#announced.has(page);
+  }
+
   /** Ends that. The page has no shadows then: they may be out of step. */
   retract(page: number): void {
     if (!this.#announced.delete(page)) return;
@@ -229,7 +233,7 @@ export class ShadowMap {
       shadowsOf: (page) => this.shadowsOf(page),
       low: (shadow, index) => this.low(shadow, index),
       isProtected: (page) => this.isProtected(page),
-      isAnnounced: (page) => this.#announced.has(page),
+      isAnnounced: (page) => this.isAnnounced(page),
     });
   }
 }

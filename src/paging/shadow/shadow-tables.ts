@@ -306,6 +306,11 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
     this.#map.retract(page);
   }
 
+  /** Whether the guest has promised to say what it changes in a page. */
+  isAnnounced(page: number): boolean {
+    return this.#map.isAnnounced(page);
+  }
+
   /** Bytes of an announced table have changed. */
   told(page: number, offset: number, length: number): void {
     for (const shadow of this.#map.shadowsOf(page)) {
