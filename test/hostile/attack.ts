@@ -35,7 +35,7 @@ export class HostileAttack {
   async attack(calls: number, firstSeed = 1): Promise<void> {
     for (let seed = firstSeed; this.record.calls < calls; seed++) await this.#attackOnce(seed, calls);
     while (this.neighbours.length === 0) await this.#letNeighbourRun(0);
-    await this.#neighbour?.domain.destroy();
+    await this.#neighbour?.destroy();
     this.#neighbour = undefined;
   }
 
@@ -80,18 +80,18 @@ export class HostileAttack {
       guest.finish();
       record.ended(endingOf(guest, isQuiet));
     } finally {
-      await domain.destroy();
+      await guest.destroy();
     }
   }
 
   async #letNeighbourRun(seed: number): Promise<void> {
     if (this.neighbours.length >= NEIGHBOURS) return;
     this.#neighbour ??= await this.#host.boot({ ...this.#variant(seed), vcpus: 1 }, '');
-    const { domain, printed } = this.#neighbour;
+    const { domain, printed, destroy } = this.#neighbour;
     await takeTurn(this.#neighbour);
     if (domain.state.kind === 'running') return;
     this.neighbours.push(domain.state.kind === 'poweroff' ? printed() : `${domain.state.kind}\n${printed()}`);
-    await domain.destroy();
+    await destroy();
     this.#neighbour = undefined;
   }
 }

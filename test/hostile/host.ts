@@ -41,12 +41,14 @@ export interface Guest {
   readonly printed: () => string;
   /** Completes the record of a guest that has ended. */
   readonly finish: () => void;
+  /** Gives back its memory, and its files where no other guest has them. */
+  readonly destroy: () => Promise<void>;
 }
 
 /** Pages of each guest. */
 const PAGES = 4096;
-/** Room for two, so that a second one can run beside; and for one more, as native ones have their pages in a row. */
-const GUESTS = 3;
+/** Room for two, so that a second one can run beside. */
+const GUESTS = 2;
 const FRAMES = GUESTS * (PAGES + overheadFrames(PAGES) + overheadOf(PAGES) + shadowCapacity(PAGES)) + 1024;
 const CONTROL_BYTES = 48 << 20;
 const SWAP_PAGES = 2 * PAGES;
@@ -118,7 +120,12 @@ export class HostileHost {
         domain = own;
       }
     }
-    return { domain, printed: () => text, finish };
+    const guest = domain;
+    const destroy = async (): Promise<void> => {
+      await guest.destroy();
+      for (const file of Object.values(files)) this.#files.release(file);
+    };
+    return { domain: guest, printed: () => text, finish, destroy };
   }
 
   /** As the host does it, but with somebody who sees the hypercalls. */
