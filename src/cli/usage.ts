@@ -48,7 +48,7 @@ be had, the reference guest is booted, a small kernel that is part of this comma
   --check             check the contracts of operations on page tables (the guest crashes where it breaks one) and the rules
                       of the host's memory and its external page tables
   --deterministic     virtual time: equal input gives equal runs
-  --jit-threshold N   executions of a piece of code before it is compiled; 0 leaves all to the interpreter (default 1500)
+  --jit-threshold N   executions of a piece of code before it is compiled; 0 leaves all to the interpreter (default 4000)
   --help              this text
 
 exit status: 0 the guest powered off or you left, 1 wrong usage or input, 2 the guest crashed, 3 timeout,
@@ -112,7 +112,7 @@ with the date first, for up to 10 seconds.
                       paging as much for each as the guest had); what does not fit goes to swap
   --swap FILE         file for swap, made and removed again (default: one without a name, where temporary files are)
   --timeout SECONDS   stop after that time
-  --jit-threshold N   executions of a piece of code before it is compiled; 0 leaves all to the interpreter (default 1500)
+  --jit-threshold N   executions of a piece of code before it is compiled; 0 leaves all to the interpreter (default 4000)
   --help              this text
 
 exit status: 0 each command ended with 0, 1 one of them did not, or wrong usage or input, 3 timeout, 128 + N ended by signal N

@@ -160,13 +160,12 @@ export class CodeCache {
   }
 
   dropRegion(region: Region): void {
-    const leadsHere = this.regionAt(region.place, region.mode) === region;
-    if (leadsHere) this.#regions.delete(region.place, region.mode);
+    this.#regions.delete(region.place, region.mode);
     const frame = this.#pool.frameAt(region.place);
     const code = this.#frames.get(frame);
     const position = code?.regions.indexOf(region) ?? -1;
     if (position >= 0) code?.regions.splice(position, 1);
-    if (leadsHere) this.#dropAt(region.place, region.mode);
+    this.#dropAt(region.place, region.mode);
     this.#forget(frame);
     this.onRegionDropped(region);
   }

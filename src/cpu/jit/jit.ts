@@ -21,6 +21,7 @@ import type { Node } from './structure.ts';
  *   flag-liveness.ts   flags that nothing sees
  *   region-context.ts  one instruction: flags are locals, numbers are constants
  *   register-file.ts   registers are locals as well
+ *   region-batch.ts    the regions of one module, while it is compiled
  *   live-regions.ts    the regions that there are
  *   gatherer.ts        which of them are hot, and gathering.ts: those are put side by side
  *
@@ -46,7 +47,7 @@ export interface JitOptions {
 }
 
 export const DEFAULT_JIT: JitOptions = {
-  threshold: 1500,
+  threshold: 4000,
   regionsPerModule: 8,
   isAside: true,
   maximumModules: 2000,
