@@ -15,7 +15,7 @@ export interface OwnContractsOptions extends OwnTablesOptions {
    * Whether the kernel has promised to tell of each change in a page, and its host looks at nothing else: then a store that
    * it does not tell of is missed.
    */
-  readonly isAnnounced: (page: number) => boolean;
+  readonly isAnnounced?: (page: number) => boolean;
   /** Takes violations, and the guest goes on; without it, the first one ends the guest. */
   readonly audit?: TableAudit | undefined;
   readonly crash: (vcpu: number, reason: string) => void;
@@ -61,7 +61,7 @@ export class OwnTablesContracts {
       const first = Math.floor(Math.max(0, offset - table.start) / entryBytes);
       const last = Math.floor((Math.min(offset + bytes, table.end) - 1 - table.start) / entryBytes);
       if (table.level === 1) this.#remember(tableNumber(table), first, last);
-      else if (!isTold && this.#options.isAnnounced(page) && this.#options.tables.isWalked(table)) {
+      else if (!isTold && this.#options.isAnnounced?.(page) && this.#options.tables.isWalked(table)) {
         this.checker.directStore(this.#options.running(), page, first);
       }
     }

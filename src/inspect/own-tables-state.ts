@@ -17,7 +17,7 @@ export interface OwnTablesOptions {
   /** What follows a processor's root among those who have taken one. */
   readonly walkerOf: (vcpu: number) => number;
   /** As `MmuState` has it. */
-  readonly dropsWhatIsTold: boolean;
+  readonly dropsWhatIsTold?: boolean;
   /** Makes of an entry what the kernel has stored there, where its host keeps something else. */
   readonly asStored?: ((entry: Uint32Array) => void) | undefined;
 }
@@ -40,7 +40,7 @@ export class OwnTablesState implements MmuState {
 
   constructor(options: OwnTablesOptions) {
     this.#options = options;
-    this.dropsWhatIsTold = options.dropsWhatIsTold;
+    this.dropsWhatIsTold = options.dropsWhatIsTold ?? false;
   }
 
   /** That of the root which was loaded last: a kernel has one format once it has begun. */

@@ -21,8 +21,8 @@ import { type DeviceMemoryEvents, HostWaits } from '../domain/host-waits.ts';
 import { MOST_EXITS, type TurnBudget, type TurnRest } from '../domain/turn.ts';
 import type { TableAudit } from '../inspect/audit.ts';
 import { crashReport } from '../inspect/crash-report.ts';
-import { LiveTableObserver } from '../inspect/live-table-observer.ts';
-import { OwnTablesContracts } from '../inspect/own-tables-contracts.ts';
+import type { LiveTableObserver } from '../inspect/live-table-observer.ts';
+import { observeOwnTables } from '../inspect/own-tables.ts';
 import { chooseExecution, type Profiler } from '../inspect/profiler.ts';
 import { countInstructions, Statistics, sumTlbCounters } from '../inspect/statistics.ts';
 import type { Symbolizer } from '../inspect/text.ts';
@@ -207,7 +207,7 @@ export class MicrovmDomain implements Domain, Archived {
     const trace = options.trace && writeTrace(this, options.trace);
     if (trace) watchers.push(trace.watcher);
     this.#flushTrace = trace ? () => trace.writer.flush() : () => {};
-    if (options.audit || options.check) this.#observer = this.#observeTables(options);
+    this.#observer = this.#observeTables(options);
     const { checker } = this.#observer ?? {};
     this.operations = createOperations(implementOperations(this), {
       counts: this.statistics.operations,
@@ -296,32 +296,23 @@ export class MicrovmDomain implements Domain, Archived {
     return realTimeClock;
   }
 
-  #observeTables({ audit, check }: Pick<MicrovmOptions, 'audit' | 'check'>): LiveTableObserver {
+  #observeTables({ audit, check }: Pick<MicrovmOptions, 'audit' | 'check'>): LiveTableObserver | undefined {
     const { paging, vcpus } = this;
     const { callerOf, tables: examined } = this.interface;
-    const processors = vcpus.map(({ processor }) => processor);
-    const running = () => this.running.index;
-    const contracts = {
-      space: paging.space,
-      processors,
-      running,
-      symbolize: this.#symbolize,
+    return observeOwnTables({
       audit,
-      dropsWhatIsTold: false,
-      isAnnounced: (page: number) => paging.shadow?.isAnnounced(page) ?? false,
-      asStored: examined && ((entry: Uint32Array) => examined.showAsStored(entry)),
-      crash: (vcpu: number, reason: string) => this.crash(vcpus[vcpu] ?? this.running, reason),
-    };
-    return new LiveTableObserver({
-      audit,
-      check: check ? (tables, walkerOf) => new OwnTablesContracts({ ...contracts, tables, walkerOf }) : undefined,
+      check,
       space: paging.space,
       frames: this.group,
-      processors,
-      running,
+      processors: vcpus.map(({ processor }) => processor),
+      running: () => this.running.index,
       isWatched: (page) => paging.shadow?.isWatched(page) ?? false,
-      examinesStores: this.interface.tables !== undefined,
+      examinesStores: examined !== undefined,
       ...(callerOf ? { callerOf: (processor) => callerOf.call(this.interface, processor) } : {}),
+      symbolize: this.#symbolize,
+      isAnnounced: (page) => paging.shadow?.isAnnounced(page) ?? false,
+      asStored: examined && ((entry) => examined.showAsStored(entry)),
+      crash: (vcpu, reason) => this.crash(vcpus[vcpu] ?? this.running, reason),
     });
   }
 

@@ -35,8 +35,8 @@ describe.skipIf(!hasPackageArchive).each([
   { count: 2, how: 'on KVM', options: ['--interface', 'kvm'], timer: APIC_TIMER },
   {
     count: 2,
-    how: 'on bare hardware with shadows of its tables',
-    options: ['--interface', 'native', '--paging', 'shadow'],
+    how: 'on bare hardware with shadows of its tables and its contracts checked',
+    options: ['--interface', 'native', '--paging', 'shadow', '--check'],
     timer: APIC_TIMER,
   },
 ])('a guest with $count processors, $how,', ({ count, options, timer }) => {

@@ -13,8 +13,8 @@ import { HostWaits } from '../../domain/host-waits.ts';
 import { MOST_EXITS, type TurnBudget, type TurnRest } from '../../domain/turn.ts';
 import type { TableAudit } from '../../inspect/audit.ts';
 import { crashReport } from '../../inspect/crash-report.ts';
-import { LiveTableObserver } from '../../inspect/live-table-observer.ts';
-import { OwnTablesContracts } from '../../inspect/own-tables-contracts.ts';
+import type { LiveTableObserver } from '../../inspect/live-table-observer.ts';
+import { observeOwnTables } from '../../inspect/own-tables.ts';
 import { chooseExecution, type Profiler } from '../../inspect/profiler.ts';
 import { countInstructions, Statistics, sumTlbCounters } from '../../inspect/statistics.ts';
 import { hexadecimal, type Symbolizer } from '../../inspect/text.ts';
@@ -186,7 +186,18 @@ export class LguestDomain implements Domain, Archived {
     if (trace) watchers.push(trace.watcher);
     if (!trace && !(clock instanceof VirtualClock)) this.vcpu.processor.timeSource = this.services;
     this.#flushTrace = trace ? () => trace.writer.flush() : () => {};
-    if (options.audit || options.check) this.#observer = this.#observeTables(options);
+    this.#observer = observeOwnTables({
+      audit: options.audit,
+      check: options.check,
+      space: paging.space,
+      frames: group,
+      processors: [this.vcpu.processor],
+      running: () => this.vcpu.index,
+      isWatched: (page) => paging.shadow?.isWatched(page) ?? false,
+      symbolize: options.symbolize,
+      dropsWhatIsTold: true,
+      crash: (_vcpu, reason) => this.crash(this.vcpu, reason),
+    });
     const { checker } = this.#observer ?? {};
     this.operations = createOperations(implementOperations(this), {
       counts: this.statistics.operations,
@@ -197,27 +208,6 @@ export class LguestDomain implements Domain, Archived {
       ],
     });
     this.#execution = new Execution(this, watchers, chooseExecution(options.exactTurns, options.profiler));
-  }
-
-  #observeTables({ audit, check, group, symbolize }: LguestOptions): LiveTableObserver {
-    const { space, shadow } = this.paging;
-    const processors = [this.vcpu.processor];
-    const running = () => this.vcpu.index;
-    const crash = (_vcpu: number, reason: string) => this.crash(this.vcpu, reason);
-    const contracts = {
-      ...{ space, processors, running, symbolize, audit, crash },
-      dropsWhatIsTold: true,
-      isAnnounced: () => false,
-    };
-    return new LiveTableObserver({
-      audit,
-      check: check ? (tables, walkerOf) => new OwnTablesContracts({ ...contracts, tables, walkerOf }) : undefined,
-      space,
-      frames: group,
-      processors,
-      running,
-      isWatched: (page) => shadow?.isWatched(page) ?? false,
-    });
   }
 
   /** Loads a kernel and lets the processor begin with it. @throws InputError when it cannot be used */

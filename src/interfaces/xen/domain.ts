@@ -14,8 +14,7 @@ import { MOST_EXITS, type TurnBudget, type TurnRest } from '../../domain/turn.ts
 import type { TableAudit } from '../../inspect/audit.ts';
 import type { ContractChecker } from '../../inspect/contracts.ts';
 import { crashReport } from '../../inspect/crash-report.ts';
-import { LiveTableObserver } from '../../inspect/live-table-observer.ts';
-import { OwnTablesContracts } from '../../inspect/own-tables-contracts.ts';
+import type { LiveTableObserver } from '../../inspect/live-table-observer.ts';
 import { chooseExecution, type Profiler } from '../../inspect/profiler.ts';
 import type { Statistics } from '../../inspect/statistics.ts';
 import type { Symbolizer } from '../../inspect/text.ts';
@@ -47,7 +46,14 @@ import { Execution } from './execution.ts';
 import { GrantTable } from './grant-table.ts';
 import { GUEST_ABIS, type GuestAbi } from './guest-abi.ts';
 import { fillHypercallPage } from './hypercall-page.ts';
-import { checkContracts, type DomainWatcher, describeDiscrepancies, pagingEvents, writeTrace } from './inspection.ts';
+import {
+  checkContracts,
+  type DomainWatcher,
+  describeDiscrepancies,
+  observeTranslated,
+  pagingEvents,
+  writeTrace,
+} from './inspection.ts';
 import { implementOperations, type XenOperations } from './operations.ts';
 import type { PagedMemory } from './paged-memory.ts';
 import { RefusedStores } from './refused-stores.ts';
@@ -243,7 +249,7 @@ export class XenDomain implements Domain, Archived {
     if (trace) this.#watchers.push(trace.watcher);
     this.#flushTrace = trace ? () => trace.writer.flush() : () => {};
     if (this.isTranslated) {
-      if (options.audit || options.check) this.#liveTables = this.#observeLiveTables(options);
+      this.#liveTables = observeTranslated(this, options, group, this.#symbolize);
     } else {
       if (options.audit) this.#observer = new TableObserver(this, options.audit, () => this.#checker);
       if (options.check) this.#checker = checkContracts(this, group.parts.marks, this.#symbolize, options.audit);
@@ -272,29 +278,6 @@ export class XenDomain implements Domain, Archived {
   askingPlace(vcpu: number): number {
     const { processor } = this.vcpus[vcpu] as XenVcpu; // operations are called for vCPUs that exist
     return askingPlace(processor, this.abi.bits === 64 ? 8 : 4);
-  }
-
-  /** Where nobody examines tables, what roots lead to are tables. */
-  #observeLiveTables({ audit, check, paged }: XenDomainOptions): LiveTableObserver {
-    const { space } = this;
-    const processors = this.vcpus.map(({ processor }) => processor);
-    const running = () => this.running.index;
-    const contracts = {
-      ...{ space, processors, running, symbolize: this.#symbolize, audit },
-      dropsWhatIsTold: false,
-      isAnnounced: () => false,
-      crash: (vcpu: number, reason: string) => this.crash(this.vcpus[vcpu] ?? this.running, reason),
-    };
-    return new LiveTableObserver({
-      audit,
-      check: check ? (tables, walkerOf) => new OwnTablesContracts({ ...contracts, tables, walkerOf }) : undefined,
-      space,
-      frames: this.#group,
-      processors,
-      running,
-      isWatched: (page) => paged?.shadow?.isWatched(page) ?? false,
-      askedFrom: (vcpu) => this.askingPlace(vcpu),
-    });
   }
 
   /** Loads a kernel and lets the first processor begin with it. @throws InputError when it cannot be used, OutOfFrames */

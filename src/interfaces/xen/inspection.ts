@@ -1,8 +1,11 @@
 import { Access, Exit } from '../../cpu/exits.ts';
 import type { FrameMarks } from '../../cpu/frame-marks.ts';
+import type { FrameWatching } from '../../cpu/frame-watchers.ts';
 import type { FrameInvalidator } from '../../cpu/translation.ts';
 import type { TableAudit } from '../../inspect/audit.ts';
 import { ContractChecker } from '../../inspect/contracts.ts';
+import type { LiveTableObserver } from '../../inspect/live-table-observer.ts';
+import { observeOwnTables } from '../../inspect/own-tables.ts';
 import { exitNames } from '../../inspect/statistics.ts';
 import { hexadecimal, type Symbolizer } from '../../inspect/text.ts';
 import { TraceWriter } from '../../inspect/trace.ts';
@@ -12,7 +15,7 @@ import { FRAME_TYPE_NAMES } from '../../paging/direct/frame-types.ts';
 import type { AnyDiscrepancy } from '../../paging/domain-paging.ts';
 import type { GuestVirtual } from '../../x86/brand.ts';
 import { hypercallName } from './abi.ts';
-import type { XenDomain } from './domain.ts';
+import type { XenDomain, XenDomainOptions } from './domain.ts';
 import { Special } from './hypercalls/call.ts';
 import { XenMmuState } from './mmu-state.ts';
 import type { TableObserver } from './table-observer.ts';
@@ -82,6 +85,28 @@ export function checkContracts(
     processor.memory.onMiss = (address, access) => checker.tlbMissed(index, address, access === Access.write);
   }
   return checker;
+}
+
+/** Where nobody examines tables, what roots lead to are tables. */
+export function observeTranslated(
+  domain: XenDomain,
+  { audit, check, paged }: Pick<XenDomainOptions, 'audit' | 'check' | 'paged'>,
+  frames: FrameInvalidator & FrameWatching,
+  symbolize: Symbolizer,
+): LiveTableObserver | undefined {
+  const { space, vcpus } = domain;
+  return observeOwnTables({
+    audit,
+    check,
+    space,
+    frames,
+    processors: vcpus.map(({ processor }) => processor),
+    running: () => domain.running.index,
+    isWatched: (page) => paged?.shadow?.isWatched(page) ?? false,
+    askedFrom: (vcpu) => domain.askingPlace(vcpu),
+    symbolize,
+    crash: (vcpu, reason) => domain.crash(vcpus[vcpu] ?? domain.running, reason),
+  });
 }
 
 /**
