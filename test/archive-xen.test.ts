@@ -59,7 +59,6 @@ const NO_STATE: ReadonlySet<string> = new Set([
   'guest.id',
   'guest.pages',
   'guest.isTranslated',
-  'guest.#sharedInfo',
   'guest.#wallclock',
   'guest.#permutation',
   'guest.#checker',

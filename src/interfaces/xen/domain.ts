@@ -3,7 +3,6 @@ import type { ProcessorGroup } from '../../cpu/processor.ts';
 import type { SystemServices } from '../../cpu/system.ts';
 import type { BlockStore } from '../../devices/block/store.ts';
 import { Xenstore } from '../../devices/xenstore.ts';
-import { createDomainTree, createHostTree } from '../../devices/xenstore-domain.ts';
 import { homeOf } from '../../devices/xenstore-node.ts';
 import { type Clock, VirtualClock } from '../../domain/clock.ts';
 import { DomainCrash } from '../../domain/crash.ts';
@@ -18,7 +17,6 @@ import type { LiveTableObserver } from '../../inspect/live-table-observer.ts';
 import { chooseExecution, type Profiler } from '../../inspect/profiler.ts';
 import type { Statistics } from '../../inspect/statistics.ts';
 import type { Symbolizer } from '../../inspect/text.ts';
-import { OutOfFrames } from '../../memory/frame-pool.ts';
 import type { HostMemory } from '../../memory/host-memory.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import { createOperations } from '../../ops/dispatch.ts';
@@ -32,14 +30,12 @@ import type { Pager } from '../../paging/pager.ts';
 import type { ShadowTables } from '../../paging/shadow/shadow-tables.ts';
 import { TranslatedPaging } from '../../paging/translated/translated-paging.ts';
 import { type GuestVirtual, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
-import { Register } from '../../x86/registers.ts';
 import { ShutdownReason } from './abi.ts';
 import { askingPlace } from './asking-place.ts';
-import { buildDomain, loadImages } from './domain-builder.ts';
 import { DomainDisks } from './domain-disks.ts';
 import { addDomainFrames, createMachineSpace, type DomainSize, numberLimit, pageNumbers } from './domain-frames.ts';
-import type { DomainPlan } from './domain-plan.ts';
 import { DomainRings } from './domain-rings.ts';
+import { beginKernel, type DomainBoot, loadDomain } from './domain-start.ts';
 import { createStatistics } from './domain-statistics.ts';
 import { EventChannels } from './event-channels.ts';
 import { Execution } from './execution.ts';
@@ -104,12 +100,6 @@ export interface XenDomainOptions {
   readonly disks?: readonly BlockStore[] | undefined;
 }
 
-/** What a domain begins with. */
-export interface DomainBoot {
-  readonly name: string;
-  readonly plan: DomainPlan;
-}
-
 /** One turn. Between turns timers fire and other virtual processors run. */
 const TURN: TurnBudget = { instructions: 250_000, exits: MOST_EXITS };
 
@@ -154,7 +144,6 @@ export class XenDomain implements Domain, Archived {
   extendedCr3 = false;
   /** The page tables that the domain was built with. */
   builderRoot = -1 as Mfn;
-  readonly #sharedInfo: Mfn;
   readonly #permutation: ((pfn: number) => number) | undefined;
   readonly #paged: PagedMemory | undefined;
   readonly #wallclock: { readonly seconds: number; readonly nanoseconds: number };
@@ -217,7 +206,6 @@ export class XenDomain implements Domain, Archived {
     this.paging = createPaging(guest, options, paged?.shadow, events);
 
     const frames = addDomainFrames(this.paging, this.space, this.#size, options.permutation);
-    this.#sharedInfo = frames.sharedInfo;
     this.#permutation = options.permutation;
     this.shared = new SharedInfo(this.space, frames.sharedInfo, this.abi.sharedInfo, options.vcpus);
     this.events = new EventChannels(this.id, this.shared, this);
@@ -282,46 +270,19 @@ export class XenDomain implements Domain, Archived {
 
   /** Loads a kernel and lets the first processor begin with it. @throws InputError when it cannot be used, OutOfFrames */
   boot({ name, plan }: DomainBoot): void {
-    const { storePort, consolePort } = this.rings;
     const numbers = pageNumbers(this.#size, this.#permutation);
-    const p2m = Uint32Array.from({ length: this.pages }, (_none, pfn) => numbers.numberOf(pfn));
-    if (!this.paging.publishNumbers(p2m)) throw new OutOfFrames(this.space.pool.total);
-    if (!this.#paged) loadImages(plan, this.space, p2m);
-    const built = buildDomain({
-      plan,
-      p2m,
-      space: this.space,
-      sharedInfo: this.#sharedInfo,
-      storePort,
-      consolePort,
-    });
-    if (built.hypercallPage !== undefined) this.#fillHypercallPage(built.hypercallPage);
-
-    createHostTree(this.store);
-    createDomainTree(this.store, {
-      domain: this.id,
+    const built = loadDomain(this, {
       name,
-      uuid: formatUuid(this.uuidBytes),
-      memoryKiB: (this.pages * PAGE_SIZE) / 1024,
-      vcpus: this.vcpus.length,
-      store: { port: storePort, mfn: built.store },
-      console: { port: consolePort, mfn: built.console },
-      kernel: 'kernel',
-      commandLine: plan.commandLine,
+      plan,
+      numbers,
+      hasImages: !!this.#paged,
       startTime: this.#wallclock.seconds,
     });
-    this.rings.open(built);
+    if (built.hypercallPage !== undefined) this.#fillHypercallPage(built.hypercallPage);
     this.#disks?.introduce();
-    this.paging.holdWritable(built.console);
-    this.paging.holdWritable(built.store);
-    this.grants.prefill(0, built.console);
-    this.grants.prefill(1, built.store);
-
     this.#publishWallclock();
     for (const { index } of this.vcpus) this.#publishTime(index);
-    this.extendedCr3 = plan.extendedCr3;
-    this.builderRoot = built.root;
-    this.#start(this.running, built.root, built);
+    beginKernel(this, plan, built);
     for (const mfn of this.#paged?.pinned ?? []) this.space.unpin(mfn);
   }
 
@@ -375,28 +336,6 @@ export class XenDomain implements Domain, Archived {
 
   #publishWallclock(): void {
     publishWallclock(this.shared, this.#wallclock.seconds, this.#wallclock.nanoseconds);
-  }
-
-  #start(vcpu: XenVcpu, root: Mfn, built: { entry: GuestVirtual; stack: GuestVirtual; startInfo: GuestVirtual }): void {
-    this.#completely(() => this.paging.pin(this.paging.topLevel, root), 'the initial page tables');
-    this.#completely(() => this.paging.newBasePointer(vcpu.index, root), 'the initial root');
-    vcpu.useRoots();
-    const { processor } = vcpu;
-    processor.rip = built.entry;
-    processor.setValue(Register.rsp, built.stack);
-    processor.setValue(Register.rsi, built.startInfo);
-    vcpu.kernelStack = built.stack;
-    vcpu.initialised = true;
-    vcpu.down = false;
-    this.timers.asleep[vcpu.index] = 0;
-  }
-
-  #completely(step: () => number, what: string): void {
-    for (;;) {
-      const result = step();
-      if (result === 0) return;
-      if (result !== PagingError.preempted) throw new Error(`${what} are not valid (${result})`);
-    }
   }
 
   #openDisks({ devices, events, pager }: PagedMemory, disks: readonly BlockStore[]): DomainDisks {
@@ -735,9 +674,4 @@ function createPaging(
   if (!isTranslated) return new DirectPaging({ ...guest, ...bound, shadow, events });
   if (!shadow) throw new Error('without shadows nobody translates the numbers in a guest’s tables');
   return new TranslatedPaging({ ...guest, shadow });
-}
-
-function formatUuid(bytes: Uint8Array): string {
-  const digits = Array.from(bytes, (byte) => byte.toString(16).padStart(2, '0')).join('');
-  return [0, 8, 12, 16, 20].map((start, index, starts) => digits.slice(start, starts[index + 1] ?? 32)).join('-');
 }
