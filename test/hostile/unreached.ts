@@ -99,6 +99,7 @@ const REASONS: Readonly<Record<string, readonly (readonly [text: string, why: st
     ['this.rules.geometry.entries[level] ?? 0', LEVELS],
   ],
   'src/paging/translated/translated-descriptors.ts': [
+    ['!isGdtSize(', LOOKED],
     ['(this.#gdtFrames[processor] ?? [])', 'processors are those that there are'],
   ],
   'src/paging/translated/translated-paging.ts': [

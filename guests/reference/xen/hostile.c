@@ -150,6 +150,7 @@ static void table_updates(void) {
     quads[0] = machine_address(repeated_place) | (hostile_random(2) ? MMU_PRESERVE_AD : MMU_NORMAL);
     quads[1] = repeated_entry;
   }
+  if (chance(32)) quads[0] = machine_address(swapper_pg_dir) + hostile_random(3) * 8, quads[1] = entry() | (u64)1 << 63;
   hypercall(XEN_MMU_UPDATE, pointer(buffer), count_of(count), done_pointer(), domain());
 }
 
@@ -182,6 +183,9 @@ static void pin(u32 command, const void *page) {
   hypercall(XEN_MMUEXT_OP, (word)operation, 1, (word)&done, XEN_SELF);
 }
 
+/* Half of an entry, which means that the other half is to follow. */
+static void store_half(void) { ((volatile u32 *)table)[hostile_random(8) * 2 + 1] = (u32)number(); }
+
 /* Fills a page as a table, takes the writable mapping away, mostly, and pins it. Stores to tables come here too. */
 static void try_table(void) {
   table = (word *)arena_page();
@@ -189,6 +193,7 @@ static void try_table(void) {
   u64 value = machine_address(table) | PRESENT | ACCESSED;
   hypercall(XEN_UPDATE_VA_MAPPING, (word)table, ENTRY_ARGUMENTS(value, 2));
   pin(chance(4) ? MMUEXT_UNPIN : (u32)hostile_random(4), table);
+  if (chance(2)) hostile_attempt(store_half);
 }
 
 /* Tables that lead to themselves or to each other at their own level, by which a kernel could see them. */
@@ -293,7 +298,19 @@ static void memory(void) {
       chance(8) ? (u16)number() : XEN_SELF, 0, chance(16) ? (u32)hostile_random(4) : SPACE_GRANT_TABLE,
       chance(4) ? number() : (word)hostile_random(4), placed_number()};
   }
-  hypercall(12, chance(16) ? number() : command, pointer(buffer), 0, 0);
+  if (chance(16)) command = number();
+  hypercall(12, command, pointer(buffer), 0, 0);
+  /* Where it stands already. */
+  if (command == 7 && chance(4)) hypercall(12, command, (word)buffer, 0, 0);
+}
+
+/* Shared_info is to move while the host has something in it. */
+static void move_held(void) {
+  if (hostile_random(64)) return;
+  quads[0] = xen_start_info->pages + SHARED_INFO_BEHIND, halves[2] = PAGE_SIZE / 2, halves[3] = 0;
+  hypercall(XEN_VCPU_OP, VCPU_REGISTER_INFO, 1, (word)buffer, 0);
+  *(struct placed_page *)buffer = (struct placed_page){XEN_SELF, 0, SPACE_SHARED_INFO, 0, placed_number()};
+  hypercall(XEN_MEMORY_OP, MEMORY_ADD_TO_PHYSMAP, (word)buffer, 0, 0);
 }
 
 /* More pages than one call gives back, of the pool's end; then as many again, and more than there are. */
@@ -458,7 +475,7 @@ static void describe_other(void) {
     case 4: context->ldt_base = address(); break;
     case 5: context->ldt_entries = number(); break;
     case 6: words[hostile_random(sizeof(*context) / sizeof(word))] = number(); break;
-    case 7: context->cs = USER_CODE, context->ss = USER_DATA; break;
+    case 7: context->cs = XEN_USER_CS, context->ss = XEN_USER_SS; break;
   }
 }
 
@@ -630,7 +647,7 @@ static void let_events_in(void) {
 
 static void (*const attempts[])(void) = {
   table_updates, table_updates, mapping_update, mapping_update, mapping_update, try_table, try_table, extended_operation,
-  extended_operation, descriptors, memory, balloon, events, grants, processors, scheduling, version, processor_state, callbacks,
+  extended_operation, descriptors, memory, move_held, balloon, events, grants, processors, scheduling, version, processor_state, callbacks,
   all_callbacks, traps, timers, text, return_anywhere, batches, unknown, let_events_in, poke_table, try_linear, try_ldt, connect,
   exhaust_ports, use_grants, long_batch,
 };

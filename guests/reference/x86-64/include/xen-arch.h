@@ -6,6 +6,8 @@
 #define XEN_KERNEL_SS 0xe02b
 #define XEN_KERNEL_CS 0xe033
 #define XEN_KERNEL_RING 3
+#define XEN_USER_SS 0xe02b
+#define XEN_USER_CS 0xe033
 
 struct trap_info {
   u8 vector, flags;
