@@ -1,6 +1,7 @@
 /**
- * Chooses the shapes of instructions whose handlers are part of the interpreter's one function: counts executions by
- * shape over a boot and a shell session and writes src/cpu/semantics/hot-shapes.ts.
+ * Chooses the shapes of instructions whose handlers are part of the interpreter's one function, and those whose handlers
+ * are made together: counts executions by shape over a boot and a shell session and writes
+ * src/cpu/semantics/hot-shapes.ts and common-shapes.ts.
  *
  *     npx tsx bench/hot-shapes.ts [--count 380]
  */
@@ -63,21 +64,31 @@ while (domain.state.kind === 'running') {
 }
 
 const leaves = new Set<string>([...SYSTEM_OPERATIONS, 'syscall', 'int3', 'ud2']);
-const chosen = group
-  .profile()
-  .filter(([shape]) => !leaves.has(shape.split(' ')[0] ?? ''))
-  .slice(0, Number(values.count))
-  .map(([shape]) => shape);
-const all = [...chosen, ...ALWAYS.filter((shape) => !chosen.includes(shape))];
-writeFileSync(
-  'src/cpu/semantics/hot-shapes.ts',
-  `/**
- * Shapes whose handlers are part of the interpreter's one function: what kernels and their programs execute most, most
- * first. Made by bench/hot-shapes.ts from a profile of a boot and a shell session.
- */
-export const HOT_SHAPES: readonly string[] = [
-${all.map((shape) => `  '${shape}',`).join('\n')}
-];
-`,
+const met = group.profile().map(([shape]) => shape);
+const chosen = met.filter((shape) => !leaves.has(shape.split(' ')[0] ?? '')).slice(0, Number(values.count));
+const hot = [...chosen, ...ALWAYS.filter((shape) => !chosen.includes(shape))];
+const common = met.filter((shape) => !hot.includes(shape)).sort();
+
+function write(file: string, description: string, name: string, shapes: readonly string[]): void {
+  const list = shapes.map((shape) => `  '${shape}',`).join('\n');
+  writeFileSync(
+    `src/cpu/semantics/${file}`,
+    `/**\n${description}\n */\nexport const ${name}: readonly string[] = [\n${list}\n];\n`,
+  );
+  process.stdout.write(`${shapes.length} shapes in ${file}\n`);
+}
+
+write(
+  'hot-shapes.ts',
+  ` * Shapes whose handlers are part of the interpreter's one function: what kernels and their programs execute most, most
+ * first. Made by bench/hot-shapes.ts from a profile of a boot and a shell session.`,
+  'HOT_SHAPES',
+  hot,
 );
-process.stdout.write(`${all.length} shapes\n`);
+write(
+  'common-shapes.ts',
+  ` * Shapes that a kernel meets while it boots, or its programs, and executes less often than the hot ones: their handlers
+ * are made together. Made by bench/hot-shapes.ts from the same profile.`,
+  'COMMON_SHAPES',
+  common,
+);

@@ -72,7 +72,8 @@ export class SavedGuest {
     const frames = pages + overheadOf(pages) + overheadFrames(pages);
     this.#memory = new HostMemory(frames * PAGE_SIZE + (64 << 20));
     const pool = new FramePool(this.#memory, frames);
-    this.#group = new ProcessorGroup(this.#memory, pool, { tlbEntries: 1024, tlbRoots: 4, jit: { threshold } });
+    const jit = { threshold, isAside: false };
+    this.#group = new ProcessorGroup(this.#memory, pool, { tlbEntries: 1024, tlbRoots: 4, jit });
     this.#manager = new MemoryManager({ pool, checked: true });
     this.#image = image;
     this.#disk = disk;

@@ -4,6 +4,7 @@
  */
 import { beforeAll, describe, expect, test } from 'vitest';
 import type { ProcessorGroupOptions } from '../src/cpu/processor.ts';
+import { HOT_SHAPES } from '../src/cpu/semantics/hot-shapes.ts';
 import { hasPackageArchive } from './debian-kernel.ts';
 import { type RunOptions, runDeterministically, type Trail } from './determinism.ts';
 
@@ -29,7 +30,10 @@ describe.skipIf(!hasPackageArchive)('a guest with virtual time', () => {
 
     test.each<[string, ProcessorGroupOptions]>([
       ['a TLB of one entry', { tlbEntries: 1, jit: { threshold: 20 } }],
-      ['large TLBs and no inlined instructions', { tlbEntries: 4096, tlbRoots: 3, hotShapes: [] }],
+      [
+        'large TLBs and handlers made together',
+        { tlbEntries: 4096, tlbRoots: 3, hotShapes: [], commonShapes: HOT_SHAPES },
+      ],
       ['that all its code is interpreted', { jit: { threshold: 0 } }],
       ['that all its code is compiled at once', { jit: { threshold: 1 } }],
       [

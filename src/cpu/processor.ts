@@ -46,6 +46,8 @@ export interface ProcessorGroupOptions {
   readonly codeBytes?: number;
   /** Shapes whose handlers are inlined (semantics/hot-shapes.ts); none of them changes what a guest sees. */
   readonly hotShapes?: readonly string[];
+  /** Shapes whose handlers are made together (semantics/common-shapes.ts); neither do these. */
+  readonly commonShapes?: readonly string[];
   /** Regions of generated code (jit/jit.ts); none of this changes what a guest sees. */
   readonly jit?: Partial<JitOptions>;
   /** Counts executions by shape, with no shape inlined; see `profile`. */
@@ -111,6 +113,7 @@ export class ProcessorGroup implements FrameInvalidator, FrameWatching {
       host,
       semantics: SEMANTICS,
       hotShapes: options.profile ? [] : (options.hotShapes ?? HOT_SHAPES),
+      commonShapes: options.commonShapes ?? [],
       tlbEntries,
       codeSlots: code.slots,
       regionSlots: jit.regionSlots,

@@ -15,6 +15,7 @@ import { InputError } from '../boot/input-error.ts';
 import { bitsOfKernel } from '../boot/kernel.ts';
 import { refuseHopelessMemory, requireMemory, requireXenNotes } from '../boot/requirements.ts';
 import { ProcessorGroup } from '../cpu/processor.ts';
+import { COMMON_SHAPES } from '../cpu/semantics/common-shapes.ts';
 import { MOST_DISKS } from '../devices/xen/block-backend.ts';
 import { type Cell, chooseCell } from '../domain/cells.ts';
 import { HostClock, VirtualClock } from '../domain/clock.ts';
@@ -106,7 +107,11 @@ export class RingHost implements Host {
     const many = guests > FEW_GUESTS;
     const memory = new HostMemory(frames * PAGE_SIZE + CONTROL_BYTES + (many ? guests * SMALL_GUEST_BYTES : 0));
     const pool = new FramePool(memory, frames);
-    this.#group = new ProcessorGroup(memory, pool, { jit: options.jit ?? {}, ...(many ? SMALL_TLBS : {}) });
+    this.#group = new ProcessorGroup(memory, pool, {
+      jit: options.jit ?? {},
+      commonShapes: COMMON_SHAPES,
+      ...(many ? SMALL_TLBS : {}),
+    });
     this.#swap = options.swap;
     const store = options.swap ? { store: options.swap } : {};
     this.#memory = new MemoryManager({ pool, checked: options.check ?? false, ...store });

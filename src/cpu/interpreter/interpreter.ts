@@ -31,7 +31,7 @@ import {
   store64,
   sub,
 } from '../wasm/expression.ts';
-import { callIndirectOf, callOf, type FunctionBuilder, ModuleBuilder } from '../wasm/module.ts';
+import { CompilationHint, callIndirectOf, callOf, type FunctionBuilder, ModuleBuilder } from '../wasm/module.ts';
 import { emitCarry, emitFlags, type Functions, RecordContext, type Ways } from './context.ts';
 import { emitFindSlot } from './find-code.ts';
 import { Link, PseudoHandler, RecordField, RegionAnswer } from './record.ts';
@@ -50,6 +50,7 @@ const enum Answer {
 }
 
 const STATE_TO_INTEGER = { parameters: ['i32'], result: 'i32' } as const;
+type Handler = (state: number, record: number) => number;
 const COLD_HANDLER = { parameters: ['i32', 'i32'], result: 'i32' } as const;
 
 /** Indices of the imported tables. */
@@ -80,6 +81,8 @@ export interface InterpreterOptions {
   readonly semantics: ReadonlyMap<string, Semantics>;
   /** Shapes (as keys) whose handlers are part of the one big function. */
   readonly hotShapes: readonly string[];
+  /** Shapes whose handlers are made together when the first that is not hot is met: a module for each costs more. */
+  readonly commonShapes: readonly string[];
   /** Entries of each TLB, a power of two. */
   readonly tlbEntries: number;
   /** Address of the table of decoded code by place. */
@@ -92,7 +95,7 @@ export interface InterpreterOptions {
 
 /**
  * Tier 0. One generated function dispatches with a branch table over decoded records: the shapes that programs execute
- * most are part of it, all others are functions that are generated when they are first met.
+ * most are part of it, all others are functions that are generated when they are first met, the common ones at once.
  */
 export class Interpreter {
   readonly #options: InterpreterOptions;
@@ -107,6 +110,7 @@ export class Interpreter {
   readonly #run: (state: number) => number;
   readonly #flags: (state: number) => number;
   readonly #imports: WebAssembly.Imports;
+  #common: ReadonlyMap<string, Handler> | undefined;
   #cold = 0;
 
   constructor(options: InterpreterOptions) {
@@ -158,16 +162,20 @@ export class Interpreter {
     const key = shapeKey(shape);
     const known = this.#handlers.get(key);
     if (known !== undefined) return known;
-    const { semantics: meanings } = this.#options;
-    const semantics = meanings.get(shape.operation) ?? (meanings.get('ud2') as Semantics);
     const handler = this.#firstCold + this.#cold;
     if (handler === HANDLER_LIMIT) throw new RangeError(`more than ${HANDLER_LIMIT} shapes of instructions`);
     if (this.#cold === this.#table.length) this.#table.grow(TABLE_SIZE);
-    const module = buildCold(this.#options, shape, semantics);
-    const instance = new WebAssembly.Instance(new WebAssembly.Module(module), this.#imports);
-    this.#table.set(this.#cold++, instance.exports.handler as () => number);
+    this.#common ??= this.#generate(this.#options.commonShapes.map(parseShapeKey));
+    const run = this.#common.get(key) ?? this.#generate([shape]).get(key);
+    this.#table.set(this.#cold++, run);
     this.#handlers.set(key, handler);
     return handler;
+  }
+
+  #generate(shapes: readonly Shape[]): Map<string, Handler> {
+    const module = new WebAssembly.Module(buildHandlers(this.#options, shapes));
+    const { exports } = new WebAssembly.Instance(module, this.#imports);
+    return new Map(shapes.map((shape, index) => [shapeKey(shape), exports[index] as Handler]));
   }
 
   /** Every shape met so far with its handler, for the profile that chooses hot shapes. */
@@ -191,14 +199,24 @@ function importHost(module: ModuleBuilder): Record<HostFunction, number> {
   return host;
 }
 
-function buildCold(options: InterpreterOptions, shape: Shape, semantics: Semantics): Uint8Array<ArrayBuffer> {
+/** A module with a function for each shape: `0`, `1` … */
+function buildHandlers(options: InterpreterOptions, shapes: readonly Shape[]): Uint8Array<ArrayBuffer> {
   const module = new ModuleBuilder(options.memory.size / 0x1_0000);
+  // Most of many are never called.
+  if (shapes.length > 1) module.hint = CompilationHint.lazily;
   const functions: Functions = {
     host: importHost(module),
     flags: module.importFunction('flags', STATE_TO_INTEGER),
     carry: module.importFunction('carry', STATE_TO_INTEGER),
   };
-  const { builder: fn } = module.function(COLD_HANDLER, 'handler');
+  for (const [index, shape] of shapes.entries()) {
+    emitHandler(module.function(COLD_HANDLER, String(index)).builder, shape, functions, options);
+  }
+  return module.build();
+}
+
+function emitHandler(fn: FunctionBuilder, shape: Shape, functions: Functions, options: InterpreterOptions): void {
+  const { semantics, tlbEntries } = options;
   const state = fn.parameter(0, 'i32');
   const ways: Ways = {
     next: () => fn.return(i32(0)),
@@ -210,11 +228,10 @@ function buildCold(options: InterpreterOptions, shape: Shape, semantics: Semanti
       fn.return(i32(Answer.jump));
     },
   };
-  const context = new RecordContext(fn, shape, state, fn.parameter(1, 'i32'), ways, functions, options.tlbEntries);
-  emitMeaning(context, semantics);
+  const context = new RecordContext(fn, shape, state, fn.parameter(1, 'i32'), ways, functions, tlbEntries);
+  emitMeaning(context, semantics.get(shape.operation) ?? (semantics.get('ud2') as Semantics));
   context.done();
   fn.unreachable();
-  return module.build();
 }
 
 function buildMain(options: InterpreterOptions, hot: readonly string[]): Uint8Array<ArrayBuffer> {

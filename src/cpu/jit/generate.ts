@@ -3,7 +3,7 @@ import type { CodeSize, Instruction } from '../decode/instruction.ts';
 import { REGION } from '../interpreter/region-loop.ts';
 import type { Semantics, Shape } from '../semantics/context.ts';
 import { add, geS, type I64, i32, i64, ltS, sub, zeroExtend } from '../wasm/expression.ts';
-import { type Body, FunctionBuilder, type Label, ModuleBuilder } from '../wasm/module.ts';
+import { type Body, CompilationHint, FunctionBuilder, type Label, ModuleBuilder } from '../wasm/module.ts';
 import type { Effects } from './effects.ts';
 import { markDeadFlags } from './flag-liveness.ts';
 import { endsInCall, type RegionInstruction } from './region.ts';
@@ -76,7 +76,7 @@ export function buildModule(
   isHot: boolean,
 ): Uint8Array<ArrayBuffer> {
   const module = new ModuleBuilder(memoryPages);
-  module.isHot = isHot;
+  if (isHot) module.hint = CompilationHint.atOnceAndWell;
   importAll(module);
   const destinationOf = ({ slot, slack, place }: ModuleRegion, index: number): Destination => {
     return { index, life: lives.life(slot), slack, place };

@@ -370,8 +370,13 @@ export function callIndirectOf<T extends ValueType>(
   };
 }
 
-/** A byte of V8's section `compilationHints`: eager, and both the first and the last tier are the optimizing one. */
-const COMPILE_AT_ONCE_AND_WELL = 0x2a;
+/** How a module's functions are to be compiled: a byte of V8's section `compilationHints`. */
+export const enum CompilationHint {
+  /** Each when it is first called. */
+  lazily = 0x01,
+  /** At once, and by the optimizing tier: the code was hot before. */
+  atOnceAndWell = 0x2a,
+}
 
 /** Assembles a module that imports one memory, tables and functions. */
 export class ModuleBuilder {
@@ -380,8 +385,8 @@ export class ModuleBuilder {
   readonly #functions: { body: () => Body; type: number; name: string | null }[] = [];
   readonly #memoryPages: number;
   readonly #tables: { name: string; minimum: number }[] = [];
-  /** Its code was hot before: engines that heed the hint need not find that out again. */
-  isHot = false;
+  /** For engines that heed it; the others find out what is hot, and most of them compile lazily. */
+  hint: CompilationHint | undefined;
 
   /** @param memoryPages exact size of the imported memory, in 64 KiB pages */
   constructor(memoryPages: number) {
@@ -474,11 +479,12 @@ export class ModuleBuilder {
         body.unsigned(this.#imports.length + index);
       }
     });
-    if (this.isHot) {
+    const { hint } = this;
+    if (hint !== undefined) {
       section(out, 0, (hints) => {
         hints.string('compilationHints');
         hints.unsigned(this.#functions.length);
-        for (const _ of this.#functions) hints.byte(COMPILE_AT_ONCE_AND_WELL);
+        for (const _ of this.#functions) hints.byte(hint);
       });
     }
     const bodies = this.#functions.map(({ body }) => body());
