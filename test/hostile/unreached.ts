@@ -39,6 +39,7 @@ const REASONS: Readonly<Record<string, readonly (readonly [text: string, why: st
     ['this.#mappings?.pageOf(pointer) ?? -1', BEGUN],
     ['this.#mappings?.addressOf(page as number as Pfn) ?? -1', BEGUN],
     ['high & ~MADE_READ_ONLY) !== 0', 'a page that is no table may be mapped writable'],
+    ['showAsStored(', 'for guests whose contracts are checked'],
     ['for (let mfn = 0; mfn < this.paging.types.limit; mfn++) {', FILES],
   ],
   'src/interfaces/vmi/linear-mappings.ts': [
