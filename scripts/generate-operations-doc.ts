@@ -156,12 +156,18 @@ function site(row: OperationRow): string {
   return `${natively}${native === 'call' ? '' : `, else a direct ${other}`}; may destroy: ${clobbers}`;
 }
 
+const RULES_INTRODUCTION = `Under every interface. Rules about the type, the level or the pin of a table need a host that examines tables, which is
+xen with direct paging; a page leaves its guest there alone, too. Where a guest keeps its tables itself, a flush is looked
+for at the next use of a translation that a replaced entry has left behind; of lguest's host, to be told of an entry is to
+drop that. With VMI a store that shadows would miss counts as one into a live table.
+`;
+
 function rulesSection(): string {
   const sections = Object.entries(rules).map(
     ([name, rule]) =>
       `### ${name}\n\n${rule.text} Looked at ${rule.when === 'event' ? 'when it happens' : rule.when}: ${rule.operations.map((operation) => `\`${operation}\``).join(', ')}.\n`,
   );
-  return `## Rules that \`--check\` decides\n\n${sections.join('\n')}`;
+  return `## Rules that \`--check\` decides\n\n${RULES_INTRODUCTION}\n${sections.join('\n')}`;
 }
 
 function typesSection(): string {
