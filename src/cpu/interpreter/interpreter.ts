@@ -173,6 +173,7 @@ export class Interpreter {
   }
 
   #generate(shapes: readonly Shape[]): Map<string, Handler> {
+    if (shapes.length === 0) return new Map();
     const module = new WebAssembly.Module(buildHandlers(this.#options, shapes));
     const { exports } = new WebAssembly.Instance(module, this.#imports);
     return new Map(shapes.map((shape, index) => [shapeKey(shape), exports[index] as Handler]));
