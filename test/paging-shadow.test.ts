@@ -2,7 +2,7 @@ import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { Access } from '../src/cpu/exits.ts';
 import type { Processor } from '../src/cpu/processor.ts';
 import type { GuestVirtual } from '../src/x86/brand.ts';
-import { Pte } from '../src/x86/registers.ts';
+import { PTE_NO_EXECUTE_HIGH, Pte } from '../src/x86/registers.ts';
 import { ShadowWorld } from './shadow-world.ts';
 
 const CAPACITY = 16;
@@ -48,6 +48,16 @@ describe('a shadow', () => {
     await read();
     await world.store(processor, LEVEL_1, 0, 0);
     expect(permits(Access.read)).toBe(false);
+  });
+
+  it.each([
+    ['level 1', LEVEL_1],
+    ['level 2', LEVEL_2],
+  ])('permits no fetch once NX alone is stored at %s', async (_level, table) => {
+    await world.access(processor, ADDRESS, Access.write, false);
+    expect(permits(Access.fetch)).toBe(true);
+    await world.store(processor, table, 4, PTE_NO_EXECUTE_HIGH);
+    expect(permits(Access.fetch)).toBe(false);
   });
 
   it('is out of step after several stores to a level-1 table, until a flush', async () => {
