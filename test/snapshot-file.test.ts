@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { main } from '../src/cli/main.ts';
 import { SnapshotFile, saveSnapshotFile } from '../src/node/snapshot-file.ts';
+import { VERSION } from '../src/snapshot/format.ts';
 import { Snapshot } from '../src/snapshot/snapshot.ts';
 import { writeSnapshot } from '../src/snapshot/write-snapshot.ts';
 import { killWriters } from './snapshot-kills.ts';
@@ -73,10 +74,17 @@ describe('a snapshot file', () => {
 });
 
 describe('ring1 run --snapshot', () => {
-  const refusals: [string, (bytes: Uint8Array) => Uint8Array, RegExp][] = [
+  type Refusal = [string, (bytes: Uint8Array) => Uint8Array, RegExp];
+  const refusals: Refusal[] = [
     ['cut off', (bytes) => bytes.slice(0, bytes.length - 9), /is damaged: it ends early/],
     ['with a bit changed', (bytes) => bytes.fill(7, 5000, 5001), /is damaged: the bytes from \d+ on/],
-    ['of another version', (bytes) => bytes.fill(9, 8, 9), /is of version 9, and this ring1 reads version/],
+    ...[VERSION - 1, VERSION + 1].map(
+      (version): Refusal => [
+        `of version ${version}`,
+        (bytes) => bytes.fill(version, 8, 9),
+        new RegExp(`is of version ${version}, and this ring1 reads version ${VERSION}`),
+      ],
+    ),
     ['that is none', () => new TextEncoder().encode('a text'.repeat(30)), /is no snapshot of ring1/],
   ];
   it.each(refusals)('refuses a file %s in one line, with status 1', async (_what, damage, message) => {

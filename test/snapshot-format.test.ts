@@ -90,9 +90,13 @@ describe('a snapshot', () => {
   });
 
   it('is refused when it is of another version', async () => {
-    const older = bytes.slice();
-    older[8] = 0;
-    expect(await refusal(older)).toBe(`the snapshot sample is of version 0, and this ring1 reads version ${VERSION}`);
+    for (const version of [0, VERSION - 1, VERSION + 1]) {
+      const other = bytes.slice();
+      other[8] = version;
+      expect(await refusal(other)).toBe(
+        `the snapshot sample is of version ${version}, and this ring1 reads version ${VERSION}`,
+      );
+    }
     expect(await refusal(new TextEncoder().encode('#!/bin/sh\n'.repeat(20)))).toBe('sample is no snapshot of ring1');
   });
 
