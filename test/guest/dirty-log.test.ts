@@ -53,6 +53,7 @@ function instructionsOf({ domain }: Machine): number {
 describe.skipIf(!hasPackageArchive)('the log of written pages', () => {
   it.each<[InterfaceName, PagingName]>([
     ['xen', 'direct'],
+    ['xen', 'shadow'],
     ['kvm', 'nested'],
     ['kvm', 'shadow'],
     ['native', 'native'],
