@@ -6,7 +6,8 @@ import { DirtyLog } from '../src/memory/dirty-log.ts';
 import { DirtyPages } from '../src/paging/dirty-pages.ts';
 import type { GuestPhysical, GuestVirtual } from '../src/x86/brand.ts';
 import { SwappedMemory } from './dma-machine.ts';
-import { group, ShadowWorld } from './shadow-world.ts';
+import { ShadowWorld } from './shadow-world.ts';
+import { group } from './small-host.ts';
 
 /** Where address 0 leads, and the tables on the way. */
 const PAGE = 8;

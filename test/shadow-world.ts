@@ -1,14 +1,11 @@
 import { Access } from '../src/cpu/exits.ts';
 import { FrameMark } from '../src/cpu/frame-marks.ts';
-import { type Processor, ProcessorGroup } from '../src/cpu/processor.ts';
+import type { Processor } from '../src/cpu/processor.ts';
 import type { FoundPage, ShadowWalks } from '../src/cpu/translation.ts';
 import { emptyResult, PAE_TOPS } from '../src/cpu/walk.ts';
-import { FramePool } from '../src/memory/frame-pool.ts';
-import { HostMemory } from '../src/memory/host-memory.ts';
 import { MachineSpace } from '../src/memory/machine-space.ts';
 import { PageAbsent } from '../src/memory/page-absent.ts';
-import { AddressSpace } from '../src/mm/address-space.ts';
-import { MemoryManager } from '../src/mm/memory-manager.ts';
+import type { AddressSpace } from '../src/mm/address-space.ts';
 import { NumberRuns } from '../src/paging/page-numbers.ts';
 import { Pager } from '../src/paging/pager.ts';
 import type { ShadowedFormat } from '../src/paging/shadow/shadow-page.ts';
@@ -24,7 +21,8 @@ import {
 } from '../src/x86/brand.ts';
 import { TABLE_GEOMETRY, type TableGeometry } from '../src/x86/page-table.ts';
 import { Cr0, Cr4, Efer, Pte } from '../src/x86/registers.ts';
-import { MemoryStore, page } from './mm-world.ts';
+import { page } from './mm-world.ts';
+import { FRAMES, group, memory, pool, SmallMemory } from './small-host.ts';
 
 /** Pages of a guest: its roots, other tables, pages of data, and tables that map all pages in a row. */
 export const ROOTS = 2;
@@ -33,7 +31,6 @@ export const PAGES = 24;
 const FIXED = 20;
 /** Which of the small tables that fit into a page is PAE's top one. */
 const PAE_TOP = 5;
-const FRAMES = 128;
 
 /** Where the guest's kernel sees its pages in a row. */
 const ROW: Readonly<Record<ShadowedFormat, { readonly address: number; readonly slot: number }>> = {
@@ -62,14 +59,6 @@ export interface Composed {
   readonly isMarked: boolean;
 }
 
-const memory = new HostMemory((FRAMES + 64) * PAGE_SIZE + (40 << 20));
-const pool = new FramePool(memory, FRAMES);
-export const group = new ProcessorGroup(memory, pool, { tlbEntries: 64, tlbRoots: 2, codeBytes: 1 << 20 });
-const store = new MemoryStore(256);
-/** What processors do while the host pauses in its work. */
-let meanwhile: () => void = () => {};
-const manager = new MemoryManager({ pool, store, checked: true, reserve: 2, pause: async () => meanwhile() });
-
 /** A guest with two processors whose tables are shadowed, on a host that has little memory and checks its own rules. */
 export class ShadowWorld {
   readonly format: ShadowedFormat;
@@ -81,30 +70,28 @@ export class ShadowWorld {
   /** Tables whose changes the guest tells of. */
   readonly announced = new Set<number>();
   readonly #pager: Pager;
-  #clone: AddressSpace | undefined;
-  /** What the clone's pages held when it was made. */
-  #cloned: readonly Uint8Array[] = [];
+  readonly #memory: SmallMemory;
 
-  private constructor(format: ShadowedFormat, paging: ShadowPaging, pager: Pager, space: AddressSpace) {
+  private constructor(format: ShadowedFormat, paging: ShadowPaging, pager: Pager, small: SmallMemory) {
     this.format = format;
     this.geometry = TABLE_GEOMETRY[format];
     this.paging = paging;
-    this.space = space;
+    this.space = small.space;
+    this.#memory = small;
     this.#pager = pager;
     this.processors = [group.create(), group.create()];
   }
 
   static async create(format: ShadowedFormat, capacity: number): Promise<ShadowWorld> {
-    const space = await manager.createSpace();
-    if (!(space instanceof AddressSpace)) throw new Error(space.message);
-    await space.map(page(0), page(PAGES));
+    const small = await SmallMemory.create(PAGES);
+    const { space } = small;
     const machine = new MachineSpace(pool, PAGES);
     const numbers = new NumberRuns([{ firstNumber: 0, pages: PAGES }]);
     const { marks } = group.parts;
     const pager = new Pager({ machine, memory: space, invalidator: group, marks, numbers, populated: PAGES, order: 0 });
     await pager.start();
     const paging = await ShadowPaging.create(machine, group, pager, 1, capacity);
-    const world = new ShadowWorld(format, paging, pager, space);
+    const world = new ShadowWorld(format, paging, pager, small);
     await world.#begin();
     return world;
   }
@@ -205,7 +192,7 @@ export class ShadowWorld {
 
   /** Makes the host short of memory. */
   async reclaim(): Promise<void> {
-    await manager.relieve();
+    await this.#memory.reclaim();
   }
 
   /** Makes the host take a page. */
@@ -218,36 +205,12 @@ export class ShadowWorld {
    * @param work of processors while the pages are being shared; what meets an absent page is left out
    */
   async clone(work: () => void): Promise<void> {
-    if (this.#clone) return this.#endClone();
-    meanwhile = () => {
-      try {
-        work();
-      } catch (absent) {
-        if (!(absent instanceof PageAbsent)) throw absent;
-      }
-    };
-    const child = await manager.clone(this.space);
-    meanwhile = () => {};
-    if (!(child instanceof AddressSpace)) return;
-    this.#clone = child;
-    this.#cloned = await contentsOf(child);
-  }
-
-  async #endClone(): Promise<void> {
-    await this.requireKept();
-    await this.#clone?.exit();
-    this.#clone = undefined;
+    await this.#memory.clone(work);
   }
 
   /** @throws Error when the clone, which does nothing, has a page that is not as it was */
   async requireKept(): Promise<void> {
-    if (!this.#clone) return;
-    const contents = await contentsOf(this.#clone);
-    for (const [number, bytes] of contents.entries()) {
-      if (Buffer.compare(bytes, this.#cloned[number] as Uint8Array) !== 0) {
-        throw new Error(`page ${number} of a clone has changed`);
-      }
-    }
+    await this.#memory.requireKept();
   }
 
   /** @throws Error when a processor has a translation that the host's own table does not justify, or stores unseen to a table */
@@ -357,7 +320,7 @@ export class ShadowWorld {
   /** @param order which goes first: shadows, or the memory that they were made of */
   async end(order: 'shadows' | 'memory' = 'shadows'): Promise<void> {
     for (const processor of this.processors) group.release(processor);
-    await this.#clone?.exit();
+    await this.#memory.endClone();
     if (order === 'memory') {
       await this.space.exit();
       this.paging.shadow.end();
@@ -368,18 +331,6 @@ export class ShadowWorld {
   static get available(): number {
     return pool.available;
   }
-}
-
-/** What the pages of an address space hold. */
-async function contentsOf(space: AddressSpace): Promise<Uint8Array[]> {
-  const contents: Uint8Array[] = [];
-  for (let number = 0; number < PAGES; number++) {
-    const bytes = new Uint8Array(PAGE_SIZE);
-    const failed = await space.readPage(page(number), bytes);
-    if (failed) throw new Error(failed.message);
-    contents.push(bytes);
-  }
-  return contents;
 }
 
 const RIGHTS = Pte.present | Pte.writable;

@@ -7,7 +7,8 @@ import { createGuestDevices } from '../src/microvm/guest-devices.ts';
 import type { MicrovmVcpu } from '../src/microvm/vcpu.ts';
 import { type GuestVirtual, PAGE_SIZE, type Pfn } from '../src/x86/brand.ts';
 import { Cr0, Cr4, Pte, Register } from '../src/x86/registers.ts';
-import { group, PAGES, ShadowWorld } from './shadow-world.ts';
+import { PAGES, ShadowWorld } from './shadow-world.ts';
+import { group } from './small-host.ts';
 
 /** Most shadow pages of the machine. */
 export const SHADOW_PAGES = 16;
