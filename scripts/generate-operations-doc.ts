@@ -66,12 +66,17 @@ For a VMI guest, whose other calls are single instructions in the ROM and reach 
 
 | asked for | performed |
 |---|---|
-| SetPxE, SetPxELong, UpdatePxE, UpdatePxELong | a record in the vCPU's queue; \`mmu.pteUpdate\` for each record when the queue is drained |
+| SetPxE, SetPxELong, UpdatePxE, UpdatePxELong, with shadow paging | a record in the vCPU's queue; \`mmu.pteUpdate\` for each record when the queue is drained |
+| SetPxELong, with direct paging | \`mmu.setPte\` at once, for entries of every level; a store until tables are examined |
+| a store into a live table, with direct paging | \`mmu.setPte\`; UpdatePxE and UpdatePxELong are no-ops in that ROM |
 | AllocatePage of level 1, of others; ReleasePage | \`mmu.allocPt\`, \`mmu.allocPd\`; \`mmu.releasePt\`, \`mmu.releasePd\` |
+| AllocatePage with the clone flag, with direct paging | nothing: the page is pinned as a table of the top level |
 | FlushTLB(1), FlushTLB(3) | \`mmu.flushTlbUser\`, \`mmu.flushTlbKernel\` |
 | APICRead, APICWrite | \`apic.apicRead\`, \`apic.apicWrite\` |
 | GetDR, SetDR | \`cpu.getDebugreg\`, \`cpu.setDebugreg\` |
-| SetLazyMode | nothing, but that records which wait at the end of a section are drained |
+| SetLazyMode | nothing, but that records which wait at the end of a section are drained; with direct paging none wait |
+
+With neither shadow nor direct paging, its ROM leaves all calls native but the returns from interrupts and system calls.
 
 Event channels, grants, the store, timers, M2P changes, and memory reservations have no operation: the groups of 2007 do not
 reach that far. The table that set_callbacks and vm_assist fill belongs to \`init.archSetup\`.
