@@ -1,12 +1,20 @@
-import { readdirSync, readFileSync, statSync } from 'node:fs';
+import { readdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 
 /**
- * Prints the table of docs/sizes.md for the sources as they are: what each interface takes on both sides, in lines that
- * are neither empty nor comment. `npx tsx scripts/port-sizes.ts`
+ * Counts the tables of docs/sizes.md anew: what each interface takes on both sides, in lines that are neither empty nor
+ * comment. `npx tsx scripts/port-sizes.ts`
  */
 const root = fileURLToPath(new URL('..', import.meta.url));
+
+export const documentPath = join(root, 'docs/sizes.md');
+
+export interface PartSize {
+  readonly what: string;
+  readonly files: number;
+  readonly lines: number;
+}
 
 interface Part {
   readonly what: string;
@@ -50,7 +58,7 @@ const PARTS: Readonly<Record<string, readonly Part[]>> = {
     { what: 'VMI, beyond the machine, with its ROM', paths: ['src/interfaces/vmi'] },
     { what: 'lguest', paths: ['src/interfaces/lguest'] },
     { what: 'Xen', paths: ['src/interfaces/xen'] },
-    { what: 'direct paging (Xen)', paths: ['src/paging/direct', 'src/paging/domain-paging.ts'] },
+    { what: 'direct paging (Xen, VMI)', paths: ['src/paging/direct', 'src/paging/domain-paging.ts'] },
     { what: 'translated frames (Xen), beyond shadows', paths: ['src/paging/translated'] },
     { what: 'nested paging (KVM, plain hardware)', paths: ['src/paging/nested'] },
     { what: 'shadow paging (all)', paths: ['src/paging/shadow'] },
@@ -84,11 +92,43 @@ function linesOf(file: string): number {
   return text.split('\n').filter((line) => line.trim() !== '' && !line.trim().startsWith('//')).length;
 }
 
-for (const [side, parts] of Object.entries(PARTS)) {
-  console.log(`| ${side} | files | lines |\n|---|---:|---:|`);
-  for (const { what, paths } of parts) {
-    const files = [...new Set(paths.flatMap(filesOf))].filter((file) => linesOf(file) > 0);
-    console.log(`| ${what} | ${files.length} | ${files.reduce((sum, file) => sum + linesOf(file), 0)} |`);
-  }
-  console.log('');
+/** The tables by their titles, for the sources as they are. */
+export function countPorts(): ReadonlyMap<string, readonly PartSize[]> {
+  const sizeOf = ({ what, paths }: Part): PartSize => {
+    const counts = [...new Set(paths.flatMap(filesOf))].map(linesOf).filter((lines) => lines > 0);
+    return { what, files: counts.length, lines: counts.reduce((sum, lines) => sum + lines, 0) };
+  };
+  return new Map(Object.entries(PARTS).map(([side, parts]) => [side, parts.map(sizeOf)]));
+}
+
+/** A table that has files and lines in its columns, with its title. */
+const TABLE = /^\| (.+) \| files \| lines \|\n\|---\|---:\|---:\|\n((?:\|.*\n)*)/gm;
+
+/** The tables by their titles, as a document has them. */
+export function readPorts(document: string): ReadonlyMap<string, readonly PartSize[]> {
+  const sizesOf = (rows: string): PartSize[] =>
+    [...rows.matchAll(/^\| (.+) \| (\d+) \| (\d+) \|$/gm)].map(([, what = '', files, lines]) => ({
+      what,
+      files: Number(files),
+      lines: Number(lines),
+    }));
+  return new Map([...document.matchAll(TABLE)].map(([, side = '', rows = '']) => [side, sizesOf(rows)]));
+}
+
+function renderPorts(document: string): string {
+  const counted = countPorts();
+  return document.replace(TABLE, (table, side: string) => {
+    const rows = (counted.get(side) ?? []).map(({ what, files, lines }) => `| ${what} | ${files} | ${lines} |\n`);
+    return [
+      ...table
+        .split('\n')
+        .slice(0, 2)
+        .map((line) => `${line}\n`),
+      ...rows,
+    ].join('');
+  });
+}
+
+if (process.argv[1] === fileURLToPath(import.meta.url)) {
+  writeFileSync(documentPath, renderPorts(readFileSync(documentPath, 'utf8')));
 }
