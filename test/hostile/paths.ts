@@ -11,6 +11,8 @@ export interface Hole {
   readonly line: number;
   /** The line's text. */
   readonly text: string;
+  /** The text of all its lines. */
+  readonly inside: string;
   /** What was not executed, as it was compiled: its beginning. */
   readonly code: string;
 }
@@ -80,7 +82,8 @@ export class PathCoverage {
         if (count > 0 || isInside || isEmpty(scriptSource.slice(startOffset, endOffset))) continue;
         const line = original.lineAt(startOffset + scriptSource.slice(startOffset).search(/[\w$#'"`-]/));
         const code = scriptSource.slice(startOffset, Math.min(endOffset, startOffset + SHOWN));
-        holes.push({ file, line, text: original.textOf(line), code });
+        const inside = original.textBetween(line, original.lineAt(endOffset - 1));
+        holes.push({ file, line, text: original.textOf(line), inside, code });
       }
     }
     return { paths, holes };
@@ -117,5 +120,9 @@ class OriginalSource {
 
   textOf(line: number): string {
     return this.#lines[line - 1]?.trim() ?? '';
+  }
+
+  textBetween(first: number, last: number): string {
+    return this.#lines.slice(Math.max(first - 1, 0), Math.max(first, last)).join('\n');
   }
 }

@@ -8,7 +8,8 @@ import { reasonOf, unexplained } from './unreached.ts';
  * `npx tsx test/hostile/run.ts [TARGET…] [--calls N] [--seed N]`: calls of hostile guests to each of the targets, by default
  * all of them and a million calls each. Prints what came of each call, and which paths through the code that carries them
  * out were not taken. Ends with an error at the first recount that differs, when a neighbour is disturbed or frames are
- * lost, and when a path was not taken without a reason given in unreached.ts.
+ * lost, and when a path was not taken without a reason given in unreached.ts; some are so rare that they take a few
+ * hundred thousand calls.
  */
 const { values, positionals } = parseArgs({
   options: { calls: { type: 'string' }, seed: { type: 'string' } },

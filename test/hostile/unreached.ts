@@ -1,7 +1,7 @@
 import type { Hole } from './paths.ts';
 
 /** Why hostile guests do not take a path. */
-interface Reason {
+export interface Reason {
   readonly file: string;
   /** Part of the line that the path begins on. */
   readonly text: string;
@@ -116,18 +116,21 @@ export const UNREACHED: readonly Reason[] = Object.entries(REASONS).flatMap(([fi
   reasons.map(([text, why]) => ({ file, text, why })),
 );
 
-/** Holes without a reason, and reasons without a hole: what was said of the code is so no more. */
-export function unexplained(holes: readonly Hole[]): { readonly holes: readonly Hole[]; readonly reasons: Reason[] } {
+/**
+ * Holes without a reason, and reasons for what is in no hole: what was said of the code is so no more. A function that
+ * nobody calls is one hole, in which reasons for lines of it still hold.
+ */
+export function unexplained(
+  holes: readonly Hole[],
+  given: readonly Reason[] = UNREACHED,
+): { readonly holes: readonly Hole[]; readonly reasons: readonly Reason[] } {
   return {
-    holes: holes.filter((hole) => reasonOf(hole) === undefined),
-    reasons: UNREACHED.filter((reason) => !holes.some((hole) => fits(reason, hole))),
+    holes: holes.filter((hole) => reasonOf(hole, given) === undefined),
+    reasons: given.filter(({ file, text }) => !holes.some((hole) => hole.file === file && hole.inside.includes(text))),
   };
 }
 
-export function reasonOf(hole: Hole): string | undefined {
-  return UNREACHED.find((reason) => fits(reason, hole))?.why;
-}
-
-function fits({ file, text }: Reason, hole: Hole): boolean {
-  return hole.file === file && hole.text.includes(text);
+/** A hole is explained by the line that it begins on, so that a reason for a line does not excuse all that is around it. */
+export function reasonOf(hole: Hole, given: readonly Reason[] = UNREACHED): string | undefined {
+  return given.find(({ file, text }) => hole.file === file && hole.text.includes(text))?.why;
 }
