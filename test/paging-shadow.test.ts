@@ -141,6 +141,18 @@ describe('a shadow', () => {
     expect(permits(Access.read)).toBe(false);
   });
 
+  it('finds what the guest has stored above level 1 of an announced table and not told of', async () => {
+    const { shadow } = world.paging;
+    for (const page of [LEVEL_1, LEVEL_2]) shadow.announce(page);
+    await read();
+    await world.store(processor, LEVEL_1, 0, 0);
+    expect(shadow.findUntold()).toBeUndefined();
+    await world.store(processor, LEVEL_2, 0, 0);
+    expect(shadow.findUntold()).toEqual({ page: LEVEL_2, level: 2, index: 0 });
+    shadow.told(LEVEL_2, 0, 8);
+    expect(shadow.findUntold()).toBeUndefined();
+  });
+
   it('may have had stores seen before its table is announced', async () => {
     const { shadow } = world.paging;
     await read();

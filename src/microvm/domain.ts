@@ -343,7 +343,7 @@ export class MicrovmDomain implements Domain, Archived {
   /** A kernel that is told to restart at a panic (panic=-1) does so out of panic(): that is a crash, and not a restart. */
   restart(): void {
     const panicked = stackNames(this.running.processor, this.#symbolize).includes('panic');
-    if (panicked) this.crash(this.running, 'the guest reported a crash (kernel panic)');
+    if (panicked) this.crash(this.running, this.#explain('the guest reported a crash (kernel panic)'));
     else this.#end({ kind: 'reboot' });
   }
 
@@ -357,6 +357,10 @@ export class MicrovmDomain implements Domain, Archived {
     if (this.state.kind !== 'running') return;
     this.#end({ kind: 'crash', reason });
     this.#crashed = vcpu;
+  }
+
+  #explain(reason: string): string {
+    return this.interface.explain?.(reason) ?? reason;
   }
 
   /** The host cannot give the domain the memory that it was promised. It ends between its turns. */
@@ -441,7 +445,7 @@ export class MicrovmDomain implements Domain, Archived {
         rest = this.#execution.run(vcpu, position === first ? budget : TURN);
       } catch (error) {
         if (!(error instanceof DomainCrash)) throw error;
-        this.crash(vcpu, error.message);
+        this.crash(vcpu, this.#explain(error.message));
       }
       if (rest && (rest.isHeld || vcpu.awaitsHost) && this.clock instanceof VirtualClock) {
         this.#suspended = { position, budget: { instructions: rest.instructions, exits: rest.exits } };

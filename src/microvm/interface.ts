@@ -56,6 +56,8 @@ export interface MicrovmInterface extends Archived {
   callerOf?(processor: Processor): GuestVirtual | undefined;
   /** Examines what gets into the guest's page tables, where these are walked as they stand. */
   readonly tables?: ExaminedTables | undefined;
+  /** The reason why the guest has ended, with what may have led to it; nothing of the guest runs any more. */
+  explain?(reason: string): string;
   /** For `--stats`. */
   readonly figures?: object;
   /** Gives back what it has of the host; the processors are gone. */

@@ -20,6 +20,7 @@ import { LinearMappings } from './linear-mappings.ts';
 import { type DrainReason, QueueStatistics } from './queue-statistics.ts';
 import { createRom, type Rom } from './rom.ts';
 import { StartState } from './start-state.ts';
+import { explainUntold } from './untold-stores.ts';
 import { UpdateQueue } from './update-queue.ts';
 
 const WORD = 4;
@@ -161,6 +162,11 @@ export class VmiInterface implements MicrovmInterface, VmiHost {
       const bytes = (processor.cr4 & Cr4.physicalAddressExtension) === 0 ? 4 : 8;
       operations.mmu.pteUpdate(index, -1 as Pfn, entry, page, Math.floor((entry % PAGE_SIZE) / bytes));
     }
+  }
+
+  explain(reason: string): string {
+    for (const vcpu of this.domain.vcpus) this.drain(vcpu, 'turn');
+    return explainUntold(reason, this.domain.paging.shadow?.findUntold());
   }
 
   callerOf(processor: Processor): GuestVirtual | undefined {

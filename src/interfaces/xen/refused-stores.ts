@@ -1,13 +1,7 @@
 import { hexadecimal, type Symbolizer, symbolText } from '../../inspect/text.ts';
-import { FrameType } from '../../paging/direct/frame-types.ts';
+import { TABLE_SETTERS } from '../../ops/table-setters.ts';
+import type { FrameType } from '../../paging/direct/frame-types.ts';
 import type { GuestVirtual } from '../../x86/brand.ts';
-
-/** What a kernel asks for instead of a store into a table of a level. */
-const INSTEAD: Readonly<Partial<Record<FrameType, string>>> = {
-  [FrameType.level2]: 'mmu.setPmd',
-  [FrameType.level3]: 'mmu.setPud',
-  [FrameType.level4]: 'mmu.setPgd',
-};
 
 interface RefusedStore {
   /** Known when the fault is delivered: until then the store may be executed in several ways. */
@@ -51,7 +45,7 @@ export class RefusedStores {
     const place = symbolText(store.rip, this.#symbolize(store.rip));
     return (
       `${reason}; before that it stored into entry ${hexadecimal(store.index)} of a live level-${store.level} page table ` +
-      `at ${place}: that takes ${INSTEAD[store.level] ?? 'an operation'}, see docs/operations.md`
+      `at ${place}: that takes ${TABLE_SETTERS[store.level] ?? 'an operation'}, see docs/operations.md`
     );
   }
 }

@@ -22,6 +22,13 @@ import {
 } from './shadow-page.ts';
 import { shadowCapacity } from './shadow-pool.ts';
 
+/** An entry of a guest's table, which stands in a page. */
+export interface UntoldEntry {
+  readonly page: number;
+  readonly level: number;
+  readonly index: number;
+}
+
 /** Stores to a level-1 table, with no walk through it between, after which further ones need not be seen. */
 const STORES_TO_UNSYNC = 3;
 /** Tables that are out of step at a time: each flush looks at all their entries. */
@@ -316,6 +323,21 @@ export class ShadowTables implements ShadowWalks, FrameWatcher {
     for (const shadow of this.#map.shadowsOf(page)) {
       if (shadow.page === page && shadow.protects) this.#reviewBytes(shadow, offset, length);
     }
+  }
+
+  /**
+   * An entry above level 1 of an announced table that the guest has changed and not told of: it is walked as it was.
+   * Costs a look at every entry of every such shadow. What the guest has told of must have been carried out before.
+   */
+  findUntold(): UntoldEntry | undefined {
+    for (const shadow of this.#map.pool.all) {
+      const { page, level } = shadow;
+      if (page === NONE || level === 1 || !shadow.protects || !this.#map.isAnnounced(page)) continue;
+      for (let index = 0; index < shadow.entries; index++) {
+        if (this.#map.low(shadow, index) !== 0 && !this.#isJustified(shadow, index)) return { page, level, index };
+      }
+    }
+    return undefined;
   }
 
   // ─── What becomes of the guest's pages ─────────────────────────────────────────────────────────────────────────────
