@@ -27,7 +27,7 @@ class ProfiledMachine {
   compileSeconds = 0;
 
   constructor(code: string, privilege: 0 | 3, options: Partial<ProfilerOptions> = {}) {
-    this.machine = new TestMachine('four-level', privilege);
+    this.machine = new TestMachine('four-level', privilege, { jit: { isAside: false } });
     this.machine.load(CODE, code);
     this.machine.processor.rip = CODE as GuestVirtual;
     this.profiler = new Profiler({

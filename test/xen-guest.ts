@@ -68,7 +68,7 @@ export function sharedGroup(): ProcessorGroup {
   if (!group) {
     const frames = 2 * (PAGES + overheadFrames(PAGES));
     const memory = new HostMemory(frames * PAGE_SIZE + (48 << 20));
-    group = new ProcessorGroup(memory, new FramePool(memory, frames));
+    group = new ProcessorGroup(memory, new FramePool(memory, frames), { jit: { isAside: false } });
   }
   return group;
 }

@@ -67,7 +67,7 @@ export class HostileHost {
   constructor() {
     const memory = new HostMemory(FRAMES * PAGE_SIZE + CONTROL_BYTES);
     this.pool = new FramePool(memory, FRAMES);
-    this.#group = new ProcessorGroup(memory, this.pool);
+    this.#group = new ProcessorGroup(memory, this.pool, { jit: { isAside: false } });
     this.manager = new MemoryManager({ pool: this.pool, store: new MemoryStore(SWAP_PAGES), checked: true });
     this.#files = new SharedFiles(this.manager);
   }
