@@ -1,146 +1,82 @@
 /**
  * What programs do to page tables, as the reference guest asks for it: its operations, and the hypercalls, exits,
  * instructions and time of the host that they come to, per fork, exec, mmap of 16 pages, page fault and context switch,
- * in every cell, with lazy mode and without. What the same boot takes without any of them is subtracted.
+ * for each image in every cell, with lazy mode and without; and the sizes of the batches in VMI's queue. These are the
+ * tables of docs/costs.md.
  *
- *     npx tsx bench/reference.ts [--times 400] [--cells xen/direct,kvm/shadow] [--image x86-64]
+ *     npx tsx bench/reference.ts [--runs 3] [--images x86-64,i386] [--settings xen/direct,vmi] [--write]
  *
- *   --image NAME   x86-64, i386-pae or i386; VMI is for the last two
+ *   --images NAMES    those among x86-64, i386-pae and i386
+ *   --settings TEXTS  only settings that begin so
+ *   --runs N          pairs of boots for each figure; times and exits are medians, whatever else differs is an error
+ *   --write           put the tables into docs/costs.md too
  *
  * The guest counts its operations itself, by stand-ins at unpatched call sites, so that those which are an instruction
- * natively count as well; conversions of entries (pte_val and the like) do not. The bench of Debian's kernel is
- * bench/paging.ts.
+ * natively count as well; conversions of entries (pte_val and the like) do not. Times need Linux. The bench of Debian's
+ * kernel is bench/paging.ts.
  */
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { cpus } from 'node:os';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { IMAGES, type Image, imagePath } from '../guests/reference/build.ts';
-import type { InterfaceName, PagingName } from '../src/api.ts';
-import { createHost } from '../src/index.ts';
-import type { StatisticsReport } from '../src/inspect/statistics.ts';
-import { outputOf } from '../test/guest/output.ts';
-import { alignColumns } from './peers/report.ts';
-
-const ITEMS = ['fork', 'exec', 'mmap', 'fault', 'switch'] as const;
-const CELLS: Readonly<Record<Image, readonly string[]>> = {
-  'x86-64': ['native/native', 'native/shadow', 'kvm/nested', 'kvm/shadow', 'xen/direct', 'xen/translated'],
-  'i386-pae': [
-    'native/native',
-    'native/shadow',
-    'kvm/shadow',
-    'vmi/native',
-    'vmi/shadow',
-    'vmi/direct',
-    'lguest/shadow',
-    'xen/direct',
-  ],
-  i386: ['native/native', 'native/shadow', 'kvm/shadow', 'vmi/native', 'vmi/shadow', 'lguest/shadow'],
-};
-const LAZY_MODES = ['', 'nolazy'] as const;
-const MEMORY = 32 << 20;
-
-interface Cost {
-  readonly operations: number;
-  readonly hypercalls: number;
-  readonly batches: number;
-  /** Of VMI: changes that waited in its queue, and how often the host took what waited. */
-  readonly records: number;
-  readonly drains: number;
-  readonly exits: number;
-  readonly instructions: number;
-  readonly microseconds: number;
-}
-
-const ROWS: readonly (keyof Cost)[] = [
-  'operations',
-  'hypercalls',
-  'batches',
-  'records',
-  'drains',
-  'exits',
-  'instructions',
-  'microseconds',
-];
-
-type Report = StatisticsReport & {
-  readonly vmiQueue?: { readonly records: number; readonly batches: Readonly<Record<string, number>> };
-};
+import { IMAGES, type Image } from '../guests/reference/build.ts';
+import { tuneEngine } from '../src/node/engine.ts';
+import { type Cost, costOf, ITEMS, type Item } from './reference/measure.ts';
+import { settingName, settingsOf } from './reference/settings.ts';
+import { batchTable, type Costs, costTable } from './reference/tables.ts';
 
 const { values } = parseArgs({
   options: {
-    times: { type: 'string', default: '400' },
-    cells: { type: 'string' },
-    image: { type: 'string', default: 'x86-64' },
+    runs: { type: 'string', default: '3' },
+    images: { type: 'string', default: IMAGES.join() },
+    settings: { type: 'string', default: '' },
+    write: { type: 'boolean', default: false },
   },
 });
-const image = IMAGES.find((name) => name === values.image);
-if (!image) throw new Error(`there is no image ${values.image}; give ${IMAGES.join(', ')}`);
-const times = Number(values.times);
-const cells = values.cells?.split(',') ?? CELLS[image];
-const kernel = readFileSync(imagePath(image));
+const runs = Number(values.runs);
+const beginnings = values.settings.split(',');
+const items = Object.keys(ITEMS) as Item[];
+const DOCUMENT = fileURLToPath(new URL('../docs/costs.md', import.meta.url));
+/** What is behind this line of the document is the command's. */
+const MARK = '<!-- What follows is written by bench/reference.ts. -->\n';
 
-/** A whole boot that does an item so many times. */
-async function boot(cell: string, words: string): Promise<Cost> {
-  const [way, paging] = cell.split('/') as [InterfaceName, PagingName];
-  const host = await createHost({ memory: MEMORY });
-  try {
-    const before = process.cpuUsage();
-    const options = { kernel, memory: MEMORY, vcpus: 1, deterministic: true };
-    const machine = await host.boot({ ...options, interface: way, paging, commandLine: words });
-    const text = await outputOf(machine);
-    const outcome = await machine.done;
-    if (outcome.kind !== 'poweroff') throw new Error(`${cell} ${words}: the guest ended by ${JSON.stringify(outcome)}`);
-    const { user, system } = process.cpuUsage(before);
-    const report = machine.statistics() as Report;
-    return {
-      operations: operationsIn(text),
-      hypercalls: sum(report.hypercalls),
-      batches: Number(/^lazy batches (\d+)/m.exec(text)?.[1]),
-      records: report.vmiQueue?.records ?? 0,
-      drains: sum(report.vmiQueue?.batches ?? {}),
-      exits: sum(report.exits),
-      instructions: report.instructions,
-      microseconds: user + system,
-    };
-  } finally {
-    await host.close();
+function imageNamed(name: string): Image {
+  const image = IMAGES.find((known) => known === name);
+  if (!image) throw new Error(`there is no image ${name}; give ${IMAGES.join(', ')}`);
+  return image;
+}
+
+async function measure(image: Image): Promise<Costs> {
+  const costs = new Map<string, Record<Item, Cost>>();
+  for (const setting of settingsOf(image)) {
+    const name = settingName(setting);
+    if (!beginnings.some((text) => name.startsWith(text))) continue;
+    // The first boots compile what belongs to no guest, which takes longer than most of what is measured.
+    await costOf(image, setting, 'fork', 1);
+    const measured: Partial<Record<Item, Cost>> = {};
+    for (const item of items) measured[item] = await costOf(image, setting, item, runs);
+    costs.set(name, measured as Record<Item, Cost>);
   }
+  return costs;
 }
 
-const CONVERSION = /_val$|\.make_/;
-
-function operationsIn(text: string): number {
-  const found = [...text.matchAll(/^operation (\S+) (\d+)$/gm)];
-  return found.reduce((total, [, name = '', count]) => total + (CONVERSION.test(name) ? 0 : Number(count)), 0);
+function section(image: Image, costs: Costs): string {
+  const batches = items.map((item) => batchTable(item, costs)).filter((table) => table !== '');
+  const parts = [`## ${image}`, ...items.map((item) => costTable(item, costs))];
+  if (batches.length > 0) parts.push(`### Batches of VMI's queue, ${image}`, ...batches);
+  return `${parts.join('\n\n')}\n`;
 }
 
-function sum(counts: Readonly<Record<string, number>>): number {
-  return Object.values(counts).reduce((total, count) => total + count, 0);
+tuneEngine();
+let text = `\nTimes: Node ${process.version} on ${cpus()[0]?.model.trim()}, ${runs === 1 ? 'one run' : `medians of ${runs} runs`}.\n`;
+process.stdout.write(text);
+for (const image of values.images.split(',').map(imageNamed)) {
+  const part = `\n${section(image, await measure(image))}`;
+  process.stdout.write(part);
+  text += part;
 }
-
-async function costOf(cell: string, item: string, lazy: string): Promise<Cost> {
-  const words = (count: number) => `bench=${item} times=${count} ${lazy}`;
-  const idle = await boot(cell, words(0));
-  const busy = await boot(cell, words(times));
-  const per = (name: keyof Cost): number => (busy[name] - idle[name]) / times;
-  return Object.fromEntries(ROWS.map((name) => [name, per(name)])) as unknown as Cost;
-}
-
-const digits = (number: number): string => (Math.abs(number) >= 100 ? number.toFixed(0) : number.toFixed(1));
-for (const item of ITEMS) {
-  const columns: { readonly title: string; readonly cost: Cost }[] = [];
-  for (const cell of cells) {
-    for (const lazy of LAZY_MODES) {
-      // Where lazy mode is nothing, to leave it out changes nothing.
-      if (lazy !== '' && !/^xen|^kvm.shadow|^vmi.shadow|^lguest/.test(cell)) continue;
-      columns.push({ title: lazy === '' ? cell : `${cell} ${lazy}`, cost: await costOf(cell, item, lazy) });
-    }
-  }
-  const table = [
-    [`one ${item}`, ...columns.map(({ title }) => title)],
-    ...ROWS.filter((name) => columns.some(({ cost }) => cost[name] !== 0)).map((name) => [
-      name,
-      ...columns.map(({ cost }) => digits(cost[name])),
-    ]),
-  ];
-  process.stdout.write(`${alignColumns(table)}\n`);
+if (values.write) {
+  const [head, behind] = readFileSync(DOCUMENT, 'utf8').split(MARK);
+  if (behind === undefined) throw new Error(`${DOCUMENT} has no line ${MARK.trim()}`);
+  writeFileSync(DOCUMENT, `${head}${MARK}${text}`);
 }

@@ -2,7 +2,7 @@ import type { InterfaceName, PagingName } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
 
 /** Which ways of paging exist for each interface; the first is what is taken when none is named. */
-const CELLS: Readonly<Record<InterfaceName, readonly [PagingName, ...PagingName[]]>> = {
+export const CELLS: Readonly<Record<InterfaceName, readonly [PagingName, ...PagingName[]]>> = {
   xen: ['direct', 'shadow', 'translated'],
   kvm: ['nested', 'shadow'],
   native: ['native', 'nested', 'shadow'],

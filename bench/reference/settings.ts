@@ -1,0 +1,35 @@
+import type { Image } from '../../guests/reference/build.ts';
+import type { InterfaceName, PagingName } from '../../src/api.ts';
+import { CELLS } from '../../src/domain/cells.ts';
+
+/** A cell of interfaces and ways of paging, with lazy mode or without. */
+export interface Setting {
+  readonly interface: InterfaceName;
+  readonly paging: PagingName;
+  readonly lazy: boolean;
+}
+
+/** Cells that an image cannot serve: VMI and lguest are for 32 bits, Xen and VMI's direct paging need three levels there. */
+const UNSERVED: Readonly<Record<Image, RegExp>> = {
+  'x86-64': /^(?:vmi|lguest)\//,
+  'i386-pae': /^$/,
+  i386: /^(?:xen\/|vmi\/direct)/,
+};
+
+/** Cells whose lazy sections tell the host nothing: to leave them out changes nothing that it sees. */
+const WITHOUT_LAZY_MODE = /^native\/|\/(?:native|nested)$/;
+
+const cellName = ({ interface: way, paging }: Omit<Setting, 'lazy'>): string => `${way}/${paging}`;
+
+/** As tables name it: `xen/direct nolazy`. */
+export const settingName = (setting: Setting): string => `${cellName(setting)}${setting.lazy ? '' : ' nolazy'}`;
+
+/** Every cell that an image serves, with lazy mode and, where that makes a difference, without. */
+export function settingsOf(image: Image): Setting[] {
+  const cells = (Object.entries(CELLS) as [InterfaceName, readonly PagingName[]][])
+    .flatMap(([way, pagings]) => pagings.map((paging) => ({ interface: way, paging })))
+    .filter((cell) => !UNSERVED[image].test(cellName(cell)));
+  return cells.flatMap((cell) =>
+    (WITHOUT_LAZY_MODE.test(cellName(cell)) ? [true] : [true, false]).map((lazy) => ({ ...cell, lazy })),
+  );
+}
