@@ -36,12 +36,7 @@ enter:
         push %r9
         push %r10
         push %r11
-        push %rbx
-        push %rbp
-        push %r12
-        push %r13
-        push %r14
-        push %r15
+        push_kept_registers
         cld
         testb $3, 0x90(%rsp)            /* cs */
         jz 1f
@@ -52,12 +47,7 @@ leave:
         testb $3, 0x90(%rsp)
         jz 1f
         site cpu, swapgs, 0, call, swapgs
-1:      pop %r15
-        pop %r14
-        pop %r13
-        pop %r12
-        pop %rbp
-        pop %rbx
+1:      pop_kept_registers
         pop %r11
         pop %r10
         pop %r9
