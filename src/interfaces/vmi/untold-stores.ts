@@ -1,5 +1,5 @@
+import { afterStore } from '../../inspect/store-text.ts';
 import { hexadecimal } from '../../inspect/text.ts';
-import { TABLE_SETTERS } from '../../ops/table-setters.ts';
 import type { UntoldEntry } from '../../paging/shadow/shadow-tables.ts';
 
 /**
@@ -8,10 +8,6 @@ import type { UntoldEntry } from '../../paging/shadow/shadow-tables.ts';
  */
 export function explainUntold(reason: string, entry: UntoldEntry | undefined): string {
   if (!entry) return reason;
-  const { index, level, page } = entry;
-  return (
-    `${reason}; before that it stored into entry ${hexadecimal(index)} of a live level-${level} page table, page ` +
-    `${hexadecimal(page)}, as memory, so that it is walked as it was: that takes ${TABLE_SETTERS[level] ?? 'an operation'}, ` +
-    'see docs/operations.md'
-  );
+  const where = `, page ${hexadecimal(entry.page)}, as memory, so that it is walked as it was`;
+  return afterStore(reason, entry.level, entry.index, where);
 }

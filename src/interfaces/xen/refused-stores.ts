@@ -1,5 +1,5 @@
-import { hexadecimal, type Symbolizer, symbolText } from '../../inspect/text.ts';
-import { TABLE_SETTERS } from '../../ops/table-setters.ts';
+import { afterStore } from '../../inspect/store-text.ts';
+import { type Symbolizer, symbolText } from '../../inspect/text.ts';
 import type { FrameType } from '../../paging/direct/frame-types.ts';
 import type { GuestVirtual } from '../../x86/brand.ts';
 
@@ -43,9 +43,6 @@ export class RefusedStores {
     const store = this.#latest.get(vcpu);
     if (store?.rip === undefined) return reason;
     const place = symbolText(store.rip, this.#symbolize(store.rip));
-    return (
-      `${reason}; before that it stored into entry ${hexadecimal(store.index)} of a live level-${store.level} page table ` +
-      `at ${place}: that takes ${TABLE_SETTERS[store.level] ?? 'an operation'}, see docs/operations.md`
-    );
+    return afterStore(reason, store.level, store.index, ` at ${place}`);
   }
 }
