@@ -81,7 +81,7 @@ export interface InterpreterOptions {
   readonly semantics: ReadonlyMap<string, Semantics>;
   /** Shapes (as keys) whose handlers are part of the one big function. */
   readonly hotShapes: readonly string[];
-  /** Shapes whose handlers are made together when the first that is not hot is met: a module for each costs more. */
+  /** Shapes whose handlers are made together when the first of them is met: a module for each costs more. */
   readonly commonShapes: readonly string[];
   /** Entries of each TLB, a power of two. */
   readonly tlbEntries: number;
@@ -110,11 +110,13 @@ export class Interpreter {
   readonly #run: (state: number) => number;
   readonly #flags: (state: number) => number;
   readonly #imports: WebAssembly.Imports;
+  readonly #commonKeys: ReadonlySet<string>;
   #common: ReadonlyMap<string, Handler> | undefined;
   #cold = 0;
 
   constructor(options: InterpreterOptions) {
     this.#options = options;
+    this.#commonKeys = new Set(options.commonShapes);
     this.#table = new WebAssembly.Table({ element: 'anyfunc', initial: TABLE_SIZE });
     this.regions = new WebAssembly.Table({ element: 'anyfunc', initial: options.regionSlots });
     const hot = options.hotShapes.filter((key) => options.semantics.has(parseShapeKey(key).operation));
@@ -165,15 +167,18 @@ export class Interpreter {
     const handler = this.#firstCold + this.#cold;
     if (handler === HANDLER_LIMIT) throw new RangeError(`more than ${HANDLER_LIMIT} shapes of instructions`);
     if (this.#cold === this.#table.length) this.#table.grow(TABLE_SIZE);
-    this.#common ??= this.#generate(this.#options.commonShapes.map(parseShapeKey));
-    const run = this.#common.get(key) ?? this.#generate([shape]).get(key);
-    this.#table.set(this.#cold++, run);
+    const made = this.#commonKeys.has(key) ? this.#commonHandlers() : this.#generate([shape]);
+    this.#table.set(this.#cold++, made.get(key));
     this.#handlers.set(key, handler);
     return handler;
   }
 
+  #commonHandlers(): ReadonlyMap<string, Handler> {
+    this.#common ??= this.#generate([...this.#commonKeys].map(parseShapeKey));
+    return this.#common;
+  }
+
   #generate(shapes: readonly Shape[]): Map<string, Handler> {
-    if (shapes.length === 0) return new Map();
     const module = new WebAssembly.Module(buildHandlers(this.#options, shapes));
     const { exports } = new WebAssembly.Instance(module, this.#imports);
     return new Map(shapes.map((shape, index) => [shapeKey(shape), exports[index] as Handler]));
