@@ -50,3 +50,16 @@ test('an offset beyond 64 KiB faults in real mode', () => {
   expect(processor.run(10)).toBe(Exit.exception);
   expect(processor.exitDetail).toBe(13);
 });
+
+test('IP wraps at 64 KiB where a jump behind a compare leads, and does not with a prefix', () => {
+  const machine = new RealModeMachine('real');
+  const { processor } = machine;
+  // cmp ax,ax; je −16
+  machine.start([0x39, 0xc0, 0x74, 0xf0]);
+  expect(processor.run(2)).toBe(Exit.budget);
+  expect(processor.rip).toBe(0xfff4);
+  // cmp ax,ax; o32 je +0x10000
+  machine.start([0x39, 0xc0, 0x66, 0x0f, 0x84, 0x00, 0x00, 0x01, 0x00]);
+  expect(processor.run(2)).toBe(Exit.budget);
+  expect(processor.rip).toBe(0x1_0009);
+});

@@ -289,7 +289,9 @@ export class CodeFinder {
     if (!mayFuse(shape) || (place & 0xfff) === 0) return undefined;
     const jump = this.#jump;
     const result = decode(this.#host.u8, place, available, this.#processor.codeSize, jump);
-    return result === DecodeResult.ok && isConditionalJump(jump) ? jump : undefined;
+    if (result !== DecodeResult.ok || !isConditionalJump(jump)) return undefined;
+    // Behind a jump of 16 bits IP wraps, which no record that two instructions share knows of.
+    return jump.operandSize === 2 ? undefined : jump;
   }
 
   /** One instruction and a stop, outside the shared cache. */

@@ -474,7 +474,8 @@ export class RecordContext extends GeneratingContext implements Context {
   }
 
   branch(): void {
-    if (this.shape.long || this.shape.operandSize !== 2) {
+    // Of a shape with a conditional jump the size is that of the instruction in front; jumps of 16 bits share no record.
+    if (this.shape.long || this.shape.fused || this.shape.operandSize !== 2) {
       this.#ways.branch();
       return;
     }

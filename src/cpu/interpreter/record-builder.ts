@@ -116,7 +116,7 @@ const FUSES = new Set(['cmp', 'test', 'sub', 'add', 'and', 'or', 'xor', 'inc', '
 
 /** Whether a conditional jump behind the instruction could share its record. */
 export function mayFuse(shape: Shape): boolean {
-  return shape.long && FUSES.has(shape.operation);
+  return FUSES.has(shape.operation);
 }
 
 /** Turns the record of an instruction at `start` into one that takes the conditional jump behind it along. */
