@@ -123,14 +123,6 @@ export class CodeCache {
     this.#dropAt(region.place, region.mode);
   }
 
-  /** How often a block is still to be executed until it is hot; 0 when it is, infinite when nothing was decoded there. */
-  executionsLeft(place: HostAddress, mode: number): number {
-    const record = this.find(place, mode)?.record;
-    if (record === undefined) return Number.POSITIVE_INFINITY;
-    if (this.#memory.u16[record >> 1] !== PseudoHandler.warming) return 0;
-    return this.#memory.u32[(record + RecordField.displacement) >> 2] as number;
-  }
-
   /** What is executed as part of a region becomes one of its own only if it is often entered in another way. */
   startCountingAgain(place: HostAddress, mode: number, executions: number): void {
     const record = this.find(place, mode)?.record;

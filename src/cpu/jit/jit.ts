@@ -108,7 +108,7 @@ export class Jit {
     this.#parts = parts;
     const { memory, code, table, tlbEntries, meaningOf } = parts;
     this.#generator = { memoryPages: memory.size / 0x1_0000, tlbEntries, meaningOf };
-    this.#planner = new RegionPlanner(memory, code, this.#generator, options.threshold);
+    this.#planner = new RegionPlanner(memory, code, this.#generator);
     this.#live = new LiveRegions(memory, code, table);
     this.#regionParts = {
       code,

@@ -9,9 +9,6 @@ import { type GeneratorOptions, observeEffects, type RegionPlan } from './genera
 import { discoverRegion, type RegionSource } from './region.ts';
 import { longestPath, type Node, structureOf } from './structure.ts';
 
-/** Share of the threshold that a block has left when it is warm. */
-const WARM = 0.75;
-
 /** What a region is to be made from. */
 export type Candidate = Pick<Region, 'place' | 'mode' | 'linear' | 'flat'>;
 
@@ -25,16 +22,14 @@ export class RegionPlanner {
   readonly #memory: HostMemory;
   readonly #code: CodeCache;
   readonly #generator: GeneratorOptions;
-  readonly #threshold: number;
   readonly #effects = new Map<Shape, Effects>();
   /** Of instructions whose immediate decides what they do, as shifts. */
   readonly #effectsOfConstant = new Map<string, Effects>();
 
-  constructor(memory: HostMemory, code: CodeCache, generator: GeneratorOptions, threshold: number) {
+  constructor(memory: HostMemory, code: CodeCache, generator: GeneratorOptions) {
     this.#memory = memory;
     this.#code = code;
     this.#generator = generator;
-    this.#threshold = threshold;
   }
 
   /** Undefined when generated code could not execute the first instruction. */
@@ -48,7 +43,6 @@ export class RegionPlanner {
       mode,
       effectsOf: (instruction, shape) => this.#effectsOf(instruction, shape),
       wasReached: (offset) => this.#code.find(at(offset), mode) !== undefined,
-      isWarm: (offset) => this.#code.executionsLeft(at(offset), mode) < this.#threshold * WARM,
     };
     const [entry] = discoverRegion(source, place % PAGE_SIZE) ?? [];
     if (!entry) return undefined;

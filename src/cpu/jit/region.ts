@@ -46,8 +46,6 @@ export interface RegionSource {
   effectsOf(instruction: Instruction, shape: Shape): Effects;
   /** Whether control has been at an offset of the page before: cold code is left out. */
   wasReached(offset: number): boolean;
-  /** Whether calls have come back to an offset of the page often. */
-  isWarm(offset: number): boolean;
 }
 
 /**
@@ -74,7 +72,7 @@ export function discoverRegion(source: RegionSource, entry: number): BasicBlock[
         leaders.add(target);
         pending.push(target);
       }
-      if (shape.operation === 'call' && offset < PAGE_SIZE && source.isWarm(offset)) {
+      if (shape.operation === 'call' && offset < PAGE_SIZE && source.wasReached(offset)) {
         leaders.add(offset);
         pending.push(offset);
       }
