@@ -107,6 +107,11 @@ export interface BootOptions {
 export interface ResumeOptions extends Pick<BootOptions, 'disks' | 'adapters' | 'trace' | 'profile'> {
   /** The guest is one of several copies: it gets a name, an identifier and random numbers of its own. */
   readonly fresh?: boolean;
+  /**
+   * Whether a guest that may not be the only one with its state is made to draw other random numbers at once, where its
+   * kernel is one of those that take a write into their memory for that (domain/seed-age.ts); true without it.
+   */
+  readonly reseed?: boolean;
 }
 
 /** What a copy of a guest that runs is connected to. */

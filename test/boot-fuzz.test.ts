@@ -114,7 +114,7 @@ describe('hostile files', () => {
       fc.property(mutations(data.length, data.length), fc.bigInt(0n, 0xffff_ffff_ffff_ffffn), (changes, address) => {
         const symbols = createSymbolizer({ bits, segments: [{ data: mutate(data, changes) }] });
         symbols?.lookup(address);
-        symbols?.addressOf('schedule');
+        symbols?.find(['schedule']);
       }),
       RUNS,
     );

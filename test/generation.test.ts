@@ -18,7 +18,7 @@ const SECOND = FIRST.map((byte) => 0xff - byte);
 async function createGuest(manager: MemoryManager, group: ProcessorGroup, space: AddressSpace, order: number) {
   const { paging } = await followMemory(space, { group, pages: PAGES, order, shadowed: false });
   const levels: boolean[] = [];
-  const generation = new Generation(paging, group, { set: (level) => levels.push(level) });
+  const generation = new Generation(paging, { set: (level) => levels.push(level) });
   const identifier = async (): Promise<Uint8Array> => {
     expect(await paging.pager?.bringIn(PAGE, false)).toBeUndefined();
     const address = paging.space.addressOf(PAGE) + (Physical.generation % PAGE_SIZE);

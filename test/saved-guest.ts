@@ -93,6 +93,7 @@ export class SavedGuest {
       adapters: 0,
       systemTime: 0,
       savedAt: 0,
+      seed: null,
     };
     const kernel = await debianKernel('cloud-amd64');
     const initrd = await initramfs({ modules: await kernelModules('cloud-amd64') });
@@ -176,7 +177,7 @@ export class SavedGuest {
     const domain = this.#running;
     while (!domain.isSettled) await new Promise((resume) => setTimeout(resume, 0));
     const parts: Uint8Array[] = [];
-    const image = { ...this.#image, state: save(this.#state(domain)), memory: domain.savedPages };
+    const image = { ...this.#image, state: save(this.#state(domain)), memory: domain.ram };
     await writeSnapshot(image, { append: async (bytes) => void parts.push(bytes) });
     return { file: Uint8Array.from(Buffer.concat(parts)), disk: this.#disk.slice() };
   }
@@ -196,9 +197,9 @@ export class SavedGuest {
       registers.update(block.subarray(State.xmm, State.mxcsr + 4));
     }
     const contents = createHash('sha256');
-    for (let page = 0; page < domain.savedPages.pages; page++) {
+    for (let page = 0; page < domain.ram.pages; page++) {
       const bytes = new Uint8Array(PAGE_SIZE);
-      await domain.savedPages.readPage(page, bytes);
+      await domain.ram.readPage(page, bytes);
       contents.update(bytes);
     }
     contents.update(this.#disk);

@@ -24,6 +24,7 @@ export function sampleImage(seed: number, pages = 500): GuestImage {
       adapters: 0,
       systemTime: seed * 1000,
       savedAt: 0,
+      seed: null,
     },
     state: { seed },
     memory: {

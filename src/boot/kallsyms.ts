@@ -30,14 +30,21 @@ export interface SymbolAddress {
   readonly isCode: boolean;
 }
 
+export interface SymbolExtent {
+  /** Virtual address; of several symbols with one name, of the first. */
+  readonly address: bigint;
+  /** Bytes up to the next symbol, which is the most that this one can have. */
+  readonly room: number;
+}
+
 /** Types of code as nm prints them: local, global, weak. */
 const CODE_TYPES = 'tTwW';
 
 export interface Symbolizer {
   /** The symbol that covers a virtual address; undefined outside the kernel's own image, as in modules. */
   lookup(address: bigint | number): SymbolAddress | undefined;
-  /** The virtual address of a symbol. Takes long: it reads all names. */
-  addressOf(name: string): bigint | undefined;
+  /** Where symbols lie, of those names that there are. Takes long: it reads all names. */
+  find(names: readonly string[]): ReadonlyMap<string, SymbolExtent>;
   readonly symbolCount: number;
 }
 
@@ -154,14 +161,17 @@ class KallsymsSymbolizer implements Symbolizer {
     };
   }
 
-  addressOf(name: string): bigint | undefined {
+  find(wanted: readonly string[]): ReadonlyMap<string, SymbolExtent> {
     const { base, deltas, names } = this.#tables;
-    const index = names.findIndex((at) => this.#name(at) === name);
-    return index < 0 ? undefined : base + BigInt(deltas[index] as number);
-  }
-
-  #name(at: number): string {
-    return this.#typedName(at).slice(1);
+    const found = new Map<string, SymbolExtent>();
+    for (let index = 0; index < names.length && found.size < wanted.length; index++) {
+      const name = this.#typedName(names[index] as number).slice(1);
+      if (!wanted.includes(name) || found.has(name)) continue;
+      const delta = deltas[index] as number;
+      const next = deltas.subarray(index).find((other) => other > delta) ?? delta;
+      found.set(name, { address: base + BigInt(delta), room: next - delta });
+    }
+    return found;
   }
 
   /** The name behind the character of its type. */

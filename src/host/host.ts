@@ -14,6 +14,7 @@ import { save } from '../archive/writer.ts';
 import { InputError } from '../boot/input-error.ts';
 import { bitsOfKernel } from '../boot/kernel.ts';
 import { refuseHopelessMemory, requireMemory, requireXenNotes } from '../boot/requirements.ts';
+import { findSeedPlaces, type SeedPlaces } from '../boot/seed-places.ts';
 import { ProcessorGroup } from '../cpu/processor.ts';
 import { COMMON_SHAPES } from '../cpu/semantics/common-shapes.ts';
 import { MOST_DISKS } from '../devices/xen/block-backend.ts';
@@ -22,6 +23,7 @@ import { HostClock, VirtualClock } from '../domain/clock.ts';
 import { Machine } from '../domain/machine.ts';
 import { OutputQueue } from '../domain/output-queue.ts';
 import { Scheduler } from '../domain/scheduler.ts';
+import { ageSeed } from '../domain/seed-age.ts';
 import { SeededRandom } from '../domain/seeded-random.ts';
 import { SharedFiles } from '../domain/shared-files.ts';
 import { TransientKernel } from '../domain/transient-kernel.ts';
@@ -49,7 +51,7 @@ import { PAGE_SIZE } from '../x86/brand.ts';
 import { afterburn } from './afterburn.ts';
 import { bootLguest, resumeLguest } from './lguest-guest.ts';
 import { bootMicrovm, type CommonOptions, resumeMicrovm, type SavedMemory } from './microvm-guest.ts';
-import { noMemory } from './no-memory.ts';
+import { noMemory, pagesMissing } from './no-memory.ts';
 import { SavedFiles } from './saved-files.ts';
 import { bootXen, resumeXen } from './xen-guest.ts';
 
@@ -69,7 +71,9 @@ const DETERMINISTIC_EPOCH = 1_700_000_000;
 
 /** What a guest is booted from or goes on from, as long as it runs. */
 interface Origin {
-  readonly guest: Omit<GuestDescription, 'domain' | 'systemTime' | 'savedAt'>;
+  readonly guest: Omit<GuestDescription, 'domain' | 'systemTime' | 'savedAt' | 'seed'>;
+  /** Looked up when a copy is made of the guest: that takes long, and few are copied. */
+  readonly seed: () => SeedPlaces | null;
   readonly kernel: Uint8Array;
   readonly initrd: Uint8Array;
   /** Gives the files back when the guest has ended. */
@@ -138,7 +142,9 @@ export class RingHost implements Host {
         const { image } = kernel;
         if (cell.interface === 'xen') requireXenNotes(image);
         requireMemory(image, initrd.length, memory);
-        const origin = { guest: describe(options, cell), kernel: file, initrd, release };
+        const physicalOffset = cell.interface === 'xen' ? Number(image.xenNotes?.paddrOffset ?? 0n) : 0;
+        const seed = once(() => findSeedPlaces(image, physicalOffset) ?? null);
+        const origin = { guest: describe(options, cell), seed, kernel: file, initrd, release };
         return await this.#run(
           origin,
           options,
@@ -181,23 +187,18 @@ export class RingHost implements Host {
     const cell = chooseCell(guest.interface as InterfaceName, guest.paging as PagingName);
     const { commandLine } = guest;
     try {
-      const origin = { guest, kernel, initrd, release };
-      return await this.#run(origin, options, start, (common, random) => {
+      const origin = { guest, seed: () => guest.seed, kernel, initrd, release };
+      // A deterministic guest does the same as if it had never been saved, unless a copy is wanted.
+      const isCopy = (options.fresh ?? false) || !guest.deterministic;
+      return await this.#run(origin, options, start, async (common, random) => {
         const readBack = (domain: GuestDomain): void => {
           restore(savedState(domain, random), state);
           if (options.fresh) renew(domain, common, random);
         };
-        if ('space' in memory && cell.interface === 'xen') {
-          const saved = { ...guest, bits: bitsOfKernel(kernel) };
-          return resumeXen({ ...common, id: guest.domain }, common.id, saved, memory.space, options.disks, readBack);
-        }
-        const pages = Math.floor(guest.memory / PAGE_SIZE);
-        if ('space' in memory && cell.interface === 'lguest') {
-          return resumeLguest(common, options, pages, memory.space, readBack);
-        }
-        // A deterministic guest does the same as if it had never been saved, unless a copy is wanted.
-        const isCopy = (options.fresh ?? false) || !guest.deterministic;
-        return resumeMicrovm(cell, common, { ...options, commandLine, isCopy }, pages, memory, readBack);
+        const saved = { ...guest, kernel };
+        const domain = await rebuild(cell, common, saved, memory, { ...options, commandLine, isCopy }, readBack);
+        if (isCopy && (options.reseed ?? true)) await ageSeedOf(domain, guest.seed);
+        return domain;
       });
     } catch (error) {
       release();
@@ -279,9 +280,11 @@ export class RingHost implements Host {
   }
 
   async #save(running: RunningGuest, target: SnapshotTarget): Promise<void> {
-    const { domain } = running;
+    const { domain, origin } = running;
+    // Before the guest stands still, since it takes long.
+    origin.seed();
     return this.#scheduler.whileStanding(domain, () => {
-      return writeSnapshot({ ...present(running), memory: domain.savedPages }, target);
+      return writeSnapshot({ ...present(running), memory: domain.ram }, target);
     });
   }
 
@@ -290,6 +293,7 @@ export class RingHost implements Host {
     const { domain, origin } = running;
     const { pager } = domain;
     if (!pager) throw new InputError('a guest with native paging shares no pages, so it cannot be cloned; save it');
+    origin.seed();
     const { saved, space, connected } = await this.#scheduler.whileStanding(domain, async () => {
       const disks = typeof options.disks === 'function' ? await options.disks() : (options.disks ?? []);
       const devices = { ...options, disks };
@@ -363,12 +367,21 @@ function describe(options: BootOptions, cell: Cell): Origin['guest'] {
   };
 }
 
-function present({ domain, random, origin: { guest, kernel, initrd } }: RunningGuest): SavedGuest {
+function present({ domain, random, origin: { guest, seed, kernel, initrd } }: RunningGuest): SavedGuest {
   const { clock } = domain;
   const systemTime = clock.now() + clock.behind;
   const savedAt = guest.deterministic ? 0 : Date.now();
-  const description = { ...guest, domain: domain.id, systemTime, savedAt };
+  const description = { ...guest, domain: domain.id, systemTime, savedAt, seed: seed() };
   return { guest: description, state: save(savedState(domain, random)), kernel, initrd };
+}
+
+/** What takes long to find out, when it is first asked for. */
+function once<Result>(find: () => Result): () => Result {
+  let found: { readonly result: Result } | undefined;
+  return () => {
+    found ??= { result: find() };
+    return found.result;
+  };
 }
 
 /** Another guest has pages of the files: they are given back with the last of the two. @returns the other's release */
@@ -386,6 +399,34 @@ function share(origin: Origin): () => void {
 function renew(domain: GuestDomain, { id }: CommonOptions, random: SeededRandom | undefined): void {
   random?.seed(id);
   if (domain instanceof XenDomain) domain.rename(`guest${id}`);
+}
+
+/** Builds a guest that goes on. @param readBack gives its domain the state that it had */
+function rebuild(
+  cell: Cell,
+  common: CommonOptions,
+  guest: GuestDescription & { readonly kernel: Uint8Array },
+  memory: SavedMemory,
+  options: ResumeOptions & { readonly commandLine: string; readonly isCopy: boolean },
+  readBack: (domain: GuestDomain) => void,
+): Promise<GuestDomain> {
+  const pages = Math.floor(guest.memory / PAGE_SIZE);
+  if ('space' in memory && cell.interface === 'xen') {
+    const saved = { ...guest, bits: bitsOfKernel(guest.kernel) };
+    return resumeXen({ ...common, id: guest.domain }, common.id, saved, memory.space, options.disks, readBack);
+  }
+  if ('space' in memory && cell.interface === 'lguest') {
+    return resumeLguest(common, options, pages, memory.space, readBack);
+  }
+  return resumeMicrovm(cell, common, options, pages, memory, readBack);
+}
+
+/** @throws InputError when its memory cannot be had */
+async function ageSeedOf(domain: GuestDomain, places: SeedPlaces | null): Promise<void> {
+  const failed = places && (await ageSeed(domain.ram, places));
+  if (!failed) return;
+  await domain.destroy();
+  throw pagesMissing(failed.message);
 }
 
 /** The state of a guest, as an archive takes it. */

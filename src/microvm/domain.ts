@@ -29,7 +29,7 @@ import type { Symbolizer } from '../inspect/text.ts';
 import type { MemoryError } from '../mm/errors.ts';
 import { createOperations } from '../ops/dispatch.ts';
 import { DirtyPages } from '../paging/dirty-pages.ts';
-import type { GuestPages } from '../paging/guest-pages.ts';
+import type { GuestRam } from '../paging/guest-pages.ts';
 import type { NestedPaging } from '../paging/nested/nested-paging.ts';
 import type { Pager } from '../paging/pager.ts';
 import { type Mfn, PAGE_SIZE } from '../x86/brand.ts';
@@ -158,7 +158,7 @@ export class MicrovmDomain implements Domain, Archived {
       now: () => clock.now(),
       reset: () => this.restart(),
     });
-    this.#generation = new Generation(paging, group, this.#legacy.line(Pin.generation));
+    this.#generation = new Generation(paging, this.#legacy.line(Pin.generation));
     this.#serial = new SerialPort(this.#legacy.line(Pin.serial), options.consoleSink);
     this.#realTimeClock = this.#addPorts();
     this.#virtio = new VirtioSlots({
@@ -263,7 +263,7 @@ export class MicrovmDomain implements Domain, Archived {
     this.#suspended = archive.value('suspended', this.#suspended);
   }
 
-  get savedPages(): GuestPages {
+  get ram(): GuestRam {
     return this.paging;
   }
 

@@ -22,7 +22,7 @@ import { type ExitWatcher, writeTrace } from '../../microvm/inspection.ts';
 import type { PagedMemory } from '../../microvm/paged-memory.ts';
 import { createOperations } from '../../ops/dispatch.ts';
 import { DirtyPages } from '../../paging/dirty-pages.ts';
-import type { GuestPages } from '../../paging/guest-pages.ts';
+import type { GuestRam } from '../../paging/guest-pages.ts';
 import type { NestedPaging } from '../../paging/nested/nested-paging.ts';
 import type { Pager } from '../../paging/pager.ts';
 import { highWord, lowWord, type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
@@ -252,7 +252,7 @@ export class LguestDomain implements Domain, Archived {
     return this.#paged.paging;
   }
 
-  get savedPages(): GuestPages {
+  get ram(): GuestRam {
     return this.paging;
   }
 

@@ -25,7 +25,7 @@ import { PagingError } from '../../paging/direct/errors.ts';
 import { TABLE_RULES } from '../../paging/direct/table-rules.ts';
 import { DirtyPages } from '../../paging/dirty-pages.ts';
 import type { DomainPaging, DomainPagingOptions } from '../../paging/domain-paging.ts';
-import type { GuestPages } from '../../paging/guest-pages.ts';
+import type { GuestRam } from '../../paging/guest-pages.ts';
 import type { Pager } from '../../paging/pager.ts';
 import type { ShadowTables } from '../../paging/shadow/shadow-tables.ts';
 import { TranslatedPaging } from '../../paging/translated/translated-paging.ts';
@@ -34,6 +34,7 @@ import { ShutdownReason } from './abi.ts';
 import { askingPlace } from './asking-place.ts';
 import { DomainDisks } from './domain-disks.ts';
 import { addDomainFrames, createMachineSpace, type DomainSize, numberLimit, pageNumbers } from './domain-frames.ts';
+import { DomainRam } from './domain-ram.ts';
 import { DomainRings } from './domain-rings.ts';
 import { beginKernel, type DomainBoot, loadDomain } from './domain-start.ts';
 import { createStatistics } from './domain-statistics.ts';
@@ -311,9 +312,9 @@ export class XenDomain implements Domain, Archived {
   }
 
   /** The memory of a domain whose pages come and go. */
-  get savedPages(): GuestPages {
+  get ram(): GuestRam {
     if (!this.#paged) throw new Error('the domain has frames of its own, which are not saved');
-    return this.#paged.pager;
+    return new DomainRam(this, this.#paged.pager, this.#group);
   }
 
   /** What brings the memory's pages in, unless all stay. */

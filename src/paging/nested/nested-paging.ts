@@ -3,9 +3,10 @@ import type { MachineSpace } from '../../memory/machine-space.ts';
 import type { MemoryError } from '../../mm/errors.ts';
 import type { Soon } from '../../mm/soon.ts';
 import { type Gfn, type GuestPhysical, type HostAddress, type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
-import type { GuestPages } from '../guest-pages.ts';
+import type { GuestRam } from '../guest-pages.ts';
 import type { Pager } from '../pager.ts';
 import type { ShadowTables } from '../shadow/shadow-tables.ts';
+import { storeData } from '../store-data.ts';
 
 /**
  * Nested paging: the guest's tables hold guest-physical page numbers and are the guest's own affair; a second table leads
@@ -15,7 +16,7 @@ import type { ShadowTables } from '../shadow/shadow-tables.ts';
  * The second table is a machine space whose numbers are guest-physical pages. With a pager it follows the host's page
  * table: entries come when they are needed and go at any time, with every translation that a processor has cached.
  */
-export class NestedPaging implements GuestPages {
+export class NestedPaging implements GuestRam {
   readonly space: MachineSpace;
   readonly pager: Pager | undefined;
   /** Tables that are walked in place of the guest's, if there are any. */
@@ -59,6 +60,11 @@ export class NestedPaging implements GuestPages {
     if (this.pager) return this.pager.readPage(page, target);
     target.set(this.#bytesOf(page as Mfn));
     return undefined;
+  }
+
+  store(physical: number, bytes: Uint8Array): Promise<MemoryError | undefined> {
+    const page = Math.floor(physical / PAGE_SIZE) as Mfn;
+    return storeData(this.space, this.pager, this.#invalidator, page, physical % PAGE_SIZE, bytes);
   }
 
   /** Fills memory whose pages all stay, before it is used. @param read fills a page of zeroes */
