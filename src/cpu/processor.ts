@@ -21,6 +21,7 @@ import { DEFAULT_JIT, Jit, type JitOptions } from './jit/jit.ts';
 import { type HostParts, noteFrameWritten } from './memory-unit.ts';
 import type { DescriptorSource, ProcessorApi, TimeSource } from './processor-api.ts';
 import { ProcessorState } from './processor-state.ts';
+import { createQuickX87 } from './quick-x87/quick.ts';
 import type { Semantics } from './semantics/context.ts';
 import { HOT_SHAPES } from './semantics/hot-shapes.ts';
 import { SEMANTICS } from './semantics/index.ts';
@@ -102,7 +103,9 @@ export class ProcessorGroup implements FrameInvalidator, FrameWatching {
         const mxcsr = memory.u32[(state + State.mxcsr) >> 2] as number;
         return sse.execute(operation, mxcsr, destination, a, b, immediate);
       },
-      x87: (state, operation, register, operand) => x87.execute(operation, state + State.x87, register, operand),
+      x87: createQuickX87(memory.memory, (state, operation, register, operand) =>
+        x87.execute(operation, state + State.x87, register, operand),
+      ),
       compareStrings: createStringComparison(memory.memory),
       helper: (state, operation) => helpers(state, operation),
     };

@@ -1,6 +1,8 @@
-import { createX87Unit } from '../../src/cpu/float/x87.ts';
+import { createX87Unit, type X87Unit } from '../../src/cpu/float/x87.ts';
 import { X87Result, X87Status } from '../../src/cpu/float/x87-machine.ts';
 import { X87Operation, x87Operations } from '../../src/cpu/float/x87-operations.ts';
+import { createQuickX87 } from '../../src/cpu/quick-x87/quick.ts';
+import { State } from '../../src/cpu/state.ts';
 import { type Batch, OracleKind, recordSize, runOnProcessor } from './oracle.ts';
 import { Random, writeFloat32, writeFloat64, writeFloat80 } from './random.ts';
 
@@ -273,11 +275,28 @@ function describe(view: DataView, offset: number): string {
 
 /** Addresses in the memory of the unit under test. */
 const memoryAt = 0;
-const stateAt = 128;
 const imageAt = 512;
+const stateAt = State.size;
+
+/** What executes instructions on the unit's state. */
+export type MakeX87 = (memory: WebAssembly.Memory) => X87Unit['execute'];
+
+export const exactX87: MakeX87 = (memory) => createX87Unit(new DataView(memory.buffer)).execute;
+
+/** @param onExact is told of each instruction that goes on to the exact unit */
+export const quickX87 =
+  (onExact: () => void = () => {}): MakeX87 =>
+  (memory) => {
+    const exact = exactX87(memory);
+    const execute = createQuickX87(memory, (state, operation, i, operand) => {
+      onExact();
+      return exact(operation, state + State.x87, i, operand);
+    });
+    return (operation, state, i, operand) => execute(state - State.x87, operation, i, operand);
+  };
 
 /** Runs `count` random records of a case on both. Returns a line for each difference, at most `limit` of them. */
-export function compareX87(item: X87Case, count: number, seed: number, limit = 5): string[] {
+export function compareX87(item: X87Case, count: number, seed: number, make = exactX87, limit = 5): string[] {
   const random = new Random(seed);
   const indices = item.register ? [0, 1, 2, 3, 4, 5, 6, 7] : [0];
   const each = Math.ceil(count / indices.length);
@@ -291,9 +310,11 @@ export function compareX87(item: X87Case, count: number, seed: number, limit = 5
   });
   const answers = runOnProcessor(batches);
 
-  const memory = new DataView(new ArrayBuffer(1024));
-  const bytes = new Uint8Array(memory.buffer);
+  const wasm = new WebAssembly.Memory({ initial: 1, maximum: 1 });
+  const memory = new DataView(wasm.buffer);
+  const bytes = new Uint8Array(wasm.buffer);
   const unit = createX87Unit(memory);
+  const execute = make(wasm);
   const differences: string[] = [];
   batches.forEach((batch, batchIndex) => {
     const index = indices[batchIndex] as number;
@@ -310,7 +331,7 @@ export function compareX87(item: X87Case, count: number, seed: number, limit = 5
       if (item.condition !== undefined) {
         operand = ((eflags & item.condition.mask) !== 0) !== item.condition.negated ? 1 : 0;
       }
-      const result = unit.execute(item.operation, stateAt, item.form ?? index, operand);
+      const result = execute(item.operation, stateAt, item.form ?? index, operand);
       unit.execute(X87Operation.fnsave, stateAt, 1, imageAt);
       if (item.approximate === true && isUndefined(item.operation, input, offset)) continue;
       const status = input.getUint16(offset + stateOffset + 4, true);

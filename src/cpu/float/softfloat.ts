@@ -2,7 +2,7 @@
  * Exact binary floating point, in software: the vocabulary of this folder.
  *
  * WASM computes the common case (round to nearest, all exceptions masked, ordinary operands) by itself. Everything else
- * comes here: directed rounding, exception flags, denormals, NaN payloads, and all of x87.
+ * comes here: directed rounding, exception flags, denormals, NaN payloads, and of x87 what ../quick-x87 leaves.
  *
  * Reading order
  *   softfloat.ts       formats, the unpacked number, the context (this file)

@@ -29,9 +29,9 @@ export const enum EnvironmentForm {
 }
 
 /** The reserved bit 6 of the control word reads as one. */
-const controlFixed = 0x40;
+export const controlFixed = 0x40;
 /** Masks, PC, RC and the infinity control bit that nothing heeds. */
-const controlWritable = 0x1f3f;
+export const controlWritable = 0x1f3f;
 
 function normaliseControl(word: number): number {
   return (word & controlWritable) | controlFixed;

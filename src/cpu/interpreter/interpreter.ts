@@ -134,7 +134,7 @@ export class Interpreter {
     this.#run = main.run as (state: number) => number;
     this.#flags = main.flags as (state: number) => number;
     this.#imports = { host: { ...shared, flags: main.flags, carry: main.carry } } as WebAssembly.Imports;
-    this.regionImports = { memory: options.memory.memory, ...main };
+    this.regionImports = { memory: options.memory.memory, x87: options.host.x87, ...main };
   }
 
   /** Executes from State.rip until an exit and returns its kind. */
@@ -252,7 +252,7 @@ function buildMain(options: InterpreterOptions, hot: readonly string[]): Uint8Ar
   const carry = module.function(STATE_TO_INTEGER, 'carry');
   emitCarry(carry.builder);
   carry.builder.unreachable();
-  for (const name of ['x87', 'sse', 'helper', 'loadSegment', 'timeStamp'] as const) emitForward(module, host, name);
+  for (const name of ['sse', 'helper', 'loadSegment', 'timeStamp'] as const) emitForward(module, host, name);
   const loop = module.function(REGION_LOOP, 'regions');
   emitRegionLoop(loop.builder, options, { table: REGION_TABLE, region: module.type(REGION) });
   loop.builder.unreachable();

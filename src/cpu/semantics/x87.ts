@@ -28,7 +28,7 @@ import type { Condition, Context, Semantics } from './context.ts';
 import { enterMmx, isMemory, kindOf, raisePending, requireFloat, requireMmx } from './vector-support.ts';
 
 /**
- * x87: every instruction is carried out by the unit in TypeScript (../float/x87.ts). What is left to do here is to
+ * x87: every instruction is carried out by the unit (../quick-x87/quick.ts, ../float/x87.ts). What is left to do here is to
  * bring memory operands to State.scratch and results from there to memory, and to deliver exceptions.
  *
  * A store pops the stack inside the unit. So the destination is checked for writing before, and the unit's result is

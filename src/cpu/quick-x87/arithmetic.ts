@@ -1,0 +1,282 @@
+import { ArithmeticForm } from '../float/x87-operations.ts';
+import {
+  add,
+  and,
+  clz,
+  divU,
+  eq,
+  eqz,
+  extendU,
+  geU,
+  gtU,
+  type I32,
+  type I64,
+  i32,
+  i64,
+  ltS,
+  ltU,
+  mul,
+  ne,
+  or,
+  remU,
+  select,
+  shl,
+  shrU,
+  sub,
+  wrap,
+  xor,
+} from '../wasm/expression.ts';
+import type { Local } from '../wasm/module.ts';
+import { choose, type Way } from './choose.ts';
+import { BIAS, EXPONENT, type Extended, INTEGER_BIT, isOrdinary, nearestUp, roundingBits, SIGN } from './numbers.ts';
+import { type ExtendedLocal, extendedLocal, setExtended, sourceWays, TOP } from './operands.ts';
+import { fullPrecision, type QuickMachine, roundingOf } from './quick-machine.ts';
+
+/** The four operations on ordinary numbers, with all 64 bits and to nearest. */
+
+/** Families in the order of X87Operation: what is computed from destination and source. */
+const enum Family {
+  add,
+  multiply,
+  subtract,
+  subtractReversed,
+  divide,
+  divideReversed,
+  count,
+}
+
+const FAMILIES = Array.from({ length: Family.count }, (_, family): Family => family);
+const isIn = (family: I32, ...members: readonly Family[]): I32 =>
+  and(shrU(i32(members.reduce((bits, member) => bits | (1 << member), 0)), family), i32(1));
+
+/** An exact result: 128 bits, of which the uppermost is set unless all are zero; below them something may be jammed. */
+interface Result {
+  /** SIGN or 0. */
+  readonly sign: Local<'i32'>;
+  /** Biased. */
+  readonly exponent: Local<'i32'>;
+  readonly high: Local<'i64'>;
+  readonly low: Local<'i64'>;
+}
+
+export function arithmeticWays(machine: QuickMachine): Record<number, Way> {
+  const way: Way = () => {
+    const { fn, operation, otherwise, control } = machine;
+    machine.requirePrecisionMasked();
+    machine.require(and(fullPrecision(control), eqz(roundingOf(control))));
+    const form = fn.let(remU(operation, i32(ArithmeticForm.count)));
+    const family = fn.let(divU(operation, i32(ArithmeticForm.count)));
+    const target = fn.local('i32');
+    const [a, b] = [extendedLocal(machine), extendedLocal(machine)];
+    readOperands(machine, form, target, a, b);
+    machine.require(isOrdinary(a));
+    machine.require(isOrdinary(b));
+    exchangeIf(machine, isIn(family, Family.subtractReversed, Family.divideReversed), a, b);
+    const negated = shl(isIn(family, Family.subtract, Family.subtractReversed), i32(15));
+    fn.set(b.signExponent, xor(b.signExponent, negated));
+    const result = { sign: fn.local('i32'), exponent: fn.local('i32'), high: fn.local('i64'), low: fn.local('i64') };
+    const sum: Way = () => addInto(machine, a, b, result);
+    const product: Way = () => multiplyInto(machine, a, b, result);
+    const quotient: Way = () => divideInto(machine, a, b, result);
+    choose(fn, family, [sum, product, sum, sum, quotient, quotient], otherwise);
+    deliver(machine, result, target, eq(form, i32(ArithmeticForm.pop)));
+  };
+  const operations = FAMILIES.flatMap((family) =>
+    Array.from({ length: ArithmeticForm.count }, (_, form) => family * ArithmeticForm.count + form),
+  );
+  return Object.fromEntries(operations.map((operation) => [operation, way]));
+}
+
+/** Sets `a` to the destination, `b` to the source, and `target` to the destination's slot. */
+function readOperands(
+  machine: QuickMachine,
+  form: I32,
+  target: Local<'i32'>,
+  a: ExtendedLocal,
+  b: ExtendedLocal,
+): void {
+  const { fn, register, otherwise } = machine;
+  const sources = sourceWays(machine, b);
+  const intoRegister: Way = () => {
+    sources.top();
+    setExtended(machine, a, machine.readOccupied(register));
+    fn.set(target, machine.slot(register));
+  };
+  const intoTop =
+    (read: Way): Way =>
+    () => {
+      read();
+      setExtended(machine, a, machine.readOccupied(TOP));
+      fn.set(target, machine.slot(TOP));
+    };
+  const { single, double, integer16, integer32 } = sources;
+  const memory = [single, double, integer16, integer32].map(intoTop);
+  choose(fn, form, [...memory, intoTop(sources.register), intoRegister, intoRegister], otherwise);
+}
+
+function exchangeIf(machine: QuickMachine, condition: I32, a: ExtendedLocal, b: ExtendedLocal): void {
+  const { fn } = machine;
+  fn.if(condition, () => {
+    const significand = fn.let(a.significand);
+    const signExponent = fn.let(a.signExponent);
+    setExtended(machine, a, b);
+    setExtended(machine, b, { significand, signExponent });
+  });
+}
+
+const exponentOf = ({ signExponent }: Extended): I32 => and(signExponent, i32(EXPONENT));
+const signOf = ({ signExponent }: Extended): I32 => and(signExponent, i32(SIGN));
+const jam = (lost: I32): I64 => extendU(lost);
+
+/** A zero is far below every other number, so that nothing has to be done for it until both are. */
+function addInto(machine: QuickMachine, a: ExtendedLocal, b: ExtendedLocal, result: Result): void {
+  const { fn } = machine;
+  const { sign, exponent, high, low } = result;
+  const [exponentA, exponentB] = [fn.let(exponentOf(a)), fn.let(exponentOf(b))];
+  const sameExponent = eq(exponentA, exponentB);
+  const smaller = or(ltU(exponentA, exponentB), and(sameExponent, ltU(a.significand, b.significand)));
+  exchangeIf(machine, smaller, a, b);
+  const sameSign = fn.let(eqz(xor(signOf(a), signOf(b))));
+  fn.set(sign, signOf(a));
+  fn.set(exponent, exponentOf(a));
+  const distance = fn.let(sub(exponent, exponentOf(b)));
+  const aligned = fn.local('i64');
+  align(machine, b.significand, distance, aligned, low);
+  fn.if(
+    sameSign,
+    () => {
+      fn.set(high, add(a.significand, aligned));
+      fn.if(ltU(high, a.significand), () => {
+        fn.set(low, or(shl(high, i64(63)), or(shrU(low, i64(1)), and(low, i64(1)))));
+        fn.set(high, or(shrU(high, i64(1)), i64(INTEGER_BIT)));
+        fn.set(exponent, add(exponent, i32(1)));
+      });
+    },
+    () => {
+      fn.set(high, sub(sub(a.significand, aligned), extendU(ne(low, i64(0)))));
+      fn.set(low, sub(i64(0), low));
+      // Zero is positive when numbers cancel.
+      fn.if(eqz(or(high, low)), () => fn.set(sign, i32(0)));
+      normalise(machine, result);
+    },
+  );
+}
+
+/** Shifts a significand right by any distance; what is left of the places behind it goes to `low`, jammed. */
+function align({ fn }: QuickMachine, significand: I64, distance: I32, high: Local<'i64'>, low: Local<'i64'>): void {
+  const places = fn.let(extendU(distance));
+  fn.if(
+    ltU(distance, i32(64)),
+    () => {
+      fn.set(high, shrU(significand, places));
+      fn.set(low, select(distance, shl(significand, sub(i64(0), places)), i64(0)));
+    },
+    () => {
+      const beyond = fn.let(select(ltU(distance, i32(127)), sub(places, i64(64)), i64(63)));
+      const kept = fn.let(shrU(significand, beyond));
+      fn.set(high, i64(0));
+      fn.set(low, or(kept, jam(ne(shl(kept, beyond), significand))));
+    },
+  );
+}
+
+/** After a difference: many leading zeros only when the numbers were so close that nothing was jammed. */
+function normalise({ fn }: QuickMachine, { exponent, high, low }: Result): void {
+  fn.if(eqz(high), () => {
+    fn.set(high, low);
+    fn.set(low, i64(0));
+    fn.set(exponent, sub(exponent, i32(64)));
+  });
+  const zeros = fn.let(clz(high));
+  fn.if(ne(zeros, i64(0)), () => {
+    fn.set(high, or(shl(high, zeros), shrU(low, sub(i64(64), zeros))));
+    fn.set(low, shl(low, zeros));
+    fn.set(exponent, sub(exponent, wrap(zeros)));
+  });
+}
+
+const LOW_HALF = i64(0xffff_ffff);
+
+function multiplyInto({ fn }: QuickMachine, a: Extended, b: Extended, result: Result): void {
+  const { sign, exponent, high, low } = result;
+  const halves = ({ significand }: Extended): [I64, I64] => [
+    fn.let(and(significand, LOW_HALF)),
+    fn.let(shrU(significand, i64(32))),
+  ];
+  const [lowA, highA] = halves(a);
+  const [lowB, highB] = halves(b);
+  const lowest = fn.let(mul(lowA, lowB));
+  const cross = fn.let(mul(lowA, highB));
+  const middle = fn.let(add(add(shrU(lowest, i64(32)), and(cross, LOW_HALF)), mul(highA, lowB)));
+  fn.set(low, or(shl(middle, i64(32)), and(lowest, LOW_HALF)));
+  fn.set(high, add(add(mul(highA, highB), shrU(cross, i64(32))), shrU(middle, i64(32))));
+  fn.set(sign, xor(signOf(a), signOf(b)));
+  fn.set(exponent, sub(add(exponentOf(a), exponentOf(b)), i32(BIAS - 1)));
+  fn.if(eqz(ltS(high, i64(0))), () => {
+    fn.set(high, or(shl(high, i64(1)), shrU(low, i64(63))));
+    fn.set(low, shl(low, i64(1)));
+    fn.set(exponent, sub(exponent, i32(1)));
+  });
+}
+
+/** A division by zero is the exact unit's. */
+function divideInto(machine: QuickMachine, a: Extended, b: Extended, result: Result): void {
+  const { fn } = machine;
+  const { sign, exponent, high, low } = result;
+  const divisor = b.significand;
+  machine.require(ne(divisor, i64(0)));
+  const halved = fn.let(geU(a.significand, divisor));
+  fn.set(sign, xor(signOf(a), signOf(b)));
+  fn.set(exponent, add(sub(exponentOf(a), exponentOf(b)), add(i32(BIAS - 1), halved)));
+  // Half of the dividend's significand when it is not below the divisor's, with the bit that falls off behind it.
+  const lost = fn.let(select(halved, shl(and(a.significand, i64(1)), i64(31)), i64(0)));
+  const remainder = fn.local('i64');
+  fn.set(remainder, shrU(a.significand, extendU(halved)));
+  const [lowHalf, highHalf] = [fn.let(and(divisor, LOW_HALF)), fn.let(shrU(divisor, i64(32)))];
+  fn.set(high, i64(0));
+  for (const next of [lost, i64(0)]) {
+    const digit = fn.local('i64');
+    const rest = fn.local('i64');
+    fn.set(digit, divU(remainder, highHalf));
+    fn.set(rest, sub(remainder, mul(digit, highHalf)));
+    // The guess is at most two too large (Knuth, vol. 2, 4.3.1, theorem B).
+    fn.loop((again) => {
+      const tooLarge = or(gtU(digit, LOW_HALF), gtU(mul(digit, lowHalf), or(shl(rest, i64(32)), next)));
+      fn.if(and(eqz(gtU(rest, LOW_HALF)), tooLarge), () => {
+        fn.set(digit, sub(digit, i64(1)));
+        fn.set(rest, add(rest, highHalf));
+        fn.branch(again);
+      });
+    });
+    fn.set(remainder, sub(or(shl(remainder, i64(32)), next), mul(digit, divisor)));
+    fn.set(high, or(shl(high, i64(32)), digit));
+  }
+  // What rounding has to know of the remainder: whether it is nothing, and how it compares with half of the divisor.
+  const complement = fn.let(sub(divisor, remainder));
+  const aboveHalf = select(gtU(remainder, complement), i64(INTEGER_BIT | 1n), i64(1));
+  const whole = select(eq(remainder, complement), i64(INTEGER_BIT), aboveHalf);
+  fn.set(low, select(eqz(remainder), i64(0), whole));
+}
+
+/** Rounds a result into its slot. */
+function deliver(machine: QuickMachine, { sign, exponent, high, low }: Result, slot: I32, pops: I32): void {
+  const { fn } = machine;
+  const end = (set: I32): void => {
+    fn.if(pops, () => machine.finish({ set, pops: 1 }));
+    machine.finish({ set });
+  };
+  fn.if(eqz(high), () => {
+    machine.write(slot, { significand: high, signExponent: sign });
+    end(i32(0));
+  });
+  const inexact = fn.let(ne(low, i64(0)));
+  const up = fn.let(nearestUp(high, low));
+  fn.set(high, add(high, extendU(up)));
+  fn.if(eqz(high), () => {
+    fn.set(high, i64(INTEGER_BIT));
+    fn.set(exponent, add(exponent, i32(1)));
+  });
+  machine.require(ltU(sub(exponent, i32(1)), i32(EXPONENT - 1)));
+  machine.write(slot, { significand: high, signExponent: or(sign, exponent) });
+  end(roundingBits({ inexact, up }));
+}
