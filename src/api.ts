@@ -109,7 +109,7 @@ export interface ResumeOptions extends Pick<BootOptions, 'disks' | 'adapters' | 
   readonly fresh?: boolean;
   /**
    * Whether a guest that may not be the only one with its state is made to draw other random numbers at once, where its
-   * kernel is one of those that take a write into their memory for that (domain/seed-age.ts); true without it.
+   * kernel is one of those that take a write into their memory for that (domain/kernel-seed.ts); true without it.
    */
   readonly reseed?: boolean;
 }

@@ -2,9 +2,9 @@ import { createSymbolizer, type SymbolExtent } from './kallsyms.ts';
 import type { KernelImage } from './kernel.ts';
 
 /**
- * Where Linux keeps what says how old the seed of its random numbers is (drivers/char/random.c), and what shows that the
- * kernel in a guest's memory is the one whose file was looked at. Physical addresses, as the interface counts them.
- * Plain data, which a snapshot keeps: nobody has to unpack the kernel to go on from one.
+ * Where Linux keeps the seed of its random numbers (domain/seed-fields.ts draws it), and what shows that the kernel in a
+ * guest's memory is the one whose file was looked at. Physical addresses, as the interface counts them. Plain data, which
+ * a snapshot keeps: nobody has to unpack the kernel to go on from one.
  */
 export type SeedPlaces = {
   readonly bits: 32 | 64;
@@ -16,9 +16,11 @@ export type SeedPlaces = {
   /** `base_crng`, and at most how many bytes it has. */
   readonly seedAt: number;
   readonly seedRoom: number;
+  /** `_vdso_rng_data`, of kernels that have it: the count of seeds as user programs see it. */
+  readonly countAt: number | null;
 };
 
-const SYMBOLS = ['linux_banner', 'jiffies_64', 'base_crng'] as const;
+const SYMBOLS = ['linux_banner', 'jiffies_64', 'base_crng', '_vdso_rng_data'] as const;
 const BANNER_START = new TextEncoder().encode('Linux version ');
 const LONGEST_BANNER = 512;
 
@@ -29,7 +31,7 @@ const LONGEST_BANNER = 512;
  */
 export function findSeedPlaces(kernel: KernelImage, physicalOffset: number): SeedPlaces | undefined {
   const found = createSymbolizer(kernel)?.find(SYMBOLS);
-  const [banner, jiffies, seed] = SYMBOLS.map((name) => place(kernel, found?.get(name)));
+  const [banner, jiffies, seed, count] = SYMBOLS.map((name) => place(kernel, found?.get(name)));
   if (!banner || !jiffies || !seed) return undefined;
   const text = banner.data.slice(0, LONGEST_BANNER);
   const length = text.indexOf(0);
@@ -41,6 +43,7 @@ export function findSeedPlaces(kernel: KernelImage, physicalOffset: number): See
     jiffiesAt: jiffies.physical - physicalOffset,
     seedAt: seed.physical - physicalOffset,
     seedRoom: seed.room,
+    countAt: count ? count.physical - physicalOffset : null,
   };
 }
 

@@ -20,10 +20,10 @@ import { COMMON_SHAPES } from '../cpu/semantics/common-shapes.ts';
 import { MOST_DISKS } from '../devices/xen/block-backend.ts';
 import { type Cell, chooseCell } from '../domain/cells.ts';
 import { HostClock, VirtualClock } from '../domain/clock.ts';
+import { renewSeed } from '../domain/kernel-seed.ts';
 import { Machine } from '../domain/machine.ts';
 import { OutputQueue } from '../domain/output-queue.ts';
 import { Scheduler } from '../domain/scheduler.ts';
-import { ageSeed } from '../domain/seed-age.ts';
 import { SeededRandom } from '../domain/seeded-random.ts';
 import { SharedFiles } from '../domain/shared-files.ts';
 import { TransientKernel } from '../domain/transient-kernel.ts';
@@ -197,7 +197,7 @@ export class RingHost implements Host {
         };
         const saved = { ...guest, kernel };
         const domain = await rebuild(cell, common, saved, memory, { ...options, commandLine, isCopy }, readBack);
-        if (isCopy && (options.reseed ?? true)) await ageSeedOf(domain, guest.seed);
+        if (isCopy && (options.reseed ?? true)) await renewSeedOf(domain, guest.seed, common.random);
         return domain;
       });
     } catch (error) {
@@ -422,8 +422,12 @@ function rebuild(
 }
 
 /** @throws InputError when its memory cannot be had */
-async function ageSeedOf(domain: GuestDomain, places: SeedPlaces | null): Promise<void> {
-  const failed = places && (await ageSeed(domain.ram, places));
+async function renewSeedOf(
+  domain: GuestDomain,
+  places: SeedPlaces | null,
+  random: CommonOptions['random'],
+): Promise<void> {
+  const failed = places && (await renewSeed(domain.ram, places, random));
   if (!failed) return;
   await domain.destroy();
   throw pagesMissing(failed.message);

@@ -16,7 +16,7 @@ import { InputError } from '../boot/input-error.ts';
 import type { SeedPlaces } from '../boot/seed-places.ts';
 
 /** Grows with each change of what a guest consists of. */
-export const VERSION = 9;
+export const VERSION = 10;
 
 const MAGIC = Uint8Array.from('ring1vm\n', (character) => character.charCodeAt(0));
 export const HEADER_BYTES = 16;
@@ -76,7 +76,7 @@ export type GuestDescription = {
   readonly systemTime: number;
   /** When that was, in milliseconds of Unix time; 0 of a guest with virtual time. */
   readonly savedAt: number;
-  /** Where its kernel keeps the age of its seed, if that is known. */
+  /** Where its kernel keeps its seed, if that is known. */
   readonly seed: SeedPlaces | null;
 };
 

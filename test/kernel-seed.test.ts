@@ -2,7 +2,8 @@ import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { loadKernel } from '../src/boot/kernel.ts';
 import { findSeedPlaces, type SeedPlaces } from '../src/boot/seed-places.ts';
-import { age, ageSeed } from '../src/domain/seed-age.ts';
+import { renewSeed } from '../src/domain/kernel-seed.ts';
+import { asOldSeed } from '../src/domain/seed-fields.ts';
 import type { GuestRam } from '../src/paging/guest-pages.ts';
 import { PAGE_SIZE } from '../src/x86/brand.ts';
 import { debianKernel, hasPackageArchive } from './debian-kernel.ts';
@@ -22,8 +23,12 @@ function placesOf(bits: 32 | 64): SeedPlaces {
     jiffiesAt: 2 * PAGE_SIZE,
     seedAt: 3 * PAGE_SIZE - 32 - bits / 8,
     seedRoom: 64,
+    countAt: null,
   };
 }
+
+/** Host's numbers: never the same. */
+const random = (out: Uint32Array<ArrayBuffer>): void => void crypto.getRandomValues(out);
 
 class Ram implements GuestRam {
   readonly pages = PAGES;
@@ -75,7 +80,7 @@ describe.each([32, 64] as const)('the seed of a %i-bit kernel', (bits) => {
   it('becomes older than a minute at any rate of ticks, and another one', async () => {
     const ram = new Ram(places, { birth: NOW - 100n, generation: 3n });
     const before = ram.bytes.slice();
-    expect(await ageSeed(ram, places)).toBeUndefined();
+    expect(await renewSeed(ram, places, random)).toBeUndefined();
     expect(BigInt.asUintN(bits, NOW - ram.field(0))).toBeGreaterThan(MINUTE_AT_1000);
     expect(ram.field(1)).toBe(4n);
     const changed = [...ram.bytes.keys()].filter((at) => ram.bytes[at] !== before[at]);
@@ -86,7 +91,7 @@ describe.each([32, 64] as const)('the seed of a %i-bit kernel', (bits) => {
   it('stays as old as it is when that is more', async () => {
     const now = NOW + 1_000_000n;
     const ram = new Ram(places, { now, birth: now - 900_000n, generation: 3n });
-    await ageSeed(ram, places);
+    await renewSeed(ram, places, random);
     expect(BigInt.asUintN(bits, now - ram.field(0))).toBe(900_000n);
   });
 
@@ -100,7 +105,7 @@ describe.each([32, 64] as const)('the seed of a %i-bit kernel', (bits) => {
   ])('is left alone when it %s', async (_what, fields) => {
     const ram = new Ram(places, fields);
     const before = ram.bytes.slice();
-    expect(await ageSeed(ram, places)).toBeUndefined();
+    expect(await renewSeed(ram, places, random)).toBeUndefined();
     expect(ram.bytes).toEqual(before);
   });
 
@@ -108,14 +113,14 @@ describe.each([32, 64] as const)('the seed of a %i-bit kernel', (bits) => {
     const ram = new Ram(places, { birth: NOW - 100n, generation: 3n });
     ram.bytes[places.bannerAt + BANNER.length - 2]! ^= 1; // the place is in the memory
     const before = ram.bytes.slice();
-    await ageSeed(ram, places);
+    await renewSeed(ram, places, random);
     expect(ram.bytes).toEqual(before);
   });
 
-  it('is left alone when its structure has no time in it, as since 6.2', async () => {
+  it('is left alone when there is no room for a time', async () => {
     const ram = new Ram(places, { birth: NOW - 100n, generation: 3n });
     const before = ram.bytes.slice();
-    await ageSeed(ram, { ...places, seedRoom: 32 + bits / 4 });
+    await renewSeed(ram, { ...places, seedRoom: 32 + bits / 4 }, random);
     expect(ram.bytes).toEqual(before);
   });
 
@@ -123,26 +128,83 @@ describe.each([32, 64] as const)('the seed of a %i-bit kernel', (bits) => {
     const ram = new Ram(places, { birth: NOW - 100n, generation: 3n });
     const before = ram.bytes.slice();
     for (const at of [-PAGE_SIZE, PAGES * PAGE_SIZE - 8, 2 ** 52, Number.NaN]) {
-      await ageSeed(ram, { ...places, bannerAt: at });
-      await ageSeed(ram, { ...places, jiffiesAt: at + 4 });
-      await ageSeed(ram, { ...places, seedAt: at });
+      await renewSeed(ram, { ...places, bannerAt: at }, random);
+      await renewSeed(ram, { ...places, jiffiesAt: at + 4 }, random);
+      await renewSeed(ram, { ...places, seedAt: at }, random);
     }
     expect(ram.bytes).toEqual(before);
   });
 });
 
-it('an age is never one that a kernel could not come to by itself, whatever stands in its memory', () => {
+describe('the seed of a kernel that makes seeds by a timer', () => {
+  const places: SeedPlaces = { ...placesOf(64), seedAt: PAGE_SIZE + 4000, seedRoom: 48, countAt: 2 * PAGE_SIZE + 640 };
+  const countIn = (ram: Ram): bigint => new DataView(ram.bytes.buffer).getBigUint64(2 * PAGE_SIZE + 640, true);
+  const keyIn = (ram: Ram): Uint8Array => ram.bytes.slice(places.seedAt, places.seedAt + 32);
+
+  /** @param lock is held when it is not 0 */
+  function createRam(lock: bigint, count: bigint, isReady: number): Ram {
+    const ram = new Ram(places, { birth: 3n, generation: lock });
+    ram.bytes.set(crypto.getRandomValues(new Uint8Array(32)), places.seedAt);
+    new DataView(ram.bytes.buffer).setBigUint64(2 * PAGE_SIZE + 640, count, true);
+    ram.bytes[2 * PAGE_SIZE + 648] = isReady;
+    return ram;
+  }
+
+  it('gets another key in each copy, and both its counts go on', async () => {
+    const ram = createRam(0n, 4n, 1);
+    const copy = new Ram(places, { birth: 0n, generation: 0n });
+    copy.bytes.set(ram.bytes);
+    const before = keyIn(ram);
+    for (const each of [ram, copy]) {
+      expect(await renewSeed(each, places, random)).toBeUndefined();
+      expect([each.field(0), each.field(1), countIn(each)]).toEqual([4n, 0n, 5n]);
+    }
+    const keys = [before, keyIn(ram), keyIn(copy)].map((key) => Buffer.from(key).toString('hex'));
+    expect(new Set(keys).size).toBe(3);
+  });
+
+  it.each([
+    ['somebody changes it', 1n, 4n, 1],
+    ['programs see another count', 0n, 3n, 1],
+    ['there is none yet', 0n, 4n, 0],
+  ] as const)('is left alone when %s', async (_what, lock, count, isReady) => {
+    const ram = createRam(lock, count, isReady);
+    const before = ram.bytes.slice();
+    await renewSeed(ram, places, random);
+    expect(ram.bytes).toEqual(before);
+  });
+
+  it('is left alone when the kernel has no count for programs', async () => {
+    const ram = createRam(0n, 4n, 1);
+    const before = ram.bytes.slice();
+    await renewSeed(ram, { ...places, countAt: null }, random);
+    expect(ram.bytes).toEqual(before);
+  });
+});
+
+it('what is written is never what a kernel could not come to by itself, whatever stands in its memory', () => {
   const word = fc.bigInt(0n, (1n << 64n) - 1n);
   const near = fc.bigInt(-400_000n, 1_000_000n).map((ticks) => (1n << 32n) + ticks);
   const value = fc.oneof(word, near, fc.bigInt(0n, 1000n));
   fc.assert(
-    fc.property(fc.oneof(word, near), value, value, fc.constantFrom(32, 64), (now, birth, generation, bits) => {
-      const aged = age(now, BigInt.asUintN(bits, birth), BigInt.asUintN(bits, generation), bits as 32 | 64);
-      if (!aged) return;
-      expect(aged.generation).toBe(BigInt.asUintN(bits, generation) + 1n);
-      expect(aged.generation).toBeLessThanOrEqual(now);
-      expect(BigInt.asUintN(bits, now - aged.birth)).toBeGreaterThan(MINUTE_AT_1000);
-    }),
+    fc.property(
+      fc.oneof(word, near),
+      value,
+      value,
+      fc.constantFrom(32 as const, 64 as const),
+      (now, birth, count, bits) => {
+        const places = placesOf(bits);
+        const ram = new Ram(places, { now, birth, generation: count });
+        const ticks = ram.bytes.slice(places.jiffiesAt, places.jiffiesAt + 8);
+        const seed = ram.bytes.slice(places.seedAt, places.seedAt + 64);
+        const stores = asOldSeed(places, { ticks, seed, count: undefined });
+        if (!stores) return;
+        for (const { physical, bytes } of stores) ram.bytes.set(bytes, physical);
+        expect(ram.field(1)).toBe(BigInt.asUintN(bits, count) + 1n);
+        expect(ram.field(1)).toBeLessThanOrEqual(now);
+        expect(BigInt.asUintN(bits, now - ram.field(0))).toBeGreaterThan(MINUTE_AT_1000);
+      },
+    ),
     { numRuns: 2000 },
   );
 });
