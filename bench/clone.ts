@@ -4,12 +4,13 @@
  *
  *   npx tsx bench/clone.ts [--interface xen,kvm] [--count 100] [--memory 128]
  *
- * A guest boots to its shell and is saved, and the copies go on from the file. Each is given a sum of its own to
- * calculate; all of them stay until the last has answered. Resident memory is read before the first copy and after the
+ * A guest boots to its shell and is saved, and the copies go on from the file. Each carries out the commands below, with
+ * a number of its own, which all start programs; all of them stay until the last has answered. Resident memory is read before the first copy and after the
  * last answer, garbage collected both times; each interface has a process of its own, since what one leaves behind would
  * hide what the next needs. Ends with status 1 when an answer is wrong, or the growth above 300 MB.
  */
 import { spawnSync } from 'node:child_process';
+import { createHash } from 'node:crypto';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -25,6 +26,17 @@ const MIB = 1 << 20;
 const MOST_GROWTH = 300;
 /** Frames for what each copy writes. */
 const CLONE_MEMORY = 8 * MIB;
+
+/** Commands for a copy by its number, each with what it has to answer. */
+const COMMANDS: readonly { readonly command: (copy: number) => string; readonly answer: (copy: number) => string }[] = [
+  { command: (copy) => `expr ${copy} \\* ${copy} + 7`, answer: (copy) => `${copy * copy + 7}` },
+  { command: (copy) => `seq ${copy + 100} | wc -l`, answer: (copy) => `${copy + 100}` },
+  { command: (copy) => `awk 'BEGIN { print ${copy} % 7, ${copy} / 2 }'`, answer: (copy) => `${copy % 7} ${copy / 2}` },
+  {
+    command: (copy) => `printf copy${copy} | sha256sum | cut -c1-16`,
+    answer: (copy) => createHash('sha256').update(`copy${copy}`).digest('hex').slice(0, 16),
+  },
+];
 
 /** What a guest prints, as text that can be waited for. */
 class Console {
@@ -98,9 +110,11 @@ async function measure(name: InterfaceName, count: number, memory: number): Prom
       cloneSeconds += (performance.now() - start) / 1000;
       const console = new Console(machine);
       clones.push(console);
-      console.type(`echo answer=$((${clone} * ${clone} + 7))\n`);
-      const [, answer] = await console.waitFor(/answer=(\d+)/);
-      if (Number(answer) !== clone * clone + 7) wrong++;
+      for (const [number, { command, answer }] of COMMANDS.entries()) {
+        console.type(`echo "answer ${number}: $(${command(clone)})."\n`);
+        const [, answered] = await console.waitFor(new RegExp(`answer ${number}: ([^$]*)\\.\r`));
+        if (answered !== answer(clone)) wrong++;
+      }
       answerSeconds += (performance.now() - start) / 1000;
     }
     const growth = residentMegabytes() - before;
@@ -108,7 +122,7 @@ async function measure(name: InterfaceName, count: number, memory: number): Prom
     console.log(
       `${name}: boot ${bootSeconds.toFixed(2)} s, save ${saveSeconds.toFixed(2)} s; ` +
         `${count} clones: ${((cloneSeconds / count) * 1000).toFixed(1)} ms each (boot/clone ${((bootSeconds * count) / cloneSeconds).toFixed(0)}), ` +
-        `${((answerSeconds / count) * 1000).toFixed(0)} ms to the answer, ${wrong} wrong, ` +
+        `${((answerSeconds / count) * 1000).toFixed(0)} ms to the answers, ${wrong} wrong, ` +
         `memory +${growth.toFixed(0)} MB (${(growth / count).toFixed(2)} each); clone of a running guest ${live.toFixed(1)} ms`,
     );
     await file.close();
