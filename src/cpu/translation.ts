@@ -1,5 +1,6 @@
 import type { DirtyLog } from '../memory/dirty-log.ts';
 import type { Frame, GuestVirtual, HostAddress } from '../x86/brand.ts';
+import type { EntryNumbers } from '../x86/page-table.ts';
 import type { Access } from './exits.ts';
 import type { TableGenerations } from './table-generations.ts';
 import type { WalkControls, WalkResult } from './walk.ts';
@@ -9,7 +10,8 @@ export type TableFormat = 'none' | 'two-level' | 'pae' | 'four-level';
 
 /**
  * What the page walk of one virtual processor goes through; supplied by the paging that carries out the guest's tables.
- * Table numbers and leaf numbers are in the paging's own numbering (direct: machine frame numbers of the domain).
+ * Table numbers and leaf numbers are in the paging's own numbering (direct: machine frame numbers of the domain), into which
+ * `numbers` translates those in entries.
  */
 export interface Translation {
   readonly format: TableFormat;
@@ -18,6 +20,8 @@ export interface Translation {
    * read on every fill, and for each table of a walk.
    */
   readonly frames: Int32Array;
+  /** What the numbers in entries stand for, where that is not themselves. */
+  readonly numbers?: EntryNumbers | undefined;
   /** By number: 1 when the host lets nobody write the page; a write leaves with `Exit.hostFault`. */
   readonly writeProtected?: Uint8Array;
   /**

@@ -216,7 +216,8 @@ export class PageWalker {
       }
       if (!topOfPae) rights &= entryLow;
       this.#path[level - 1] = topOfPae ? -1 : word;
-      const number = (entryHigh & FRAME_HIGH) * 0x10_0000 + (entryLow >>> 12);
+      const named = (entryHigh & FRAME_HIGH) * 0x10_0000 + (entryLow >>> 12);
+      const number = translation.numbers === undefined ? named : translation.numbers.pageOf(named);
       const large = level === 2 && (entryLow & Pte.large) !== 0;
       if (level === 1 || large) {
         if (large && (entryLow & 0x1f_e000) !== 0) return this.#fault(true, access, user, true);

@@ -5,6 +5,7 @@ import { PAE_TOPS } from '../cpu/walk.ts';
 import type { DirtyLog } from '../memory/dirty-log.ts';
 import type { MachineSpace } from '../memory/machine-space.ts';
 import { type Frame, type GuestVirtual, type Mfn, PAGE_SIZE, type Pfn } from '../x86/brand.ts';
+import type { EntryNumbers } from '../x86/page-table.ts';
 import type { DescriptorTables } from './direct/descriptor-tables.ts';
 import { TableEntries } from './direct/entries.ts';
 import { PagingError } from './direct/errors.ts';
@@ -38,6 +39,8 @@ export interface DomainPagingOptions {
   readonly rules?: TableRules;
   /** Whether numbers beyond the limit are those of devices, which the guest may map. */
   readonly hasDevices?: boolean;
+  /** What entries name frames by; without it, by their own numbers. */
+  readonly numbers?: EntryNumbers;
 }
 
 /**
@@ -78,7 +81,7 @@ export abstract class DomainPaging implements Translation, Archived {
       ldtFrameReleased: (mfn) => this.ldtFrameReleased(mfn as Mfn),
       leavesUse: (mfn, type) => this.leavesUse(mfn as Mfn, type),
     };
-    this.types = new FrameTypes(limit, events, options.hasDevices ?? false);
+    this.types = new FrameTypes(limit, events, options.hasDevices, options.numbers);
     const isTable = (mfn: number, level: number) => this.isTable(mfn, level);
     this.entries = new TableEntries(this.types, space, invalidator, this.rules, isTable);
     this.roots = new Int32Array(virtualProcessors * 2).fill(NO_NUMBER);

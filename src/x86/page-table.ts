@@ -35,6 +35,15 @@ export function frameOfEntry(low: number, high: number): number {
   return upper === 0 ? low >>> 12 : upper * 0x10_0000 + (low >>> 12);
 }
 
+/** How the numbers in a guest's entries stand for its pages. */
+export interface EntryNumbers {
+  /** The page that a number in an entry names; numbers that are no page's stand for themselves. */
+  pageOf(number: number): number;
+}
+
+/** Entries hold the numbers of the pages themselves. */
+export const OWN_NUMBERS: EntryNumbers = { pageOf: (number) => number };
+
 /** Low word of an 8-byte entry: frame number and flags. */
 export function entryLow(frame: number, flags: number): number {
   return ((frame << 12) | flags) >>> 0;

@@ -348,7 +348,7 @@ export class DirectPaging extends DomainPaging {
    */
   #expectedPromotion(tableType: number | undefined, low: number, high: number): number {
     if (!this.#validator.pending || tableType === undefined) return -1;
-    const target = frameOfEntry(low, high);
+    const target = this.types.namedBy(low, high);
     return this.types.type.get(target) === tableType - 1 ? target : -1;
   }
 

@@ -1,7 +1,7 @@
 import type { FrameInvalidator } from '../../cpu/translation.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import { type GuestVirtual, highWord, lowWord, type Mfn } from '../../x86/brand.ts';
-import { frameOfEntry, tableIndex } from '../../x86/page-table.ts';
+import { tableIndex } from '../../x86/page-table.ts';
 import { Pte } from '../../x86/registers.ts';
 import { FrameOwner, type FrameTypes } from './frame-types.ts';
 import { isInHostWindow, type TableRules } from './table-rules.ts';
@@ -73,18 +73,18 @@ export class TableEntries {
       const word = this.wordOf(table) + index * 2;
       const entry = this.words[word]!; // inside the table's page
       if ((entry & Pte.present) === 0 || (level === 2 && (entry & Pte.large) !== 0)) return NO_NUMBER;
-      table = frameOfEntry(entry, this.words[word + 1]!);
+      table = this.#types.namedBy(entry, this.words[word + 1]!);
     }
     return (this.#isTable(table, 1) ? table : NO_NUMBER) as Mfn;
   }
 
-  /** The number that the level-1 entry of an address below a root holds, or −1 when nothing is mapped. */
+  /** The frame that the level-1 entry of an address below a root names, or −1 when nothing is mapped. */
   frameNumberAt(root: Mfn, address: GuestVirtual): Mfn {
     const table = this.level1TableOf(root, address);
     if (table < 0) return NO_NUMBER;
     const word = this.wordOf(table) + this.level1Index(address) * 2;
     const low = this.words[word]!; // inside the table's page
-    return ((low & Pte.present) === 0 ? NO_NUMBER : frameOfEntry(low, this.words[word + 1]!)) as Mfn;
+    return ((low & Pte.present) === 0 ? NO_NUMBER : this.#types.namedBy(low, this.words[word + 1]!)) as Mfn;
   }
 
   /** Which entry of its level-1 table translates an address. */

@@ -2,7 +2,7 @@ import type { Archive, Archived } from '../../archive/archive.ts';
 import { TableGenerations } from '../../cpu/table-generations.ts';
 import { SharedColumn } from '../../memory/shared-column.ts';
 import { SparseNumbers } from '../../memory/sparse-numbers.ts';
-import { frameOfEntry } from '../../x86/page-table.ts';
+import { type EntryNumbers, frameOfEntry, OWN_NUMBERS } from '../../x86/page-table.ts';
 import { Pte } from '../../x86/registers.ts';
 import { PagingError } from './errors.ts';
 
@@ -104,9 +104,11 @@ export class FrameTypes implements Archived {
   readonly #events: FrameTypeEvents;
   /** Whether numbers from `limit` on are those of devices, which entries of level 1 may name. */
   readonly #hasDevices: boolean;
+  readonly #numbers: EntryNumbers;
 
-  constructor(limit: number, events: FrameTypeEvents, hasDevices = false) {
+  constructor(limit: number, events: FrameTypeEvents, hasDevices = false, numbers: EntryNumbers = OWN_NUMBERS) {
     this.#hasDevices = hasDevices;
+    this.#numbers = numbers;
     this.limit = limit;
     this.owner = new SharedColumn(limit);
     this.type = new SharedColumn(limit);
@@ -128,6 +130,11 @@ export class FrameTypes implements Archived {
     archive.part('linear', this.linear);
     archive.part('hostHolds', this.hostHolds);
     archive.words('framesByType', this.framesByType);
+  }
+
+  /** The number of the frame that an entry names. */
+  namedBy(low: number, high: number): number {
+    return this.#numbers.pageOf(frameOfEntry(low, high));
   }
 
   /** Brings a number into use. */
@@ -194,7 +201,7 @@ export class FrameTypes implements Archived {
   /** Takes what a present level-1 entry refers to. `busy`: not an owned frame, or not to be had writable. */
   takeMapping(low: number, high: number): number {
     if ((low & LEVEL1_REFUSED) !== 0 && !this.#hasDevices) return PagingError.invalid;
-    const mfn = frameOfEntry(low, high);
+    const mfn = this.namedBy(low, high);
     // Beyond the machine's memory there is only I/O memory.
     if (mfn >= this.limit) return this.#hasDevices ? 0 : PagingError.notPermitted;
     if (this.owner.get(mfn) === FrameOwner.none) return PagingError.busy;
@@ -205,7 +212,7 @@ export class FrameTypes implements Archived {
 
   /** Drops what a present level-1 entry referred to. */
   dropMapping(low: number, high: number): void {
-    const mfn = frameOfEntry(low, high);
+    const mfn = this.namedBy(low, high);
     if (mfn >= this.limit) return;
     if ((low & Pte.writable) !== 0) this.dropWritable(mfn);
     this.references.add(mfn, -1);
@@ -213,7 +220,7 @@ export class FrameTypes implements Archived {
 
   /** A level-1 entry went away because the guest wanted it so: it has done with the LDT page that was mapped there. */
   noticeUnmapping(low: number, high: number): void {
-    const mfn = frameOfEntry(low, high);
+    const mfn = this.namedBy(low, high);
     if (this.hasFlag(mfn, FrameFlag.localDescriptors)) this.releaseLdtFrame(mfn);
   }
 

@@ -1,4 +1,3 @@
-import { frameOfEntry } from '../../x86/page-table.ts';
 import { Pte } from '../../x86/registers.ts';
 import type { TableEntries } from './entries.ts';
 import { FRAME_TYPE_NAMES, FrameFlag, FrameOwner, FrameType, type FrameTypes } from './frame-types.ts';
@@ -44,7 +43,7 @@ export function recountFrames(
     references[mfn]!++;
   }
   function useEntry(table: number, level: number, low: number, high: number): void {
-    const mfn = frameOfEntry(low, high);
+    const mfn = types.namedBy(low, high);
     if (level === 1) {
       // A device's.
       if (mfn >= types.limit) return;

@@ -2,7 +2,6 @@ import type { Archive, Archived } from '../../archive/archive.ts';
 import type { FrameInvalidator } from '../../cpu/translation.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
 import type { Mfn } from '../../x86/brand.ts';
-import { frameOfEntry } from '../../x86/page-table.ts';
 import { Pte } from '../../x86/registers.ts';
 import type { TableEntries } from './entries.ts';
 import { PagingError } from './errors.ts';
@@ -135,7 +134,7 @@ export class TableValidator implements Archived {
 
   /** Takes what a present entry of a live table above level 1 is to refer to; results as of `acquire`. */
   takeEntry(table: number, level: number, low: number, high: number): number {
-    const mfn = frameOfEntry(low, high);
+    const mfn = this.#types.namedBy(low, high);
     if (this.#refuses(level, low, high)) return PagingError.invalid;
     const claimed = this.#types.type.get(mfn) === level - 1 && this.#types.hasFlag(mfn, FrameFlag.claimed);
     const result = claimed ? PROMOTION_NEEDED : this.#reference(table, level, low, high);
@@ -145,7 +144,7 @@ export class TableValidator implements Archived {
   /** Drops what a present entry of a table above level 1 referred to. */
   dropEntry(table: number, level: number, low: number, high: number): void {
     const types = this.#types;
-    const mfn = frameOfEntry(low, high);
+    const mfn = types.namedBy(low, high);
     if (types.type.get(mfn) === level) {
       if (mfn === table) return;
       types.linear.add(table, -1);
@@ -168,7 +167,7 @@ export class TableValidator implements Archived {
   /** References a table or starts none: 0, `invalid`, or `PROMOTION_NEEDED` when the frame has no type. */
   #reference(table: number, level: number, low: number, high: number): number {
     const types = this.#types;
-    const mfn = frameOfEntry(low, high);
+    const mfn = types.namedBy(low, high);
     if (!types.isDomains(mfn)) return PagingError.invalid;
     const type = types.type.get(mfn);
     if (type === FrameType.none) return PROMOTION_NEEDED;
@@ -270,7 +269,7 @@ export class TableValidator implements Archived {
       result = this.#refuses(level, low, high) ? PagingError.invalid : this.#reference(table, level, low, high);
       if (result < 0) break;
       // The lower table's first reference is this entry's, so the entry counts as held from here on.
-      if (result === PROMOTION_NEEDED) this.#begin(frameOfEntry(low, high), level - 1);
+      if (result === PROMOTION_NEEDED) this.#begin(types.namedBy(low, high), level - 1);
     }
     types.held.set(table, index);
     return result;
