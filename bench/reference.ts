@@ -12,8 +12,8 @@
  *   --write           put the tables into docs/costs.md too
  *
  * The guest counts its operations itself, by stand-ins at unpatched call sites, so that those which are an instruction
- * natively count as well; conversions of entries (pte_val and the like) do not. Times need Linux. The bench of Debian's
- * kernel is bench/paging.ts.
+ * natively count as well; conversions and reads of entries (pte_val, get_pte and the like) do not. Times need Linux. The
+ * bench of Debian's kernel is bench/paging.ts.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';

@@ -31,7 +31,7 @@ describe.each(['x86-64', 'i386-pae'] as const)('an audit of the image for %s', (
   let printed: Printed;
   let audit: Audit;
   beforeAll(async () => {
-    printed = await runReference({ interface: 'xen', audit: true, check: false }, 'nopatch', image);
+    printed = await runReference({ interface: 'xen', audit: true, check: false }, '', image);
     audit = auditOf(printed);
   });
 
@@ -75,7 +75,7 @@ describe.each(['x86-64', 'i386-pae'] as const)('an audit of the image for %s', (
 
   it('lists reads that the kernel has not recorded as accessors among the contracts that are broken', async () => {
     const unrecorded = withoutRecords(readFileSync(imagePath(image)));
-    const { audit: found } = await runReference({ interface: 'xen', audit: true }, 'nopatch', unrecorded);
+    const { audit: found } = await runReference({ interface: 'xen', audit: true }, '', unrecorded);
     expect(new Set(found?.violations.map(({ rule }) => rule))).toEqual(new Set(['read-without-accessor']));
     const reads = (places: Audit) => places.places.filter(({ accessor }) => accessor).map(({ name }) => name);
     expect(found?.violations.map(({ name }) => name).toSorted()).toEqual(reads(audit).toSorted());
@@ -83,11 +83,7 @@ describe.each(['x86-64', 'i386-pae'] as const)('an audit of the image for %s', (
   });
 
   it('finds the same where processors walk shadows of the tables', async () => {
-    const shadowed = await runReference(
-      { interface: 'xen', paging: 'shadow', audit: true, check: false },
-      'nopatch',
-      image,
-    );
+    const shadowed = await runReference({ interface: 'xen', paging: 'shadow', audit: true, check: false }, '', image);
     expect(auditOf(shadowed)).toEqual(audit);
   });
 });
@@ -110,7 +106,7 @@ describe.each(OWN_TABLES)(
     let printed: Printed;
     let audit: Audit;
     beforeAll(async () => {
-      printed = await runReference({ interface: name, paging, vcpus, audit: true, check: false }, 'nopatch', image);
+      printed = await runReference({ interface: name, paging, vcpus, audit: true, check: false }, '', image);
       audit = auditOf(printed);
     });
 
@@ -160,7 +156,7 @@ const ASKERS: Readonly<Record<string, readonly string[]>> = {
   'x86-64 kvm shadow': ['flush_queue'],
   'i386 vmi shadow': ['vmi_pte_clear', 'vmi_set_pgd', 'vmi_set_pte_at'],
   'i386-pae vmi shadow': ['vmi_pte_clear', 'vmi_set_pgd', 'vmi_set_pmd', 'vmi_set_pte_at'],
-  'i386-pae vmi direct': ['vmi_pte_clear', 'vmi_set_pgd', 'vmi_set_pmd', 'vmi_set_pte_at'],
+  'i386-pae vmi direct': ['vmi_modify_start', 'vmi_pte_clear', 'vmi_set_pgd', 'vmi_set_pmd', 'vmi_set_pte_at'],
   'i386-pae lguest shadow': ['lguest_call_lazily', 'lguest_set_lazy_mode'],
 };
 

@@ -5,15 +5,16 @@ import { createRom } from '../src/interfaces/vmi/rom.ts';
 
 const { image: rom } = createRom('shadow');
 const view = new DataView(rom.buffer);
+const JUMP = 0xe9;
 
 function textAt(offset: number): string {
   return new TextDecoder().decode(rom.subarray(offset, rom.indexOf(0, offset)));
 }
 
 /** Instructions from an offset up to the first that does not go on. */
-function listing(offset: number): string[] {
+function listing(offset: number, code = rom): string[] {
   const formatter = new Formatter(FormatterSyntax.Nasm);
-  const decoder = new Decoder(32, rom.subarray(offset), DecoderOptions.None);
+  const decoder = new Decoder(32, code.subarray(offset), DecoderOptions.None);
   decoder.ip = BigInt(offset);
   const lines: string[] = [];
   try {
@@ -114,9 +115,32 @@ describe('the ROM of the VMI interface', () => {
     },
   );
 
+  it('says only with direct paging that entries can be read by it, and has code for that then', () => {
+    for (const kind of ['shadow', 'native', 'direct'] as const) {
+      const { image, calls } = createRom(kind);
+      const extension = new TextDecoder().decode(image.subarray(0x20, 0x24));
+      const reads = [Call.getEntryLong, Call.swapEntryLong].map((call) => calls.has(call));
+      const isDirect = kind === 'direct';
+      expect([kind, extension, image[0x28], ...reads]).toEqual([
+        kind,
+        isDirect ? 'GPxE' : '\0\0\0\0',
+        isDirect ? JUMP : 0,
+        isDirect,
+        isDirect,
+      ]);
+    }
+  });
+
+  it('reads entries without its host', () => {
+    const { image, calls } = createRom('direct');
+    const code = listing(calls.get(Call.getEntryLong) as number, image);
+    expect(code.at(-1)).toBe('ret');
+    expect(code).not.toContain('vmcall');
+  });
+
   it('names each call once', () => {
     const names = Object.values(CALL_NAMES);
     expect(new Set(names).size).toBe(names.length);
-    expect(names.length).toBe(CALL_COUNT - 13);
+    expect(names.length).toBe(CALL_COUNT - 11);
   });
 });

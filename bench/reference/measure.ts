@@ -123,11 +123,12 @@ function threadMicroseconds(): number {
   return Number(readFileSync(`/proc/self/task/${process.pid}/schedstat`, 'utf8').split(' ')[0]) / 1000;
 }
 
-const CONVERSION = /_val$|\.make_/;
+/** What an entry is converted or read by: no change of page tables. Only with PAE is reading an operation. */
+const NO_CHANGE = /_val$|\.make_|\.get_p[tmg]/;
 
 function operationsIn(text: string): number {
   const found = [...text.matchAll(/^operation (\S+) (\d+)$/gm)];
-  return found.reduce((total, [, name = '', count]) => total + (CONVERSION.test(name) ? 0 : Number(count)), 0);
+  return found.reduce((total, [, name = '', count]) => total + (NO_CHANGE.test(name) ? 0 : Number(count)), 0);
 }
 
 function sum(counts: Counts): number {

@@ -7,7 +7,15 @@ import type { TableAudit } from './audit.ts';
 import type { OwnTablesContracts } from './own-tables-contracts.ts';
 import { type Touch, TouchCounts } from './touch-counts.ts';
 
-export interface ObserverOptions extends Pick<LiveTablesOptions, 'space' | 'frames'> {
+/** Who has called the host's own code, which is at an entry of a table for it. */
+export interface Caller {
+  /** The last byte of the call. */
+  readonly address: GuestVirtual;
+  /** Whether it is to read the entry. */
+  readonly isRead: boolean;
+}
+
+export interface ObserverOptions extends Pick<LiveTablesOptions, 'space' | 'frames' | 'asStored'> {
   readonly audit?: TableAudit | undefined;
   /** Makes what checks the contracts of the tables, when they are checked. @param walkerOf as `OwnTablesOptions` has it */
   readonly check?: ((tables: LiveTables, walkerOf: (vcpu: number) => number) => OwnTablesContracts) | undefined;
@@ -21,8 +29,10 @@ export interface ObserverOptions extends Pick<LiveTablesOptions, 'space' | 'fram
   readonly askedFrom?: (vcpu: number) => number;
   /** Whether the kernel's own stores to tables are carried out as operations. */
   readonly examinesStores?: boolean;
-  /** From where the kernel has called the code that executes, if this is the host's. */
-  readonly callerOf?: (processor: Processor) => GuestVirtual | undefined;
+  /** Who has called the code that executes, if this is the host's. */
+  readonly callerOf?: (processor: Processor) => Caller | undefined;
+  /** Whether entries hold machine frame numbers, which the kernel is not to read by itself. */
+  readonly holdsMachineFrames?: () => boolean;
 }
 
 /** Roots whose touches are held back, and places of each: no kernel has more at work on tables that nobody uses. */
@@ -45,10 +55,11 @@ export class LiveTableObserver implements ObservedPages {
 
   constructor(options: ObserverOptions) {
     this.#options = options;
-    const { audit, processors, space, frames } = options;
+    const { audit, processors, space, frames, asStored } = options;
     this.#tables = new LiveTables({
       space,
       frames,
+      asStored,
       running: () => {
         const { rip } = this.#processor;
         return { walker: options.running() * ROOTS_EACH, low: lowWord(rip), high: highWord(rip) };
@@ -80,7 +91,7 @@ export class LiveTableObserver implements ObservedPages {
       const processor = processors[vcpu] as Processor; // operations are called for processors that exist
       const caller = callerOf?.(processor);
       const isStore = examinesStores === true && caller === undefined;
-      const address = caller ?? askedFrom?.(vcpu) ?? processor.rip;
+      const address = caller?.address ?? askedFrom?.(vcpu) ?? processor.rip;
       return { address, touch: isStore ? 'emulated' : 'operations' };
     };
     audit.settle = () => {
@@ -97,10 +108,15 @@ export class LiveTableObserver implements ObservedPages {
     return this.#tables.has(page);
   }
 
-  loaded(page: number, offset: number, bytes: number): void {
-    const { callerOf } = this.#options;
-    // What the host's own code reads in carrying out a call is no read of the kernel's.
-    if (callerOf?.(this.#processor) === undefined) this.#touched(page, offset, bytes, this.#processor.rip, 'reads');
+  loaded(page: number, offset: number, bytes: number, forUpdate: boolean): void {
+    const { callerOf, holdsMachineFrames } = this.#options;
+    const caller = callerOf?.(this.#processor);
+    // What the host's own code reads in carrying out another call is no read of the kernel's.
+    if (caller && !caller.isRead) return;
+    this.#touched(page, offset, bytes, caller?.address ?? this.#processor.rip, 'reads');
+    // What also stores is judged by that.
+    if (caller || forUpdate || holdsMachineFrames?.() !== true) return;
+    this.#contracts?.readPlainly(this.#tables.at(page, offset, bytes), page, offset);
   }
 
   storing(page: number, offset: number, bytes: number): void {
@@ -108,7 +124,7 @@ export class LiveTableObserver implements ObservedPages {
     const caller = callerOf?.(this.#processor);
     const touch = caller !== undefined ? 'operations' : isWatched(page) ? 'emulated' : 'plain';
     this.#contracts?.storing(this.#tables.at(page, offset, bytes), page, offset, bytes, caller !== undefined);
-    this.#touched(page, offset, bytes, caller ?? this.#processor.rip, touch);
+    this.#touched(page, offset, bytes, caller?.address ?? this.#processor.rip, touch);
   }
 
   /** Ends the observation; the guest is about to end. */

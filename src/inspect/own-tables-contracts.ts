@@ -67,6 +67,14 @@ export class OwnTablesContracts {
     }
   }
 
+  /** The running instruction has loaded from tables whose entries it ought to have read by an operation. */
+  readPlainly(tables: readonly LiveTable[], page: number, offset: number): void {
+    const table = tables.find((found) => this.#options.tables.isWalked(found));
+    if (!table) return;
+    const index = Math.floor((offset - table.start) / TABLE_GEOMETRY[table.format].entryBytes);
+    this.checker.directRead(this.#options.running(), page, index, false);
+  }
+
   /** Bytes of a page with tables have been stored. */
   written(page: number): void {
     const entries = this.#before.filter(({ table }) => table === page);

@@ -312,6 +312,7 @@ export class MicrovmDomain implements Domain, Archived {
       symbolize: this.#symbolize,
       isAnnounced: (page) => paging.shadow?.isAnnounced(page) ?? false,
       asStored: examined && ((entry) => examined.showAsStored(entry)),
+      holdsMachineFrames: () => examined?.holdsMachineFrames ?? false,
       crash: (vcpu, reason) => this.crash(vcpus[vcpu] ?? this.running, reason),
     });
   }

@@ -2,7 +2,8 @@ import type { Archived } from '../archive/archive.ts';
 import type { CpuidResult } from '../cpu/cpuid.ts';
 import type { SystemResult } from '../cpu/operands.ts';
 import type { Processor } from '../cpu/processor.ts';
-import type { GuestVirtual, Pfn } from '../x86/brand.ts';
+import type { Caller } from '../inspect/live-table-observer.ts';
+import type { Pfn } from '../x86/brand.ts';
 import type { MicrovmVcpu } from './vcpu.ts';
 
 /** Who examines page tables that are walked as they stand. Tables are pages by their guest-physical number. */
@@ -14,6 +15,8 @@ export interface ExaminedTables {
   retract(page: Pfn): void;
   /** Makes of an entry in a table the value that the kernel has asked for. */
   showAsStored(entry: Uint32Array): void;
+  /** Whether entries hold machine frame numbers, so that a kernel that loads one by itself does not find a page of its own. */
+  readonly holdsMachineFrames: boolean;
 }
 
 /**
@@ -52,8 +55,8 @@ export interface MicrovmInterface extends Archived {
   expire?(): void;
   /** What a PC's BIOS would find as an option ROM; kernels look for one of the interface's there. */
   readonly rom?: Uint8Array;
-  /** Where the kernel has called the interface's own code from (the last byte of the call), when that is at an entry of a table for it. */
-  callerOf?(processor: Processor): GuestVirtual | undefined;
+  /** Where the kernel has called the interface's own code from, when that is at an entry of a table for it. */
+  callerOf?(processor: Processor): Caller | undefined;
   /** Examines what gets into the guest's page tables, where these are walked as they stand. */
   readonly tables?: ExaminedTables | undefined;
   /** The reason why the guest has ended, with what may have led to it; nothing of the guest runs any more. */

@@ -45,6 +45,8 @@ export interface LiveTablesOptions {
   readonly onDoubt: (root: LiveTable) => void;
   /** Bytes of a page with tables have been written. */
   readonly onWritten: (page: number) => void;
+  /** Makes of an entry what the kernel has stored there, where its host keeps something else. */
+  readonly asStored?: ((entry: Uint32Array) => void) | undefined;
 }
 
 /**
@@ -62,6 +64,7 @@ export class LiveTables implements FrameWatcher {
   /** Pages among them that were not in memory when they were last asked for. */
   readonly #absent = new Set<number>();
   readonly #loaded: (LiveTable | undefined)[] = [];
+  readonly #entryRead = new Uint32Array(2);
   #links = 0;
   /** How often a table was not followed because there were too many. */
   missed = 0;
@@ -276,11 +279,15 @@ export class LiveTables implements FrameWatcher {
 
   /** Both halves; undefined while the page is not in memory. */
   #entry({ page, start, format }: LiveTable, index: number): readonly [number, number] | undefined {
-    const { space } = this.#options;
+    const { space, asStored } = this.#options;
     const { entryBytes } = TABLE_GEOMETRY[format];
     const frame = (space.frames[page] ?? NO_FRAME) as Frame;
     if (frame < 0) return undefined;
     const word = (space.pool.addressOf(frame) + start + index * entryBytes) >>> 2;
-    return [this.#u32[word] as number, entryBytes === 8 ? (this.#u32[word + 1] as number) : 0];
+    const entry = this.#entryRead;
+    entry[0] = this.#u32[word] as number;
+    entry[1] = entryBytes === 8 ? (this.#u32[word + 1] as number) : 0;
+    asStored?.(entry);
+    return [entry[0], entry[1]];
   }
 }

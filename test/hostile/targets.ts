@@ -52,8 +52,8 @@ export const TARGETS = {
       { interface: 'vmi', paging: 'direct', image: 'i386-pae', vcpus: 2 },
     ],
     handlers: [
-      ...['alarm', 'clock', 'direct-tables', 'host-calls', 'linear-mappings', 'start-state', 'update-queue'],
-      'vmi-interface',
+      ...['alarm', 'clock', 'direct-tables', 'host-calls', 'linear-mappings', 'start-state', 'table-survey'],
+      ...['update-queue', 'vmi-interface'],
     ].map((name) => `src/interfaces/vmi/${name}.ts`),
     shared: ['src/paging/direct/'],
   },

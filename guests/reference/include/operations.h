@@ -75,6 +75,18 @@ typedef struct pgd_entry pgd_entry;
 
 #define PV_MISC_OPS(X) X(void, set_lazy_mode, (u32 mode))
 
+/* Where VMI's host may translate what is read; the other tables are read as memory. */
+#if LEVELS == 3
+#define READS_BY_OPERATION 1
+#define PV_READ_OPS(X) \
+  X(entry_bits, get_pte, (const pte_entry *)) \
+  X(entry_bits, get_pmd, (const pmd_entry *)) \
+  X(entry_bits, get_pgd, (const pgd_entry *))
+#else
+#define READS_BY_OPERATION 0
+#define PV_READ_OPS(X)
+#endif
+
 /* What there is for each level between the lowest and the highest. */
 #if LEVELS >= 3
 #define PV_PMD_KEEP_OPS(X) X(entry_bits, pmd_val, (entry_bits)) X(entry_bits, make_pmd, (entry_bits))
@@ -125,6 +137,7 @@ typedef struct pgd_entry pgd_entry;
   X(void, release_pt, (word page)) \
   PV_PMD_OPS(X) \
   PV_PUD_OPS(X) \
+  PV_READ_OPS(X) \
   X(void, set_pte_at, (struct memory_descriptor *, word address, pte_entry *, entry_bits entry)) \
   X(void, set_pgd, (pgd_entry *, entry_bits entry)) \
   X(void, pte_clear, (struct memory_descriptor *, word address, pte_entry *)) \

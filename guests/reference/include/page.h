@@ -52,32 +52,34 @@ struct pgd_entry { pgd_t entry; };
 
 #else
 
-/* A paravirtual kernel records where it reads entries, so that `ring1 audit` can tell those places from others. */
+/*
+ * A paravirtual kernel records where it reads entries, so that `ring1 audit` can tell those places from others. Where reading
+ * is an operation, these are the loads of a patched site, and the last byte of a call: directly, or through the table.
+ */
 #ifdef PARAVIRT
+#if READS_BY_OPERATION
+#define READ_ENTRY(type, op, pointer) return (type){PV_READ(op, pointer)}
+#else
 #define READ_WORD(into, from) \
   asm volatile("773:\tmov %1, %0\n\t.pushsection .accessors, \"a\"\n\t" STRING(WORD_DATA) " 773b\n\t.popsection" \
                : "=r"(into) : "m"(from))
-#if LEVELS == 3
-#define READ_ENTRY(type, pointer) \
-  const word *halves = (const word *)pointer; \
-  word low, high; \
-  READ_WORD(low, halves[0]); \
-  READ_WORD(high, halves[1]); \
-  return (type){(u64)high << 32 | low}
-#else
-#define READ_ENTRY(type, pointer) \
+#define READ_ENTRY(type, op, pointer) \
   word read; \
   READ_WORD(read, *(const word *)pointer); \
   return (type){read}
 #endif
 #else
-#define READ_ENTRY(type, pointer) return *(const type *)pointer
+#define READ_ENTRY(type, op, pointer) return *(const type *)pointer
 #endif
 
-static inline pte_t get_pte(const pte_entry *pointer) { READ_ENTRY(pte_t, pointer); }
-static inline pmd_t get_pmd(const pmd_entry *pointer) { READ_ENTRY(pmd_t, pointer); }
-static inline pud_t get_pud(const pud_entry *pointer) { READ_ENTRY(pud_t, pointer); }
-static inline pgd_t get_pgd(const pgd_entry *pointer) { READ_ENTRY(pgd_t, pointer); }
+static inline pte_t get_pte(const pte_entry *pointer) { READ_ENTRY(pte_t, get_pte, pointer); }
+static inline pgd_t get_pgd(const pgd_entry *pointer) { READ_ENTRY(pgd_t, get_pgd, pointer); }
+#if LEVELS >= 3
+static inline pmd_t get_pmd(const pmd_entry *pointer) { READ_ENTRY(pmd_t, get_pmd, pointer); }
+#endif
+#if LEVELS >= 4
+static inline pud_t get_pud(const pud_entry *pointer) { READ_ENTRY(pud_t, get_pud, pointer); }
+#endif
 static inline pte_entry *pte_at(void *table, u32 index) { return (pte_entry *)((entry_bits *)table + index); }
 static inline pmd_entry *pmd_at(void *table, u32 index) { return (pmd_entry *)((entry_bits *)table + index); }
 static inline pud_entry *pud_at(void *table, u32 index) { return (pud_entry *)((entry_bits *)table + index); }

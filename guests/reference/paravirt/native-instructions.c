@@ -14,3 +14,12 @@
 
 /* Only a place for the definitions. */
 USED static void define_functions(void) { NATIVE_INSTRUCTIONS(DEFINE) }
+
+#ifdef NATIVE_READS
+/* The loads of functions that read an entry are accessors too. */
+#define RECORD(group, op) \
+  asm volatile(".pushsection .accessors, \"a\"\n" \
+               "\t.long native_" #op ", native_" #op " + 3\n" \
+               "\t.popsection" : :);
+USED static void record_reads(void) { NATIVE_READS(RECORD) }
+#endif

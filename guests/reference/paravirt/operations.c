@@ -92,6 +92,11 @@ struct pv_mmu_ops pv_mmu_ops = {
   .release_pd = NOTHING,
   .set_pmd = NATIVE(set_pmd),
 #endif
+#if READS_BY_OPERATION
+  .get_pte = NATIVE(get_pte),
+  .get_pmd = NATIVE(get_pmd),
+  .get_pgd = NATIVE(get_pgd),
+#endif
 #if LEVELS >= 4
   .pud_val = NATIVE(pud_val),
   .make_pud = NATIVE(make_pud),

@@ -1,7 +1,11 @@
 #pragma once
 #include "types.h"
 
-/* VMware's Virtual Machine Interface, revision 3.0, as far as this kernel uses it. */
+/*
+ * VMware's Virtual Machine Interface, revision 3.0, as far as this kernel uses it; and two calls of the draft of early 2006,
+ * by which entries of page tables are read where they hold machine frame numbers. They have their numbers in the draft, which
+ * 3.0 uses for nothing. Only a ROM that says so has them.
+ */
 
 /* Calls by number: what the kernel asks the ROM for the code of. */
 enum vmi_call {
@@ -31,6 +35,8 @@ enum vmi_call {
   VMI_INVAL_PAGE = 46,
   VMI_FLUSH_TLB = 47,
   VMI_SET_LINEAR_MAPPING = 48,
+  VMI_GET_PXE_LONG = 49,
+  VMI_SWAP_PXE_LONG = 50,
   VMI_SET_INITIAL_AP_STATE = 62,
   VMI_APIC_WRITE = 63,
   VMI_APIC_READ = 64,
@@ -60,9 +66,14 @@ struct vmi_rom {
   u8 jump_slots, unused;
   u32 virtual_top;
   u16 unused2, license, pci_header, pnp_header;
-  u8 unused3[100];
+  u8 unused3[4];
+  char extension[4]; /* GPxE, or nothing */
+  u8 unused4[4];
+  u8 use_machine_frames[8];
+  u8 unused5[0x50];
   u8 initialise[8], relocate[8];
 };
+_Static_assert(offsetof(struct vmi_rom, use_machine_frames) == 0x28, "the extension's slot is where the ROM says");
 _Static_assert(offsetof(struct vmi_rom, initialise) == 0x80, "the ROM's first slot is where the interface says");
 
 /* Of pages and entries: the level that they are of. */

@@ -32,14 +32,16 @@ static u32 chance(u32 one_in) { return hostile_random(one_in) == 0; }
 /* Entries above the lowest level, which lead nowhere in the space as it is at first. */
 static entry_bits *directory;
 static u32 own_index;
+/* Entries hold machine frame numbers, of which the kernel knows but those that are there. */
+static u32 holds_machine_frames;
 
 static void find_directory(void) {
-  entry_bits *top = (entry_bits *)hostile_mm->pgd;
 #if LEVELS == 3
-  directory = virtual((word)(top[HOSTILE_BASE >> 30] & FRAME_MASK));
+  directory = virtual((word)(pgd_val(get_pgd(pgd_at(hostile_mm->pgd, HOSTILE_BASE >> 30))) & FRAME_MASK));
   own_index = (HOSTILE_BASE >> 21) % ENTRIES;
+  holds_machine_frames = vmi_code(VMI_GET_PXE_LONG) != NULL;
 #else
-  directory = top;
+  directory = (entry_bits *)hostile_mm->pgd;
   own_index = HOSTILE_BASE >> 22;
 #endif
 }
@@ -154,6 +156,9 @@ static void fill_sound(u32 number) {
   u32 page = hostile_page(), pointer = (u32)hostile_entry_pointer();
   entry_bits entry = hostile_entry();
   if (chance(8)) pointer = (u32)upper_pointer(), entry = upper_entry();
+  /* A table, to be written to; and what is no entry. */
+  else if (chance(32)) entry = (entry_bits)page_number((void *)pointer) * PAGE_SIZE | PRESENT | WRITABLE | USER;
+  else if (chance(64)) pointer += sizeof(word);
   u32 flags = hostile_random(2) ? PAGE_PT : PAGE_PD;
   u32 time = (u32)hostile_random(1 << 20);
   switch (number) {
@@ -177,8 +182,8 @@ static void fill_sound(u32 number) {
     case VMI_IRET: rom_call.stack[0] = KERNEL_CODE, rom_call.stack[1] = 2; break;
     case 34: ARGUMENTS(0, HOSTILE_BASE, 0); break;
     case VMI_SET_PXE: ARGUMENTS(entry, pointer, flags); break;
-    case VMI_SET_PXE_LONG: ARGUMENTS(entry, (u64)entry >> 32, pointer); break;
-    case VMI_UPDATE_PXE: case VMI_UPDATE_PXE_LONG: rom_call.eax = pointer; break;
+    case VMI_SET_PXE_LONG: case VMI_SWAP_PXE_LONG: ARGUMENTS(entry, (u64)entry >> 32, pointer); break;
+    case VMI_UPDATE_PXE: case VMI_UPDATE_PXE_LONG: case VMI_GET_PXE_LONG: rom_call.eax = pointer; break;
     case VMI_ALLOCATE_PAGE: case VMI_RELEASE_PAGE:
       ARGUMENTS(chance(4) ? page_number(spare) : chance(2) ? page_number((void *)pointer) : page, flags, 0);
       break;
@@ -198,7 +203,7 @@ static void fill_sound(u32 number) {
 
 /* A wrong argument of these ends the kernel, which is seldom worth it; so does any of the last two. */
 static u32 wants_care(u32 number) {
-  static const u8 careful[] = {1, 3, 5, 6, 11, 12, 13, 15, 17, 18, 33, 34, 35, 36, 37, 38, 39, 63};
+  static const u8 careful[] = {1, 3, 5, 6, 11, 12, 13, 15, 17, 18, 33, 34, 35, 36, 37, 38, 39, 50, 63};
   for (u32 index = 0; index < COUNT(careful); index++) {
     if (careful[index] == number) return 1;
   }
@@ -243,8 +248,17 @@ static void try_call(void) {
 }
 
 /* What is stored to tables without a word, and to what has been one. */
+static entry_bits stored_entry(void) {
+  entry_bits entry = hostile_entry();
+  if (!holds_machine_frames || chance(64)) return entry;
+  return (entry & ~FRAME_MASK) | (*(entry_bits *)hostile_entry_pointer() & FRAME_MASK);
+}
+static entry_bits stored_upper_entry(void) {
+  if (!holds_machine_frames || chance(64)) return upper_entry();
+  return chance(2) ? 0 : directory[own_index];
+}
 static void store_oddly(void) { *(volatile u32 *)((u8 *)hostile_entry_pointer() + 6) = (u32)hostile_entry(); }
-static void store_upper(void) { *upper_pointer() = upper_entry(); }
+static void store_upper(void) { *upper_pointer() = stored_upper_entry(); }
 static void store_spare(void) { spare[hostile_random(PAGE_SIZE)] = 0; }
 
 static void store_entry(void) {
@@ -252,7 +266,7 @@ static void store_entry(void) {
     case 0: hostile_attempt(store_oddly); break;
     case 1: case 2: hostile_attempt(store_upper); break;
     case 3: case 4: hostile_attempt(store_spare); break;
-    default: *(entry_bits *)hostile_entry_pointer() = hostile_entry(); break;
+    default: *(entry_bits *)hostile_entry_pointer() = stored_entry(); break;
   }
 }
 
@@ -263,6 +277,11 @@ static void start_other(void) {
   native_apic_write(APIC_COMMAND_TARGET, 1 << 24);
   /* Where there is nothing but what the loader left, unless it has a state. */
   if (hostile_random(64) == 0 || ap_state.eip == (u32)wait_for_ever) native_apic_write(APIC_COMMAND, COMMAND_STARTUP | 0x08);
+}
+
+/* Tables are examined by then. */
+static void ask_for_frames_late(void) {
+  if (chance(16)) vmi_use_machine_frames();
 }
 
 static void let_interrupts_in(void) { asm volatile("sti\n\tnop\n\tcli" : : : "memory"); }
@@ -280,7 +299,7 @@ static void try_unknown(void) {
 
 static void (*const attempts[])(void) = {
   try_call, try_call, try_call, try_call, try_call, try_call, hostile_touch, hostile_touch, store_entry, start_other,
-  let_interrupts_in, try_unknown,
+  let_interrupts_in, try_unknown, ask_for_frames_late,
 };
 
 #if LEVELS == 3
@@ -292,6 +311,7 @@ static void store_read_only(void) { *(volatile u32 *)(KERNEL_BASE + ((word)READ_
 void vmi_be_hostile_early(entry_bits *boot_directory, entry_bits *kernel_directory) {
   void (*call)(u32 page, u32 flags) = NULL;
   hostile_seed();
+  if (chance(4)) *(entry_bits *)spare = LARGE | PRESENT;
   for (u32 step = 0; step < 32; step++) {
     call = vmi_code(chance(4) ? VMI_RELEASE_PAGE : VMI_ALLOCATE_PAGE);
     u32 is_table = (u32)hostile_random(2);

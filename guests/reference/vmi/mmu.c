@@ -23,6 +23,9 @@ extern u8 kernel_end[];
 #endif
 static void (*set_entry)(entry_bits entry, void *pointer, u32 flags);
 static void (*update_entry)(void *pointer, u32 flags);
+#if LEVELS == 3
+static entry_bits (*swap_entry)(entry_bits entry, void *pointer, u32 flags);
+#endif
 static void (*announce_page)(word page, u32 flags, word from, u32 start, u32 count);
 static void (*withdraw_page)(word page, u32 flags);
 static void (*flush_tlb)(u32 flags);
@@ -58,6 +61,9 @@ static void vmi_alloc_pd(struct memory_descriptor *mm, word page) {
   announce_page(page, PAGE_PD | PAGE_ZEROED | PAGE_FORMAT, 0, 0, 0);
 }
 static void vmi_release_pd(word page) { withdraw_page(page, PAGE_PD | PAGE_FORMAT); }
+static entry_bits vmi_modify_start(struct memory_descriptor *mm, word address, pte_entry *pointer) {
+  return swap_entry(0, pointer, place(mm, address));
+}
 
 /*
  * Where CPUID tells of no large pages, a host may examine tables, and knows none. The kernel begins with large pages all
@@ -121,6 +127,10 @@ CHOICES(vmi_mmu) = {
   CHOICE_IF(ON_VMI, mmu, set_pmd, vmi_set_pmd, SET_ENTRY),
   CHOICE_IF(ON_VMI, mmu, alloc_pd, vmi_alloc_pd, VMI_ALLOCATE_PAGE),
   CHOICE_IF(ON_VMI, mmu, release_pd, vmi_release_pd, VMI_RELEASE_PAGE),
+  CHOICE_IF(ON_VMI, mmu, get_pte, NULL, VMI_GET_PXE_LONG),
+  CHOICE_IF(ON_VMI, mmu, get_pmd, NULL, VMI_GET_PXE_LONG),
+  CHOICE_IF(ON_VMI, mmu, get_pgd, NULL, VMI_GET_PXE_LONG),
+  CHOICE_IF(ON_VMI, mmu, ptep_modify_prot_start, vmi_modify_start, VMI_SWAP_PXE_LONG),
 #else
   CHOICE_IF(ON_VMI, mmu, alloc_pd_clone, vmi_alloc_pd_clone, VMI_ALLOCATE_PAGE),
   CHOICE_IF(ON_VMI, mmu, pagetable_setup_start, vmi_pagetable_setup_start, VMI_ALLOCATE_PAGE),
@@ -132,6 +142,9 @@ CHOICES(vmi_mmu) = {
 void vmi_begin_tables(void) {
   set_entry = vmi_code(SET_ENTRY);
   update_entry = vmi_code(UPDATE_ENTRY);
+#if LEVELS == 3
+  swap_entry = vmi_code(VMI_SWAP_PXE_LONG);
+#endif
   announce_page = vmi_code(VMI_ALLOCATE_PAGE);
   withdraw_page = vmi_code(VMI_RELEASE_PAGE);
   flush_tlb = vmi_code(VMI_FLUSH_TLB);

@@ -1,6 +1,7 @@
 #include "abi.h"
 #include "choices.h"
 #include "console.h"
+#include "hostile.h"
 #include "memory.h"
 #include "native.h"
 #include "paravirt-tables.h"
@@ -29,8 +30,29 @@ static const struct vmi_rom *find_rom(void) {
   return NULL;
 }
 
+/*
+ * A host that walks the kernel's own tables may have machine frame numbers in them, as Xen has. Entries are read by the ROM
+ * then, and the ROM is told so before. The word `nomachine` keeps the kernel from that; of hostile ones, half do without.
+ * With `plainread` it reads entries as memory all the same, which is wrong.
+ */
+static u32 has_machine_frames;
+
+void vmi_use_machine_frames(void) {
+  if (LEVELS < 3 || !same_bytes(rom->extension, "GPxE", 4)) return;
+  u32 (*use)(void) = (u32(*)(void))(word)rom->use_machine_frames;
+  has_machine_frames = use() == 0;
+}
+
+static u32 wants_machine_frames(void) {
+  if (!word_value("hostile=")) return !has_word("nomachine");
+  hostile_seed();
+  return (u32)hostile_random(2);
+}
+
 /* NULL when the kernel is to keep its own. */
 void *vmi_code(enum vmi_call call) {
+  if ((call == VMI_GET_PXE_LONG || call == VMI_SWAP_PXE_LONG) && !has_machine_frames) return NULL;
+  if (call == VMI_GET_PXE_LONG && has_word("plainread")) return NULL;
   u64 (*relocate)(u32 call) = (u64(*)(u32))(word)rom->relocate;
   u64 answer = relocate(call);
   switch ((u8)(answer >> 32)) {
@@ -138,6 +160,7 @@ void vmi_detect(void) {
   if (!rom) return;
   u32 (*initialise)(void) = (u32(*)(void))(word)rom->initialise;
   if (initialise() != 0) return;
+  if (wants_machine_frames()) vmi_use_machine_frames();
   pv_info.name = "VMI";
   /* The ROM may have put the kernel into another ring. */
   asm volatile("mov %%cs, %0" : "=r"(pv_info.kernel_rpl));

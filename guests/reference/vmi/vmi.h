@@ -12,5 +12,6 @@ struct vmi_calls {
 extern struct vmi_calls vmi;
 
 void *vmi_code(enum vmi_call call);
+void vmi_use_machine_frames(void);
 void vmi_begin_tables(void);
 void vmi_begin_time(void);

@@ -1,6 +1,9 @@
 /**
  * VMware's Virtual Machine Interface, revision 3.0, as 32-bit Linux has it from 2.6.21 to 2.6.36 (asm-x86/vmi.h). A kernel
  * finds a ROM, asks it for the code of each call, and calls that code; what the code does is between the ROM and the host.
+ *
+ * Two calls are of the draft of early 2006 (revision 13.3), and have the numbers that they had there, which 3.0 uses for
+ * nothing: those by which a kernel reads entries that its host has translated.
  */
 export const enum Call {
   cpuid = 0,
@@ -52,6 +55,8 @@ export const enum Call {
   invalidatePage = 46,
   flushTlb = 47,
   setLinearMapping = 48,
+  getEntryLong = 49,
+  swapEntryLong = 50,
   setIoPrivilege = 61,
   setInitialApState = 62,
   apicWrite = 63,
@@ -120,6 +125,8 @@ export const CALL_NAMES: Readonly<Record<Call, string>> = {
   [Call.invalidatePage]: 'InvalPage',
   [Call.flushTlb]: 'FlushTLB',
   [Call.setLinearMapping]: 'SetLinearMapping',
+  [Call.getEntryLong]: 'GetPxELong',
+  [Call.swapEntryLong]: 'SwapPxELongAtomic',
   [Call.setIoPrivilege]: 'SetIOPLMask',
   [Call.setInitialApState]: 'SetInitialAPState',
   [Call.apicWrite]: 'APICWrite',

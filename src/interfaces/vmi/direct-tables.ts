@@ -4,6 +4,7 @@ import type { ProcessorGroup } from '../../cpu/processor.ts';
 import type { TableFormat, Translation } from '../../cpu/translation.ts';
 import { DomainCrash } from '../../domain/crash.ts';
 import { hexadecimal } from '../../inspect/text.ts';
+import { MachineNumbers } from '../../memory/machine-numbers.ts';
 import type { MicrovmDomain } from '../../microvm/domain.ts';
 import type { ExaminedTables } from '../../microvm/interface.ts';
 import type { MicrovmVcpu } from '../../microvm/vcpu.ts';
@@ -12,10 +13,19 @@ import { PagingError } from '../../paging/direct/errors.ts';
 import { FrameOwner, FrameType } from '../../paging/direct/frame-types.ts';
 import { TABLE_RULES, type TableLevel, type TableRules } from '../../paging/direct/table-rules.ts';
 import type { NestedPaging } from '../../paging/nested/nested-paging.ts';
-import { type Frame, type GuestVirtual, type Mfn, PAGE_SHIFT, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
-import { frameOfEntry } from '../../x86/page-table.ts';
+import {
+  type Frame,
+  type GuestPhysical,
+  type GuestVirtual,
+  type Mfn,
+  PAGE_SHIFT,
+  PAGE_SIZE,
+  type Pfn,
+} from '../../x86/brand.ts';
 import { Pte } from '../../x86/registers.ts';
+import { MADE_READ_ONLY } from './host-call.ts';
 import type { LinearMappings } from './linear-mappings.ts';
+import { eachPresentEntry, surveyTables } from './table-survey.ts';
 
 const FOUR_GIB = 0x1_0000_0000 as GuestVirtual;
 
@@ -27,9 +37,6 @@ const RULES: TableRules = {
   requiredSlot: undefined,
 };
 
-/** In the high word of a level-1 entry, a bit that processors ignore: the host has made it read-only, and not the kernel. */
-const MADE_READ_ONLY = 0x0010_0000;
-
 const entry = new Uint32Array(2);
 
 /** What the tables of a guest need besides the guest, which does not exist yet when its processors get their translations. */
@@ -40,9 +47,15 @@ export interface DirectTablesOptions {
 }
 
 /**
- * VMI with direct paging: the kernel's own tables are walked as they stand, because each entry has been examined. Machine
- * frame numbers are a domain's own, and this one's are its guest-physical ones: so a kernel that reads entries by plain
- * loads, as all with VMI 3.0 do, finds what it has stored, and nothing has to be translated.
+ * VMI with direct paging: the kernel's own tables are walked as they stand, because each entry has been examined. What
+ * entries name pages by is one of two:
+ *
+ *   guest-physical numbers   for a kernel that reads entries by plain loads, as all with VMI 3.0 do: it finds what it stored
+ *   machine frame numbers    for one that reads them by GetPxELong, and has said so before: entries are translated as they
+ *                            are set, and back as they are read, in this class and by the ROM. What the kernel stores by
+ *                            itself is the entry as it stands.
+ *
+ * Either way these calls are what it is about:
  *
  *   SetPxE…            goes to the host, which examines the entry and stores it
  *   AllocatePage       the page becomes a table; its place in the kernel's linear mapping becomes read-only
@@ -55,11 +68,16 @@ export interface DirectTablesOptions {
  */
 export class DirectTables implements ExaminedTables, FrameWatcher, Archived {
   readonly paging: DirectPaging;
+  readonly #numbers: MachineNumbers;
   readonly #memory: NestedPaging;
   readonly #group: ProcessorGroup;
   #domain: MicrovmDomain | undefined;
   #mappings: LinearMappings | undefined;
+  /** Where the ROM is told of the numbers: pages of the memory, and their distance. */
+  #told = 0 as GuestPhysical;
   #isAdopted = false;
+  /** Whether entries are to hold machine frame numbers when they are examined. */
+  #wantsMachineFrames = false;
   #isLive = false;
   /** Announced before tables were examined, with their levels. */
   #announced = new Map<Pfn, TableLevel>();
@@ -71,6 +89,7 @@ export class DirectTables implements ExaminedTables, FrameWatcher, Archived {
     this.#memory = memory;
     this.#group = group;
     const limit = memory.pages as Mfn;
+    this.#numbers = new MachineNumbers(limit);
     this.paging = new DirectPaging({
       space: memory.space,
       limit,
@@ -79,6 +98,7 @@ export class DirectTables implements ExaminedTables, FrameWatcher, Archived {
       format: 'pae',
       rules: RULES,
       hasDevices: true,
+      numbers: this.#numbers,
       events: { becomesTable: (mfn) => this.#keep(mfn), leavesTable: (mfn) => this.#letGo(mfn) },
     });
     for (let page = 0; page < limit; page++) this.paging.types.adopt(page, FrameOwner.domain);
@@ -86,6 +106,8 @@ export class DirectTables implements ExaminedTables, FrameWatcher, Archived {
 
   archive(archive: Archive): void {
     archive.part('paging', this.paging);
+    archive.part('numbers', this.#numbers);
+    this.#wantsMachineFrames = archive.value('wantsMachineFrames', this.#wantsMachineFrames);
     this.#isAdopted = archive.value('isAdopted', this.#isAdopted);
     this.#isLive = archive.value('isLive', this.#isLive);
     this.#announced = new Map(archive.value('announced', [...this.#announced]));
@@ -98,19 +120,31 @@ export class DirectTables implements ExaminedTables, FrameWatcher, Archived {
   ): Readonly<Record<TableFormat, Translation>> {
     const emulateStore = (address: GuestVirtual, target: number, bytes: Uint8Array) =>
       this.#store(vcpu, address, target as Mfn, bytes);
-    return { ...own, pae: { ...own.pae, emulateStore } };
+    return { ...own, pae: { ...own.pae, numbers: this.#numbers, emulateStore } };
   }
 
-  /** The guest exists. */
-  begin(domain: MicrovmDomain, mappings: LinearMappings): void {
+  /** The guest exists. @param told where two words of its ROM are, for the number of its pages and their distance */
+  begin(domain: MicrovmDomain, mappings: LinearMappings, told: GuestPhysical): void {
     this.#domain = domain;
     this.#mappings = mappings;
+    this.#told = told;
     for (const vcpu of domain.vcpus) vcpu.state.onTables = () => this.#useTables(vcpu);
   }
 
   /** The kernel uses the ROM from here on. */
   adopt(): void {
     this.#isAdopted = true;
+  }
+
+  /** The kernel reads entries by GetPxELong alone. False when it is too late for that. */
+  useMachineFrames(): boolean {
+    if (!this.#isLive) this.#wantsMachineFrames = true;
+    return this.#wantsMachineFrames;
+  }
+
+  /** Whether what stands in tables is not what the kernel has asked for. */
+  get holdsMachineFrames(): boolean {
+    return this.#numbers.distance !== 0;
   }
 
   get isLive(): boolean {
@@ -133,51 +167,77 @@ export class DirectTables implements ExaminedTables, FrameWatcher, Archived {
     }
     const root = (state.cr3 / PAGE_SIZE) as Mfn;
     if (this.paging.root(vcpu.index) === root) return;
-    if (this.#isLive) this.#protect(vcpu.index, root);
-    else this.#goLive(root);
-    const result = this.#completely(() => this.paging.newBasePointer(vcpu.index, root));
-    if (result !== 0) {
-      throw new DomainCrash(`direct paging refuses the page tables at page ${hexadecimal(root)} (${result})`);
+    if (!this.#isLive) this.#goLive(vcpu.index, root);
+    else {
+      this.#protect(vcpu.index, root);
+      this.#takeRoot(vcpu.index, root);
     }
-    if (!this.#isLive) this.#beginExamined();
   }
 
-  /** Makes read-only what maps the tables that a root leads to, and the pages that were announced. */
-  #goLive(root: Mfn): void {
-    const lowest: number[] = [];
-    const tables = new Set<number>([root, ...this.#announced.keys()]);
-    const visit = (table: number, level: number): void => {
-      const count = this.paging.rules.geometry.entries[level] ?? 0;
-      for (let index = 0; index < count; index++) {
-        if (!this.paging.entries.read(table, index, entry) || !isPresent(entry)) continue;
-        if (level === 2 && ((entry[0] as number) & Pte.large) !== 0) {
-          throw new DomainCrash('the kernel maps large pages, of which CPUID does not tell: direct paging has none');
-        }
-        const target = frameOfEntry(entry[0] as number, entry[1] as number);
-        if (tables.has(target)) continue;
-        tables.add(target);
-        if (level === 2) lowest.push(target);
-        else visit(target, level - 1);
+  #takeRoot(vcpu: number, root: Mfn): void {
+    const result = this.#completely(() => this.paging.newBasePointer(vcpu, root));
+    if (result === 0) return;
+    throw new DomainCrash(`direct paging refuses the page tables at page ${hexadecimal(root)} (${result})`);
+  }
+
+  /** Tables are examined from here on: those that a root leads to, and those that were announced. */
+  #goLive(vcpu: number, root: Mfn): void {
+    const tables = surveyTables(this.paging, root, this.#announced);
+    const { space } = this.#memory;
+    const pinned: Mfn[] = [];
+    try {
+      // Nobody has to wait for a page once the first entry has changed.
+      if (this.#wantsMachineFrames) space.requireWritable(Math.floor(this.#told / PAGE_SIZE) as Mfn);
+      for (const table of tables.keys()) {
+        space.pin(table as Mfn);
+        pinned.push(table as Mfn);
       }
-    };
-    visit(root, this.paging.topLevel);
-    for (const [page, level] of this.#announced) if (level === 1) lowest.push(page);
-    for (const table of lowest) {
-      for (let index = 0; index < (this.paging.rules.geometry.entries[1] ?? 0); index++) {
-        if (!this.paging.entries.read(table, index, entry) || !isPresent(entry)) continue;
-        const [low, high] = entry as unknown as [number, number];
-        const target = frameOfEntry(low, high);
-        if ((low & Pte.writable) === 0 || !tables.has(target)) continue;
-        this.paging.entries.store(table, index, low & ~Pte.writable, high | MADE_READ_ONLY);
-      }
+      this.#makeReadOnly(tables);
+      if (this.#wantsMachineFrames) this.#beginMachineFrames(tables);
+      this.#takeRoot(vcpu, root);
+      this.#isLive = true;
+      for (const [page, level] of this.#announced) this.#pin(page, level);
+      this.#announced.clear();
+    } finally {
+      for (const table of pinned) space.unpin(table);
     }
     for (const { processor } of this.#domain?.vcpus ?? []) processor.flushTlb();
   }
 
-  #beginExamined(): void {
-    this.#isLive = true;
-    for (const [page, level] of this.#announced) this.#pin(page, level);
-    this.#announced.clear();
+  /** What maps tables, maps them read-only. */
+  #makeReadOnly(tables: ReadonlyMap<number, TableLevel>): void {
+    const { paging } = this;
+    for (const [table, level] of tables) {
+      if (level > 1) continue;
+      eachPresentEntry(paging, table, level, (index, low, high) => {
+        if ((low & Pte.writable) === 0 || !tables.has(paging.types.namedBy(low, high))) return;
+        paging.entries.store(table, index, low & ~Pte.writable, high | MADE_READ_ONLY);
+      });
+    }
+  }
+
+  /** Entries hold machine frame numbers from here on, and the ROM translates what it reads. */
+  #beginMachineFrames(tables: ReadonlyMap<number, TableLevel>): void {
+    const { paging } = this;
+    this.#numbers.begin();
+    for (const [table, level] of tables) {
+      eachPresentEntry(paging, table, level, (index, low, high) => {
+        const [newLow, newHigh] = this.#withMachineFrame(low, high);
+        paging.entries.store(table, index, newLow, newHigh);
+      });
+    }
+    const { pool } = this.#memory.space;
+    const address = this.#memory.addressOf(this.#told);
+    pool.memory.view.setUint32(address, this.#numbers.pages, true);
+    pool.memory.view.setUint32(address + 4, this.#numbers.distance, true);
+    this.#group.frameWritten(pool.frameAt(address), address % PAGE_SIZE, 8);
+  }
+
+  /** What stands in a table for an entry that the kernel has asked for. */
+  #withMachineFrame(low: number, high: number): readonly [low: number, high: number] {
+    entry.set([low, high]);
+    this.#numbers.putInto(entry);
+    return [entry[0] as number, entry[1] as number];
   }
 
   // ─── What the kernel says ──────────────────────────────────────────────────────────────────────────────────────────
@@ -199,6 +259,7 @@ export class DirectTables implements ExaminedTables, FrameWatcher, Archived {
   showAsStored(found: Uint32Array): void {
     const [low, high] = found as unknown as [number, number];
     if ((high & MADE_READ_ONLY) !== 0) found.set([low | Pte.writable, high & ~MADE_READ_ONLY]);
+    this.#numbers.takeOutOf(found);
   }
 
   /** The page that an entry at a linear address stands in, −1 where none is mapped. */
@@ -211,12 +272,13 @@ export class DirectTables implements ExaminedTables, FrameWatcher, Archived {
    * Changes an entry of any page. One that would let the kernel write to a table is made read-only, and a page that an
    * entry makes a table without having been announced is protected like others.
    */
-  setEntry(vcpu: number, table: Pfn, index: number, low: number, high: number): number {
+  setEntry(vcpu: number, table: Pfn, index: number, wantedLow: number, wantedHigh: number): number {
     const mfn = table as number as Mfn;
+    const [low, high] = this.#withMachineFrame(wantedLow, wantedHigh);
     let result = this.#update(mfn, index, low, high);
     if (result !== 0 && (low & Pte.present) !== 0) {
       if (this.paging.typeOf(mfn) !== FrameType.level1) {
-        this.#protect(vcpu, frameOfEntry(low, high) as Mfn);
+        this.#protect(vcpu, this.paging.types.namedBy(low, high) as Mfn);
         result = this.#update(mfn, index, low, high);
       } else if ((low & Pte.writable) !== 0) {
         result = this.#update(mfn, index, low & ~Pte.writable, high | MADE_READ_ONLY);
@@ -224,7 +286,7 @@ export class DirectTables implements ExaminedTables, FrameWatcher, Archived {
     }
     if (result !== 0) {
       this.#crash(
-        `the kernel set entry ${hexadecimal(index)} of the page table in page ${hexadecimal(table)} to ${hexadecimal(high * FOUR_GIB + (low >>> 0))}, which direct paging refuses`,
+        `the kernel set entry ${hexadecimal(index)} of the page table in page ${hexadecimal(table)} to ${hexadecimal(wantedHigh * FOUR_GIB + (wantedLow >>> 0))}, which direct paging refuses`,
       );
     }
     return result;
@@ -255,6 +317,7 @@ export class DirectTables implements ExaminedTables, FrameWatcher, Archived {
     const index = offset >>> 3;
     this.paging.entries.read(table, index, entry);
     new Uint8Array(entry.buffer).set(bytes, offset % 8);
+    this.showAsStored(entry);
     const [low, high] = entry as unknown as [number, number];
     const set = this.#domain?.operations.mmu.setPte;
     return set?.(vcpu, table as number as Pfn, index, low, high) === 0;
@@ -279,7 +342,7 @@ export class DirectTables implements ExaminedTables, FrameWatcher, Archived {
     const address = (this.#mappings?.addressOf(page as number as Pfn) ?? -1) as GuestVirtual;
     if (address < 0 || !this.#readMapping(vcpu, address)) return;
     const [low, high] = entry as unknown as [number, number];
-    if ((low & Pte.writable) === 0 || frameOfEntry(low, high) !== page) return;
+    if ((low & Pte.writable) === 0 || this.paging.types.namedBy(low, high) !== page) return;
     this.#map(vcpu, address, low & ~Pte.writable, high | MADE_READ_ONLY);
   }
 

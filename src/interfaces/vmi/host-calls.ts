@@ -32,6 +32,9 @@ const ENTRY_BYTES = 8;
 
 const FOUR_GIB = 0x1_0000_0000;
 
+/** Answer of UseMachineFrames to a kernel that comes with it too late. */
+const ALREADY_EXAMINED = 1;
+
 const eax = ({ processor }: MicrovmVcpu): number => processor.low(Register.rax);
 const edx = ({ processor }: MicrovmVcpu): number => processor.low(Register.rdx);
 const ecx = ({ processor }: MicrovmVcpu): number => processor.low(Register.rcx);
@@ -123,7 +126,14 @@ export const HOST_CALLS: ReadonlyMap<HostCall, Handler> = new Map<HostCall, Hand
 ]);
 
 /** What goes to the host with direct paging alone. */
-export const DIRECT_HOST_CALLS: ReadonlyMap<HostCall, Handler> = new Map([[Call.setEntryLong, setEntryLong]]);
+export const DIRECT_HOST_CALLS: ReadonlyMap<HostCall, Handler> = new Map<HostCall, Handler>([
+  [
+    PrivateCall.useMachineFrames,
+    always(({ tables }, vcpu) => answer(vcpu, tables?.useMachineFrames() ? 0 : ALREADY_EXAMINED)),
+  ],
+  [Call.setEntryLong, setEntryLong],
+  [Call.swapEntryLong, swapEntryLong],
+]);
 
 function allocatePage({ domain, tables }: VmiHost, vcpu: MicrovmVcpu): void {
   const { mmu } = domain.operations;
@@ -143,17 +153,35 @@ function releasePage({ domain }: VmiHost, vcpu: MicrovmVcpu): void {
   else mmu.releasePd(vcpu.index, table);
 }
 
-/** EDX:EAX goes to ECX. Until tables are examined, and where the kernel has none, it is a store like any other. */
-function setEntryLong({ domain, tables }: VmiHost, vcpu: MicrovmVcpu): boolean {
+/** The page that the entry at ECX stands in; −1 until tables are examined, and where there is none: it is memory then. */
+function pageOfEntry({ domain, tables }: VmiHost, vcpu: MicrovmVcpu): number {
+  const pointer = ecx(vcpu) as GuestVirtual;
+  const page = tables?.isLive && pointer % ENTRY_BYTES === 0 ? tables.pageOf(vcpu.index, pointer) : -1;
+  return page < domain.paging.pages ? page : -1;
+}
+
+/** EDX:EAX goes to ECX. */
+function setEntryLong(host: VmiHost, vcpu: MicrovmVcpu): boolean {
   const { processor, index } = vcpu;
   const pointer = ecx(vcpu) as GuestVirtual;
-  const page = tables?.isLive && pointer % ENTRY_BYTES === 0 ? tables.pageOf(index, pointer) : -1;
-  if (page < 0 || page >= domain.paging.pages) {
+  const page = pageOfEntry(host, vcpu);
+  if (page < 0) {
     processor.setStoredValue(eax(vcpu), edx(vcpu));
     return processor.memory.storeAt(pointer, ENTRY_BYTES);
   }
   const entry = (pointer % PAGE_SIZE) / ENTRY_BYTES;
-  domain.operations.mmu.setPte(index, page as Pfn, entry, eax(vcpu), edx(vcpu));
+  host.domain.operations.mmu.setPte(index, page as Pfn, entry, eax(vcpu), edx(vcpu));
+  return true;
+}
+
+/** The same, and what was there comes back in EDX:EAX: it is read and replaced in one step of the host. */
+function swapEntryLong(host: VmiHost, vcpu: MicrovmVcpu): boolean {
+  if (!vcpu.state.load(ecx(vcpu) as GuestVirtual, pair)) return false;
+  if (pageOfEntry(host, vcpu) >= 0) host.tables?.showAsStored(pair);
+  const [low, high] = pair as unknown as [number, number];
+  if (!setEntryLong(host, vcpu)) return false;
+  answer(vcpu, low);
+  vcpu.processor.set(Register.rdx, high, 0);
   return true;
 }
 

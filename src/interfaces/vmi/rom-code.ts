@@ -1,7 +1,10 @@
 import { TSC_FREQUENCY } from '../../domain/clock.ts';
+import { PAGE_SHIFT } from '../../x86/brand.ts';
+import { ENTRY_FRAME_HIGH, ENTRY_FRAME_LOW } from '../../x86/page-table.ts';
+import { Pte } from '../../x86/registers.ts';
 import { Call, Relocation } from './abi.ts';
 import { type Assembler, Condition, Reg } from './assembler.ts';
-import { type HostCall, PrivateCall } from './host-call.ts';
+import { type HostCall, MADE_READ_ONLY, PrivateCall } from './host-call.ts';
 import { MOST_RECORDS, WINDOW, WindowField } from './window.ts';
 
 /**
@@ -79,22 +82,86 @@ export interface EntryCode {
   readonly to: string;
   /** Words on the stack above the return address, when it gets there. */
   readonly pushed: number;
+  /** Whether the kernel reads the entry by it. */
+  readonly isRead: boolean;
 }
 
 export const ENTRY_CODE: readonly EntryCode[] = [
-  { from: 'set entry', to: 'entry is set', pushed: 0 },
-  { from: 'set long entry', to: 'long entry is set', pushed: 2 },
+  { from: 'set entry', to: 'entry is set', pushed: 0, isRead: false },
+  { from: 'set long entry', to: 'long entry is set', pushed: 2, isRead: false },
 ];
 
 /** The same with direct paging, by the host. */
 export const DIRECT_ENTRY_CODE: readonly EntryCode[] = [
-  { from: 'ask for long entry', to: 'long entry was asked for', pushed: 1 },
+  { from: 'ask for long entry', to: 'long entry was asked for', pushed: 1, isRead: false },
+  { from: 'swap long entry', to: 'long entry was swapped', pushed: 1, isRead: false },
+  { from: 'get long entry', to: 'long entry was got', pushed: 1, isRead: true },
 ];
+
+/** Labels of the words that the host fills when entries hold machine frame numbers: pages of the memory, and their distance. */
+export const PAGES = 'pages';
+const DISTANCE = 'distance';
+
+/** Entries hold pages' own numbers until the host says otherwise: no number is one of so many pages. */
+export function writeNumbers(code: Assembler): void {
+  code.label(PAGES);
+  code.word(0);
+  code.label(DISTANCE);
+  code.word(0);
+}
 
 function askForLongEntry(code: Assembler): void {
   code.label('ask for long entry');
   callHost(code, Call.setEntryLong);
   code.label('long entry was asked for');
+}
+
+function swapLongEntry(code: Assembler): void {
+  code.label('swap long entry');
+  callHost(code, Call.swapEntryLong);
+  code.label('long entry was swapped');
+}
+
+/** The entry at EAX comes back in EDX:EAX as the kernel has asked for it: as `DirectTables.showAsStored` has it. */
+function getLongEntry(code: Assembler): void {
+  code.push(Reg.ebx);
+  code.call('get the place');
+  code.label('get the place');
+  code.pop(Reg.ebx);
+  code.label('get long entry');
+  code.load(Reg.edx, { base: Reg.eax, displacement: 4 });
+  code.load(Reg.eax, { base: Reg.eax });
+  code.label('long entry was got');
+  code.bytes(0xa8, Pte.present); // test al, …
+  code.jumpIf(Condition.zero, 'names no page');
+  code.bytes(0xf7, 0xc2); // test edx, …
+  code.word(MADE_READ_ONLY);
+  code.jumpIf(Condition.zero, 'is as it was set');
+  code.bytes(0x83, 0xc8, Pte.writable); // or eax, …
+  code.bytes(0x81, 0xe2); // and edx, …
+  code.word(~MADE_READ_ONLY >>> 0);
+  code.label('is as it was set');
+  code.bytes(0xf7, 0xc2); // test edx, …
+  code.word(ENTRY_FRAME_HIGH);
+  code.jumpIf(Condition.notZero, 'names no page');
+  code.move(Reg.ecx, Reg.eax);
+  code.bytes(0xc1, 0xe9, PAGE_SHIFT); // shr ecx, …
+  code.bytes(0x3b, 0x8b); // cmp ecx, [ebx + …]
+  code.distance('get the place', PAGES);
+  code.jumpIf(Condition.aboveOrEqual, 'names no page');
+  code.bytes(0x2b, 0x8b); // sub ecx, [ebx + …]
+  code.distance('get the place', DISTANCE);
+  code.jumpIf(Condition.aboveOrEqual, 'is in the memory');
+  code.bytes(0x03, 0x8b); // add ecx, [ebx + …]
+  code.distance('get the place', PAGES);
+  code.label('is in the memory');
+  code.bytes(0xc1, 0xe1, PAGE_SHIFT); // shl ecx, …
+  code.bytes(0x25); // and eax, …
+  code.word(~ENTRY_FRAME_LOW);
+  code.bytes(0x09, 0xc8); // or eax, ecx
+  code.label('names no page');
+  code.pop(Reg.ebx);
+  code.return();
 }
 
 /** EAX is stored at EDX. */
@@ -235,6 +302,8 @@ export const CALL_CODE: Readonly<Record<Call, CallCode>> = {
   [Call.invalidatePage]: inline(0x0f, 0x01, 0x38), // invlpg [eax]
   [Call.flushTlb]: host(Call.flushTlb),
   [Call.setLinearMapping]: host(Call.setLinearMapping),
+  [Call.getEntryLong]: NATIVE,
+  [Call.swapEntryLong]: NATIVE,
   [Call.setIoPrivilege]: written(setIoPrivilege),
   [Call.setInitialApState]: host(Call.setInitialApState),
   [Call.apicWrite]: host(Call.apicWrite),
@@ -263,6 +332,10 @@ export const DIRECT_CALL_CODE: Readonly<Record<Call, CallCode>> = {
   [Call.setEntryLong]: written(askForLongEntry),
   [Call.updateEntry]: NOTHING,
   [Call.updateEntryLong]: NOTHING,
+  [Call.getEntryLong]: written(getLongEntry),
+  [Call.swapEntryLong]: written(swapLongEntry),
+  [Call.machineToPhysical]: NATIVE,
+  [Call.physicalToMachine]: NATIVE,
   [Call.setLazyMode]: NOTHING,
 };
 

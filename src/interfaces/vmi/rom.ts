@@ -11,6 +11,8 @@ import {
   type EntryCode,
   NATIVE_CALL_CODE,
   NO_CALL,
+  PAGES,
+  writeNumbers,
   writeSharedCode,
 } from './rom-code.ts';
 import { WINDOW } from './window.ts';
@@ -20,6 +22,8 @@ import { WINDOW } from './window.ts';
  * kernel calls it where its direct mapping has it, so that its code must not depend on its address.
  *
  *     00   header of an option ROM, then of a VMI ROM
+ *     20   with direct paging: "GPxE", for kernels that read entries of page tables by GetPxELong (else 0, as in VMI 3.0)
+ *     28   slot of UseMachineFrames, by which such a kernel says so behind VMI_Init; answers 0, or anything when it is too late
  *     80   slot of VMI_Init
  *     88   slot of GetRelocationInfo
  *     90   headers of PCI and PnP, names
@@ -39,6 +43,8 @@ const enum Header {
   license = 0x16,
   pciHeader = 0x18,
   pnpHeader = 0x1a,
+  extension = 0x20,
+  useMachineFrames = 0x28,
   initialise = 0x80,
   relocate = 0x88,
   free = 0x90,
@@ -76,6 +82,8 @@ const ROM_MAJOR = 1;
 const VENDOR = 0x15ad;
 const DEVICE = 0x0801;
 const LAST_IMAGE = 0x80;
+/** Says that there are a slot of UseMachineFrames and the draft's calls by which entries are read. */
+const EXTENSION = 'GPxE';
 /** Kernels refuse a ROM that does not say so. */
 const LICENSE = 'GPL';
 const MANUFACTURER = 'ring1';
@@ -85,8 +93,15 @@ export interface Rom {
   readonly image: Uint8Array;
   /** The offset of each call's code, where it has some or says that nothing is to be done. */
   readonly calls: ReadonlyMap<number, number | 'nothing'>;
-  /** Where it touches entries for the kernel: offsets, and words on the stack above the return address. */
-  readonly entryCode: readonly { readonly from: number; readonly to: number; readonly pushed: number }[];
+  readonly entryCode: readonly EntryPlace[];
+  /** Offset of two words for the pages of the memory and the distance of their numbers; undefined where entries hold their own. */
+  readonly numbers: number | undefined;
+}
+
+/** Where it touches entries for the kernel: offsets, and words on the stack above the return address. */
+export interface EntryPlace extends Pick<EntryCode, 'pushed' | 'isRead'> {
+  readonly from: number;
+  readonly to: number;
 }
 
 /** What a ROM is for: tables that are shadowed or examined, or nothing, when the kernel keeps all but two of its native operations. */
@@ -117,7 +132,9 @@ export function createRom(kind: RomKind): Rom {
     return at;
   };
 
-  reserve(Header.initialise);
+  reserve(Header.useMachineFrames);
+  if (kind === 'direct') rom.jump('use machine frames');
+  reserve(Header.initialise - rom.length);
   rom.jump('initialise');
   reserve(Header.relocate - rom.length);
   rom.jump('relocate');
@@ -132,9 +149,14 @@ export function createRom(kind: RomKind): Rom {
   rom.label('initialise');
   callHost(rom, PrivateCall.initialise);
   const codeOf = (call: number): CallCode => CODE[kind][call] ?? NO_CALL;
+  if (kind === 'direct') {
+    rom.label('use machine frames');
+    callHost(rom, PrivateCall.useMachineFrames);
+  }
   writeRelocate(rom);
   writeCalls(rom, codeOf);
   writeTable(rom, codeOf);
+  if (kind === 'direct') writeNumbers(rom);
   const units = Math.ceil(rom.length / UNIT);
   reserve(units * UNIT - rom.length);
 
@@ -151,6 +173,8 @@ export function createRom(kind: RomKind): Rom {
   view.setUint16(Header.pciHeader, pci, true);
   view.setUint16(Header.pnpHeader, pnp, true);
 
+  if (kind === 'direct') image.set(new TextEncoder().encode(EXTENSION), Header.extension);
+
   image.set(new TextEncoder().encode('PCIR'), pci);
   view.setUint16(pci + PciHeader.vendor, VENDOR, true);
   view.setUint16(pci + PciHeader.device, DEVICE, true);
@@ -166,10 +190,11 @@ export function createRom(kind: RomKind): Rom {
   view.setUint16(pnp + PnpHeader.product, product, true);
   image[pnp + PnpHeader.checksum] = complement(image.subarray(pnp, pnp + PnpHeader.bytes));
   image[Header.checksum] = complement(image);
-  const entryCode = ENTRIES[kind].map(({ from, to, pushed }) => {
-    return { from: rom.offsetOf(from), to: rom.offsetOf(to), pushed };
+  const entryCode = ENTRIES[kind].map(({ from, to, pushed, isRead }) => {
+    return { from: rom.offsetOf(from), to: rom.offsetOf(to), pushed, isRead };
   });
-  return { image, calls: callOffsets(rom, codeOf), entryCode };
+  const numbers = kind === 'direct' ? rom.offsetOf(PAGES) : undefined;
+  return { image, calls: callOffsets(rom, codeOf), entryCode, numbers };
 }
 
 /** What makes the sum of all bytes 0, modulo 256. */

@@ -4,13 +4,14 @@ import { Access } from '../../cpu/exits.ts';
 import { SystemResult } from '../../cpu/operands.ts';
 import type { Processor } from '../../cpu/processor.ts';
 import type { TableFormat, Translation } from '../../cpu/translation.ts';
+import type { Caller } from '../../inspect/live-table-observer.ts';
 import { plainCpuid } from '../../microvm/cpuid.ts';
 import type { MicrovmDomain } from '../../microvm/domain.ts';
 import type { MicrovmInterface } from '../../microvm/interface.ts';
 import { Physical } from '../../microvm/layout.ts';
 import type { MicrovmVcpu } from '../../microvm/vcpu.ts';
 import type { NestedPaging } from '../../paging/nested/nested-paging.ts';
-import { type GuestVirtual, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
+import { type GuestPhysical, type GuestVirtual, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
 import { Cr4, Register } from '../../x86/registers.ts';
 import { VcpuClock } from './clock.ts';
 import type { DirectTables } from './direct-tables.ts';
@@ -83,8 +84,12 @@ export class VmiInterface implements MicrovmInterface, VmiHost {
     this.domain = domain;
     this.#queues = queues;
     this.tables = tables;
-    tables?.begin(domain, this.mappings);
-    const { image, entryCode } = createRom(tables ? 'direct' : queues.all.length > 0 ? 'shadow' : 'native');
+    const {
+      image,
+      entryCode,
+      numbers = 0,
+    } = createRom(tables ? 'direct' : queues.all.length > 0 ? 'shadow' : 'native');
+    tables?.begin(domain, this.mappings, (Physical.optionRom + numbers) as GuestPhysical);
     this.rom = image;
     this.#entryCode = entryCode;
     this.#clocks = domain.vcpus.map(() => new VcpuClock(() => domain.clock.now()));
@@ -169,7 +174,7 @@ export class VmiInterface implements MicrovmInterface, VmiHost {
     return explainUntold(reason, this.domain.paging.shadow?.findUntold());
   }
 
-  callerOf(processor: Processor): GuestVirtual | undefined {
+  callerOf(processor: Processor): Caller | undefined {
     const { memory, rip } = processor;
     const { group, paging } = this.domain;
     const code = memory.translate(rip, Access.fetch);
@@ -181,7 +186,7 @@ export class VmiInterface implements MicrovmInterface, VmiHost {
       const found = this.#entryCode.find(({ from, to }) => offset >= from && offset < to);
       if (!found) return undefined;
       const returnAddress = memory.readWord((processor.low(Register.rsp) + found.pushed * WORD) as GuestVirtual);
-      return (returnAddress - 1) as GuestVirtual;
+      return { address: (returnAddress - 1) as GuestVirtual, isRead: found.isRead };
     }
     return undefined;
   }

@@ -27,6 +27,19 @@
     converted; \
   })
 
+/* Reads an entry of a page table. */
+#define READ_RECORD \
+  "\n\t.pushsection .accessors, \"a\"\n\t.long 771b, 771b + 3, 771b + 4, 772b - 1\n\t.popsection"
+#define PV_READ(op, pointer) \
+  ({ \
+    entry_bits read; \
+    asm volatile(SITE SITE_RECORD(".parainstructions") READ_RECORD \
+                 : "=A"(read) \
+                 : "a"((word)(pointer)), PV_SLOT(mmu, op), PV_OPERANDS(mmu, op, CLOBBERS_ANY) \
+                 : "ecx", "memory", "cc"); \
+    read; \
+  })
+
 #define PV_CALL_4(group, op, a, b, c, d) \
   ({ \
     u64 result; \

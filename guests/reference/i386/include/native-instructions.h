@@ -23,9 +23,14 @@
 #define NATIVE_make_pte ""
 #define NATIVE_make_pmd ""
 #define NATIVE_make_pgd ""
+#define NATIVE_get_pte "movl 4(%%eax), %%edx\n\tmovl (%%eax), %%eax"
+#define NATIVE_get_pmd NATIVE_get_pte
+#define NATIVE_get_pgd NATIVE_get_pte
 
 #if LEVELS == 3
-#define NATIVE_PMD_INSTRUCTIONS(X) X(mmu, pmd_val) X(mmu, make_pmd)
+/* Two loads, of three bytes and of two. */
+#define NATIVE_READS(X) X(mmu, get_pte) X(mmu, get_pmd) X(mmu, get_pgd)
+#define NATIVE_PMD_INSTRUCTIONS(X) X(mmu, pmd_val) X(mmu, make_pmd) NATIVE_READS(X)
 #else
 #define NATIVE_PMD_INSTRUCTIONS(X)
 #endif
