@@ -103,32 +103,36 @@ export function compileTables(
   const refined = layOut(available.filter((row) => row.rex !== 0));
 
   const rows: DecoderRow[] = [invalidRow];
-  const numbers = new Map<string, number>();
-  const indexes = new Map(available.map((row, index) => [row, index]));
+  const numbers = new Map<OpcodeRow | null, Map<OpcodeRow | null, number>>();
   const number = (row: OpcodeRow | null, rexRow: OpcodeRow | null): number => {
     if (!row && !rexRow) return 0;
-    const name = `${row ? indexes.get(row) : ''}/${rexRow ? indexes.get(rexRow) : ''}`;
-    let found = numbers.get(name);
-    if (found === undefined) {
-      const rex = rexRow && decoderRow(rexRow, 0, null);
-      found =
-        rows.push(
-          row ? decoderRow(row, rexRow?.rex ?? 0, rex) : { ...invalidRow, rexMask: rexRow?.rex ?? 0, rexRow: rex },
-        ) - 1;
-      numbers.set(name, found);
-    }
+    const ofRow = numbers.get(row) ?? new Map<OpcodeRow | null, number>();
+    numbers.set(row, ofRow);
+    const known = ofRow.get(rexRow);
+    if (known !== undefined) return known;
+    const rex = rexRow && decoderRow(rexRow, 0, null);
+    const rexMask = rexRow?.rex ?? 0;
+    const found = rows.push(row ? decoderRow(row, rexMask, rex) : { ...invalidRow, rexMask, rexRow: rex }) - 1;
+    ofRow.set(rexRow, found);
     return found;
+  };
+  /** A row number for each ModR/M byte; most are the same as the one before. */
+  const tableOf = (cells: Cells | undefined, refinedCells: Cells | undefined): Uint16Array => {
+    const table = new Uint16Array(256);
+    for (let modRm = 0; modRm < 256; modRm++) {
+      const row = cells?.[modRm] ?? null;
+      const rexRow = refinedCells?.[modRm] ?? null;
+      const same = modRm > 0 && row === (cells?.[modRm - 1] ?? null) && rexRow === (refinedCells?.[modRm - 1] ?? null);
+      table[modRm] = same ? (table[modRm - 1] as number) : number(row, rexRow);
+    }
+    return table;
   };
 
   const direct = new Uint16Array(directEntries);
   const modRmTables: Uint16Array[] = [];
   const tableNumbers = new Map<string, number>();
   for (const key of new Set([...plain.keys(), ...refined.keys()])) {
-    const cells = plain.get(key);
-    const refinedCells = refined.get(key);
-    const table = Uint16Array.from({ length: 256 }, (_, modRm) =>
-      number(cells?.[modRm] ?? null, refinedCells?.[modRm] ?? null),
-    );
+    const table = tableOf(plain.get(key), refined.get(key));
     const first = table[0] ?? 0;
     if (table.every((entry) => entry === first)) {
       direct[key] = first;
