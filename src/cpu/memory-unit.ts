@@ -518,6 +518,11 @@ export class MemoryUnit implements GuestMemory {
    * An address that is not canonical raises `notCanonical`. @throws PageAbsent
    */
   loadAt(address: GuestVirtual, bytes: number, notCanonical = Vector.generalProtection): boolean {
+    const cached = this.#findCached(address, bytes, Access.read);
+    if (cached >= 0) {
+      this.#parts.memory.u8.copyWithin(this.#state + State.missValue, cached, cached + bytes);
+      return true;
+    }
     this.#setMissAddress(address);
     return this.#succeeded(
       this.#withDevices(() => this.loadMiss(bytes)),
@@ -527,11 +532,24 @@ export class MemoryUnit implements GuestMemory {
 
   /** A store of `missValue` as the guest's own. @throws PageAbsent */
   storeAt(address: GuestVirtual, bytes: number, notCanonical = Vector.generalProtection): boolean {
+    const cached = this.#findCached(address, bytes, Access.write);
+    if (cached >= 0) {
+      const value = this.#state + State.missValue;
+      this.#parts.memory.u8.copyWithin(cached, value, value + bytes);
+      return true;
+    }
     this.#setMissAddress(address);
     return this.#succeeded(
       this.#withDevices(() => this.storeMiss(bytes)),
       notCanonical,
     );
+  }
+
+  /** Where bytes are that lie in one page, when the TLB has it for such an access of the guest's; otherwise −1. */
+  #findCached(address: GuestVirtual, bytes: number, access: Access): HostAddress {
+    const low = lowWord(address);
+    if ((low & 0xfff) > PAGE_SIZE - bytes || this.#isMisaligned(low, bytes)) return -1 as HostAddress;
+    return (this.#userMode ? this.userTlb : this.kernelTlb).find(low, highWord(address), access);
   }
 
   /** For accesses that the host makes in carrying out an instruction: generated code has been left already. */
