@@ -38,7 +38,7 @@ export class DomainRam implements GuestRam {
   async store(physical: number, bytes: Uint8Array): Promise<MemoryError | undefined> {
     const offset = physical % PAGE_SIZE;
     const mfn = this.#pager.numberAt((physical - offset) as HostVirtual);
-    if (!this.#paging.types.isDomains(mfn) || this.#paging.holdType(mfn) !== 0) return undefined;
+    if (this.#paging.holdType(mfn) !== 0) return undefined;
     try {
       return await storeData(this.#space, this.#pager, this.#invalidator, mfn, offset, bytes);
     } finally {
