@@ -325,6 +325,41 @@ describe('a flush', () => {
     expect(world.violations).toMatchObject([{ rule: 'missing-flush', state: { event: 'freed' } }]);
   });
 
+  describe('where no operation tells of a return to user mode', () => {
+    const changedByThread = (thread: number | undefined) => {
+      const world = new MmuWorld();
+      world.threads[0] = thread;
+      world.fill(1, ADDRESS, PAGE);
+      world.operations.mmu.pteClear(0, ROOT, ADDRESS, LEVEL1, INDEX);
+      world.checker.turnEnded(0);
+      world.checker.tlbMissed(1, ADDRESS, false);
+      expect(world.violations).toEqual([]);
+      return world;
+    };
+
+    test.each([0, 1])('is owed to others from when processor %i is seen in user mode for the same thread', (vcpu) => {
+      const world = changedByThread(7);
+      world.userMode = 1 << vcpu;
+      world.threads[vcpu] = 7;
+      world.checker.turnEnded(vcpu);
+      world.checker.tlbMissed(1, ADDRESS, false);
+      expect(world.violations).toMatchObject([{ rule: 'missing-flush', state: { cachedBy: 1, changedBy: 0 } }]);
+    });
+
+    test.each([
+      ['another thread', 7, 8],
+      ['one that nobody knows', 7, undefined],
+      ['one, after a change by one that nobody knew', undefined, undefined],
+    ])('is not owed yet when a processor is seen there for %s', (_whom, changing, seen) => {
+      const world = changedByThread(changing);
+      world.userMode = 1;
+      world.threads[0] = seen;
+      world.checker.turnEnded(0);
+      world.checker.tlbMissed(1, ADDRESS, false);
+      expect(world.violations).toEqual([]);
+    });
+  });
+
   test('is asked for after a change by an instruction of the guest', () => {
     const world = new MmuWorld();
     world.fill(0, ADDRESS, PAGE);

@@ -44,6 +44,8 @@ export class MmuWorld implements MmuState {
   removesWritable = false;
   /** Bit n: vCPU n runs a user program. */
   userMode = 0;
+  /** By vCPU: whom it works for, where that is what tells the end of work. */
+  readonly threads: (number | undefined)[] = [];
   /** What was taken out of TLBs, though `cached` keeps it as a processor may. */
   readonly watched: string[] = [];
   putOff = 0;
@@ -139,6 +141,10 @@ export class MmuWorld implements MmuState {
 
   watchTranslation(vcpu: number, address: GuestVirtual): void {
     this.watched.push(`${vcpu}:${address}`);
+  }
+
+  threadOf(vcpu: number): number | undefined {
+    return this.threads[vcpu];
   }
 
   inUserMode(vcpu: number): boolean {

@@ -42,14 +42,18 @@ export class DirectMachine {
   readonly domain: MicrovmDomain;
   readonly vmi: VmiInterface;
 
-  /** @param usesMachineFrames whether its kernel reads entries by GetPxELong */
-  constructor(readonly usesMachineFrames = false) {
+  /** @param usesMachineFrames whether its kernel reads entries by GetPxELong; @param check whether contracts are checked */
+  constructor(
+    readonly usesMachineFrames = false,
+    check = false,
+  ) {
     const paging = createLinearPaging(group.parts.pool, group, PAGES);
     const tables = new DirectTables({ memory: paging, group, vcpus: 2 });
     this.paging = paging;
     this.tables = tables;
     this.domain = new MicrovmDomain({
       ...bareMachine(),
+      check,
       group,
       paging,
       createInterface: (domain) => new VmiInterface(domain, new UpdateQueues(paging), tables),

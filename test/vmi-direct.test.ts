@@ -2,13 +2,15 @@ import fc from 'fast-check';
 import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { restore } from '../src/archive/reader.ts';
 import { save } from '../src/archive/writer.ts';
+import { SystemType } from '../src/cpu/descriptor.ts';
 import { SystemResult } from '../src/cpu/operands.ts';
 import { DomainCrash } from '../src/domain/crash.ts';
+import type { LiveTableObserver } from '../src/inspect/live-table-observer.ts';
 import { ApState, Call } from '../src/interfaces/vmi/abi.ts';
 import { PageAbsent } from '../src/memory/page-absent.ts';
 import type { MicrovmVcpu } from '../src/microvm/vcpu.ts';
 import { FrameType } from '../src/paging/direct/frame-types.ts';
-import { type Mfn, PAGE_SIZE, type Pfn } from '../src/x86/brand.ts';
+import { type GuestVirtual, type Mfn, PAGE_SIZE, type Pfn } from '../src/x86/brand.ts';
 import { Cr4 } from '../src/x86/registers.ts';
 import {
   DIRECTORY,
@@ -254,5 +256,63 @@ describe('VMI with direct paging', () => {
       }),
       { numRuns: 300 },
     );
+  });
+});
+
+/** Where the task of a processor stands, in the linear mapping; then the kernel's stack for its thread. */
+const TASK = 0x8000;
+const THREAD = 0xc000_9000;
+const USED = KERNEL + FREE * PAGE_SIZE;
+
+describe.each([false, true])('VMI with direct paging, checked; with machine frames: %s', (usesMachineFrames) => {
+  let checked: DirectMachine;
+  let other: MicrovmVcpu;
+  beforeEach(() => {
+    checked = new DirectMachine(usesMachineFrames, true);
+    checked.begin();
+    const { vcpu, domain } = checked;
+    Object.assign(vcpu.state.task, { type: SystemType.busyTask, base: KERNEL + TASK, limit: 0x67 });
+    checked.poke(TASK + 4, THREAD);
+    other = domain.vcpus[1] as MicrovmVcpu; // there are two
+    domain.operations.cpu.writeCr4(1, Cr4.physicalAddressExtension);
+    other.state.cr3 = ROOT * PAGE_SIZE;
+    domain.operations.cpu.writeCr0(1, PAGING);
+    other.processor.memory.readWord(USED as GuestVirtual);
+    // What the second processor has a translation of goes, as far as the first one is concerned.
+    checked.set(TABLE, FREE, 0);
+  });
+  afterEach(() => checked.end());
+
+  const use = () => other.processor.memory.readWord(USED as GuestVirtual);
+  const endTurn = (userMode: boolean) => {
+    const { processor } = checked.vcpu;
+    processor.userMode = userMode;
+    (processor.memory.observed as LiveTableObserver).turnEnded(0);
+  };
+
+  it('lets another processor use what it has until the thread that took it away is a program again', () => {
+    endTurn(false);
+    use();
+    expect(checked.reason).toBeUndefined();
+  });
+
+  it('ends a kernel that has not flushed it there by then', () => {
+    endTurn(true);
+    use();
+    expect(checked.reason).toMatch(/mmu\.setPte broken .* missing-flush: .*event=used .*cachedBy=1 changedBy=0/);
+  });
+
+  it('goes on with one that has', () => {
+    checked.domain.operations.mmu.flushTlbUser(1);
+    endTurn(true);
+    use();
+    expect(checked.reason).toBeUndefined();
+  });
+
+  it('does not take another thread in user mode for the one that is at work', () => {
+    checked.poke(TASK + 4, THREAD + PAGE_SIZE);
+    endTurn(true);
+    use();
+    expect(checked.reason).toBeUndefined();
   });
 });

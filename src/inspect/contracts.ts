@@ -233,6 +233,10 @@ export class ContractChecker implements OperationObserver, MmuEvents {
     this.#flushes.missed(vcpu, address, write);
   }
 
+  turnEnded(vcpu: number): void {
+    this.#flushes.seen(vcpu);
+  }
+
   pageFreed(vcpu: number, page: number): void {
     const type = this.#state.typeOf(page);
     if (LEVEL_TYPES.indexOf(type) > 0) {

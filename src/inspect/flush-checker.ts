@@ -120,6 +120,7 @@ export class FlushChecker {
       operation,
       changedBy: vcpu,
       changedAt: this.#options.ripOf(vcpu),
+      thread: this.#state.threadOf?.(vcpu),
       work: 'begun',
     });
     this.#watch(holders);
@@ -131,7 +132,14 @@ export class FlushChecker {
 
   /** What a vCPU has begun is done: from here on, nobody may use what it made stale. */
   settle(vcpu: number): void {
-    this.#watch(this.#stale.settle(vcpu));
+    this.#watch(this.#stale.settle(({ changedBy }) => changedBy === vcpu));
+  }
+
+  /** A vCPU was seen: if it is in user mode, what its thread has begun in the kernel is done. */
+  seen(vcpu: number): void {
+    if (this.#stale.size === 0 || !this.#state.inUserMode(vcpu)) return;
+    const found = this.#state.threadOf?.(vcpu);
+    if (found !== undefined) this.#watch(this.#stale.settle(({ thread }) => thread === found));
   }
 
   /** The page gets another use, and every stale translation of it would reach that. */

@@ -127,6 +127,11 @@ export class LiveTableObserver implements ObservedPages {
     this.#touched(page, offset, bytes, caller?.address ?? this.#processor.rip, touch);
   }
 
+  /** Another processor is about to execute. */
+  turnEnded(vcpu: number): void {
+    this.#contracts?.checker.turnEnded(vcpu);
+  }
+
   /** Ends the observation; the guest is about to end. */
   end(): void {
     this.#tables.end();

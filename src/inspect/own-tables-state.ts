@@ -4,8 +4,12 @@ import type { MachineSpace } from '../memory/machine-space.ts';
 import type { MmuState, PageType } from '../ops/contracts.ts';
 import type { LazyMode } from '../ops/schema.ts';
 import type { LiveTable, LiveTables } from '../paging/live-tables.ts';
-import { type Frame, type GuestVirtual, lowWord, PAGE_SIZE } from '../x86/brand.ts';
-import { TABLE_GEOMETRY, type TableGeometry } from '../x86/page-table.ts';
+import { type Frame, type GuestVirtual, lowWord, PAGE_SHIFT, PAGE_SIZE } from '../x86/brand.ts';
+import { frameOfEntry, TABLE_GEOMETRY, type TableGeometry } from '../x86/page-table.ts';
+import { Pte } from '../x86/registers.ts';
+import { walkTables } from './table-walk.ts';
+
+const WORD = 4;
 
 const LEVEL_TYPES: readonly PageType[] = ['none', 'level1', 'level2', 'level3', 'level4'];
 
@@ -18,6 +22,8 @@ export interface OwnTablesOptions {
   readonly walkerOf: (vcpu: number) => number;
   /** As `MmuState` has it. */
   readonly dropsWhatIsTold?: boolean;
+  /** Where a word stands in the memory of a processor that is another one for each thread. */
+  readonly threadAt?: (vcpu: number) => GuestVirtual | undefined;
   /** Makes of an entry what the kernel has stored there, where its host keeps something else. */
   readonly asStored?: ((entry: Uint32Array) => void) | undefined;
 }
@@ -36,6 +42,7 @@ export class OwnTablesState implements MmuState {
   readonly dropsWhatIsTold: boolean;
   readonly removesWritable = false;
   readonly #options: OwnTablesOptions;
+  readonly #entry = new Uint32Array(2);
   #geometry: TableGeometry = TABLE_GEOMETRY['four-level'];
 
   constructor(options: OwnTablesOptions) {
@@ -131,6 +138,22 @@ export class OwnTablesState implements MmuState {
 
   inUserMode(vcpu: number): boolean {
     return this.#options.processors[vcpu]?.userMode ?? false;
+  }
+
+  /** Found without the processor, which may be amid a walk. */
+  threadOf(vcpu: number): number | undefined {
+    const address = this.#options.threadAt?.(vcpu);
+    const root = this.currentRoot(vcpu);
+    if (address === undefined || address % WORD !== 0 || root < 0) return undefined;
+    const { level } = walkTables(this, root, address, this.#entry);
+    const [low, high] = this.#entry as unknown as [number, number];
+    if ((low & Pte.present) === 0) return undefined;
+    const pages = 2 ** ((this.geometry.shift[level] ?? PAGE_SHIFT) - PAGE_SHIFT); // that the entry maps
+    const first = frameOfEntry(low, high);
+    const frame = this.#frameOf(first - (first % pages) + (Math.floor(address / PAGE_SIZE) % pages));
+    if (frame < 0) return undefined;
+    const { pool } = this.#options.space;
+    return pool.memory.u32[(pool.addressOf(frame) + (address % PAGE_SIZE)) >>> 2];
   }
 
   /** As the host has it at this moment; what is absent is not brought in for this. */

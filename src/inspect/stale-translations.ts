@@ -43,8 +43,10 @@ export interface StaleRecord {
   readonly operation: FullName;
   readonly changedBy: number;
   readonly changedAt: GuestVirtual;
+  /** As `MmuState.threadOf` of the vCPU that changed it. */
+  readonly thread: number | undefined;
   /**
-   * How far the work is that the change was a part of: `done` from when its vCPU has gone back to user mode, `unknown`
+   * How far the work is that the change was a part of: `done` from when its vCPU, or its thread, has gone back to user mode, `unknown`
    * when that vCPU has switched to another task first, since nobody can tell when the first one goes on.
    */
   work: 'begun' | 'done' | 'unknown';
@@ -109,11 +111,11 @@ export class StaleTranslations {
     }
   }
 
-  /** A vCPU has done the work that its changes were a part of. Gives what others have to have flushed by then. */
-  settle(vcpu: number): Holder[] {
+  /** The work is done that some changes were a part of. Gives what others have to have flushed by then. */
+  settle(isMeant: (record: StaleRecord) => boolean): Holder[] {
     const left: Holder[] = [];
     for (const record of this.#records) {
-      if (record.changedBy !== vcpu || record.work !== 'begun') continue;
+      if (record.work !== 'begun' || !isMeant(record)) continue;
       record.work = 'done';
       left.push(...record.holders);
     }

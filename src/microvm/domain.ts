@@ -313,6 +313,7 @@ export class MicrovmDomain implements Domain, Archived {
       isAnnounced: (page) => paging.shadow?.isAnnounced(page) ?? false,
       asStored: examined && ((entry) => examined.showAsStored(entry)),
       holdsMachineFrames: () => examined?.holdsMachineFrames ?? false,
+      threadAt: (index) => this.interface.threadAt?.(vcpus[index] as MicrovmVcpu), // it has changed an entry, or runs
       crash: (vcpu, reason) => this.crash(vcpus[vcpu] ?? this.running, reason),
     });
   }
@@ -453,6 +454,7 @@ export class MicrovmDomain implements Domain, Archived {
         return;
       }
       this.interface.suspend(vcpu);
+      this.#observer?.turnEnded(vcpu.index);
     }
     this.#nextVcpu = (this.#nextVcpu + 1) % count;
     if (this.vcpus.every((vcpu) => vcpu.isStopped)) this.#end({ kind: 'poweroff' });

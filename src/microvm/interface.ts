@@ -3,7 +3,7 @@ import type { CpuidResult } from '../cpu/cpuid.ts';
 import type { SystemResult } from '../cpu/operands.ts';
 import type { Processor } from '../cpu/processor.ts';
 import type { Caller } from '../inspect/live-table-observer.ts';
-import type { Pfn } from '../x86/brand.ts';
+import type { GuestVirtual, Pfn } from '../x86/brand.ts';
 import type { MicrovmVcpu } from './vcpu.ts';
 
 /** Who examines page tables that are walked as they stand. Tables are pages by their guest-physical number. */
@@ -57,6 +57,8 @@ export interface MicrovmInterface extends Archived {
   readonly rom?: Uint8Array;
   /** Where the kernel has called the interface's own code from, when that is at an entry of a table for it. */
   callerOf?(processor: Processor): Caller | undefined;
+  /** Where a word stands that is another one for each thread of the kernel; undefined while it has none. */
+  threadAt?(vcpu: MicrovmVcpu): GuestVirtual | undefined;
   /** Examines what gets into the guest's page tables, where these are walked as they stand. */
   readonly tables?: ExaminedTables | undefined;
   /** The reason why the guest has ended, with what may have led to it; nothing of the guest runs any more. */

@@ -52,6 +52,11 @@ export interface MmuState {
   /** Whether the host itself removes writable translations of a page before it becomes a table. */
   readonly removesWritable: boolean;
   inUserMode(vcpu: number): boolean;
+  /**
+   * The thread that a vCPU is there for, in the kernel or in user mode; undefined when nobody can tell. Only where no
+   * operation tells that a kernel has gone back to user mode.
+   */
+  threadOf?(vcpu: number): number | undefined;
   /** Root that the domain builder made. Kernels give up its pin before they leave it, which the base pointer makes safe. */
   isBuilderRoot?(table: number): boolean;
 }
@@ -74,6 +79,8 @@ export interface MmuEvents {
   ): void;
   /** A vCPU uses an address that its TLB does not answer, perhaps because `watchTranslation` took the translation out. */
   tlbMissed(vcpu: number, address: GuestVirtual, write: boolean): void;
+  /** Another vCPU is about to execute. */
+  turnEnded(vcpu: number): void;
   /** The page is about to leave the guest. */
   pageFreed(vcpu: number, page: number): void;
   /** The page is about to change its type. */

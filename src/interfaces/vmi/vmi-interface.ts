@@ -3,6 +3,7 @@ import { bits, type CpuidResult } from '../../cpu/cpuid.ts';
 import { Access } from '../../cpu/exits.ts';
 import { SystemResult } from '../../cpu/operands.ts';
 import type { Processor } from '../../cpu/processor.ts';
+import { layoutOfTask } from '../../cpu/protection/task-layout.ts';
 import type { TableFormat, Translation } from '../../cpu/translation.ts';
 import type { Caller } from '../../inspect/live-table-observer.ts';
 import { plainCpuid } from '../../microvm/cpuid.ts';
@@ -189,6 +190,12 @@ export class VmiInterface implements MicrovmInterface, VmiHost {
       return { address: (returnAddress - 1) as GuestVirtual, isRead: found.isRead };
     }
     return undefined;
+  }
+
+  /** Kernels of that age have a stack for each thread, and the running one's in the task, for ring 0. */
+  threadAt({ state }: MicrovmVcpu): GuestVirtual | undefined {
+    const { type, base } = state.task;
+    return type === 0 ? undefined : ((base + layoutOfTask(type).innerStacks) as GuestVirtual);
   }
 
   // Turns and interrupts
