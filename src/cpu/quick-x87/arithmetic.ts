@@ -126,7 +126,6 @@ function exchangeIf(machine: QuickMachine, condition: I32, a: ExtendedLocal, b: 
 
 const exponentOf = ({ signExponent }: Extended): I32 => and(signExponent, i32(EXPONENT));
 const signOf = ({ signExponent }: Extended): I32 => and(signExponent, i32(SIGN));
-const jam = (lost: I32): I64 => extendU(lost);
 
 /** A zero is far below every other number, so that nothing has to be done for it until both are. */
 function addInto(machine: QuickMachine, a: ExtendedLocal, b: ExtendedLocal, result: Result): void {
@@ -147,7 +146,8 @@ function addInto(machine: QuickMachine, a: ExtendedLocal, b: ExtendedLocal, resu
     () => {
       fn.set(high, add(a.significand, aligned));
       fn.if(ltU(high, a.significand), () => {
-        fn.set(low, or(shl(high, i64(63)), or(shrU(low, i64(1)), and(low, i64(1)))));
+        // The bit that falls off is 0: with a carry the distance is below 64.
+        fn.set(low, or(shl(high, i64(63)), shrU(low, i64(1))));
         fn.set(high, or(shrU(high, i64(1)), i64(INTEGER_BIT)));
         fn.set(exponent, add(exponent, i32(1)));
       });
@@ -175,7 +175,7 @@ function align({ fn }: QuickMachine, significand: I64, distance: I32, high: Loca
       const beyond = fn.let(select(ltU(distance, i32(127)), sub(places, i64(64)), i64(63)));
       const kept = fn.let(shrU(significand, beyond));
       fn.set(high, i64(0));
-      fn.set(low, or(kept, jam(ne(shl(kept, beyond), significand))));
+      fn.set(low, or(kept, extendU(ne(shl(kept, beyond), significand))));
     },
   );
 }
@@ -229,12 +229,12 @@ function divideInto(machine: QuickMachine, a: Extended, b: Extended, result: Res
   fn.set(sign, xor(signOf(a), signOf(b)));
   fn.set(exponent, add(sub(exponentOf(a), exponentOf(b)), add(i32(BIAS - 1), halved)));
   // Half of the dividend's significand when it is not below the divisor's, with the bit that falls off behind it.
-  const lost = fn.let(select(halved, shl(and(a.significand, i64(1)), i64(31)), i64(0)));
+  const halfBit = fn.let(select(halved, shl(and(a.significand, i64(1)), i64(31)), i64(0)));
   const remainder = fn.local('i64');
   fn.set(remainder, shrU(a.significand, extendU(halved)));
   const [lowHalf, highHalf] = [fn.let(and(divisor, LOW_HALF)), fn.let(shrU(divisor, i64(32)))];
   fn.set(high, i64(0));
-  for (const next of [lost, i64(0)]) {
+  for (const next of [halfBit, i64(0)]) {
     const digit = fn.local('i64');
     const rest = fn.local('i64');
     fn.set(digit, divU(remainder, highHalf));
@@ -251,11 +251,10 @@ function divideInto(machine: QuickMachine, a: Extended, b: Extended, result: Res
     fn.set(remainder, sub(or(shl(remainder, i64(32)), next), mul(digit, divisor)));
     fn.set(high, or(shl(high, i64(32)), digit));
   }
-  // What rounding has to know of the remainder: whether it is nothing, and how it compares with half of the divisor.
-  const complement = fn.let(sub(divisor, remainder));
-  const aboveHalf = select(gtU(remainder, complement), i64(INTEGER_BIT | 1n), i64(1));
-  const whole = select(eq(remainder, complement), i64(INTEGER_BIT), aboveHalf);
-  fn.set(low, select(eqz(remainder), i64(0), whole));
+  // A quotient of 64-bit significands has 64 bits or never ends, so it is not half way between two numbers.
+  const aboveHalf = gtU(remainder, sub(divisor, remainder));
+  const lost = select(aboveHalf, i64(INTEGER_BIT | 1n), i64(1));
+  fn.set(low, select(eqz(remainder), i64(0), lost));
 }
 
 /** Rounds a result into its slot. */

@@ -6,7 +6,7 @@ import { EXPONENT, type Extended, isOrdinary, SIGN } from './numbers.ts';
 import { extendedLocal, type Source, sourceWays, TOP } from './operands.ts';
 import type { QuickMachine } from './quick-machine.ts';
 
-/** Comparisons of ordinary numbers, which are never unordered, so that FUCOM is FCOM. */
+/** Comparisons of ordinary numbers, which are never unordered, so that FUCOM is FCOM; and what kind of number one is. */
 
 interface Comparison {
   readonly source: Source;
@@ -65,7 +65,19 @@ export function comparisonWays(machine: QuickMachine): Record<number, Way> {
     );
     fn.unreachable();
   };
-  return Object.fromEntries(numbers.map((number) => [number, way]));
+  return {
+    ...Object.fromEntries(numbers.map((number) => [number, way])),
+    [X87Operation.fxam]: () => examine(machine),
+  };
+}
+
+/** FXAM of an ordinary number: C1 is its sign. */
+function examine(machine: QuickMachine): void {
+  const number = machine.readOccupied(TOP);
+  machine.require(isOrdinary(number));
+  const sign = select(and(number.signExponent, i32(SIGN)), i32(X87Status.c1), i32(0));
+  const kind = select(eqz(number.significand), i32(X87Status.c3), i32(X87Status.c2));
+  machine.finish({ clear: CODES, set: or(sign, kind) });
 }
 
 /** Both are 0 or 1. */

@@ -37,7 +37,7 @@ function loadFloat(machine: QuickMachine, format: Format): void {
   machine.push(significand, signExponent);
 }
 
-/** Numbers too large or too small for the format are the exact unit's, also when they only become so by rounding. */
+/** Numbers too large or too small for the format are the exact unit's, also when rounding could make them so. */
 function storeFloat(machine: QuickMachine, format: Format, pops: boolean): void {
   const { fn } = machine;
   const { bytes, fractionBits, largestExponent, biasDifference } = format;
@@ -49,7 +49,7 @@ function storeFloat(machine: QuickMachine, format: Format, pops: boolean): void 
     machine.finish({ set, ...(pops ? { pops: 1 } : {}) });
   };
   fn.if(eqz(or(significand, extendU(and(signExponent, i32(EXPONENT))))), () => store(i32(0), i64(0)));
-  machine.require(and(ltU(sub(exponent, i32(1)), i32(largestExponent - 2)), ltS(significand, i64(0))));
+  machine.require(and(ltU(sub(exponent, i32(1)), i32(largestExponent - 1)), ltS(significand, i64(0))));
   const kept = fn.let(shrU(significand, i64(63 - fractionBits)));
   const rest = fn.let(shl(significand, i64(fractionBits + 1)));
   // The integer bit counts one into the exponent's field, and so does a fraction that is rounded up beyond its field.
@@ -57,6 +57,7 @@ function storeFloat(machine: QuickMachine, format: Format, pops: boolean): void 
   fn.if(eqz(rest), () => store(i32(0), exact));
   machine.requirePrecisionMasked();
   machine.require(eqz(roundingOf(machine.control)));
+  machine.require(ltU(exponent, i32(largestExponent - 1)));
   const up = fn.let(nearestUp(kept, rest));
   store(roundingBits({ inexact: i32(1), up }), add(exact, extendU(up)));
 }
