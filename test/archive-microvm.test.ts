@@ -108,7 +108,7 @@ describe('the state of a microVM', () => {
     const ofTheHost = (index: number): boolean =>
       (index >= State.tlb && index < State.stepping) ||
       (index >= State.budget && index < State.fpuTrap) ||
-      (index >= State.flatSegments && index < State.xmm) ||
+      (index >= State.codeMode && index < State.xmm) ||
       index >= State.missAddress;
     const different = [...source.block.keys()].filter((index) => source.block[index] !== target.block[index]);
     expect(different.filter((index) => !ofTheHost(index))).toEqual([]);

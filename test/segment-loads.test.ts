@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, test } from 'vitest';
+import { CodeMode } from '../src/cpu/code-mode.ts';
 import { SegmentRegister } from '../src/cpu/decode/instruction.ts';
 import { Exit } from '../src/cpu/exits.ts';
 import { SystemResult } from '../src/cpu/operands.ts';
@@ -41,7 +42,7 @@ function segmentOf({ processor }: TestMachine, segment: SegmentRegister) {
     processor.segmentBase(segment),
     processor.segmentLimit(segment),
     processor.segmentAttributes(segment),
-    processor.hasFlatSegments,
+    processor.codeMode,
   ];
 }
 
@@ -85,7 +86,7 @@ describe.each(TIERS)('in %s', (tier, options) => {
       const machine = machineWith(options, program, SELECTOR | 3, FLAT);
       warm(machine);
       expect(play(machine)).toEqual({ left: 0, vector: null, error: 0 });
-      expect(segmentOf(machine, segment)).toEqual([SELECTOR | 3, 0, 0xffff_ffff, 0xc0f3, true]);
+      expect(segmentOf(machine, segment)).toEqual([SELECTOR | 3, 0, 0xffff_ffff, 0xc0f3, CodeMode.flat32]);
     }
   });
 

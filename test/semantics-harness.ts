@@ -124,6 +124,7 @@ export class Bench {
       operandSize: 4,
       addressSize: 8,
       long: true,
+      flat: false,
       memory: 'none',
       operands: operands.map(({ kind, size }) => ({ kind, size })),
       repeat: 'none',

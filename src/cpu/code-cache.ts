@@ -1,7 +1,7 @@
 import type { FramePool } from '../memory/frame-pool.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
 import type { Frame, GuestVirtual, HostAddress } from '../x86/brand.ts';
-import type { CodeSize } from './decode/instruction.ts';
+import type { CodeMode } from './code-mode.ts';
 import { FrameMark, type FrameMarks } from './frame-marks.ts';
 import { PseudoHandler, RecordField, RegionWord } from './interpreter/record.ts';
 import { PlaceMap } from './place-map.ts';
@@ -11,7 +11,7 @@ import { CODE_HASH_SHIFT, CODE_SLOTS_SHIFT, CODE_UNIT_SHIFT, CodeSlot } from './
 export interface Block {
   /** Host address of the first byte. */
   readonly place: HostAddress;
-  readonly mode: number;
+  readonly mode: CodeMode;
   readonly record: HostAddress;
   readonly records: number;
   /** Bytes covered in the frame of `place`, from its first byte. */
@@ -25,11 +25,9 @@ export interface Block {
 /** Generated code that begins at one place; all its bytes are in the frame of that place. */
 export interface Region {
   readonly place: HostAddress;
-  readonly mode: CodeSize;
+  readonly mode: CodeMode;
   /** Linear address of the place when the region was made. */
   readonly linear: GuestVirtual;
-  /** Segments have to be flat (`State.flatSegments`). */
-  readonly flat: boolean;
   /** Index in the table of regions. */
   readonly slot: number;
   /** Instructions that it may execute between two looks at the budget. */
@@ -87,7 +85,7 @@ export class CodeCache {
     return this.#blocks.size;
   }
 
-  find(place: HostAddress, mode: number): Block | undefined {
+  find(place: HostAddress, mode: CodeMode): Block | undefined {
     return this.#blocks.get(place, mode);
   }
 
@@ -108,7 +106,7 @@ export class CodeCache {
   }
 
   /** The region that begins at a place. */
-  regionAt(place: HostAddress, mode: number): Region | undefined {
+  regionAt(place: HostAddress, mode: CodeMode): Region | undefined {
     return this.#regions.get(place, mode);
   }
 
@@ -124,7 +122,7 @@ export class CodeCache {
   }
 
   /** What is executed as part of a region becomes one of its own only if it is often entered in another way. */
-  startCountingAgain(place: HostAddress, mode: number, executions: number): void {
+  startCountingAgain(place: HostAddress, mode: CodeMode, executions: number): void {
     const record = this.find(place, mode)?.record;
     if (record === undefined || this.#memory.u16[record >> 1] !== PseudoHandler.warming) return;
     this.#memory.u32[(record + RecordField.displacement) >> 2] = executions;
@@ -162,7 +160,7 @@ export class CodeCache {
     this.onRegionDropped(region);
   }
 
-  #dropAt(place: HostAddress, mode: number): void {
+  #dropAt(place: HostAddress, mode: CodeMode): void {
     const block = this.find(place, mode);
     if (block) this.drop(block);
   }
@@ -178,7 +176,7 @@ export class CodeCache {
   }
 
   /** The RegionWord of the region that begins at a place; 0 when there is none. */
-  regionWordAt(place: HostAddress, mode: number): number {
+  regionWordAt(place: HostAddress, mode: CodeMode): number {
     const region = this.#regions.get(place, mode);
     return region ? (region.slot + 1) | (region.slack << RegionWord.budgetShift) : 0;
   }

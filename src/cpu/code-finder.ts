@@ -106,7 +106,7 @@ export class CodeFinder {
     if (place < 0) return this.#failLookup();
     if (this.isStepping) return this.#decodeSingle(place, low, high);
     const { generation } = code;
-    let block = code.find(place, this.#processor.codeSize);
+    let block = code.find(place, this.#processor.codeMode);
     if (block && block.crossing >= 0) {
       const second = this.#nextPage(low, high);
       if (second < 0) return this.#failLookup();
@@ -156,9 +156,7 @@ export class CodeFinder {
     const place = u32[(record + RecordField.immediate) >> 2] as HostAddress;
     const base = this.#word + State.pageBase / 4;
     const linear = joinSigned(u32[base] as number, u32[base + 1] as number) + (place % PAGE_SIZE);
-    const mode = this.#processor.codeSize;
-    const flat = this.#processor.hasFlatSegments;
-    const answer = jit.request({ place, mode, linear: linear as GuestVirtual, flat });
+    const answer = jit.request({ place, mode: this.#processor.codeMode, linear: linear as GuestVirtual });
     if (answer === Answer.compiled) return 1;
     u32[(record + RecordField.displacement) >> 2] = answer === Answer.later ? jit.options.threshold : NEVER;
     return 0;
@@ -199,7 +197,7 @@ export class CodeFinder {
   #decodeBlock(place: HostAddress, low: number, high: number): Block | undefined {
     const { code, pool } = this.#support.parts;
     const memory = this.#host;
-    const long = this.#processor.codeSize === 64;
+    const mode = this.#processor.codeMode;
     const record = code.reserve(BLOCK_LIMIT + 3);
     const startOffset = place & 0xfff;
     let cursor = this.#writeHead(record, place);
@@ -229,7 +227,7 @@ export class CodeFinder {
         return undefined;
       }
       const instruction = this.instruction;
-      const plain = shapeOf(instruction, long);
+      const plain = shapeOf(instruction, mode);
       // What follows a crossing instruction is on the second page, which lies anywhere in the host's memory.
       const mayShare = second < 0 && count + 1 < BLOCK_LIMIT;
       const jump = mayShare ? this.#fusedJump(plain, at + instruction.length) : undefined;
@@ -245,7 +243,7 @@ export class CodeFinder {
         cursor += RecordField.size;
       }
       writeRecord(memory, cursor, handler, instruction, shape.memory, offset, count);
-      writeSegment(memory, cursor, instruction, long);
+      writeSegment(memory, cursor, instruction, mode);
       offset += instruction.length;
       count++;
       if (jump) {
@@ -258,7 +256,7 @@ export class CodeFinder {
     }
     const block: Block = {
       place,
-      mode: this.#processor.codeSize,
+      mode,
       record,
       records: (cursor - record) / RecordField.size,
       bytes: Math.min(offset, PAGE_SIZE) - startOffset,
@@ -273,7 +271,7 @@ export class CodeFinder {
   #writeHead(record: HostAddress, place: HostAddress): number {
     const { jit, parts } = this.#support;
     if (!jit) return record;
-    const region = parts.code.regionWordAt(place, this.#processor.codeSize);
+    const region = parts.code.regionWordAt(place, this.#processor.codeMode);
     const { u32 } = this.#host;
     writePseudo(this.#host, record, region ? PseudoHandler.region : PseudoHandler.warming, place & 0xfff, 0);
     u32[(record + RecordField.displacement) >> 2] = region || jit.options.threshold;
@@ -303,12 +301,12 @@ export class CodeFinder {
       }
       return this.#failLookup();
     }
-    const long = this.#processor.codeSize === 64;
-    const shape = shapeOf(this.instruction, long);
+    const mode = this.#processor.codeMode;
+    const shape = shapeOf(this.instruction, mode);
     const handler = this.#support.interpreter.handlerFor(shape);
     const offset = place & 0xfff;
     writeRecord(this.#host, this.#single, handler, this.instruction, shape.memory, offset, 0);
-    writeSegment(this.#host, this.#single, this.instruction, long);
+    writeSegment(this.#host, this.#single, this.instruction, mode);
     const stop = this.#single + RecordField.size;
     writePseudo(this.#host, stop, PseudoHandler.stop, offset + this.instruction.length, 1);
     const { u32 } = this.#host;

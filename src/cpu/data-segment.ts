@@ -1,5 +1,6 @@
 import { PageAbsent } from '../memory/page-absent.ts';
 import { Vector } from '../x86/registers.ts';
+import { CodeMode } from './code-mode.ts';
 import { SegmentRegister } from './decode/instruction.ts';
 import {
   DescriptorBit,
@@ -76,18 +77,19 @@ const scratch: Descriptor = { low: 0, high: 0 };
 /**
  * Loads a segment without leaving generated code, where that is all there is to do. Otherwise nothing has changed and the
  * answer is false: the load faults, or waits for a page, or the descriptor has to be marked as accessed; the stack's
- * segment holds interrupts back; or generated code relies on segments that are flat.
+ * segment holds interrupts back; or it would change the mode that code was generated for.
  */
 export function loadSegmentInPlace(processor: Processor, segment: SegmentRegister, selector: number): boolean {
   if (segment === SegmentRegister.ss || processor.realSegments) return false;
-  const mustBePlain = segment < SegmentRegister.fs && processor.hasFlatSegments;
+  const mode = segment < SegmentRegister.fs ? processor.codeMode : CodeMode.bits64;
   if (isNull(selector)) {
-    if (mustBePlain) return false;
+    if (mode === CodeMode.flat32) return false;
     processor.loadSegment(segment, selector, null);
     return true;
   }
   if (!readDescriptor(processor, selector)) return false;
-  if ((scratch.high & DescriptorBit.accessed) === 0 || (mustBePlain && !isPlainData(scratch))) return false;
+  if ((scratch.high & DescriptorBit.accessed) === 0) return false;
+  if (mode === (isPlainData(scratch) ? CodeMode.bits32 : CodeMode.flat32)) return false;
   if (refusal(processor, segment, selector, scratch) !== undefined) return false;
   processor.loadSegment(segment, selector, scratch);
   return true;

@@ -2,6 +2,7 @@ import type { Archive, Archived } from '../archive/archive.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
 import { type GuestVirtual, type HostAddress, joinSigned } from '../x86/brand.ts';
 import { ARITHMETIC_FLAGS, Cr0, Cr4, Efer, Flag, type Register, type Vector } from '../x86/registers.ts';
+import { CodeMode } from './code-mode.ts';
 import { type CodeSize, SegmentRegister } from './decode/instruction.ts';
 import { baseOf, limitOf, needsNoCheck } from './descriptor.ts';
 import { Exit } from './exits.ts';
@@ -44,6 +45,7 @@ export class ProcessorState implements Archived {
     this.host.u8.fill(0, this.state, this.state + State.size);
     this.memory.forget();
     this.put(State.codeSize, 64);
+    this.put(State.codeMode, CodeMode.bits64);
     this.put(State.stackSize, 8);
     this.put(State.flagsRest, Flag.reserved);
     this.put(State.mxcsr, MXCSR_RESET);
@@ -60,7 +62,7 @@ export class ProcessorState implements Archived {
   restored(): void {
     const { cr0, cr4, efer } = this;
     Object.assign(this.memory.controls, { cr0, cr4, efer });
-    this.#updateFlatSegments();
+    this.#updateCodeMode();
     this.updateTlb();
   }
 
@@ -210,15 +212,14 @@ export class ProcessorState implements Archived {
       this.#updateStackSize();
     }
     if (segment === SegmentRegister.ss) this.#updateStackSize();
-    this.#updateFlatSegments();
+    this.#updateCodeMode();
   }
 
-  /** Generated code may rely on it; see `State.flatSegments`. */
-  get hasFlatSegments(): boolean {
-    return this.get(State.flatSegments) !== 0;
+  get codeMode(): CodeMode {
+    return this.get(State.codeMode) as CodeMode;
   }
 
-  #updateFlatSegments(): void {
+  #updateCodeMode(): void {
     const { u32 } = this.host;
     const begins = (segment: SegmentRegister) => u32[this.word + State.segmentBase / 4 + segment * 2] === 0;
     const isPlain = (segment: SegmentRegister) =>
@@ -230,7 +231,7 @@ export class ProcessorState implements Archived {
       isPlain(SegmentRegister.ss) &&
       isPlain(SegmentRegister.ds) &&
       isPlain(SegmentRegister.es);
-    this.put(State.flatSegments, flat ? 1 : 0);
+    this.put(State.codeMode, flat ? CodeMode.flat32 : this.codeSize);
   }
 
   #updateStackSize(): void {

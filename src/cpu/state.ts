@@ -63,8 +63,8 @@ export const enum State {
   budget = 0x1c0,
   /** Instructions that regions executed, 64 bits. */
   regionInstructions = 0x1d0,
-  /** 1 in 32-bit code when CS, SS, DS and ES begin at 0 and need no checks, and the stack pointer has 32 bits. */
-  flatSegments = 0x1e0,
+  /** CodeMode: follows from `codeSize` and the segments. */
+  codeMode = 0x1e0,
   /** Non-zero when an x87, MMX or SSE instruction may have to fault (CR0.TS, CR0.EM, CR4.OSFXSR clear). */
   fpuTrap = 0x1c8,
   xmm = 0x200,
@@ -95,7 +95,7 @@ export const enum State {
 export const SAVED_STATE: readonly (readonly [name: string, start: State, end: State])[] = [
   ['registers', State.registers, State.tlb],
   ['interrupts', State.stepping, State.budget],
-  ['floatingPointTrap', State.fpuTrap, State.flatSegments],
+  ['floatingPointTrap', State.fpuTrap, State.codeMode],
   ['floatingPoint', State.xmm, State.exitKind],
   ['mailbox', State.exitKind, State.missAddress],
 ];

@@ -1,4 +1,4 @@
-import { OperandKind } from '../decode/instruction.ts';
+import { OperandKind, SegmentRegister } from '../decode/instruction.ts';
 import { Exit } from '../exits.ts';
 import { CARRY_IN_A, carryOf, conditionOf, FLAG_KINDS, type FlagValues, flagBits, OPPOSITE } from '../flags.ts';
 import type { Condition, Context, HostFunction, Shape } from '../semantics/context.ts';
@@ -219,9 +219,9 @@ export class RecordContext extends GeneratingContext implements Context {
   effectiveOffset(): I64 {
     switch (this.shape.memory) {
       case 'base':
-        return add(this.#slot(RecordField.base), this.#displacement());
+        return this.#wrapped(add(this.#slot(RecordField.base), this.#displacement()));
       case 'full':
-        return add(add(this.#slot(RecordField.base), this.#scaledIndex()), this.#displacement());
+        return this.#wrapped(add(add(this.#slot(RecordField.base), this.#scaledIndex()), this.#displacement()));
       case 'narrow':
       case 'legacy':
         return zeroExtend(
@@ -235,17 +235,29 @@ export class RecordContext extends GeneratingContext implements Context {
     }
   }
 
+  #wrapped(address: I64): I64 {
+    return this.shape.flat ? zeroExtend(address, 4) : address;
+  }
+
   #recordSegment(): I32 {
     return load8U32(this.record, RecordField.segment);
   }
 
   address(bytes: number, write: boolean): I64 {
-    return this.shape.memory === 'base' ? this.effectiveOffset() : this.linear(this.effectiveOffset(), bytes, write);
+    const offset = this.effectiveOffset();
+    return this.shape.memory === 'base' || this.#isKnownFlat() ? offset : this.linear(offset, bytes, write);
+  }
+
+  /** Whether the segment begins at 0 and needs no check in this code. */
+  #isKnownFlat(segment?: number): boolean {
+    const { flat, memory } = this.shape;
+    if (segment === undefined) return flat && (memory === 'base' || memory === 'full');
+    return flat && segment < SegmentRegister.fs && segment !== SegmentRegister.cs;
   }
 
   linear(offset: I64, bytes: number, write: boolean, segment?: number): I64 {
     const { fn } = this;
-    if (this.shape.long) return this.flatLinear(offset, segment);
+    if (this.shape.long || this.#isKnownFlat(segment)) return this.flatLinear(offset, segment);
     const number = segment === undefined ? this.let(this.#recordSegment()) : i32(segment);
     const value = this.let(offset);
     fn.if(this.#segmentChecks(number), () => {
@@ -256,6 +268,7 @@ export class RecordContext extends GeneratingContext implements Context {
   }
 
   flatLinear(offset: I64, segment?: number): I64 {
+    if (this.#isKnownFlat(segment)) return zeroExtend(offset, 4);
     if (!this.shape.long)
       return this.#legacyLinear(segment === undefined ? this.#recordSegment() : i32(segment), offset);
     if (segment === undefined) {
@@ -266,7 +279,7 @@ export class RecordContext extends GeneratingContext implements Context {
   }
 
   isFlat(segment?: number): I32 {
-    if (this.shape.long) return i32(1);
+    if (this.shape.long || this.#isKnownFlat(segment)) return i32(1);
     return eqz(this.#segmentChecks(segment === undefined ? this.#recordSegment() : i32(segment)));
   }
 
@@ -493,7 +506,7 @@ export class RecordContext extends GeneratingContext implements Context {
     const length = load8U32(this.record, RecordField.length);
     const start = sub(load16U32(this.record, RecordField.next), length);
     const linear = add(load64(this.state, State.pageBase), extendS(start));
-    return this.shape.long ? linear : zeroExtend(sub(linear, load64(this.state, State.segmentBase + 8)), 4);
+    return this.shape.long ? linear : zeroExtend(sub(linear, this.codeBase()), 4);
   }
 
   nextAddress(): I64 {

@@ -45,7 +45,7 @@ export function emitFindSlot(
     const mixed = xor(shrU(place, i32(CODE_UNIT_SHIFT)), shrU(place, i32(CODE_HASH_SHIFT)));
     const hash = and(mixed, i32((1 << CODE_SLOTS_SHIFT) - 1));
     const slot = fn.let(add(i32(places.codeSlots), shl(hash, i32(CodeSlot.sizeShift))));
-    const key = or(extendU(place), shl(extendU(load32(state, State.codeSize)), i64(32)));
+    const key = or(extendU(place), shl(extendU(load32(state, State.codeMode)), i64(32)));
     fn.if(eq(load64(slot, CodeSlot.key), key), () => found(slot, page));
   });
 }

@@ -1,4 +1,5 @@
 import type { HostMemory } from '../../memory/host-memory.ts';
+import { CodeMode } from '../code-mode.ts';
 import { AddressRegister, type Instruction, OperandKind, SegmentRegister } from '../decode/instruction.ts';
 import type { MemoryForm, Shape } from '../semantics/context.ts';
 import { State } from '../state.ts';
@@ -86,13 +87,14 @@ function usesSecondImmediate(instruction: Instruction): boolean {
 }
 
 /** The segment byte: the place of the base in long code, the segment's number otherwise. */
-export function writeSegment(memory: HostMemory, record: number, instruction: Instruction, long: boolean): void {
+export function writeSegment(memory: HostMemory, record: number, instruction: Instruction, mode: CodeMode): void {
   const segment = instruction.segment;
-  memory.u8[record + RecordField.segment] = !long
-    ? segment
-    : segment >= SegmentRegister.fs
-      ? (State.segmentBase + segment * 8) >> 3
-      : State.zero >> 3;
+  memory.u8[record + RecordField.segment] =
+    mode !== CodeMode.bits64
+      ? segment
+      : segment >= SegmentRegister.fs
+        ? (State.segmentBase + segment * 8) >> 3
+        : State.zero >> 3;
 }
 
 /** A record that is no instruction. */

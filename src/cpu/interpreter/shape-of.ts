@@ -1,3 +1,4 @@
+import { CodeMode } from '../code-mode.ts';
 import { AddressRegister, type Instruction, OperandKind, SegmentRegister } from '../decode/instruction.ts';
 import { CONDITIONS, type Condition, type MemoryForm, type OperandShape, type Shape } from '../semantics/context.ts';
 
@@ -30,14 +31,14 @@ export function isConditionalJump(instruction: Instruction): boolean {
 }
 
 /** Everything that the generated code of an instruction depends on. */
-export function shapeOf(instruction: Instruction, long: boolean): Shape {
-  const form = memoryForm(instruction, long);
+export function shapeOf(instruction: Instruction, mode: CodeMode): Shape {
+  const form = memoryForm(instruction, mode);
   const byWay = entryOf(byOperation, instruction.operation);
-  const byOperands = entryOf(byWay, wayKey(instruction, long, form));
+  const byOperands = entryOf(byWay, wayKey(instruction, mode, form));
   const key = operandKey(instruction);
   const known = byOperands.get(key);
   if (known) return known;
-  const shape = makeShape(instruction, long, form);
+  const shape = makeShape(instruction, mode, form);
   byOperands.set(key, shape);
   return shape;
 }
@@ -62,10 +63,10 @@ function entryOf<Key, InnerKey, Value>(map: Map<Key, Map<InnerKey, Value>>, key:
   return inner;
 }
 
-function wayKey(instruction: Instruction, long: boolean, form: MemoryForm): number {
+function wayKey(instruction: Instruction, mode: CodeMode, form: MemoryForm): number {
   const repeat = instruction.repeatEqual ? 1 : instruction.repeatNotEqual ? 2 : 0;
   const sizes = instruction.operandSize * 16 + instruction.addressSize;
-  return ((sizes * 8 + FORM_DIGITS[form]) * 4 + repeat) * 2 + (long ? 1 : 0);
+  return ((sizes * 8 + FORM_DIGITS[form]) * 4 + repeat) * 3 + (mode === CodeMode.bits64 ? 2 : isFlat(mode) ? 1 : 0);
 }
 
 function operandKey({ operands, operandCount }: Instruction): number {
@@ -98,9 +99,17 @@ function hasMemory(instruction: Instruction): boolean {
   return false;
 }
 
-function memoryForm(instruction: Instruction, long: boolean): MemoryForm {
+const isFlat = (mode: CodeMode): boolean => mode === CodeMode.flat32;
+
+/** Segments that are flat in such code. */
+const FLAT_SEGMENTS: readonly SegmentRegister[] = [SegmentRegister.es, SegmentRegister.ss, SegmentRegister.ds];
+
+function memoryForm(instruction: Instruction, mode: CodeMode): MemoryForm {
   if (!hasMemory(instruction)) return 'none';
-  if (!long) return 'legacy';
+  if (mode !== CodeMode.bits64) {
+    const plain = isFlat(mode) && instruction.addressSize === 4 && FLAT_SEGMENTS.includes(instruction.segment);
+    return plain ? (instruction.index === AddressRegister.none ? 'base' : 'full') : 'legacy';
+  }
   if (instruction.addressSize !== 8) return 'narrow';
   const wide = instruction.displacement < 0 ? -1 : 0;
   if (instruction.base === AddressRegister.none && instruction.displacementHigh !== wide) return 'absolute';
@@ -109,7 +118,7 @@ function memoryForm(instruction: Instruction, long: boolean): MemoryForm {
   return 'full';
 }
 
-function makeShape(instruction: Instruction, long: boolean, memory: MemoryForm): Shape {
+function makeShape(instruction: Instruction, mode: CodeMode, memory: MemoryForm): Shape {
   const operands: OperandShape[] = [];
   for (let index = 0; index < instruction.operandCount; index++) {
     const operand = instruction.operands[index];
@@ -119,7 +128,8 @@ function makeShape(instruction: Instruction, long: boolean, memory: MemoryForm):
     operation: operationOf(instruction),
     operandSize: instruction.operandSize,
     addressSize: instruction.addressSize,
-    long,
+    long: mode === CodeMode.bits64,
+    flat: isFlat(mode),
     memory,
     operands,
     repeat: instruction.repeatEqual ? 'equal' : instruction.repeatNotEqual ? 'notEqual' : 'none',

@@ -1,5 +1,6 @@
 import { type GuestVirtual, type HostAddress, PAGE_SIZE } from '../../x86/brand.ts';
-import type { CodeSize, Instruction } from '../decode/instruction.ts';
+import { CodeMode } from '../code-mode.ts';
+import type { Instruction } from '../decode/instruction.ts';
 import { REGION } from '../interpreter/region-loop.ts';
 import type { Semantics, Shape } from '../semantics/context.ts';
 import { add, geS, type I64, i32, i64, ltS, sub, zeroExtend } from '../wasm/expression.ts';
@@ -27,8 +28,6 @@ export interface GeneratorOptions {
 /** What a region's code is made from. */
 export interface RegionPlan {
   readonly nodes: readonly Node[];
-  /** Segments are taken to be flat (`State.flatSegments`): in 32-bit code most of what an access costs is theirs. */
-  readonly flat: boolean;
   /** Instructions that may be executed between two looks at the budget. */
   readonly slack: number;
 }
@@ -42,7 +41,7 @@ export interface RegionCode {
 
 export function generateRegion(options: GeneratorOptions, plan: RegionPlan): RegionCode {
   const fn = new FunctionBuilder(REGION);
-  const context = new RegionContext(fn, IMPORTS, options.tlbEntries, isLong(plan.nodes), plan.flat);
+  const context = new RegionContext(fn, IMPORTS, options.tlbEntries, isLong(plan.nodes));
   const generator = new RegionGenerator(options, context, plan);
   generator.generate();
   return { body: fn.body(), ways: generator.ways };
@@ -52,7 +51,7 @@ export function generateRegion(options: GeneratorOptions, plan: RegionPlan): Reg
 export interface ModuleRegion {
   readonly code: RegionCode;
   readonly place: HostAddress;
-  readonly mode: CodeSize;
+  readonly mode: CodeMode;
   /** Where the place was seen last. */
   readonly linear: GuestVirtual;
   readonly slack: number;
@@ -88,7 +87,7 @@ export function buildModule(
     const page = linear - (place % PAGE_SIZE);
     const destinations = code.ways.map((offset) => {
       const target = page + offset;
-      return linked.get(linkKey(mode, mode === 64 ? target : target >>> 0));
+      return linked.get(linkKey(mode, mode === CodeMode.bits64 ? target : target >>> 0));
     });
     module.builtFunction(REGION, String(index), code.body, (blank) => {
       if (blank === Blank.ownLife) return lives.life(slot);
@@ -101,7 +100,7 @@ export function buildModule(
 }
 
 /** What branches name. */
-const linkKey = (mode: CodeSize, linear: number): string => `${mode} ${linear}`;
+const linkKey = (mode: CodeMode, linear: number): string => `${mode} ${linear}`;
 
 const LINKS = {
   [Blank.life]: ({ life }: Destination) => life,
@@ -146,7 +145,7 @@ export function observeEffects(
   shape: Shape,
 ): { effects: Effects; decidedByConstant: boolean } {
   const fn = new FunctionBuilder(REGION);
-  const context = new RegionContext(fn, IMPORTS, options.tlbEntries, shape.long, false);
+  const context = new RegionContext(fn, IMPORTS, options.tlbEntries, shape.long);
   context.begin({ instruction, shape, effects: ANYTHING, offset: 0, deadFlags: false }, 0, { branch: () => {} });
   options.meaningOf(shape.operation)(context);
   return { effects: context.observed(), decidedByConstant: fn.decidedByConstant };
@@ -178,12 +177,11 @@ class RegionGenerator {
   }
 
   generate(): void {
-    const { nodes, flat } = this.#plan;
+    const { nodes } = this.#plan;
     const [entry] = nodes;
     if (!entry) throw new Error('a region has at least one block');
     markDeadFlags(nodes);
     this.#context.markEntered();
-    if (flat) this.#context.requireFlatSegments(entry.block.offset);
     this.#tree(entry, 0);
     this.#context.finish();
   }

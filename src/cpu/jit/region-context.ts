@@ -143,7 +143,6 @@ export class RegionContext extends GeneratingContext implements Context {
   readonly #imports: RegionImports;
   protected readonly tlbEntries: number;
   readonly #long: boolean;
-  readonly #flat: boolean;
   readonly #flagKind: Local<'i32'>;
   readonly #flags: { readonly a: Local<'i64'>; readonly b: Local<'i64'>; readonly result: Local<'i64'> };
   #flagsUsed = false;
@@ -161,12 +160,10 @@ export class RegionContext extends GeneratingContext implements Context {
   #branches = false;
   #needsInterpreter = false;
 
-  /** @param flat the region is executed only where `State.flatSegments` says so */
-  constructor(fn: FunctionBuilder, imports: RegionImports, tlbEntries: number, long: boolean, flat: boolean) {
+  constructor(fn: FunctionBuilder, imports: RegionImports, tlbEntries: number, long: boolean) {
     super();
     this.fn = fn;
     this.#long = long;
-    this.#flat = flat;
     this.state = fn.parameter(0, 'i32');
     this.calls = fn.parameter(1, 'i32');
     this.#imports = imports;
@@ -204,12 +201,6 @@ export class RegionContext extends GeneratingContext implements Context {
   /** At the region's entry. */
   markEntered(): void {
     this.fn.store(store8of32(this.fn.blank(Blank.ownLife), i32(RegionLife.entered)));
-  }
-
-  /** At the region's entry: other segments than it was made for are the interpreter's business. */
-  requireFlatSegments(offset: number): void {
-    this.fn.set(this.at, i32(this.#place(offset, 0)));
-    this.#leaveIf(eqz(load32(this.state, State.flatSegments)));
   }
 
   end(): void {
@@ -429,7 +420,7 @@ export class RegionContext extends GeneratingContext implements Context {
 
   /** Code segments and those of threads are looked at when code runs. */
   #isKnownFlat(segment: number): boolean {
-    return this.#flat && segment < SegmentRegister.fs && segment !== SegmentRegister.cs;
+    return this.shape.flat && segment < SegmentRegister.fs && segment !== SegmentRegister.cs;
   }
 
   linear(offset: I64, _bytes: number, _write: boolean, segment?: number): I64 {
@@ -450,10 +441,6 @@ export class RegionContext extends GeneratingContext implements Context {
     const number = segment ?? this.#current.instruction.segment;
     if (this.shape.long || this.#isKnownFlat(number)) return i32(1);
     return eqz(load32(this.state, State.segmentChecked + number * 4));
-  }
-
-  override stackMask(): I64 {
-    return this.#flat ? i64(0xffff_ffffn) : super.stackMask();
   }
 
   #legacyLinear(segment: number, offset: I64): I64 {
@@ -664,10 +651,6 @@ export class RegionContext extends GeneratingContext implements Context {
     this.registers.reload();
     fn.ifSeldom(ltS(this.budgetLeft, i32(budget)), () => fn.return(i32(RegionAnswer.goOn)));
     this.knownFlags = undefined;
-  }
-
-  protected override codeBase(): I64 {
-    return this.#flat ? i64(0) : super.codeBase();
   }
 
   instructionAddress(): I64 {

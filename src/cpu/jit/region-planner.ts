@@ -10,7 +10,7 @@ import { discoverRegion, type RegionSource } from './region.ts';
 import { longestPath, type Node, structureOf } from './structure.ts';
 
 /** What a region is to be made from. */
-export type Candidate = Pick<Region, 'place' | 'mode' | 'linear' | 'flat'>;
+export type Candidate = Pick<Region, 'place' | 'mode' | 'linear'>;
 
 /** A region before there is code of it. */
 export interface PlannedRegion extends Candidate, RegionPlan {

@@ -1,6 +1,7 @@
 import { PAGE_SIZE } from '../../x86/brand.ts';
+import { type CodeMode, codeSizeOf } from '../code-mode.ts';
 import { createInstruction, DecodeResult, decode } from '../decode/decoder.ts';
-import { type CodeSize, type Instruction, OperandKind } from '../decode/instruction.ts';
+import { type Instruction, OperandKind } from '../decode/instruction.ts';
 import { endsBlock } from '../interpreter/record-builder.ts';
 import { shapeOf } from '../interpreter/shape-of.ts';
 import type { Shape } from '../semantics/context.ts';
@@ -42,7 +43,7 @@ export interface RegionSource {
   readonly bytes: Uint8Array;
   /** Host address of the page's first byte. */
   readonly page: number;
-  readonly mode: CodeSize;
+  readonly mode: CodeMode;
   effectsOf(instruction: Instruction, shape: Shape): Effects;
   /** Whether control has been at an offset of the page before: cold code is left out. */
   wasReached(offset: number): boolean;
@@ -87,9 +88,9 @@ export function discoverRegion(source: RegionSource, entry: number): BasicBlock[
 function decodeAt(source: RegionSource, offset: number): RegionInstruction | undefined {
   if (offset >= PAGE_SIZE) return undefined;
   const instruction = createInstruction();
-  const result = decode(source.bytes, source.page + offset, PAGE_SIZE - offset, source.mode, instruction);
+  const result = decode(source.bytes, source.page + offset, PAGE_SIZE - offset, codeSizeOf(source.mode), instruction);
   if (result !== DecodeResult.ok) return undefined;
-  const shape = shapeOf(instruction, source.mode === 64);
+  const shape = shapeOf(instruction, source.mode);
   const effects = source.effectsOf(instruction, shape);
   return effects.needsInterpreter ? undefined : { instruction, shape, effects, offset, deadFlags: false };
 }

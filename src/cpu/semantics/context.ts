@@ -6,11 +6,11 @@ import type { FunctionBuilder } from '../wasm/module.ts';
 /**
  * How the address of a memory operand is formed; decided when an instruction is decoded.
  *
- * - `base`: 64-bit code, one register or RIP plus displacement, no segment base.
- * - `full`: 64-bit code, base, index, scale, displacement and the base of FS or GS.
+ * - `base`: one register, or RIP, plus displacement, no segment base; in flat 32-bit code of 32 bits.
+ * - `full`: 64-bit code: base, index, scale, displacement and the base of FS or GS; flat 32-bit code: without the latter.
  * - `narrow`: 64-bit code with a 32-bit address size.
  * - `absolute`: a 64-bit address in the instruction (MOV moffs).
- * - `legacy`: 32- and 16-bit code; offset masked to the address size, segment limits and rights checked.
+ * - `legacy`: other 32- and 16-bit code; offset masked to the address size, segment limits and rights checked.
  */
 export type MemoryForm = 'none' | 'base' | 'full' | 'narrow' | 'absolute' | 'legacy';
 
@@ -26,6 +26,8 @@ export interface Shape {
   readonly addressSize: number;
   /** 64-bit code; otherwise code of a 32- or 16-bit segment. */
   readonly long: boolean;
+  /** 32-bit code that is executed only while its segments are flat (`CodeMode.flat32`). */
+  readonly flat: boolean;
   readonly memory: MemoryForm;
   readonly operands: readonly OperandShape[];
   readonly repeat: 'none' | 'equal' | 'notEqual';

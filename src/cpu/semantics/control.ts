@@ -85,7 +85,9 @@ const returnNear: Semantics = (c) => {
   requireCanonical(c, target);
   const release = c.shape.operands.length > 0 ? add(i64(size), and(c.immediate(), i64(0xffff))) : i64(size);
   const moved = add(pointer, release);
-  if (mask) {
+  if (c.shape.flat) {
+    c.setRegister(RSP, 4, moved);
+  } else if (mask) {
     const kept = and(c.register(RSP, 8), sub(i64(-1), mask));
     c.setRegister(RSP, 8, or(kept, and(moved, mask)));
   } else {

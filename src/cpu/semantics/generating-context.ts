@@ -141,12 +141,13 @@ export abstract class GeneratingContext {
 
   /** The bits of the stack pointer that legacy code uses. */
   stackMask(): I64 {
+    if (this.shape.flat) return i64(0xffff_ffffn);
     return select(ne(load32(this.state, State.stackSize), i32(2)), i64(0xffff_ffffn), i64(0xffff));
   }
 
   /** Linear address that offsets of legacy code count from. */
   protected codeBase(): I64 {
-    return load64(this.state, State.segmentBase + SegmentRegister.cs * 8);
+    return this.shape.flat ? i64(0) : load64(this.state, State.segmentBase + SegmentRegister.cs * 8);
   }
 }
 

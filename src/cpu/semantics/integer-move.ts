@@ -54,6 +54,10 @@ function setStackPointer(c: Context, value: I64): void {
     c.setRegister(RSP, 8, value);
     return;
   }
+  if (c.shape.flat) {
+    c.setRegister(RSP, 4, value);
+    return;
+  }
   const mask = c.let(c.stackMask());
   const kept = and(c.register(RSP, 8), sub(i64(-1), mask));
   c.setRegister(RSP, 8, or(kept, and(value, mask)));
@@ -175,7 +179,7 @@ const leave: Semantics = (c) => {
 
 /** A program in virtual-8086 mode uses PUSHF and POPF as far as its I/O privilege goes (SDM vol. 3B, 21.3.3). */
 const requireFlagsPrivilege = (c: Context): void => {
-  if (c.shape.long) return;
+  if (c.shape.long || c.shape.flat) return;
   const mode = and(c.otherFlags(), i32(Flag.virtual8086 | Flag.iopl));
   // Virtual-8086 mode with less than the highest I/O privilege.
   c.fn.if(ltU(sub(mode, i32(Flag.virtual8086)), i32(Flag.iopl)), () => c.raise(Vector.generalProtection));
