@@ -97,7 +97,7 @@ export class RegionMachine extends TestMachine {
   /** The region that begins at an address. */
   regionAt(address: number): object | undefined {
     const place = this.pool.addressOf(this.frameOf(this.numberAt(address))) + (address % PAGE_SIZE);
-    return this.group.parts.code.regionAt(place as HostAddress, this.processor.codeSize);
+    return this.group.parts.code.regionAt(place as HostAddress, this.processor.codeMode);
   }
 }
 

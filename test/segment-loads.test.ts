@@ -113,6 +113,14 @@ describe.each(TIERS)('in %s', (tier, options) => {
     }
   });
 
+  test('a load leaves that may make segments flat, for which other code is made', () => {
+    const machine = machineWith(options, moveTo(SegmentRegister.ds), SELECTOR | 3, FLAT);
+    machine.processor.loadSegment(SegmentRegister.ds, 0x13, SMALL);
+    expect(machine.processor.codeMode).toBe(CodeMode.bits32);
+    expect(play(machine).left).toBe(1);
+    expect(machine.processor.codeMode).toBe(CodeMode.flat32);
+  });
+
   test('a load of SS always leaves', () => {
     const machine = machineWith(options, moveTo(SegmentRegister.ss), SELECTOR | 3, FLAT);
     expect(play(machine).left).toBe(1);

@@ -4,7 +4,7 @@
  */
 import { beforeAll, describe, expect, test } from 'vitest';
 import type { ProcessorGroupOptions } from '../src/cpu/processor.ts';
-import { HOT_SHAPES } from '../src/cpu/semantics/hot-shapes.ts';
+import { HOT_SHAPES } from '../src/cpu/semantics/shapes/index.ts';
 import { hasPackageArchive } from './debian-kernel.ts';
 import { type RunOptions, runDeterministically, type Trail } from './determinism.ts';
 
@@ -32,7 +32,7 @@ describe.skipIf(!hasPackageArchive)('a guest with virtual time', () => {
       ['a TLB of one entry', { tlbEntries: 1, jit: { threshold: 20 } }],
       [
         'large TLBs and handlers made together',
-        { tlbEntries: 4096, tlbRoots: 3, hotShapes: [], commonShapes: HOT_SHAPES },
+        { tlbEntries: 4096, tlbRoots: 3, hotShapes: {}, commonShapes: HOT_SHAPES },
       ],
       ['that all its code is interpreted', { jit: { threshold: 0 } }],
       ['that all its code is compiled at once', { jit: { threshold: 1 } }],

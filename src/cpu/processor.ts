@@ -16,15 +16,15 @@ import { FrameMark, FrameMarks } from './frame-marks.ts';
 import { type FrameWatcher, FrameWatchers, type FrameWatching } from './frame-watchers.ts';
 import { createHelpers } from './helpers.ts';
 import { HANDLER_LIMIT, type HostFunctions, Interpreter } from './interpreter/interpreter.ts';
-import { BLOCK_LIMIT, PseudoHandler } from './interpreter/record.ts';
+import { BLOCK_LIMIT } from './interpreter/record.ts';
 import { DEFAULT_JIT, Jit, type JitOptions } from './jit/jit.ts';
 import { type HostParts, noteFrameWritten } from './memory-unit.ts';
 import type { DescriptorSource, ProcessorApi, TimeSource } from './processor-api.ts';
 import { ProcessorState } from './processor-state.ts';
 import { createQuickX87 } from './quick-x87/quick.ts';
 import type { Semantics } from './semantics/context.ts';
-import { HOT_SHAPES } from './semantics/hot-shapes.ts';
 import { SEMANTICS } from './semantics/index.ts';
+import { HOT_SHAPES, type ShapeLists } from './semantics/shapes/index.ts';
 import { State } from './state.ts';
 import { createStringComparison } from './string-compare.ts';
 import { Tlb } from './tlb.ts';
@@ -45,10 +45,10 @@ export interface ProcessorGroupOptions {
   readonly tlbRoots?: number;
   /** Bytes for records of decoded code. */
   readonly codeBytes?: number;
-  /** Shapes whose handlers are inlined (semantics/hot-shapes.ts); none of them changes what a guest sees. */
-  readonly hotShapes?: readonly string[];
-  /** Shapes whose handlers are made together (semantics/common-shapes.ts); neither do these. */
-  readonly commonShapes?: readonly string[];
+  /** Shapes whose handlers are inlined (semantics/shapes/); none of them changes what a guest sees. */
+  readonly hotShapes?: ShapeLists;
+  /** Shapes whose handlers are made together; neither do these. */
+  readonly commonShapes?: ShapeLists;
   /** Regions of generated code (jit/jit.ts); none of this changes what a guest sees. */
   readonly jit?: Partial<JitOptions>;
   /** Counts executions by shape, with no shape inlined; see `profile`. */
@@ -115,8 +115,8 @@ export class ProcessorGroup implements FrameInvalidator, FrameWatching {
       memory,
       host,
       semantics: SEMANTICS,
-      hotShapes: options.profile ? [] : (options.hotShapes ?? HOT_SHAPES),
-      commonShapes: options.commonShapes ?? [],
+      hotShapes: options.profile ? {} : (options.hotShapes ?? HOT_SHAPES),
+      commonShapes: options.commonShapes ?? {},
       tlbEntries,
       codeSlots: code.slots,
       regionSlots: jit.regionSlots,
@@ -132,11 +132,8 @@ export class ProcessorGroup implements FrameInvalidator, FrameWatching {
     const base = this.#profile;
     if (base === undefined) return [];
     const { view } = this.parts.memory;
-    return [...this.interpreter.shapes()]
-      .map(([key, handler]): [string, number] => [
-        key,
-        Number(view.getBigUint64(base + (handler - PseudoHandler.count) * 8, true)),
-      ])
+    return [...this.interpreter.coldShapes()]
+      .map(([key, slot]): [string, number] => [key, Number(view.getBigUint64(base + slot * 8, true))])
       .sort((a, b) => b[1] - a[1]);
   }
 

@@ -16,7 +16,7 @@ import { bitsOfKernel } from '../boot/kernel.ts';
 import { refuseHopelessMemory, requireMemory, requireXenNotes } from '../boot/requirements.ts';
 import { findSeedPlaces, type SeedPlaces } from '../boot/seed-places.ts';
 import { ProcessorGroup } from '../cpu/processor.ts';
-import { COMMON_SHAPES } from '../cpu/semantics/common-shapes.ts';
+import { COMMON_SHAPES } from '../cpu/semantics/shapes/index.ts';
 import { MOST_DISKS } from '../devices/xen/block-backend.ts';
 import { type Cell, chooseCell } from '../domain/cells.ts';
 import { HostClock, VirtualClock } from '../domain/clock.ts';

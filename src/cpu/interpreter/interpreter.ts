@@ -1,8 +1,10 @@
 import type { HostMemory } from '../../memory/host-memory.ts';
+import { CodeMode } from '../code-mode.ts';
 import { Exit } from '../exits.ts';
 import { HOST_FUNCTIONS, type HostFunction, type Semantics, type Shape } from '../semantics/context.ts';
 import { tlbEntry } from '../semantics/generating-context.ts';
-import { parseShapeKey, shapeKey } from '../semantics/shape-key.ts';
+import { type CodeKind, codeKindOf, parseShapeKey, shapeKey } from '../semantics/shape-key.ts';
+import type { ShapeLists } from '../semantics/shapes/index.ts';
 import { State } from '../state.ts';
 import { CodeSlot, TlbEntry } from '../tlb-layout.ts';
 import {
@@ -50,6 +52,7 @@ const enum Answer {
 }
 
 const STATE_TO_INTEGER = { parameters: ['i32'], result: 'i32' } as const;
+type Loop = (state: number) => number;
 type Handler = (state: number, record: number) => number;
 const COLD_HANDLER = { parameters: ['i32', 'i32'], result: 'i32' } as const;
 
@@ -61,6 +64,14 @@ const REGION_TABLE = 1;
 const TABLE_SIZE = 2048;
 /** Handlers of any kind that a record can name. */
 export const HANDLER_LIMIT = 0x1_0000;
+/** Handlers that are not part of a loop begin here, so that those of all loops have room below. */
+const FIRST_COLD = 1024;
+
+/**
+ * Instructions of a kind that are executed before what it meets most is made for it: 64-bit kernels begin in 32-bit code,
+ * and 32-bit ones with segments that are not flat.
+ */
+const PATIENCE: Readonly<Record<CodeKind, number>> = { long: 0, flat: 100_000, legacy: 100_000 };
 
 /** A host function takes as many numbers as HOST_FUNCTIONS says. */
 type HostFunctionOf<Count extends number> = Count extends 1
@@ -79,10 +90,10 @@ export interface InterpreterOptions {
   readonly host: HostFunctions;
   /** Meaning of each operation. */
   readonly semantics: ReadonlyMap<string, Semantics>;
-  /** Shapes (as keys) whose handlers are part of the one big function. */
-  readonly hotShapes: readonly string[];
-  /** Shapes whose handlers are made together when the first of them is met: a module for each costs more. */
-  readonly commonShapes: readonly string[];
+  /** Shapes whose handlers are part of the big functions. */
+  readonly hotShapes: ShapeLists;
+  /** Shapes whose handlers are made together when the first of their kind is met: a module for each costs more. */
+  readonly commonShapes: ShapeLists;
   /** Entries of each TLB, a power of two. */
   readonly tlbEntries: number;
   /** Address of the table of decoded code by place. */
@@ -94,8 +105,9 @@ export interface InterpreterOptions {
 }
 
 /**
- * Tier 0. One generated function dispatches with a branch table over decoded records: the shapes that programs execute
- * most are part of it, all others are functions that are generated when they are first met, the common ones at once.
+ * Tier 0. For each kind of code one generated function dispatches with a branch table over decoded records: the shapes
+ * that programs execute most are part of it, all others are functions that are generated when they are first met, the
+ * common ones at once. What changes the kind of code leaves the function.
  */
 export class Interpreter {
   readonly #options: InterpreterOptions;
@@ -106,40 +118,63 @@ export class Interpreter {
   readonly regionImports: Readonly<Record<string, unknown>>;
   readonly #handlers = new Map<string, number>();
   readonly #handlerOf = new Map<Shape, number>();
-  readonly #firstCold: number;
-  readonly #run: (state: number) => number;
+  /** Executes any code whose records name no hot handler. */
+  readonly #plainLoop: Loop;
+  readonly #loops: Partial<Record<CodeKind, Loop>> = {};
+  readonly #patience: Record<CodeKind, number> = { ...PATIENCE };
   readonly #flags: (state: number) => number;
   readonly #imports: WebAssembly.Imports;
-  readonly #commonKeys: ReadonlySet<string>;
-  #common: ReadonlyMap<string, Handler> | undefined;
+  readonly #common = new Map<CodeKind, ReadonlyMap<string, Handler>>();
+  /** What the loops import. */
+  readonly #shared: Record<string, unknown>;
   #cold = 0;
 
   constructor(options: InterpreterOptions) {
     this.#options = options;
-    this.#commonKeys = new Set(options.commonShapes);
     this.#table = new WebAssembly.Table({ element: 'anyfunc', initial: TABLE_SIZE });
     this.regions = new WebAssembly.Table({ element: 'anyfunc', initial: options.regionSlots });
-    const hot = options.hotShapes.filter((key) => options.semantics.has(parseShapeKey(key).operation));
-    hot.forEach((key, index) => {
-      this.#handlers.set(key, PseudoHandler.count + index);
-    });
-    this.#firstCold = PseudoHandler.count + hot.length;
-    const shared = {
+    this.#shared = {
       memory: options.memory.memory,
       table: this.#table,
       regions: this.regions,
       ...options.host,
     };
-    const main = this.#instantiate(buildMain(options, hot), shared);
-    this.#run = main.run as (state: number) => number;
+    const main = this.#instantiate(buildMain(options, []));
+    this.#plainLoop = main.run as Loop;
     this.#flags = main.flags as (state: number) => number;
-    this.#imports = { host: { ...shared, flags: main.flags, carry: main.carry } } as WebAssembly.Imports;
+    this.#imports = { host: { ...this.#shared, flags: main.flags, carry: main.carry } } as WebAssembly.Imports;
     this.regionImports = { memory: options.memory.memory, x87: options.host.x87, ...main };
   }
 
   /** Executes from State.rip until an exit and returns its kind. */
   run(state: number): Exit {
-    return this.#run(state);
+    const mode = this.#options.memory.u32[(state + State.codeMode) >> 2];
+    if (mode === CodeMode.bits64) return this.#loops.long?.(state) ?? this.#runEarly('long', state);
+    if (mode === CodeMode.flat32) return this.#loops.flat?.(state) ?? this.#runEarly('flat', state);
+    return this.#loops.legacy?.(state) ?? this.#runEarly('legacy', state);
+  }
+
+  /** As `run`, of a kind that has no loop yet. */
+  #runEarly(kind: CodeKind, state: number): Exit {
+    if (this.#patience[kind] <= 0) return this.#makeLoop(kind)(state);
+    const { memory } = this.#options;
+    const budget = (state + State.budget) >> 2;
+    const before = memory.i32[budget] as number;
+    const exit = this.#plainLoop(state);
+    this.#patience[kind] -= before - (memory.i32[budget] as number);
+    return exit;
+  }
+
+  #makeLoop(kind: CodeKind): Loop {
+    const { hotShapes, semantics } = this.#options;
+    const hot = (hotShapes[kind] ?? []).filter((key) => semantics.has(parseShapeKey(key).operation));
+    hot.forEach((key, index) => {
+      this.#handlers.set(key, PseudoHandler.count + index);
+    });
+    this.#handlerOf.clear();
+    const loop = hot.length > 0 ? (this.#instantiate(buildMain(this.#options, hot)).run as Loop) : this.#plainLoop;
+    this.#loops[kind] = loop;
+    return loop;
   }
 
   /** The six arithmetic flags. */
@@ -164,18 +199,23 @@ export class Interpreter {
     const key = shapeKey(shape);
     const known = this.#handlers.get(key);
     if (known !== undefined) return known;
-    const handler = this.#firstCold + this.#cold;
+    const handler = FIRST_COLD + this.#cold;
     if (handler === HANDLER_LIMIT) throw new RangeError(`more than ${HANDLER_LIMIT} shapes of instructions`);
     if (this.#cold === this.#table.length) this.#table.grow(TABLE_SIZE);
-    const made = this.#commonKeys.has(key) ? this.#commonHandlers() : this.#generate([shape]);
+    const made = this.#commonHandlers(shape, key) ?? this.#generate([shape]);
     this.#table.set(this.#cold++, made.get(key));
     this.#handlers.set(key, handler);
     return handler;
   }
 
-  #commonHandlers(): ReadonlyMap<string, Handler> {
-    this.#common ??= this.#generate([...this.#commonKeys].map(parseShapeKey));
-    return this.#common;
+  /** Those of the shape's kind, when it is one of them. */
+  #commonHandlers(shape: Shape, key: string): ReadonlyMap<string, Handler> | undefined {
+    const kind = codeKindOf(shape);
+    const keys = this.#options.commonShapes[kind] ?? [];
+    if (this.#patience[kind] > 0 || !keys.includes(key)) return undefined;
+    const made = this.#common.get(kind) ?? this.#generate(keys.map(parseShapeKey));
+    this.#common.set(kind, made);
+    return made;
   }
 
   #generate(shapes: readonly Shape[]): Map<string, Handler> {
@@ -184,13 +224,14 @@ export class Interpreter {
     return new Map(shapes.map((shape, index) => [shapeKey(shape), exports[index] as Handler]));
   }
 
-  /** Every shape met so far with its handler, for the profile that chooses hot shapes. */
-  shapes(): IterableIterator<[string, number]> {
-    return this.#handlers.entries();
+  /** Every shape met so far with the slot of its handler, where none is hot: for the profile that chooses these. */
+  *coldShapes(): IterableIterator<[key: string, slot: number]> {
+    for (const [key, handler] of this.#handlers) yield [key, handler - FIRST_COLD];
   }
 
-  #instantiate(bytes: Uint8Array<ArrayBuffer>, host: Record<string, unknown>): WebAssembly.Exports {
-    return new WebAssembly.Instance(new WebAssembly.Module(bytes), { host } as WebAssembly.Imports).exports;
+  #instantiate(bytes: Uint8Array<ArrayBuffer>): WebAssembly.Exports {
+    const imports = { host: this.#shared } as WebAssembly.Imports;
+    return new WebAssembly.Instance(new WebAssembly.Module(bytes), imports).exports;
   }
 }
 
@@ -421,7 +462,7 @@ function emitRun(
       context.done();
     }),
     () => {
-      const slot = sub(load16U32(record, RecordField.handler), i32(PseudoHandler.count + hot.length));
+      const slot = sub(load16U32(record, RecordField.handler), i32(FIRST_COLD));
       if (options.profile !== undefined) {
         const counter = fn.let(add(i32(options.profile), shl(slot, i32(3))));
         fn.store(store64(counter, add(load64(counter), i64(1))));

@@ -2,7 +2,7 @@
  * Shapes whose handlers are part of the interpreter's one function: what kernels and their programs execute most, most
  * first. Made by bench/hot-shapes.ts from a profile of a boot and a shell session.
  */
-export const HOT_SHAPES: readonly string[] = [
+export const LONG_HOT_SHAPES: readonly string[] = [
   'cmp 4 8 long none none 1:4 1:4 jne',
   'mov 8 8 long none none 1:8 1:8',
   'xor 4 8 long none none 1:4 1:4',

@@ -2,7 +2,7 @@
  * Shapes that a kernel meets while it boots, or its programs, and executes less often than the hot ones: their handlers
  * are made together. Made by bench/hot-shapes.ts from the same profile.
  */
-export const COMMON_SHAPES: readonly string[] = [
+export const LONG_COMMON_SHAPES: readonly string[] = [
   'adc 1 8 long none none 1:1 4:1',
   'adc 4 8 long base none 3:4 4:4',
   'adc 4 8 long none none 1:4 4:4',
