@@ -83,8 +83,9 @@ code that touched an entry of a live page table: how often it read one, asked fo
 one so that the host carried the store out or saw it (emulated), stored without the host having a part in it (plain), or
 stored in vain (refused). Which tables are live Xen knows, unless it translates frames; of other guests, whose tables are
 their own, it is those that a processor's root leads to. A call of VMI's ROM that stores an entry is an operation of its
-caller. Of the reference guest it also says whether a read was one of its recorded accessors. With --check the
-contracts that were broken are listed too (on xen, reads outside these accessors among them), and the guest goes on.
+caller, one that reads an entry a read of its caller's. Of the reference guest it also says whether a read was one of its
+recorded accessors. With --check the contracts that were broken are listed too, and the guest goes on; where tables hold
+machine frames (xen, vmi with direct paging), reads outside these accessors are among them.
 
   --top N             lines of the list (default 25)
   --output FILE       write it there instead of to the terminal's standard error; --stats has it with all lines
