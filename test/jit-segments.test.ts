@@ -54,6 +54,25 @@ test.each([
   expect(sums).toEqual([2 * ROUNDS, 0x20 * ROUNDS, 2 * ROUNDS]);
 });
 
+test('the interpreter goes on as before when code with flat segments gets a loop of its own', () => {
+  const machine = machineWith(INTERPRETER);
+  const rounds = 30_000;
+  const sums: number[] = [];
+  for (const segment of [flat, flat, moved, flat]) {
+    machine.processor.loadSegment(SegmentRegister.ds, 0x13, segment);
+    machine.execute({ rbx: DATA, rcx: rounds });
+    sums.push(machine.processor.value(Register.rax));
+  }
+  expect(sums).toEqual([2 * rounds, 2 * rounds, 0x20 * rounds, 2 * rounds]);
+  const { interpreter } = machine.group;
+  const before = interpreter.coldHandlers;
+  machine.load(CODE, PUSHES);
+  machine.execute({ rbx: DATA, rcx: ROUNDS });
+  expect(machine.processor.value(Register.rax)).toBe(ROUNDS);
+  // An addition of registers, which the first program has none of, is part of the loop.
+  expect(interpreter.coldHandlers).toBe(before);
+});
+
 test('a region that was made elsewhere is right where segments are flat', () => {
   const machine = machineWith(AT_ONCE);
   machine.processor.loadSegment(SegmentRegister.ds, 0x13, moved);

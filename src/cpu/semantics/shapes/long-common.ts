@@ -1,6 +1,6 @@
 /**
- * Shapes that a kernel meets while it boots, or its programs, and executes less often than the hot ones: their handlers
- * are made together. Made by bench/hot-shapes.ts from the same profile.
+ * Shapes that a 64-bit kernel meets while it boots, or its programs, and executes less often than the hot ones: their
+ * handlers are made together. Made by bench/hot-shapes.ts from the same profile.
  */
 export const LONG_COMMON_SHAPES: readonly string[] = [
   'adc 1 8 long none none 1:1 4:1',

@@ -1,6 +1,6 @@
 /**
- * Shapes whose handlers are part of the interpreter's one function: what kernels and their programs execute most, most
- * first. Made by bench/hot-shapes.ts from a profile of a boot and a shell session.
+ * Shapes whose handlers are part of the interpreter's loop for 64-bit code: what kernels and their programs execute
+ * most, most first. Made by bench/hot-shapes.ts from a profile of a boot and a shell session.
  */
 export const LONG_HOT_SHAPES: readonly string[] = [
   'cmp 4 8 long none none 1:4 1:4 jne',
