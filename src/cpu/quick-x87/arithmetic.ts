@@ -18,7 +18,6 @@ import {
   mul,
   ne,
   or,
-  remU,
   select,
   shl,
   shrU,
@@ -34,20 +33,24 @@ import { fullPrecision, type QuickMachine, roundingOf } from './quick-machine.ts
 
 /** The four operations on ordinary numbers, with all 64 bits and to nearest. */
 
-/** Families in the order of X87Operation: what is computed from destination and source. */
-const enum Family {
-  add,
-  multiply,
-  subtract,
-  subtractReversed,
-  divide,
-  divideReversed,
-  count,
+/** What is computed from destination and source. */
+interface Family {
+  readonly compute: (machine: QuickMachine, a: Extended, b: Extended, result: Result) => void;
+  /** The source comes first. */
+  readonly reversed?: boolean;
+  /** The sign of what comes second is changed. */
+  readonly negates?: boolean;
 }
 
-const FAMILIES = Array.from({ length: Family.count }, (_, family): Family => family);
-const isIn = (family: I32, ...members: readonly Family[]): I32 =>
-  and(shrU(i32(members.reduce((bits, member) => bits | (1 << member), 0)), family), i32(1));
+/** In the order of X87Operation. */
+const FAMILIES: readonly Family[] = [
+  { compute: addInto },
+  { compute: multiplyInto },
+  { compute: addInto, negates: true },
+  { compute: addInto, negates: true, reversed: true },
+  { compute: divideInto },
+  { compute: divideInto, reversed: true },
+];
 
 /** An exact result: 128 bits, of which the uppermost is set unless all are zero; below them something may be jammed. */
 interface Result {
@@ -60,31 +63,30 @@ interface Result {
 }
 
 export function arithmeticWays(machine: QuickMachine): Record<number, Way> {
-  const way: Way = () => {
-    const { fn, operation, otherwise, control } = machine;
-    machine.requirePrecisionMasked();
-    machine.require(and(fullPrecision(control), eqz(roundingOf(control))));
-    const form = fn.let(remU(operation, i32(ArithmeticForm.count)));
-    const family = fn.let(divU(operation, i32(ArithmeticForm.count)));
-    const target = fn.local('i32');
-    const [a, b] = [extendedLocal(machine), extendedLocal(machine)];
-    readOperands(machine, form, target, a, b);
-    machine.require(isOrdinary(a));
-    machine.require(isOrdinary(b));
-    exchangeIf(machine, isIn(family, Family.subtractReversed, Family.divideReversed), a, b);
-    const negated = shl(isIn(family, Family.subtract, Family.subtractReversed), i32(15));
-    fn.set(b.signExponent, xor(b.signExponent, negated));
-    const result = { sign: fn.local('i32'), exponent: fn.local('i32'), high: fn.local('i64'), low: fn.local('i64') };
-    const sum: Way = () => addInto(machine, a, b, result);
-    const product: Way = () => multiplyInto(machine, a, b, result);
-    const quotient: Way = () => divideInto(machine, a, b, result);
-    choose(fn, family, [sum, product, sum, sum, quotient, quotient], otherwise);
-    deliver(machine, result, target, eq(form, i32(ArithmeticForm.pop)));
-  };
-  const operations = FAMILIES.flatMap((family) =>
-    Array.from({ length: ArithmeticForm.count }, (_, form) => family * ArithmeticForm.count + form),
-  );
-  return Object.fromEntries(operations.map((operation) => [operation, way]));
+  const ways = FAMILIES.flatMap((family, index) => {
+    const first = index * ArithmeticForm.count;
+    const way: Way = () => carryOut(machine, family, first);
+    return Array.from({ length: ArithmeticForm.count }, (_, form): [number, Way] => [first + form, way]);
+  });
+  return Object.fromEntries(ways);
+}
+
+/** @param first operation of the family */
+function carryOut(machine: QuickMachine, { compute, reversed, negates }: Family, first: number): void {
+  const { fn, operation, control } = machine;
+  machine.requirePrecisionMasked();
+  machine.require(and(fullPrecision(control), eqz(roundingOf(control))));
+  const form = fn.let(sub(operation, i32(first)));
+  const target = fn.local('i32');
+  const [destination, source] = [extendedLocal(machine), extendedLocal(machine)];
+  readOperands(machine, form, target, destination, source);
+  machine.require(isOrdinary(destination));
+  machine.require(isOrdinary(source));
+  const [a, b] = reversed ? [source, destination] : [destination, source];
+  const second = negates ? { ...b, signExponent: fn.let(xor(b.signExponent, i32(SIGN))) } : b;
+  const result = { sign: fn.local('i32'), exponent: fn.local('i32'), high: fn.local('i64'), low: fn.local('i64') };
+  compute(machine, a, second, result);
+  deliver(machine, result, target, eq(form, i32(ArithmeticForm.pop)));
 }
 
 /** Sets `a` to the destination, `b` to the source, and `target` to the destination's slot. */
@@ -114,38 +116,29 @@ function readOperands(
   choose(fn, form, [...memory, intoTop(sources.register), intoRegister, intoRegister], otherwise);
 }
 
-function exchangeIf(machine: QuickMachine, condition: I32, a: ExtendedLocal, b: ExtendedLocal): void {
-  const { fn } = machine;
-  fn.if(condition, () => {
-    const significand = fn.let(a.significand);
-    const signExponent = fn.let(a.signExponent);
-    setExtended(machine, a, b);
-    setExtended(machine, b, { significand, signExponent });
-  });
-}
-
 const exponentOf = ({ signExponent }: Extended): I32 => and(signExponent, i32(EXPONENT));
 const signOf = ({ signExponent }: Extended): I32 => and(signExponent, i32(SIGN));
 
 /** A zero is far below every other number, so that nothing has to be done for it until both are. */
-function addInto(machine: QuickMachine, a: ExtendedLocal, b: ExtendedLocal, result: Result): void {
+function addInto(machine: QuickMachine, a: Extended, b: Extended, result: Result): void {
   const { fn } = machine;
   const { sign, exponent, high, low } = result;
   const [exponentA, exponentB] = [fn.let(exponentOf(a)), fn.let(exponentOf(b))];
   const sameExponent = eq(exponentA, exponentB);
-  const smaller = or(ltU(exponentA, exponentB), and(sameExponent, ltU(a.significand, b.significand)));
-  exchangeIf(machine, smaller, a, b);
-  const sameSign = fn.let(eqz(xor(signOf(a), signOf(b))));
-  fn.set(sign, signOf(a));
-  fn.set(exponent, exponentOf(a));
-  const distance = fn.let(sub(exponent, exponentOf(b)));
+  const exchanged = fn.let(or(ltU(exponentA, exponentB), and(sameExponent, ltU(a.significand, b.significand))));
+  const larger = fn.let(select(exchanged, b.significand, a.significand));
+  const smaller = fn.let(select(exchanged, a.significand, b.significand));
+  const sameSign = fn.let(eqz(and(xor(a.signExponent, b.signExponent), i32(SIGN))));
+  fn.set(sign, and(select(exchanged, b.signExponent, a.signExponent), i32(SIGN)));
+  fn.set(exponent, select(exchanged, exponentB, exponentA));
+  const distance = fn.let(sub(exponent, select(exchanged, exponentA, exponentB)));
   const aligned = fn.local('i64');
-  align(machine, b.significand, distance, aligned, low);
+  align(machine, smaller, distance, aligned, low);
   fn.if(
     sameSign,
     () => {
-      fn.set(high, add(a.significand, aligned));
-      fn.if(ltU(high, a.significand), () => {
+      fn.set(high, add(larger, aligned));
+      fn.if(ltU(high, larger), () => {
         // The bit that falls off is 0: with a carry the distance is below 64.
         fn.set(low, or(shl(high, i64(63)), shrU(low, i64(1))));
         fn.set(high, or(shrU(high, i64(1)), i64(INTEGER_BIT)));
@@ -153,7 +146,7 @@ function addInto(machine: QuickMachine, a: ExtendedLocal, b: ExtendedLocal, resu
       });
     },
     () => {
-      fn.set(high, sub(sub(a.significand, aligned), extendU(ne(low, i64(0)))));
+      fn.set(high, sub(sub(larger, aligned), extendU(ne(low, i64(0)))));
       fn.set(low, sub(i64(0), low));
       // Zero is positive when numbers cancel.
       fn.if(eqz(or(high, low)), () => fn.set(sign, i32(0)));
