@@ -25,7 +25,7 @@ import {
 import { Pte } from '../../x86/registers.ts';
 import { MADE_READ_ONLY } from './host-call.ts';
 import type { LinearMappings } from './linear-mappings.ts';
-import { eachPresentEntry, surveyTables } from './table-survey.ts';
+import { eachPresentEntry, mapReadOnly, surveyTables } from './table-survey.ts';
 
 const FOUR_GIB = 0x1_0000_0000 as GuestVirtual;
 
@@ -192,7 +192,7 @@ export class DirectTables implements ExaminedTables, FrameWatcher, Archived {
         space.pin(table as Mfn);
         pinned.push(table as Mfn);
       }
-      this.#makeReadOnly(tables);
+      mapReadOnly(this.paging, tables);
       if (this.#wantsMachineFrames) this.#beginMachineFrames(tables);
       this.#takeRoot(vcpu, root);
       this.#isLive = true;
@@ -202,18 +202,6 @@ export class DirectTables implements ExaminedTables, FrameWatcher, Archived {
       for (const table of pinned) space.unpin(table);
     }
     for (const { processor } of this.#domain?.vcpus ?? []) processor.flushTlb();
-  }
-
-  /** What maps tables, maps them read-only. */
-  #makeReadOnly(tables: ReadonlyMap<number, TableLevel>): void {
-    const { paging } = this;
-    for (const [table, level] of tables) {
-      if (level > 1) continue;
-      eachPresentEntry(paging, table, level, (index, low, high) => {
-        if ((low & Pte.writable) === 0 || !tables.has(paging.types.namedBy(low, high))) return;
-        paging.entries.store(table, index, low & ~Pte.writable, high | MADE_READ_ONLY);
-      });
-    }
   }
 
   /** Entries hold machine frame numbers from here on, and the ROM translates what it reads. */

@@ -3,6 +3,7 @@ import type { DirectPaging } from '../../paging/direct/direct-paging.ts';
 import type { TableLevel } from '../../paging/direct/table-rules.ts';
 import type { Mfn, Pfn } from '../../x86/brand.ts';
 import { Pte } from '../../x86/registers.ts';
+import { MADE_READ_ONLY } from './host-call.ts';
 
 const entry = new Uint32Array(2);
 
@@ -49,4 +50,15 @@ export function surveyTables(
   belowRoot = false;
   for (const [page, level] of announced) visit(page, level);
   return tables;
+}
+
+/** Lets these tables, where they map one of them, map it read-only. @throws PageAbsent */
+export function mapReadOnly(paging: DirectPaging, tables: ReadonlyMap<number, TableLevel>): void {
+  for (const [table, level] of tables) {
+    if (level > 1) continue;
+    eachPresentEntry(paging, table, level, (index, low, high) => {
+      if ((low & Pte.writable) === 0 || !tables.has(paging.types.namedBy(low, high))) return;
+      paging.entries.store(table, index, low & ~Pte.writable, high | MADE_READ_ONLY);
+    });
+  }
 }
