@@ -46,7 +46,10 @@ const REASONS: Readonly<Record<string, readonly (readonly [text: string, why: st
   'src/interfaces/vmi/start-state.ts': [['(cs?.selector ?? 0)', 'all segments were read']],
   'src/interfaces/vmi/table-survey.ts': [['geometry.entries[level] ?? 0', LEVELS]],
   'src/interfaces/vmi/update-queue.ts': [['= () => {};', 'the interface puts its own there before a processor runs']],
-  'src/interfaces/vmi/vmi-interface.ts': [['callerOf(', 'for audits']],
+  'src/interfaces/vmi/vmi-interface.ts': [
+    ['callerOf(', 'for audits'],
+    ['threadAt(', 'for guests whose contracts are checked'],
+  ],
   'src/interfaces/lguest/descriptor-tables.ts': [['this.#gateFlags[vector] ?? 0', 'vectors are below 256']],
   'src/interfaces/xen/event-channels.ts': [
     ['if (port < 0) return port;', 'the host opens its own ports before the guest runs'],

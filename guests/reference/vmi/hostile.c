@@ -156,9 +156,10 @@ static void fill_sound(u32 number) {
   u32 page = hostile_page(), pointer = (u32)hostile_entry_pointer();
   entry_bits entry = hostile_entry();
   if (chance(8)) pointer = (u32)upper_pointer(), entry = upper_entry();
-  /* A table, to be written to; and what is no entry. */
+  /* A table, to be written to; what is no entry; and what is in no table, wherever it is said to be. */
   else if (chance(32)) entry = (entry_bits)page_number((void *)pointer) * PAGE_SIZE | PRESENT | WRITABLE | USER;
-  else if (chance(64)) pointer += sizeof(word);
+  else if (chance(16)) pointer += sizeof(word);
+  else if (chance(16)) pointer = (u32)hostile_address();
   u32 flags = hostile_random(2) ? PAGE_PT : PAGE_PD;
   u32 time = (u32)hostile_random(1 << 20);
   switch (number) {
