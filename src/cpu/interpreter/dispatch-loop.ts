@@ -1,5 +1,5 @@
 import { Exit } from '../exits.ts';
-import { HOST_FUNCTIONS, type HostFunction, type Semantics } from '../semantics/context.ts';
+import type { Semantics } from '../semantics/context.ts';
 import { tlbEntry } from '../semantics/generating-context.ts';
 import { parseShapeKey } from '../semantics/shape-key.ts';
 import { State } from '../state.ts';
@@ -32,53 +32,31 @@ import {
 } from '../wasm/expression.ts';
 import { callIndirectOf, callOf, type FunctionBuilder, ModuleBuilder } from '../wasm/module.ts';
 import { Answer, COLD_HANDLER, emitMeaning, importHost, STATE_TO_INTEGER } from './cold-handlers.ts';
-import { emitCarry, emitFlags, type Functions, RecordContext, type Ways } from './context.ts';
+import { type Functions, RecordContext, type Ways } from './context.ts';
 import { emitFindSlot } from './find-code.ts';
 import type { InterpreterOptions } from './options.ts';
 import { Link, PseudoHandler, RecordField, RegionAnswer } from './record.ts';
-import { emitEnterRegions, emitRegionLoop, REGION, REGION_LOOP } from './region-loop.ts';
+import { emitFlagFunctions } from './shared-functions.ts';
 
-/** Indices of the imported tables. */
+/** Index of the imported table. */
 const COLD_TABLE = 0;
-const REGION_TABLE = 1;
 
 /** Cold handlers that the function table has room for before it grows; a kernel and its programs meet about a thousand. */
 export const TABLE_SIZE = 2048;
 /** Handlers that are not part of a loop begin here, so that those of all loops have room below. */
 export const FIRST_COLD = 1024;
 
-/** A module with the function that executes records, `run`, of which some handlers are part, and what others import of it. */
+/** A module with the function that executes records, `run`, of which some handlers are part. */
 export function buildLoop(options: InterpreterOptions, hot: readonly string[]): Uint8Array<ArrayBuffer> {
   const module = new ModuleBuilder(options.memory.size / 0x1_0000);
   // Cold handlers do without the table: each instance that imports it costs time in proportion to its size.
   module.importTable('table', TABLE_SIZE);
-  module.importTable('regions', options.regionSlots);
   const host = importHost(module);
-  const flags = module.function(STATE_TO_INTEGER, 'flags');
-  emitFlags(flags.builder);
-  flags.builder.unreachable();
-  const carry = module.function(STATE_TO_INTEGER, 'carry');
-  emitCarry(carry.builder);
-  carry.builder.unreachable();
-  for (const name of ['sse', 'helper', 'loadSegment', 'timeStamp'] as const) emitForward(module, host, name);
-  const loop = module.function(REGION_LOOP, 'regions');
-  emitRegionLoop(loop.builder, options, { table: REGION_TABLE, region: module.type(REGION) });
-  loop.builder.unreachable();
-  const regions = module.function(COLD_HANDLER);
-  emitEnterRegions(regions.builder, loop.index);
-  regions.builder.unreachable();
-  const functions = { host, flags: flags.index, carry: carry.index, regions: regions.index };
+  const regions = module.importFunction('enterRegions', COLD_HANDLER);
+  const { flags, carry } = emitFlagFunctions(module);
   const { builder: fn } = module.function(STATE_TO_INTEGER, 'run');
-  emitRun(fn, options, functions, hot, module.type(COLD_HANDLER));
+  emitRun(fn, options, { host, flags, carry, regions }, hot, module.type(COLD_HANDLER));
   return module.build();
-}
-
-/** A host function as one of WebAssembly, which other modules import at no cost. */
-function emitForward(module: ModuleBuilder, host: Record<HostFunction, number>, name: HostFunction): void {
-  const parameters = new Array<'i32'>(HOST_FUNCTIONS[name]).fill('i32');
-  const { builder: fn } = module.function({ parameters, result: 'i32' }, name);
-  fn.return(callOf('i32', host[name], ...parameters.map((type, index) => fn.parameter(index, type))));
-  fn.unreachable();
 }
 
 function emitRun(

@@ -7,6 +7,7 @@ import { buildHandlers } from './cold-handlers.ts';
 import { buildLoop, FIRST_COLD, TABLE_SIZE } from './dispatch-loop.ts';
 import type { InterpreterOptions } from './options.ts';
 import { PseudoHandler } from './record.ts';
+import { buildSharedFunctions } from './shared-functions.ts';
 
 type Loop = (state: number) => number;
 type Handler = (state: number, record: number) => number;
@@ -34,31 +35,25 @@ export class Interpreter {
   readonly #handlers = new Map<string, number>();
   readonly #handlerOf = new Map<Shape, number>();
   /** Executes any code whose records name no hot handler. */
-  readonly #plainLoop: Loop;
+  #plain: Loop | undefined;
   readonly #loops: Partial<Record<CodeKind, Loop>> = {};
   readonly #patience: Record<CodeKind, number> = { ...PATIENCE };
   readonly #flags: (state: number) => number;
-  readonly #imports: WebAssembly.Imports;
+  /** What loops and cold handlers import. */
+  readonly #imports: Record<string, unknown>;
   readonly #common = new Map<CodeKind, ReadonlyMap<string, Handler>>();
-  /** What the loops import. */
-  readonly #shared: Record<string, unknown>;
   #cold = 0;
 
   constructor(options: InterpreterOptions) {
     this.#options = options;
     this.#table = new WebAssembly.Table({ element: 'anyfunc', initial: TABLE_SIZE });
     this.regions = new WebAssembly.Table({ element: 'anyfunc', initial: options.regionSlots });
-    this.#shared = {
-      memory: options.memory.memory,
-      table: this.#table,
-      regions: this.regions,
-      ...options.host,
-    };
-    const main = this.#instantiate(buildLoop(options, []));
-    this.#plainLoop = main.run as Loop;
-    this.#flags = main.flags as (state: number) => number;
-    this.#imports = { host: { ...this.#shared, flags: main.flags, carry: main.carry } } as WebAssembly.Imports;
-    this.regionImports = { memory: options.memory.memory, x87: options.host.x87, ...main };
+    const { memory } = options.memory;
+    const shared = instantiate(buildSharedFunctions(options), { memory, regions: this.regions, ...options.host });
+    const { flags, carry, enterRegions } = shared;
+    this.#flags = flags as (state: number) => number;
+    this.#imports = { memory, table: this.#table, ...options.host, flags, carry, enterRegions };
+    this.regionImports = { memory, x87: options.host.x87, ...shared };
   }
 
   /** Executes from State.rip until an exit and returns its kind. */
@@ -80,6 +75,11 @@ export class Interpreter {
     return exit;
   }
 
+  get #plainLoop(): Loop {
+    this.#plain ??= instantiate(buildLoop(this.#options, []), this.#imports).run as Loop;
+    return this.#plain;
+  }
+
   #makeLoop(kind: CodeKind): Loop {
     const { hotShapes, semantics } = this.#options;
     const hot = (hotShapes[kind] ?? []).filter((key) => semantics.has(parseShapeKey(key).operation));
@@ -87,7 +87,8 @@ export class Interpreter {
       this.#handlers.set(key, PseudoHandler.count + index);
     });
     this.#handlerOf.clear();
-    const loop = hot.length > 0 ? (this.#instantiate(buildLoop(this.#options, hot)).run as Loop) : this.#plainLoop;
+    const loop =
+      hot.length > 0 ? (instantiate(buildLoop(this.#options, hot), this.#imports).run as Loop) : this.#plainLoop;
     this.#loops[kind] = loop;
     return loop;
   }
@@ -134,8 +135,7 @@ export class Interpreter {
   }
 
   #generate(shapes: readonly Shape[]): Map<string, Handler> {
-    const module = new WebAssembly.Module(buildHandlers(this.#options, shapes));
-    const { exports } = new WebAssembly.Instance(module, this.#imports);
+    const exports = instantiate(buildHandlers(this.#options, shapes), this.#imports);
     return new Map(shapes.map((shape, index) => [shapeKey(shape), exports[index] as Handler]));
   }
 
@@ -143,9 +143,8 @@ export class Interpreter {
   *coldShapes(): IterableIterator<[key: string, slot: number]> {
     for (const [key, handler] of this.#handlers) yield [key, handler - FIRST_COLD];
   }
+}
 
-  #instantiate(bytes: Uint8Array<ArrayBuffer>): WebAssembly.Exports {
-    const imports = { host: this.#shared } as WebAssembly.Imports;
-    return new WebAssembly.Instance(new WebAssembly.Module(bytes), imports).exports;
-  }
+function instantiate(bytes: Uint8Array<ArrayBuffer>, host: Record<string, unknown>): WebAssembly.Exports {
+  return new WebAssembly.Instance(new WebAssembly.Module(bytes), { host } as WebAssembly.Imports).exports;
 }
