@@ -7,6 +7,7 @@ import { SystemResult } from '../src/cpu/operands.ts';
 import { DomainCrash } from '../src/domain/crash.ts';
 import type { LiveTableObserver } from '../src/inspect/live-table-observer.ts';
 import { ApState, Call } from '../src/interfaces/vmi/abi.ts';
+import { ABSENT_FRAME } from '../src/memory/frame-pool.ts';
 import { PageAbsent } from '../src/memory/page-absent.ts';
 import type { MicrovmVcpu } from '../src/microvm/vcpu.ts';
 import { FrameType } from '../src/paging/direct/frame-types.ts';
@@ -173,6 +174,20 @@ describe('VMI with direct paging', () => {
     expect(machine.low(TABLE, FREE) & 2).toBe(0);
     expect(machine.store(KERNEL + FREE * PAGE_SIZE + 8, 0x1234)).toBe(true);
     expect([machine.low(FREE, 1), machine.low(TABLE, FREE) & 2]).toEqual([0x1234, 2]);
+  });
+
+  it('asks for a page first that is no table any more and has left memory', () => {
+    machine.begin();
+    machine.announce(FREE, 1);
+    machine.retract(FREE, 1);
+    const { frames } = machine.paging.space;
+    const frame = frames[FREE] as number;
+    const store = () => machine.store(KERNEL + FREE * PAGE_SIZE + 8, 0x1234);
+    frames[FREE] = ABSENT_FRAME;
+    expect(store).toThrow(PageAbsent);
+    frames[FREE] = frame;
+    expect(store()).toBe(true);
+    expect(machine.low(FREE, 1)).toBe(0x1234);
   });
 
   it('examines stores to live tables of any level', () => {

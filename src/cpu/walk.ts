@@ -287,6 +287,8 @@ export class PageWalker {
     if (access === Access.write && !writable) {
       this.#fault(true, access, user);
       if (frame !== undefined && frame >= 0) result.refused = page;
+      // Who emulates the store has to see the page.
+      else if (frame === ABSENT_FRAME && !user && translation.emulateStore) this.#bringIn(page, false);
       return false;
     }
     if (access === Access.fetch && noExecute) return this.#fault(true, access, user);
