@@ -10,13 +10,13 @@ const INSTRUCTIONS_PER_RECLAIM = 4_000_000;
 const QUIET = { instructions: 10_000_000, turns: 20_000 } as const;
 /** After which a guest is followed by the next one, which may be of another kind. */
 const CALLS_OF_A_GUEST = 5_000;
-/** Guests that did their work beside the hostile ones. */
-const NEIGHBOURS = 2;
+/** So many turns of hostile guests come with one of the guest beside them: its work lasts some ten thousand calls. */
+const TURNS_PER_NEIGHBOURS = 8;
 
 /**
  * Reference guests that make hostile calls, one after another, each with a seed of its own. They run turn by turn, and
  * after each all that the host keeps of types, references and shadows is counted anew and must be what is stored.
- * Meanwhile the host takes pages away from them, and another guest beside does its work.
+ * Meanwhile the host takes pages away from them, and there is always another guest beside that does its work.
  */
 export class HostileAttack {
   readonly record = new HostileRecord();
@@ -75,7 +75,7 @@ export class HostileAttack {
           reclaimAt += INSTRUCTIONS_PER_RECLAIM;
           await this.#host.manager.relieve();
         }
-        await this.#letNeighbourRun(seed);
+        if (turn % TURNS_PER_NEIGHBOURS === 0) await this.#letNeighbourRun(seed);
       }
       guest.finish();
       record.ended(endingOf(guest, isQuiet));
@@ -85,7 +85,6 @@ export class HostileAttack {
   }
 
   async #letNeighbourRun(seed: number): Promise<void> {
-    if (this.neighbours.length >= NEIGHBOURS) return;
     this.#neighbour ??= await this.#host.boot({ ...this.#variant(seed), vcpus: 1 }, '');
     const { domain, printed, destroy } = this.#neighbour;
     await takeTurn(this.#neighbour);
