@@ -8,12 +8,13 @@
  *
  *   --images NAMES    those among x86-64, i386-pae and i386
  *   --settings TEXTS  only settings that begin so
- *   --runs N          pairs of boots for each figure; times and exits are medians, whatever else differs is an error
+ *   --runs N          pairs of boots for each figure, in as many rounds through all of an image's cells; of exits the
+ *                     median, of times the least and the greatest are printed, whatever else differs is an error
  *   --write           put the tables into docs/costs.md too
  *
  * The guest counts its operations itself, by stand-ins at unpatched call sites, so that those which are an instruction
- * natively count as well; conversions and reads of entries (pte_val, get_pte and the like) do not. Times need Linux. The
- * bench of Debian's kernel is bench/paging.ts.
+ * natively count as well; conversions and reads of entries (pte_val, get_pte and the like) do not. The bench of
+ * Debian's kernel is bench/paging.ts.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { cpus } from 'node:os';
@@ -21,7 +22,7 @@ import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
 import { IMAGES, type Image } from '../guests/reference/build.ts';
 import { tuneEngine } from '../src/node/engine.ts';
-import { type Cost, costOf, ITEMS, type Item } from './reference/measure.ts';
+import { type Cost, costOf, ITEMS, type Item, together } from './reference/measure.ts';
 import { settingName, settingsOf } from './reference/settings.ts';
 import { batchTable, type Costs, costTable } from './reference/tables.ts';
 
@@ -46,18 +47,21 @@ function imageNamed(name: string): Image {
   return image;
 }
 
+/** A cell's boots are far apart, so that what disturbs some leaves others alone. */
 async function measure(image: Image): Promise<Costs> {
-  const costs = new Map<string, Record<Item, Cost>>();
-  for (const setting of settingsOf(image)) {
-    const name = settingName(setting);
-    if (!beginnings.some((text) => name.startsWith(text))) continue;
-    // The first boots compile what belongs to no guest, which takes longer than most of what is measured.
-    await costOf(image, setting, 'fork', 1);
-    const measured: Partial<Record<Item, Cost>> = {};
-    for (const item of items) measured[item] = await costOf(image, setting, item, runs);
-    costs.set(name, measured as Record<Item, Cost>);
+  const settings = settingsOf(image).filter((setting) =>
+    beginnings.some((text) => settingName(setting).startsWith(text)),
+  );
+  const measured = settings.flatMap((setting) => items.map((item) => ({ setting, item, costs: [] as Cost[] })));
+  for (let round = 0; round < runs; round++) {
+    for (const { setting, item, costs } of measured) costs.push(await costOf(image, setting, item));
   }
-  return costs;
+  const costs = new Map<string, Partial<Record<Item, Cost>>>();
+  for (const { setting, item, costs: each } of measured) {
+    const name = settingName(setting);
+    costs.set(name, { ...costs.get(name), [item]: together(each, `${name}: ${item}`) });
+  }
+  return costs as Costs;
 }
 
 function section(image: Image, costs: Costs): string {
@@ -68,7 +72,7 @@ function section(image: Image, costs: Costs): string {
 }
 
 tuneEngine();
-let text = `\nTimes: Node ${process.version} on ${cpus()[0]?.model.trim()}, ${runs === 1 ? 'one run' : `medians of ${runs} runs`}.\n`;
+let text = `\nTimes: Node ${process.version} on ${cpus()[0]?.model.trim()}, ${runs} boots for each figure.\n`;
 process.stdout.write(text);
 for (const image of values.images.split(',').map(imageNamed)) {
   const part = `\n${section(image, await measure(image))}`;

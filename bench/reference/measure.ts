@@ -5,14 +5,15 @@ import type { StatisticsReport } from '../../src/inspect/statistics.ts';
 import { moduleLimits } from '../../src/node/engine.ts';
 import { outputOf } from '../../test/guest/output.ts';
 import { median } from '../peers/report.ts';
-import { type Setting, settingName } from './settings.ts';
+import { type Course, followCourse, windowsOf } from './course.ts';
+import type { Setting } from './settings.ts';
 
 /** What the guest's `bench=` names, and how often it is done: so often that its time stands out of a boot's. */
 export const ITEMS = { fork: 200, exec: 200, mmap: 300, fault: 4000, switch: 8000 } as const;
 export type Item = keyof typeof ITEMS;
 
-/** What can be said of an item, in the order of the tables. */
-export const FIGURES = [
+/** What is counted of an item. */
+const COUNTED = [
   'operations',
   'hypercalls',
   /** Lazy sections that held something. */
@@ -22,13 +23,17 @@ export const FIGURES = [
   'drains',
   'exits',
   'instructions',
-  /** Processor time of the host's thread that guests run in. */
+] as const;
+type Counted = (typeof COUNTED)[number];
+
+/** What can be said of an item, in the order of the tables. */
+export const FIGURES = [
+  ...COUNTED,
+  /** Processor time of the host's thread that guests run in: of the quickest boot, and of the slowest. */
   'microseconds',
+  'slowest',
 ] as const;
 export type Figure = (typeof FIGURES)[number];
-
-/** When code is compiled is the host's affair, and with it how often compiled code is left. */
-const DECIDED_BY_HOST: ReadonlySet<Figure> = new Set(['exits', 'microseconds']);
 
 export interface Cost {
   readonly figures: Readonly<Record<Figure, number>>;
@@ -43,63 +48,87 @@ type Report = StatisticsReport & {
   readonly vmiQueue?: { readonly records: number; readonly batches: Counts; readonly batchesBySize: Counts };
 };
 
+interface Boot {
+  readonly counted: Readonly<Record<Counted, number>>;
+  readonly reasons: Counts;
+  readonly sizes: Counts;
+  readonly course: Course;
+}
+
 const MEMORY = 32 << 20;
-/** The longer boot does an item this many times as often as the shorter one, whose figures are subtracted. */
+/** The longer boot does an item this many times as often as the shorter one, whose counts are subtracted. */
 const LONGER = 3;
+/** So many times a boot's time of an item is looked at: two slices of the event loop each where items are cheapest. */
+const WINDOWS = 8;
 
 /**
  * What an item costs in the mean. What a boot takes, and what is done or compiled at the first times alone, is in both of
- * two boots and falls out of their difference.
- *
- * @param runs pairs of boots, of which medians are taken
- * @throws when a figure differs between them that a deterministic guest decides
+ * two boots and falls out of their counts' difference. Time is that of the longer boot alone, while it does what the
+ * shorter one does not: the median of windows there, since what else the machine does comes and goes.
  */
-export async function costOf(image: Image, setting: Setting, item: Item, runs: number): Promise<Cost> {
+export async function costOf(image: Image, setting: Setting, item: Item): Promise<Cost> {
   const times = ITEMS[item];
-  const costs: Cost[] = [];
-  for (let run = 0; run < runs; run++) {
-    const shorter = await boot(image, setting, item, times);
-    const longer = await boot(image, setting, item, times * LONGER);
-    costs.push(difference(longer, shorter, times * (LONGER - 1)));
-  }
-  const [first] = costs;
-  if (!first) throw new Error(`${runs} runs measure nothing; give 1 or more`);
-  for (const { figures } of costs) {
-    const differing = FIGURES.find((name) => !DECIDED_BY_HOST.has(name) && figures[name] !== first.figures[name]);
-    if (differing) throw new Error(`${settingName(setting)}: ${differing} of a ${item} differ from run to run`);
-  }
-  const medianOf = (name: Figure): number => median(costs.map(({ figures }) => figures[name]));
-  return { ...first, figures: { ...first.figures, exits: medianOf('exits'), microseconds: medianOf('microseconds') } };
-}
-
-function difference(longer: Cost, shorter: Cost, times: number): Cost {
-  const perItem = <Name extends string>(more: Readonly<Record<Name, number>>, less: Readonly<Record<Name, number>>) =>
-    Object.fromEntries(
-      (Object.keys(more) as Name[]).map((name) => [name, (more[name] - (less[name] ?? 0)) / times]),
-    ) as Record<Name, number>;
+  const shorter = await boot(image, setting, item, times);
+  const longer = await boot(image, setting, item, times * LONGER);
+  const more = times * (LONGER - 1);
+  const counted = difference(longer.counted, shorter.counted, more);
+  const besides = shorter.counted.instructions - times * counted.instructions;
+  const [from, to] = [shorter.counted.instructions, longer.counted.instructions - besides];
+  const microseconds = counted.instructions * median(windowsOf(longer.course, from, to, WINDOWS));
   return {
-    figures: perItem(longer.figures, shorter.figures),
-    reasons: perItem(longer.reasons, shorter.reasons),
-    sizes: perItem(longer.sizes, shorter.sizes),
+    figures: { ...counted, microseconds, slowest: microseconds },
+    reasons: difference(longer.reasons, shorter.reasons, more),
+    sizes: difference(longer.sizes, shorter.sizes, more),
   };
 }
 
-/** Figures of a whole boot that does an item so many times. */
-async function boot(image: Image, { lazy, ...cell }: Setting, item: Item, times: number): Promise<Cost> {
+/**
+ * One cost of several that were measured: the median of exits, since when code is compiled is the host's affair, and with
+ * it how often compiled code is left; the least and the greatest time.
+ *
+ * @throws when a figure differs between them that a deterministic guest decides
+ */
+export function together(costs: readonly Cost[], name: string): Cost {
+  const [first] = costs;
+  if (!first) throw new Error(`nothing was measured of ${name}`);
+  for (const { figures } of costs) {
+    const differing = COUNTED.find((each) => each !== 'exits' && figures[each] !== first.figures[each]);
+    if (differing) throw new Error(`${name}: ${differing} differ from boot to boot`);
+  }
+  const times = costs.map(({ figures }) => figures.microseconds);
+  const exits = median(costs.map(({ figures }) => figures.exits));
+  return {
+    ...first,
+    figures: { ...first.figures, exits, microseconds: Math.min(...times), slowest: Math.max(...times) },
+  };
+}
+
+function difference<Name extends string>(
+  more: Readonly<Record<Name, number>>,
+  less: Readonly<Record<Name, number>>,
+  times: number,
+): Record<Name, number> {
+  const names = Object.keys(more) as Name[];
+  const perItem = names.map((name) => [name, (more[name] - (less[name] ?? 0)) / times]);
+  return Object.fromEntries(perItem) as Record<Name, number>;
+}
+
+/** A whole boot that does an item so many times. */
+async function boot(image: Image, { lazy, ...cell }: Setting, item: Item, times: number): Promise<Boot> {
   const commandLine = `bench=${item} times=${times}${lazy ? '' : ' nolazy'}`;
   const host = await createHost({ memory: MEMORY, jit: moduleLimits() });
   try {
     const kernel = readFileSync(imagePath(image));
     const machine = await host.boot({ ...cell, kernel, memory: MEMORY, vcpus: 1, deterministic: true, commandLine });
-    const before = threadMicroseconds();
+    const courseSoFar = followCourse(machine);
     const text = await outputOf(machine);
     const outcome = await machine.done;
+    const course = courseSoFar();
     if (outcome.kind !== 'poweroff') {
       throw new Error(`${cell.interface}/${cell.paging} ${commandLine}: the guest ended by ${JSON.stringify(outcome)}`);
     }
-    const microseconds = threadMicroseconds() - before;
     const { hypercalls, exits, instructions, vmiQueue } = machine.statistics() as Report;
-    const figures = {
+    const counted = {
       operations: operationsIn(text),
       hypercalls: sum(hypercalls),
       batches: Number(/^lazy batches (\d+)/m.exec(text)?.[1]),
@@ -107,20 +136,11 @@ async function boot(image: Image, { lazy, ...cell }: Setting, item: Item, times:
       drains: sum(vmiQueue?.batches ?? {}),
       exits: sum(exits),
       instructions,
-      microseconds,
     };
-    return { figures, reasons: vmiQueue?.batches ?? {}, sizes: vmiQueue?.batchesBySize ?? {} };
+    return { counted, reasons: vmiQueue?.batches ?? {}, sizes: vmiQueue?.batchesBySize ?? {}, course };
   } finally {
     await host.close();
   }
-}
-
-/**
- * Linux alone tells it of a thread (Documentation/scheduler/sched-stats.rst). What V8's own threads compile would hide the
- * difference between two boots.
- */
-function threadMicroseconds(): number {
-  return Number(readFileSync(`/proc/self/task/${process.pid}/schedstat`, 'utf8').split(' ')[0]) / 1000;
 }
 
 /** What an entry is converted or read by: no change of page tables. Only with PAE is reading an operation. */
