@@ -72,7 +72,7 @@ function section(image: Image, costs: Costs): string {
 }
 
 tuneEngine();
-let text = `\nTimes: Node ${process.version} on ${cpus()[0]?.model.trim()}, ${runs} boots for each figure.\n`;
+let text = `\nTimes: Node ${process.version} on ${cpus()[0]?.model.trim()}, boots for each figure: ${runs}.\n`;
 process.stdout.write(text);
 for (const image of values.images.split(',').map(imageNamed)) {
   const part = `\n${section(image, await measure(image))}`;

@@ -12,7 +12,7 @@ interface Moment {
 export type Course = readonly Moment[];
 
 /**
- * Looks at a guest between any two slices of the event loop (domain/scheduler.ts), that is, every few milliseconds.
+ * Looks at a guest between any two slices of the event loop (domain/scheduler.ts), that is, every few milliseconds, and where it ends.
  *
  * @returns what ends the looking, and has the course
  */
@@ -21,11 +21,14 @@ export function followCourse(machine: VirtualMachine): () => Course {
   const look = (): void => {
     const { instructions } = machine.statistics() as StatisticsReport;
     course.push({ instructions, microseconds: threadMicroseconds() });
-    next = setImmediate(look);
   };
-  let next = setImmediate(look);
+  let next = setImmediate(function lookAgain() {
+    look();
+    next = setImmediate(lookAgain);
+  });
   return () => {
     clearImmediate(next);
+    look();
     return course;
   };
 }
