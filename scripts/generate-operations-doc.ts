@@ -164,7 +164,8 @@ function site(row: OperationRow): string {
 const RULES_INTRODUCTION = `Under every interface. Rules about the type, the level or the pin of a table need a host that examines tables, which is
 xen with direct paging; a page leaves its guest there alone, too. Where a guest keeps its tables itself, a flush is looked
 for at the next use of a translation that a replaced entry has left behind; of lguest's host, to be told of an entry is to
-drop that. With VMI a store that shadows would miss counts as one into a live table.
+drop that. With VMI a store that shadows would miss counts as one into a live table; one that its direct paging
+carries out does not.
 `;
 
 function rulesSection(): string {

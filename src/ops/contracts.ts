@@ -98,7 +98,7 @@ export interface Rule {
 
 export const rules = {
   'store-into-active-root': {
-    text: 'The top level of an active page table is changed by its operation, never by a store: direct paging must refuse the store, a shadow misses it.',
+    text: "The top level of an active page table is changed by its operation, never by a store: where Xen examines tables it refuses the store, VMI's direct paging carries it out like the operation, a shadow that is told of changes misses it.",
     operations: ['mmu.setPgd', 'mmu.setPud', 'mmu.setPmd'],
     when: 'event',
   },

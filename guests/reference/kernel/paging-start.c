@@ -8,11 +8,12 @@
  * on swapper_pg_dir already, as Xen guests once were, the same copy goes to a table in use; docs/cloning.md has the story.
  * The word `clone=` chooses how it is done:
  *
- *   plain      as memory, which no host that examines tables lets pass
+ *   plain      as memory, which Xen does not let pass where it examines the table in use
  *   accessors  entry by entry, by the operation for it
  *   skip       not at all where the kernel is on swapper_pg_dir already
  *
- * Without the word, no interface begins on swapper_pg_dir. clone-probe.c shows where the copy did not come to.
+ * Without the word, no interface begins on swapper_pg_dir; with it all do, but VMI's with tables of three levels where its
+ * host has a part in them. clone-probe.c shows where the copy did not come to.
  */
 static u8 swapper_page[PAGE_SIZE] ALIGNED(PAGE_SIZE);
 pgd_entry *swapper_pg_dir = (pgd_entry *)swapper_page;
