@@ -1,11 +1,9 @@
 import type { Image } from '../../guests/reference/build.ts';
 import type { InterfaceName, PagingName } from '../../src/api.ts';
-import { CELLS } from '../../src/domain/cells.ts';
+import { CELLS, type Cell } from '../../src/domain/cells.ts';
 
 /** A cell of interfaces and ways of paging, with lazy mode or without. */
-export interface Setting {
-  readonly interface: InterfaceName;
-  readonly paging: PagingName;
+export interface Setting extends Cell {
   readonly lazy: boolean;
 }
 
@@ -19,17 +17,21 @@ const UNSERVED: Readonly<Record<Image, RegExp>> = {
 /** Cells whose lazy sections tell the host nothing: to leave them out changes nothing that it sees. */
 const WITHOUT_LAZY_MODE = /^native\/|\/(?:native|nested)$/;
 
-const cellName = ({ interface: way, paging }: Omit<Setting, 'lazy'>): string => `${way}/${paging}`;
+const cellName = ({ interface: way, paging }: Cell): string => `${way}/${paging}`;
 
 /** As tables name it: `xen/direct nolazy`. */
 export const settingName = (setting: Setting): string => `${cellName(setting)}${setting.lazy ? '' : ' nolazy'}`;
 
-/** Every cell that an image serves, with lazy mode and, where that makes a difference, without. */
-export function settingsOf(image: Image): Setting[] {
-  const cells = (Object.entries(CELLS) as [InterfaceName, readonly PagingName[]][])
+/** Every cell that an image serves. */
+export function cellsOf(image: Image): Cell[] {
+  return (Object.entries(CELLS) as [InterfaceName, readonly PagingName[]][])
     .flatMap(([way, pagings]) => pagings.map((paging) => ({ interface: way, paging })))
     .filter((cell) => !UNSERVED[image].test(cellName(cell)));
-  return cells.flatMap((cell) =>
+}
+
+/** Every cell that an image serves, with lazy mode and, where that makes a difference, without. */
+export function settingsOf(image: Image): Setting[] {
+  return cellsOf(image).flatMap((cell) =>
     (WITHOUT_LAZY_MODE.test(cellName(cell)) ? [true] : [true, false]).map((lazy) => ({ ...cell, lazy })),
   );
 }
