@@ -7,8 +7,10 @@ export const ABSENT_FRAME = -2 as Frame;
 
 /** The pool has no free frame left. */
 export class OutOfFrames extends Error {
-  constructor(total: number) {
-    super(`all ${total} frames (${(total * PAGE_SIZE) >> 20} MiB) of the host's pool are in use`);
+  /** @param run frames in a row that were asked for, of which some may be free */
+  constructor(total: number, run?: number) {
+    const pool = `${total} frames (${(total * PAGE_SIZE) >> 20} MiB) of the host's pool`;
+    super(run === undefined ? `all ${pool} are in use` : `no ${run} in a row are free among the ${pool}`);
   }
 }
 
@@ -63,7 +65,7 @@ export class FramePool {
     for (const frame of free) isFree[frame] = 1;
     let first = 0;
     for (let end = 0; end - first < count; end++) {
-      if (end === this.total) throw new OutOfFrames(this.total);
+      if (end === this.total) throw new OutOfFrames(this.total, count);
       if (isFree[end] === 0) first = end + 1;
     }
     const end = first + count;

@@ -53,6 +53,8 @@ export class HostileAttack {
     const { record } = this;
     record.guests++;
     const variant = this.#variant(seed);
+    // Its memory lies in a row, for which the host needs room.
+    while (variant.paging === 'native' && this.#neighbour) await this.#letNeighbourRun(seed);
     const guest = await this.#host.boot(variant, `hostile=${seed}`, record);
     const { domain } = guest;
     const end = Math.min(calls, record.calls + (variant.calls ?? CALLS_OF_A_GUEST));
