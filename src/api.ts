@@ -59,7 +59,7 @@ export interface Host {
 /** How the guest asks for privileged work. */
 export type InterfaceName = 'xen' | 'kvm' | 'native' | 'vmi' | 'lguest';
 
-/** Ways of speaking to lguest: those of Linux 2.6.24 to 2.6.29, 2.6.30 to 2.6.36, 2.6.37 to 3.x. */
+/** Ways of speaking to lguest: those of Linux 2.6.24 to 2.6.29, 2.6.30 to 3.0, 3.1 to 3.x. */
 export type LguestEra = 'L1' | 'L2' | 'L3';
 
 /** How the guest's page tables are carried out. */

@@ -31,7 +31,7 @@ be had, the reference guest is booted, a small kernel that is part of this comma
   --paging NAME       how page tables are carried out: direct (xen, vmi), nested (kvm, native), native (native, vmi),
                       shadow (all), or translated (kernels for xen that announce auto_translated_physmap)
   --lguest-era ERA    how a kernel speaks to lguest, where its file does not tell: L1 (Linux 2.6.24 to 2.6.29),
-                      L2 (2.6.30 to 2.6.36) or L3 (2.6.37 to 3.x)
+                      L2 (2.6.30 to 3.0) or L3 (3.1 to 3.x)
   --afterburn         patch the kernel's call sites for the interface before it runs, which it would do itself otherwise
                       (the reference guest; others do not record what that takes)
   --host-memory SIZE  memory for all guests (default: what they need); what does not fit goes to swap,

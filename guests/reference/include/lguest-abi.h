@@ -1,6 +1,6 @@
 #pragma once
 
-/* lguest as Linux 2.6.30 to 2.6.36 has it (asm/lguest_hcall.h, linux/lguest.h), as far as this kernel uses it. */
+/* lguest as Linux 2.6.30 to 3.0 has it (asm/lguest_hcall.h, linux/lguest.h), as far as this kernel uses it. */
 #define BOOT_SUBARCH 0x23c
 #define SUBARCH_LGUEST 1
 #define LGUEST_VECTOR 0x1f

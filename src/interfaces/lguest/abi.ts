@@ -168,7 +168,7 @@ export const ERAS: Readonly<Record<LguestEra, Era>> = {
     argumentRegisters: EARLY_REGISTERS,
     slotArguments: [1, 2, 0],
   },
-  /** 2.6.30 to 2.6.36: the host makes the first page tables. */
+  /** 2.6.30 to 3.0: the host makes the first page tables. */
   L2: {
     name: 'L2',
     layout: { ...START, ...LATER_RING, ...afterRing(0x558, true) },
@@ -176,7 +176,7 @@ export const ERAS: Readonly<Record<LguestEra, Era>> = {
     argumentRegisters: LATER_REGISTERS,
     slotArguments: IN_ORDER,
   },
-  /** 2.6.37 to 3.x: the kernel brings its own. */
+  /** 3.1 to 3.x: the kernel brings its own. */
   L3: {
     name: 'L3',
     layout: { ...START, ...LATER_RING, ...afterRing(0x558, false) },
