@@ -18,9 +18,10 @@ import { parseArgs } from 'node:util';
 import { initramfs, kernelModules, kernel as kernelRecipe } from '../guests/recipes.ts';
 import type { InterfaceName, VirtualMachine } from '../src/api.ts';
 import { createHost, openSnapshot } from '../src/index.ts';
-import { collectGarbage, moduleLimits, tuneEngine } from '../src/node/engine.ts';
+import { collectGarbage, tuneEngine } from '../src/node/engine.ts';
 import { readInputFile } from '../src/node/files.ts';
 import { SnapshotFile, saveSnapshotFile } from '../src/node/snapshot-file.ts';
+import { jitOfCommand } from './engine.ts';
 
 const MIB = 1 << 20;
 const MOST_GROWTH = 300;
@@ -83,7 +84,11 @@ async function measure(name: InterfaceName, count: number, memory: number): Prom
   const kernel = await readInputFile(await kernelRecipe('cloud-amd64'), 'kernel');
   const initrd = await (name === 'xen' ? initramfs() : initramfs({ modules: await kernelModules('cloud-amd64') }));
   const directory = mkdtempSync(join(tmpdir(), 'ring1-clone-'));
-  const host = await createHost({ memory: memory + count * CLONE_MEMORY, guests: count + 1, jit: moduleLimits() });
+  const host = await createHost({
+    memory: memory + count * CLONE_MEMORY,
+    guests: count + 1,
+    jit: jitOfCommand(),
+  });
   try {
     const bootStart = performance.now();
     const consoleOption = name === 'xen' ? 'console=hvc0' : 'console=ttyS0 reboot=acpi panic=-1';

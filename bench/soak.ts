@@ -1,35 +1,37 @@
 /**
  * Whether memory stays what it is when code comes and goes for long: a guest that keeps copying programs and starting the
  * copies, and keeps switching a static branch, for which its kernel patches its own code. Prints the resident memory of
- * the process and figures of the JIT once a minute, and at the end how the last minute compares with the fifth.
+ * the command's process once a minute, then figures of the JIT, and how the last minute compares with the fifth.
  *
- *     npx tsx bench/soak.ts [--minutes 30] [--threshold N] [--interface xen]
- *     /path/to/another/node --import tsx bench/soak.ts …
+ *     npm run build && npx tsx bench/soak.ts [--minutes 30] [--node PATH] [-- RING1-OPTIONS]
  *
- * Ends with status 1 when memory differs by more than 5 %.
+ * Ends with status 1 when memory differs by more than 5 %. Linux only.
  */
-import { readFile } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { delimiter, dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { parseArgs } from 'node:util';
-import { initramfs, kernel } from '../guests/recipes.ts';
-import type { InterfaceName } from '../src/api.ts';
-import { createHost } from '../src/index.ts';
+import { initramfs } from '../guests/recipes.ts';
 import type { CodeStatistics } from '../src/inspect/code-statistics.ts';
-import { moduleLimits } from '../src/node/engine.ts';
 
-const { values } = parseArgs({
+const { values, positionals: options } = parseArgs({
+  allowPositionals: true,
   options: {
     minutes: { type: 'string', default: '30' },
-    threshold: { type: 'string' },
-    interface: { type: 'string', default: 'xen' },
+    node: { type: 'string', default: process.execPath },
   },
 });
 
-const MEMORY = 256 << 20;
+const RING1 = fileURLToPath(new URL('../bin/ring1', import.meta.url));
 const SAMPLE_SECONDS = 5;
 const SAMPLES_PER_MINUTE = 60 / SAMPLE_SECONDS;
 /** The minute whose memory is the measure: everything that is kept has been met by then. */
 const SETTLED_MINUTE = 5;
 const TOLERANCE = 0.05;
+/** What `ring1 run` ends with at its timeout. */
+const TIMEOUT_STATUS = 3;
 
 /** Each round has eight programs in frames of their own; a kernel without the switch has none to patch. */
 const SCRIPT = `
@@ -50,62 +52,57 @@ while :; do
 done
 `;
 
-const mebibytes = (bytes: number): string => `${(bytes / 2 ** 20).toFixed(0)} MiB`;
-
 function median(numbers: readonly number[]): number {
   return [...numbers].sort((a, b) => a - b)[numbers.length >> 1] ?? 0;
 }
 
-const minutes = Number(values.minutes);
-const threshold = values.threshold === undefined ? {} : { threshold: Number(values.threshold) };
-const host = await createHost({ memory: MEMORY, jit: { ...moduleLimits(), ...threshold } });
-const script = new TextEncoder().encode(SCRIPT);
-const machine = await host.boot({
-  kernel: await readFile(await kernel('cloud-amd64')),
-  initrd: await initramfs({ extra: [{ type: 'file', path: 'root/soak.sh', data: script, mode: 0o755 }] }),
-  commandLine: `console=${values.interface === 'xen' ? 'hvc0' : 'ttyS0'} quiet ring1.run="sh /root/soak.sh"`,
-  memory: MEMORY,
-  vcpus: 1,
-  interface: values.interface as InterfaceName,
-});
+/** MiB that a process has in memory. */
+function residentOf(process: number): number {
+  const kibibytes = /^VmRSS:\s+(\d+)/m.exec(readFileSync(`/proc/${process}/status`, 'utf8'))?.[1];
+  return Number(kibibytes) / 1024;
+}
 
+const minutes = Number(values.minutes);
+const directory = mkdtempSync(join(tmpdir(), 'ring1-soak-'));
+process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
+const initrd = join(directory, 'initrd');
+const stats = join(directory, 'stats.json');
+const script = new TextEncoder().encode(SCRIPT);
+writeFileSync(initrd, await initramfs({ extra: [{ type: 'file', path: 'root/soak.sh', data: script, mode: 0o755 }] }));
+
+const path = `PATH=${dirname(values.node)}${delimiter}${process.env.PATH}`;
+const files = ['--initrd', initrd, '--stats', stats];
+const limits = ['--memory', '256M', '--timeout', String(minutes * 60 + SAMPLE_SECONDS)];
+const guest = spawn(
+  'env',
+  [path, RING1, 'run', ...files, ...limits, '--append', 'quiet ring1.run="sh /root/soak.sh"', ...options],
+  { stdio: ['ignore', 'pipe', 'inherit'] },
+);
+const ended = new Promise<number | null>((resolve) => guest.once('exit', resolve));
 let rounds = 0;
-const decoder = new TextDecoder();
-const reading = (async () => {
-  for await (const bytes of machine.console.output) {
-    const last = decoder.decode(bytes).match(/round (\d+)(?![\s\S]*round)/);
-    if (last) rounds = Number(last[1]);
-  }
-})();
+guest.stdout.setEncoding('utf8').on('data', (text: string) => {
+  rounds += text.match(/^round /gm)?.length ?? 0;
+});
 
 const wait = (seconds: number) => new Promise((done) => setTimeout(done, seconds * 1000));
 const byMinute: number[] = [];
-console.log(`Node ${process.version}, ${values.interface}`);
 for (let minute = 1; minute <= minutes; minute++) {
   const samples: number[] = [];
   for (let sample = 0; sample < SAMPLES_PER_MINUTE; sample++) {
     await wait(SAMPLE_SECONDS);
-    samples.push(process.memoryUsage().rss);
+    samples.push(residentOf(guest.pid as number));
   }
   const resident = median(samples);
   byMinute.push(resident);
-  const { heapUsed } = process.memoryUsage();
-  const { jit } = host.statistics() as CodeStatistics;
-  const code = jit
-    ? `${jit.regions} regions in ${jit.modules} modules of ${mebibytes(jit.moduleBytes)}, ${jit.regionsCompiled} compiled, ${jit.regionsDropped} dropped, ${jit.regionsEvicted} evicted`
-    : 'no regions';
-  console.log(
-    `minute ${minute}: resident ${mebibytes(resident)}, heap ${mebibytes(heapUsed)}, ${rounds} rounds, ${code}`,
-  );
+  console.log(`minute ${minute}: resident ${resident.toFixed(0)} MiB, ${rounds} rounds`);
 }
-machine.stop();
-const outcome = await machine.done;
-await reading;
-host.close();
-if (outcome.kind !== 'stopped') {
-  console.log(`the guest ended by itself: ${JSON.stringify(outcome)}`);
-  process.exitCode = 1;
+const status = await ended;
+if (status !== TIMEOUT_STATUS) {
+  console.log(`the guest ended by itself, with status ${status}`);
+  process.exit(1);
 }
+const { jit } = (JSON.parse(readFileSync(stats, 'utf8')) as { host: CodeStatistics }).host;
+console.log(JSON.stringify(jit));
 const settled = byMinute[SETTLED_MINUTE - 1];
 const last = byMinute.at(-1);
 if (settled !== undefined && last !== undefined && minutes > SETTLED_MINUTE) {

@@ -14,8 +14,12 @@ export async function bundleCommand(outdir: string): Promise<void> {
   await build({
     ...common,
     outdir,
-    entryPoints: { cli: 'src/cli/main.ts' },
+    entryPoints: { cli: 'src/cli/main.ts', 'translator-worker': 'src/node/translator-worker.ts' },
     platform: 'node',
+    // With its comments, some of which are not ASCII, V8 would keep the text with two bytes for each character.
+    minifyWhitespace: true,
+    // Node shows the line that an error comes from.
+    lineLimit: 160,
     // The reference guest is part of the command.
     loader: { '.elf': 'binary' },
   });

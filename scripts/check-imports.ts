@@ -39,8 +39,8 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   domain: DOMAIN,
   microvm: MICROVM,
   interfaces: INTERFACES,
-  // Disks and swap stores that a user brings are back ends; a profile is what inspection found.
-  'api.ts': ['api.ts', 'devices', 'mm', 'inspect', 'snapshot'],
+  // Disks and swap stores that a user brings are back ends; a profile is what inspection found; threads translate code.
+  'api.ts': ['api.ts', 'cpu', 'devices', 'mm', 'inspect', 'snapshot'],
   host: HOST,
   'index.ts': CORE,
   node: [...CORE, 'node'],

@@ -1,5 +1,7 @@
-/** Regions whose module is compiled while the guest goes on. */
+/** Regions that are translated, and whose module is compiled, while the guest goes on. */
 import { describe, expect, test } from 'vitest';
+import { type TranslateAside, Translator } from '../src/cpu/jit/translator.ts';
+import { meaningOf } from '../src/cpu/semantics/index.ts';
 import { Register } from '../src/x86/registers.ts';
 import { listing } from './listing.ts';
 import { FORMATS, RegionMachine } from './region-machine.ts';
@@ -25,33 +27,50 @@ const functionThatReturns = (value: number): string => listing(`b8 0${value}0000
 
 const later = () => new Promise((resolve) => setTimeout(resolve, 1));
 
-describe.each(FORMATS)('in %s', (format) => {
-  const machineOf = () => new RegionMachine(format, { jit: { threshold: 2, regionsPerModule: 2 } }, PROGRAM);
+/** What another thread gets and gives are copies. */
+const translateAside: TranslateAside = async (tlbEntries, sources) => {
+  await later();
+  return structuredClone(new Translator({ tlbEntries, meaningOf }).translateAll(structuredClone(sources)));
+};
+
+const JIT = { threshold: 2, regionsPerModule: 2 };
+const WAYS = FORMATS.flatMap((format) => [
+  { format, where: 'on the same thread', jit: JIT },
+  { format, where: 'on another thread', jit: { ...JIT, translateAside } },
+]);
+
+describe.each(WAYS)('translated $where, in $format', ({ format, jit }) => {
+  const machineOf = () => new RegionMachine(format, { jit }, PROGRAM);
 
   function sum(machine: RegionMachine): number {
     machine.execute({ rbx: 0 });
     return machine.processor.value(Register.rbx);
   }
 
+  /** Lets the guest go on until something is there. */
+  async function until(machine: RegionMachine, expected: number, isThere: () => boolean): Promise<void> {
+    for (let time = 0; time < 1000 && !isThere(); time++) {
+      await later();
+      expect(sum(machine)).toBe(expected);
+    }
+  }
+
   test('the guest goes on without them, and enters them when they are there', async () => {
     const machine = machineOf();
     for (let time = 0; time < 8; time++) expect(sum(machine)).toBe(TURNS);
-    expect(machine.group.jit?.counters.compiled).toBeGreaterThanOrEqual(2);
     expect(machine.instructionsInRegions).toBe(0);
     expect(machine.regionAt(FUNCTION)).toBeUndefined();
-    for (let time = 0; time < 1000 && machine.instructionsInRegions === 0; time++) {
-      await later();
-      expect(sum(machine)).toBe(TURNS);
-    }
+    await until(machine, TURNS, () => machine.instructionsInRegions > 0);
     expect(machine.regionAt(FUNCTION)).toBeDefined();
     expect(machine.instructionsInRegions).toBeGreaterThan(0);
+    await until(machine, TURNS, () => machine.group.jit?.regions === machine.group.jit?.counters.compiled);
     expect(machine.group.jit?.regions).toBe(machine.group.jit?.counters.compiled);
+    expect(machine.group.jit?.counters.compiled).toBeGreaterThanOrEqual(2);
   });
 
   test('what the guest writes over meanwhile is left out', async () => {
     const machine = machineOf();
     expect(sum(machine)).toBe(TURNS);
-    expect(machine.group.jit?.counters.compiled).toBeGreaterThanOrEqual(2);
     machine.load(FUNCTION, functionThatReturns(3));
     await later();
     for (let time = 0; time < 100; time++) {
@@ -60,20 +79,28 @@ describe.each(FORMATS)('in %s', (format) => {
     }
     // The new code is executed as often, so it has become a region of its own.
     expect(machine.regionAt(FUNCTION)).toBeDefined();
-    expect(machine.group.jit?.dropped).toBeGreaterThan(0);
   });
 
-  test('more regions wait for the module that is being compiled', async () => {
+  test('more regions wait while modules are made', async () => {
     const machine = machineOf();
-    expect(sum(machine)).toBe(TURNS);
-    machine.load(FUNCTION, functionThatReturns(2));
-    // Asked for again and again while the first module is not there.
-    for (let time = 0; time < 8; time++) expect(sum(machine)).toBe(2 * TURNS);
-    expect(machine.group.jit?.liveModules).toBe(1);
-    for (let time = 0; time < 1000 && !machine.regionAt(FUNCTION); time++) {
-      await later();
-      expect(sum(machine)).toBe(2 * TURNS);
+    for (let value = 2; value < 8; value++) {
+      machine.load(FUNCTION, functionThatReturns(value));
+      // Asked for again and again while the first modules are not there.
+      for (let time = 0; time < 8; time++) expect(sum(machine)).toBe(value * TURNS);
     }
+    expect(machine.group.jit?.liveModules).toBeLessThanOrEqual(3);
+    await until(machine, 7 * TURNS, () => machine.regionAt(FUNCTION) !== undefined);
     expect(machine.regionAt(FUNCTION)).toBeDefined();
   });
+});
+
+test('guests wait for their regions when the thread is gone', async () => {
+  const gone: TranslateAside = () => Promise.reject(new Error('gone'));
+  const machine = new RegionMachine('pae', { jit: { ...JIT, translateAside: gone } }, PROGRAM);
+  for (let time = 0; time < 1000 && machine.instructionsInRegions === 0; time++) {
+    machine.execute({ rbx: 0 });
+    expect(machine.processor.value(Register.rbx)).toBe(TURNS);
+    await later();
+  }
+  expect(machine.instructionsInRegions).toBeGreaterThan(0);
 });

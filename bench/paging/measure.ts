@@ -1,7 +1,7 @@
 import type { InterfaceName, PagingName } from '../../src/api.ts';
 import { createHost } from '../../src/index.ts';
 import type { StatisticsReport } from '../../src/inspect/statistics.ts';
-import { moduleLimits } from '../../src/node/engine.ts';
+import { jitOfCommand } from '../engine.ts';
 
 /** What one operation cost, on average. */
 export interface Cost {
@@ -39,7 +39,7 @@ export type Times = ReadonlyMap<string, number>;
 
 /** Boots a guest in a cell and measures what the operations cost there. */
 export async function measure(cell: Cell, { program, ...guest }: Guest, times: Times): Promise<Map<string, Cost>> {
-  const host = await createHost({ memory: guest.memory, jit: moduleLimits() });
+  const host = await createHost({ memory: guest.memory, jit: jitOfCommand() });
   const machine = await host.boot({
     ...guest,
     ...cell,

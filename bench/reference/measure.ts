@@ -2,8 +2,8 @@ import { readFileSync } from 'node:fs';
 import { type Image, imagePath } from '../../guests/reference/build.ts';
 import { createHost } from '../../src/index.ts';
 import type { StatisticsReport } from '../../src/inspect/statistics.ts';
-import { moduleLimits } from '../../src/node/engine.ts';
 import { outputOf } from '../../test/guest/output.ts';
+import { jitOfCommand } from '../engine.ts';
 import { median } from '../peers/report.ts';
 import { type Course, followCourse, windowsOf } from './course.ts';
 import type { Setting } from './settings.ts';
@@ -116,7 +116,7 @@ function difference<Name extends string>(
 /** A whole boot that does an item so many times. */
 async function boot(image: Image, { lazy, ...cell }: Setting, item: Item, times: number): Promise<Boot> {
   const commandLine = `bench=${item} times=${times}${lazy ? '' : ' nolazy'}`;
-  const host = await createHost({ memory: MEMORY, jit: moduleLimits() });
+  const host = await createHost({ memory: MEMORY, jit: jitOfCommand() });
   try {
     const kernel = readFileSync(imagePath(image));
     const machine = await host.boot({ ...cell, kernel, memory: MEMORY, vcpus: 1, deterministic: true, commandLine });

@@ -3,7 +3,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { CreateHost, Host } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
-import { collectGarbage, moduleLimits } from '../node/engine.ts';
+import { collectGarbage, jitForEngine } from '../node/engine.ts';
 import { fileErrorReason, writeFileAtomically } from '../node/files.ts';
 import { createSwapFile } from '../node/swap-file.ts';
 import type { RunOptions } from './options.ts';
@@ -51,15 +51,18 @@ export async function openHost(
   return createHost({
     memory,
     guests,
-    jit: {
-      ...moduleLimits(),
-      onGathered: () => setImmediate(collectGarbage),
-      ...(jitThreshold === undefined ? {} : { threshold: jitThreshold }),
-    },
+    jit: jitThreshold === 0 ? { threshold: 0 } : jitOptions(jitThreshold),
     check,
     ...(swaps ? { swap: await openSwap(options.swap, guestMemory + SPARE_SWAP) } : {}),
   });
 }
+
+const jitOptions = (threshold: number | undefined) => ({
+  // Beside the bundle of the command.
+  ...jitForEngine(new URL('./translator-worker.js', import.meta.url)),
+  onGathered: () => setImmediate(collectGarbage),
+  ...(threshold === undefined ? {} : { threshold }),
+});
 
 async function openSwap(wanted: string | undefined, bytes: number) {
   const path = wanted ?? join(tmpdir(), `ring1-swap-${process.pid}`);

@@ -1,6 +1,6 @@
 import type { FramePool } from '../memory/frame-pool.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
-import type { Frame, GuestVirtual, HostAddress } from '../x86/brand.ts';
+import { type Frame, type GuestVirtual, type HostAddress, PAGE_SIZE } from '../x86/brand.ts';
 import type { CodeMode } from './code-mode.ts';
 import { FrameMark, type FrameMarks } from './frame-marks.ts';
 import { PseudoHandler, RecordField, RegionWord } from './interpreter/record.ts';
@@ -38,6 +38,9 @@ export interface Region {
 
 /** Stores into a frame that holds code, without a new block decoded from it, until all its code is dropped. */
 const PATIENCE = 16;
+
+/** Executions of a block that are as good as unlimited. */
+export const UNLIMITED = 0x7fff_ffff;
 
 interface FrameCode {
   readonly blocks: Block[];
@@ -87,6 +90,13 @@ export class CodeCache {
 
   find(place: HostAddress, mode: CodeMode): Block | undefined {
     return this.#blocks.get(place, mode);
+  }
+
+  /** Where in a page control has been, as offsets, as far as blocks begin there. */
+  offsetsOf(page: HostAddress, mode: CodeMode): Uint16Array {
+    const blocks = this.#frames.get(this.#pool.frameAt(page))?.blocks ?? [];
+    const here = blocks.filter((block) => block.mode === mode && block.place >= page && block.place < page + PAGE_SIZE);
+    return Uint16Array.from(here, ({ place }) => place - page);
   }
 
   /** Room for the records of one block; may drop everything that was decoded before. */

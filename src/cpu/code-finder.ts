@@ -1,7 +1,7 @@
 import type { HostMemory } from '../memory/host-memory.ts';
 import { type Frame, type GuestVirtual, type HostAddress, joinSigned, PAGE_SIZE } from '../x86/brand.ts';
 import { Vector } from '../x86/registers.ts';
-import type { Block } from './code-cache.ts';
+import { type Block, UNLIMITED } from './code-cache.ts';
 import { createInstruction, DecodeResult, decode } from './decode/decoder.ts';
 import type { Instruction } from './decode/instruction.ts';
 import { Access, Exit } from './exits.ts';
@@ -24,9 +24,6 @@ import { SYSTEM_OPERATIONS } from './semantics/control.ts';
 import { State } from './state.ts';
 
 const SYSTEM: ReadonlySet<string> = new Set(SYSTEM_OPERATIONS);
-
-/** Executions of a block that are as good as unlimited. */
-const NEVER = 0x7fff_ffff;
 
 /** What finding code needs of a host. */
 export interface CodeSupport {
@@ -158,7 +155,7 @@ export class CodeFinder {
     const linear = joinSigned(u32[base] as number, u32[base + 1] as number) + (place % PAGE_SIZE);
     const answer = jit.request({ place, mode: this.#processor.codeMode, linear: linear as GuestVirtual });
     if (answer === Answer.compiled) return 1;
-    u32[(record + RecordField.displacement) >> 2] = answer === Answer.later ? jit.options.threshold : NEVER;
+    u32[(record + RecordField.displacement) >> 2] = answer === Answer.later ? jit.options.threshold : UNLIMITED;
     return 0;
   }
 

@@ -23,8 +23,7 @@ import { type HostParts, noteFrameWritten } from './memory-unit.ts';
 import type { DescriptorSource, ProcessorApi, TimeSource } from './processor-api.ts';
 import { ProcessorState } from './processor-state.ts';
 import { createQuickX87 } from './quick-x87/quick.ts';
-import type { Semantics } from './semantics/context.ts';
-import { SEMANTICS } from './semantics/index.ts';
+import { meaningOf, SEMANTICS } from './semantics/index.ts';
 import { HOT_SHAPES, type ShapeLists } from './semantics/shapes/index.ts';
 import { State } from './state.ts';
 import { createStringComparison } from './string-compare.ts';
@@ -35,9 +34,6 @@ import type { FrameInvalidator } from './translation.ts';
 const DR6_SINGLE_STEP = 0x4000;
 
 const pair = new Uint32Array(2);
-
-/** What is not defined has no other meaning than #UD. */
-const meaningOf = (operation: string): Semantics => SEMANTICS.get(operation) ?? (SEMANTICS.get('ud2') as Semantics);
 
 export interface ProcessorGroupOptions {
   /** Entries of each TLB, a power of two up to `MOST_ENTRIES`. */

@@ -6,6 +6,8 @@ export interface JitStatistics {
   /** Regions that can be entered. */
   readonly regions: number;
   readonly regionsCompiled: number;
+  /** Those of them that were translated on another thread, while guests went on. */
+  readonly regionsTranslatedAside: number;
   /** How often regions were made again, in one module with those that they lead to. */
   readonly regionsGathered: number;
   /** Regions given up since: their code was written to, or they were evicted. */
@@ -48,6 +50,7 @@ function jitStatistics({ regions, dropped, liveModules, liveBytes, counters }: J
   return {
     regions,
     regionsCompiled: counters.compiled,
+    regionsTranslatedAside: counters.translatedAside,
     regionsGathered: counters.gathered,
     regionsDropped: dropped,
     regionsEvicted: counters.evicted,

@@ -42,6 +42,11 @@ export class HostMemory {
     return this.u8.length;
   }
 
+  /** Size in pages of WebAssembly, 64 KiB each. */
+  get wasmPages(): number {
+    return this.size / 0x1_0000;
+  }
+
   /** Reserves zeroed bytes for the life of the host. `alignment` is a power of two. */
   reserve(bytes: number, alignment = 64): HostAddress {
     const start = Math.ceil(this.#next / alignment) * alignment;

@@ -3,6 +3,8 @@ import { setPriority } from 'node:os';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import type { JitOptions } from '../cpu/jit/jit.ts';
+import type { TranslateAside } from '../cpu/jit/translator.ts';
+import { startTranslator } from './translator-thread.ts';
 
 /**
  * The V8 of Node 20 gives functions as large as the interpreter's a quicker but weaker register allocator; with the full
@@ -55,12 +57,19 @@ function findCollector(): () => void {
 const MOST_MODULES = 8192;
 
 /**
- * WebAssembly modules are cheap from V8 12 on: 0.02 ms each, against 0.3 ms and more before, where pieces of code
- * therefore share one. And while V8 11 ends the process above some 30,000 modules of all its hosts, later ones have room
- * for a module for each region: with fewer, a guest's programs push each other out, and memory goes up and down with what
- * V8 has not freed yet (bench/soak.ts).
+ * How this engine compiles guests' code best. WebAssembly modules are cheap from V8 12 on: 0.02 ms each, against 0.3 ms
+ * and more before, where pieces of code therefore share one. And while V8 11 ends the process above some 30,000 modules of
+ * all its hosts, later ones have room for a module for each region: with fewer, a guest's programs push each other out,
+ * and memory goes up and down with what V8 has not freed yet (bench/soak.ts).
+ * @param translator the bundle dist/translator-worker.js; one thread is enough for all hosts of a process
  */
-export function moduleLimits(): Pick<Partial<JitOptions>, 'regionsPerModule' | 'maximumModules'> {
+export function jitForEngine(translator: URL): Partial<JitOptions> {
   const areCheap = Number.parseInt(process.versions.v8, 10) >= 12;
-  return areCheap ? { regionsPerModule: 1, maximumModules: MOST_MODULES } : { regionsPerModule: 8 };
+  translateAside ??= startTranslator(translator);
+  return {
+    translateAside,
+    ...(areCheap ? { regionsPerModule: 1, maximumModules: MOST_MODULES } : { regionsPerModule: 8 }),
+  };
 }
+
+let translateAside: TranslateAside | undefined;

@@ -35,19 +35,20 @@ export class Gathering {
   }
 
   *#gather(regions: readonly CodedRegion[]): Generator<boolean, void> {
-    const { generator, live } = this.#parts;
+    const { memory, live } = this.#parts;
     if (live.freeSlots < regions.length) return;
     const module = live.open(regions.length, true);
     const moved = regions.map((region, index) => ({ ...region, slot: module.slots[index] as number }));
     try {
-      const wasm = buildModule(generator, moved, live, true);
+      const wasm = buildModule(memory.wasmPages, moved, live, true);
+      const { length } = wasm;
       yield false;
       const compilation = compile(wasm, this.#isAside);
       while (!compilation.isDone) yield true;
       // Without memory for it the regions stay as they are.
-      if (!compilation.module) return;
-      module.bytes = this.bytes = wasm.length;
-      yield* this.#exchange(module, regions, moved, this.#parts.instantiate(compilation.module));
+      if (!compilation.value) return;
+      module.bytes = this.bytes = length;
+      yield* this.#exchange(module, regions, moved, this.#parts.instantiate(compilation.value));
     } finally {
       live.complete(module);
     }

@@ -5,6 +5,7 @@ import { REGION } from '../interpreter/region-loop.ts';
 import type { Semantics, Shape } from '../semantics/context.ts';
 import { add, geS, type I64, i32, i64, ltS, sub, zeroExtend } from '../wasm/expression.ts';
 import { type Body, CompilationHint, FunctionBuilder, type Label, ModuleBuilder } from '../wasm/module.ts';
+import type { ByteWriter } from '../wasm/writer.ts';
 import type { Effects } from './effects.ts';
 import { markDeadFlags } from './flag-liveness.ts';
 import { endsInCall, type RegionInstruction } from './region.ts';
@@ -19,8 +20,6 @@ import {
 import type { Node } from './structure.ts';
 
 export interface GeneratorOptions {
-  /** Exact size of the host's memory, in 64 KiB pages. */
-  readonly memoryPages: number;
   readonly tlbEntries: number;
   readonly meaningOf: (operation: string) => Semantics;
 }
@@ -66,14 +65,15 @@ interface RegionLives {
 
 /**
  * A module with one exported function for each region: `0`, `1` … Its regions lead directly to each other.
+ * @param memoryPages exact size of the host's memory, in 64 KiB pages
  * @param isHot whether the code is worth being optimized at once
  */
 export function buildModule(
-  { memoryPages }: GeneratorOptions,
+  memoryPages: number,
   regions: readonly ModuleRegion[],
   lives: RegionLives,
   isHot: boolean,
-): Uint8Array<ArrayBuffer> {
+): ByteWriter {
   const module = new ModuleBuilder(memoryPages);
   if (isHot) module.hint = CompilationHint.atOnceAndWell;
   importAll(module);
@@ -96,7 +96,7 @@ export function buildModule(
       return LINKS[kind as keyof typeof LINKS](to);
     });
   }
-  return module.build();
+  return module.write();
 }
 
 /** What branches name. */

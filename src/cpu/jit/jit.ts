@@ -1,27 +1,27 @@
 import type { HostMemory } from '../../memory/host-memory.ts';
 import { type HostAddress, PAGE_SIZE } from '../../x86/brand.ts';
-import type { CodeCache } from '../code-cache.ts';
+import { type CodeCache, UNLIMITED } from '../code-cache.ts';
 import { RegionWord } from '../interpreter/record.ts';
 import type { Semantics } from '../semantics/context.ts';
 import { DEFAULT_GATHERING, Gatherer, type GatheringOptions } from './gatherer.ts';
-import type { GeneratorOptions } from './generate.ts';
 import { type CodedRegion, LiveRegions, type RegionParts } from './live-regions.ts';
-import { endsInCall } from './region.ts';
-import { candidateKey, RegionBatch } from './region-batch.ts';
-import { type Candidate, type PlannedRegion, RegionPlanner } from './region-planner.ts';
-import type { Node } from './structure.ts';
+import { done, type Pending, pending } from './pending.ts';
+import type { RegionSource } from './region.ts';
+import { type BatchOwner, type Candidate, candidateKey, RegionBatch } from './region-batch.ts';
+import { type TranslateAside, type Translation, type Translations, Translator } from './translator.ts';
 
 /**
  * Tier 1. Code that the interpreter meets often becomes WebAssembly of its own: a *region* is what control can do inside
  * one page without leaving it, from one entry.
  *
- *   region-planner.ts  what a region is made from: region.ts says which instructions belong to it, effects.ts what each
- *                      does to flags and whether it can leave, structure.ts has dominators and loops
+ *   translator.ts      from the guest's bytes to WebAssembly, on this thread or another one: region.ts says which
+ *                      instructions belong to a region, effects.ts what each does to flags and whether it can leave,
+ *                      structure.ts has dominators and loops
  *   generate.ts        structured control flow around the instructions' meanings
  *   flag-liveness.ts   flags that nothing sees
  *   region-context.ts  one instruction: flags are locals, numbers are constants
  *   register-file.ts   registers are locals as well
- *   region-batch.ts    the regions of one module, while it is compiled
+ *   region-batch.ts    the regions of one module, while they are translated and it is compiled
  *   live-regions.ts    the regions that there are
  *   gatherer.ts        which of them are hot, and gathering.ts: those are put side by side
  *
@@ -42,6 +42,8 @@ export interface JitOptions {
   readonly regionSlots: number;
   /** When hot regions move into one module. */
   readonly gathering: GatheringOptions;
+  /** A thread that translates while the guest goes on; without it guests wait. */
+  readonly translateAside?: TranslateAside;
   /** Told when regions were gathered: the modules that they were in are garbage. */
   readonly onGathered?: () => void;
 }
@@ -55,6 +57,12 @@ export const DEFAULT_JIT: JitOptions = {
   gathering: DEFAULT_GATHERING,
 };
 
+/** Batches in work at a time: one is translated while another is compiled, and the next one is on its way. */
+const MOST_BATCHES = 3;
+
+/** Candidates of one batch: so many pages are copied for another thread at a time. */
+const MOST_CANDIDATES = 64;
+
 /** What becomes of a block that was executed often. */
 export const enum Answer {
   /** Nothing in it can be generated. */
@@ -66,8 +74,9 @@ export const enum Answer {
 }
 
 export interface JitCounters {
-  /** Regions that were made, moved by gatherings, and given up for want of room. */
+  /** Regions that were made, and of them translated on another thread, moved by gatherings, given up for want of room. */
   compiled: number;
+  translatedAside: number;
   gathered: number;
   evicted: number;
   /** Modules, their bytes, the guest's instructions in them. */
@@ -90,38 +99,56 @@ export interface JitParts {
 export class Jit {
   readonly options: JitOptions;
   readonly #parts: JitParts;
-  readonly #generator: GeneratorOptions;
-  readonly #planner: RegionPlanner;
+  readonly #translator: Translator;
   readonly #live: LiveRegions;
-  readonly #regionParts: RegionParts;
+  readonly #batchOwner: BatchOwner;
   readonly #queue = new Map<number, Candidate>();
   /** The queue is to become regions. */
   #isDue = false;
-  /** The regions that are being compiled. */
-  #batch: RegionBatch | undefined;
+  /** The regions that are being made. */
+  readonly #batches = new Set<RegionBatch>();
   readonly #gatherer: Gatherer;
-  readonly #counters = { compiled: 0, evicted: 0, modules: 0, instructions: 0, bytes: 0, milliseconds: 0 };
+  #translateAside: TranslateAside | undefined;
+  readonly #counters = {
+    compiled: 0,
+    translatedAside: 0,
+    evicted: 0,
+    modules: 0,
+    instructions: 0,
+    bytes: 0,
+    milliseconds: 0,
+  };
 
   constructor(parts: JitParts, options: JitOptions) {
     if (options.regionSlots >= RegionWord.slotMask) throw new RangeError('more regions than a region word can name');
     this.options = options;
     this.#parts = parts;
     const { memory, code, table, tlbEntries, meaningOf } = parts;
-    this.#generator = { memoryPages: memory.size / 0x1_0000, tlbEntries, meaningOf };
-    this.#planner = new RegionPlanner(memory, code, this.#generator);
+    this.#translator = new Translator({ tlbEntries, meaningOf });
+    this.#translateAside = options.translateAside;
     this.#live = new LiveRegions(memory, code, table);
-    this.#regionParts = {
+    const regionParts: RegionParts = {
+      memory,
       code,
-      generator: this.#generator,
       live: this.#live,
       instantiate: (module) => this.#instantiate(module),
     };
+    const makeRoom = (regions: number) => this.#makeRoom(regions);
+    this.#batchOwner = {
+      parts: regionParts,
+      isAside: options.isAside && options.regionsPerModule > 1,
+      makeRoom,
+      onTranslated: (candidate, translation) => this.#count(candidate, translation),
+      onBuilt: (bytes) => {
+        this.#counters.bytes += bytes;
+      },
+    };
     this.#gatherer = new Gatherer(
-      this.#regionParts,
+      regionParts,
       options.regionSlots,
       options.gathering,
       options.isAside,
-      (regions) => this.#makeRoom(regions),
+      makeRoom,
       options.onGathered,
     );
   }
@@ -160,64 +187,86 @@ export class Jit {
 
   /** A block was executed often. */
   request(candidate: Candidate): Answer {
-    if (this.#batch?.has(candidate)) return Answer.later;
+    for (const batch of this.#batches) if (batch.has(candidate)) return Answer.later;
     const key = candidateKey(candidate);
     // Asked again before there were enough to make a module of: it is hot indeed.
     this.#isDue ||= this.#queue.has(key);
     this.#queue.set(key, candidate);
     this.#isDue ||= this.#queue.size >= this.options.regionsPerModule;
-    if (!this.#isDue || this.#batch) return Answer.later;
-    this.#takeTime(() => this.#compileQueue());
-    if (this.#batch) return Answer.later;
+    if (!this.#isDue || this.#batches.size >= MOST_BATCHES) return Answer.later;
+    const batch = this.#takeTime(() => this.#beginBatch());
+    if (!batch.isDone) return Answer.later;
     return this.#parts.code.regionAt(candidate.place, candidate.mode) ? Answer.compiled : Answer.never;
   }
 
-  #compileQueue(): void {
-    const planned: PlannedRegion[] = [];
-    for (const candidate of this.#queue.values()) {
+  #beginBatch(): RegionBatch {
+    const candidates = this.#takeFromQueue();
+    this.#isDue = this.#queue.size > 0;
+    const sources = candidates.map((candidate) => this.#sourceOf(candidate));
+    const batch = new RegionBatch(this.#batchOwner, candidates, this.#translate(sources));
+    this.#batches.add(batch);
+    this.#goOn(batch);
+    return batch;
+  }
+
+  #takeFromQueue(): Candidate[] {
+    const candidates: Candidate[] = [];
+    for (const [key, candidate] of this.#queue) {
+      if (candidates.length === MOST_CANDIDATES) break;
+      this.#queue.delete(key);
       // What was written since it was queued is no longer hot.
-      if (!this.#parts.code.find(candidate.place, candidate.mode)) continue;
-      const region = this.#planner.plan(candidate);
-      if (region) planned.push(region);
+      if (this.#parts.code.find(candidate.place, candidate.mode)) candidates.push(candidate);
     }
-    this.#queue.clear();
-    this.#isDue = false;
-    if (planned.length === 0) return;
-    this.#makeRoom(planned.length);
-    const isAside = this.options.isAside && this.options.regionsPerModule > 1;
-    this.#batch = new RegionBatch(this.#regionParts, planned, isAside);
-    for (const region of planned) this.#startCountingAgain(region);
-    this.#counters.compiled += planned.length;
-    this.#counters.bytes += this.#batch.bytes;
-    this.#counters.instructions += planned.reduce((sum, { nodes }) => sum + instructionsOf(nodes), 0);
-    this.#completeBatch();
+    return candidates;
   }
 
-  #completeBatch(): void {
-    if (!this.#batch?.isCompiled) return;
-    this.#batch.complete();
-    this.#batch = undefined;
+  #sourceOf({ place, mode }: Candidate): RegionSource {
+    const entry = place % PAGE_SIZE;
+    const page = place - entry;
+    const bytes = this.#parts.memory.u8.subarray(page, page + PAGE_SIZE);
+    return { bytes, mode, entry, reached: this.#parts.code.offsetsOf(page as HostAddress, mode) };
   }
 
-  #takeTime(work: () => void): void {
+  #translate(sources: readonly RegionSource[]): Pending<Translations> {
+    if (!this.#translateAside) return done(this.#translator.translateAll(sources));
+    // Without the thread, guests wait from then on.
+    const onFailure = () => {
+      this.#translateAside = undefined;
+    };
+    return pending(this.#translateAside(this.#parts.tlbEntries, sources), onFailure);
+  }
+
+  #goOn(batch: RegionBatch): void {
+    batch.work();
+    if (batch.isDone) this.#batches.delete(batch);
+  }
+
+  #count({ place, mode }: Candidate, translation: Translation | undefined): void {
+    const { code } = this.#parts;
+    if (!translation) {
+      code.startCountingAgain(place, mode, UNLIMITED);
+      return;
+    }
+    // Control comes back from calls inside of the region.
+    const page = place - (place % PAGE_SIZE);
+    for (const offset of translation.returns) {
+      code.startCountingAgain((page + offset) as HostAddress, mode, this.options.threshold);
+    }
+    this.#counters.compiled++;
+    if (this.#translateAside) this.#counters.translatedAside++;
+    this.#counters.instructions += translation.instructions;
+  }
+
+  #takeTime<Result>(work: () => Result): Result {
     const start = performance.now();
-    work();
+    const result = work();
     this.#counters.milliseconds += performance.now() - start;
+    return result;
   }
 
   #instantiate(module: WebAssembly.Module): WebAssembly.Exports {
     this.#counters.modules++;
     return new WebAssembly.Instance(module, { host: this.#parts.imports } as WebAssembly.Imports).exports;
-  }
-
-  /** Control comes back from calls inside of the region. */
-  #startCountingAgain({ place, mode, nodes }: PlannedRegion): void {
-    const page = place - (place % PAGE_SIZE);
-    for (const { block, next } of nodes) {
-      if (!next || !endsInCall(block)) continue;
-      const behind = (page + block.end) as HostAddress;
-      this.#parts.code.startCountingAgain(behind, mode, this.options.threshold);
-    }
   }
 
   /** The oldest modules go. */
@@ -237,16 +286,10 @@ export class Jit {
 
   /** Between runs: what does not have to be done at once. */
   work(): void {
-    if (this.#batch?.isCompiled) {
-      this.#takeTime(() => {
-        this.#completeBatch();
-        if (this.#isDue) this.#compileQueue();
-      });
+    for (const batch of this.#batches) {
+      if (batch.isDue) this.#takeTime(() => this.#goOn(batch));
     }
+    if (this.#isDue && this.#batches.size < MOST_BATCHES) this.#takeTime(() => this.#beginBatch());
     this.#gatherer.work(this.#counters.compiled);
   }
-}
-
-function instructionsOf(nodes: readonly Node[]): number {
-  return nodes.reduce((sum, { block }) => sum + block.instructions.length, 0);
 }

@@ -1,7 +1,7 @@
 import type { HostMemory } from '../../memory/host-memory.ts';
 import type { HostAddress } from '../../x86/brand.ts';
 import type { CodeCache, Region } from '../code-cache.ts';
-import type { GeneratorOptions, RegionCode } from './generate.ts';
+import type { RegionCode } from './generate.ts';
 import { RegionLife } from './region-context.ts';
 
 /** A module whose regions are being made or can be entered. */
@@ -24,8 +24,8 @@ export interface CodedRegion extends Region {
 
 /** What it takes to make regions. */
 export interface RegionParts {
+  readonly memory: HostMemory;
   readonly code: CodeCache;
-  readonly generator: GeneratorOptions;
   readonly live: LiveRegions;
   readonly instantiate: (module: WebAssembly.Module) => WebAssembly.Exports;
 }

@@ -1,62 +1,127 @@
-import { type Compilation, compile } from './compilation.ts';
-import { buildModule, generateRegion } from './generate.ts';
+import { PAGE_SIZE } from '../../x86/brand.ts';
+import type { Region } from '../code-cache.ts';
+import { compile } from './compilation.ts';
+import { buildModule } from './generate.ts';
 import type { CodedRegion, LiveModule, RegionParts } from './live-regions.ts';
-import type { Candidate, PlannedRegion } from './region-planner.ts';
+import type { Pending } from './pending.ts';
+import type { Translation, Translations } from './translator.ts';
+
+/** What a region is to be made from. */
+export type Candidate = Pick<Region, 'place' | 'mode' | 'linear'>;
 
 /** The same for candidates of the same region. */
 export const candidateKey = ({ place, mode }: Candidate): number => place * 128 + mode;
 
-/** Regions that become one module. What the guest writes over before the module is there is left out. */
+/** What a batch asks of its owner, besides what all regions are made from. */
+export interface BatchOwner {
+  readonly parts: RegionParts;
+  /** Whether to compile while the guest goes on. */
+  readonly isAside: boolean;
+  /** Gives up old regions when there are fewer slots. */
+  makeRoom(regions: number): void;
+  /** Told what becomes of a candidate: it is the entry of a region that will be there soon, or never will be. */
+  onTranslated(candidate: Candidate, translation: Translation | undefined): void;
+  /** Told the size of the module. */
+  onBuilt(bytes: number): void;
+}
+
+/**
+ * Regions that become one module: they are translated, then compiled, both perhaps while the guest goes on. What it
+ * writes over meanwhile is left out.
+ */
 export class RegionBatch {
-  readonly #parts: RegionParts;
-  readonly #module: LiveModule;
-  readonly #regions: readonly CodedRegion[];
-  readonly #compilation: Compilation;
-  readonly #keys: ReadonlySet<number>;
+  readonly #owner: BatchOwner;
+  readonly #candidates: ReadonlyMap<number, Candidate>;
+  readonly #translations: Pending<Translations>;
+  #module: ModuleInWork | undefined;
+  isDone = false;
 
-  /** There must be slots for all of them. @param isAside whether to compile while the guest goes on */
-  constructor(parts: RegionParts, planned: readonly PlannedRegion[], isAside: boolean) {
-    const { live, code, generator } = parts;
-    this.#parts = parts;
-    this.#keys = new Set(planned.map(candidateKey));
-    const module = live.open(planned.length, false);
-    this.#module = module;
-    this.#regions = planned.map(({ nodes, ...region }, index) => {
-      return { ...region, slot: module.slots[index] as number, code: generateRegion(generator, { nodes, ...region }) };
-    });
-    const wasm = buildModule(generator, this.#regions, live, false);
-    module.bytes = wasm.length;
-    this.#compilation = compile(wasm, isAside);
-    for (const region of this.#regions) {
-      live.promise(module, region);
-      code.watchRegion(region);
-    }
-  }
-
-  get bytes(): number {
-    return this.#module.bytes;
-  }
-
-  get isCompiled(): boolean {
-    return this.#compilation.isDone;
+  constructor(owner: BatchOwner, candidates: readonly Candidate[], translations: Pending<Translations>) {
+    this.#owner = owner;
+    this.#candidates = new Map(candidates.map((candidate) => [candidateKey(candidate), candidate]));
+    this.#translations = translations;
   }
 
   has(candidate: Candidate): boolean {
-    return this.#keys.has(candidateKey(candidate));
+    return this.#candidates.has(candidateKey(candidate));
   }
 
-  /** When it is compiled: its regions can be entered from here on. */
-  complete(): void {
-    const { live, code, instantiate } = this.#parts;
-    const { module } = this.#compilation;
-    const exports = module && instantiate(module);
-    for (const [index, region] of this.#regions.entries()) {
+  /** Whether there is something to do. */
+  get isDue(): boolean {
+    return this.#module ? this.#module.compilation.isDone : this.#translations.isDone;
+  }
+
+  /** Between runs: does what can be done. */
+  work(): void {
+    if (!this.#module && this.#translations.isDone) this.#build(this.#translations.value);
+    if (this.#module?.compilation.isDone) this.#complete(this.#module);
+  }
+
+  /** @param translations undefined when they were not made: the candidates are asked for again */
+  #build(translations: Translations | undefined): void {
+    const { parts, isAside, makeRoom } = this.#owner;
+    const { live, code, memory } = parts;
+    const candidates = translations ? [...this.#candidates.values()] : [];
+    const taken = candidates.flatMap((candidate, index) => this.#take(candidate, translations?.[index]));
+    this.isDone = taken.length === 0;
+    if (this.isDone) return;
+    makeRoom(taken.length);
+    const module = live.open(taken.length, false);
+    const regions = taken.map((region, index) => ({ ...region, slot: module.slots[index] as number }));
+    const wasm = buildModule(memory.wasmPages, regions, live, false);
+    module.bytes = wasm.length;
+    this.#owner.onBuilt(wasm.length);
+    const compilation = compile(wasm, isAside);
+    for (const region of regions) {
+      live.promise(module, region);
+      code.watchRegion(region);
+    }
+    this.#module = { module, regions, compilation };
+  }
+
+  /** The region of a candidate, unless there is none or its code is another one by now. */
+  #take(candidate: Candidate, translation: Translation | undefined): Omit<CodedRegion, 'slot'>[] {
+    const { place, mode, linear } = candidate;
+    const { code, memory } = this.#owner.parts;
+    if (!code.find(place, mode)) return [];
+    if (translation && !isUnchanged(memory.u8, place, translation)) return [];
+    this.#owner.onTranslated(candidate, translation);
+    if (!translation) return [];
+    const { code: regionCode, slack, ranges } = translation;
+    return [{ place, mode, linear, slack, ranges, code: regionCode }];
+  }
+
+  /** Its regions can be entered from here on. */
+  #complete({ module, regions, compilation }: ModuleInWork): void {
+    const { live, code, instantiate } = this.#owner.parts;
+    const exports = compilation.value && instantiate(compilation.value);
+    for (const [index, region] of regions.entries()) {
       if (!live.has(region)) continue;
       if (exports) {
-        live.add(this.#module, region, exports[String(index)]);
+        live.add(module, region, exports[String(index)]);
         code.addRegion(region);
       } else code.dropRegion(region);
     }
-    live.complete(this.#module);
+    live.complete(module);
+    this.isDone = true;
   }
+}
+
+interface ModuleInWork {
+  readonly module: LiveModule;
+  readonly regions: readonly CodedRegion[];
+  readonly compilation: Pending<WebAssembly.Module>;
+}
+
+/** Whether the page of a place still has the bytes that were translated. */
+function isUnchanged(memory: Uint8Array, place: number, { ranges, guestBytes }: Translation): boolean {
+  const page = place - (place % PAGE_SIZE);
+  let compared = 0;
+  for (let index = 0; index < ranges.length; index += 2) {
+    const end = ranges[index + 1] as number;
+    for (let offset = ranges[index] as number; offset < end; offset++) {
+      if (memory[page + offset] !== guestBytes[compared++]) return false;
+    }
+  }
+  return true;
 }

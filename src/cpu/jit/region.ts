@@ -38,22 +38,26 @@ export interface BasicBlock {
   readonly closed: boolean;
 }
 
-/** What discovery asks of its surroundings. */
+/** What a region is made from. Its code depends on nothing else. */
 export interface RegionSource {
+  /** Its page. */
   readonly bytes: Uint8Array;
-  /** Host address of the page's first byte. */
-  readonly page: number;
   readonly mode: CodeMode;
-  effectsOf(instruction: Instruction, shape: Shape): Effects;
-  /** Whether control has been at an offset of the page before: cold code is left out. */
-  wasReached(offset: number): boolean;
+  /** Offset of its entry. */
+  readonly entry: number;
+  /** Offsets of the page that control has been at: cold code is left out. */
+  readonly reached: Uint16Array;
 }
+
+type EffectsOf = (instruction: Instruction, shape: Shape) => Effects;
 
 /**
  * Blocks of one page that control can go through from an entry without leaving, entry first. Undefined when the first
  * instruction is none that generated code could execute.
  */
-export function discoverRegion(source: RegionSource, entry: number): BasicBlock[] | undefined {
+export function discoverRegion(source: RegionSource, effectsOf: EffectsOf): BasicBlock[] | undefined {
+  const { entry } = source;
+  const reached = new Set(source.reached);
   const instructions = new Map<number, RegionInstruction>();
   const leaders = new Set<number>([entry]);
   const pending = [entry];
@@ -63,17 +67,17 @@ export function discoverRegion(source: RegionSource, entry: number): BasicBlock[
     let offset = leader;
     while (!instructions.has(offset)) {
       if (instructions.size === MAXIMUM_INSTRUCTIONS) break;
-      const decoded = decodeAt(source, offset);
+      const decoded = decodeAt(source, effectsOf, offset);
       if (!decoded) break;
       instructions.set(offset, decoded);
       const { instruction, shape, effects } = decoded;
       offset += instruction.length;
       const target = branchTarget(decoded);
-      if (target >= 0 && source.wasReached(target) && !leaders.has(target) && leaders.size < MAXIMUM_BLOCKS) {
+      if (target >= 0 && reached.has(target) && !leaders.has(target) && leaders.size < MAXIMUM_BLOCKS) {
         leaders.add(target);
         pending.push(target);
       }
-      if (shape.operation === 'call' && offset < PAGE_SIZE && source.wasReached(offset)) {
+      if (shape.operation === 'call' && offset < PAGE_SIZE && reached.has(offset)) {
         leaders.add(offset);
         pending.push(offset);
       }
@@ -85,13 +89,13 @@ export function discoverRegion(source: RegionSource, entry: number): BasicBlock[
   return connect(instructions, leaders, entry);
 }
 
-function decodeAt(source: RegionSource, offset: number): RegionInstruction | undefined {
+function decodeAt({ bytes, mode }: RegionSource, effectsOf: EffectsOf, offset: number): RegionInstruction | undefined {
   if (offset >= PAGE_SIZE) return undefined;
   const instruction = createInstruction();
-  const result = decode(source.bytes, source.page + offset, PAGE_SIZE - offset, codeSizeOf(source.mode), instruction);
+  const result = decode(bytes, offset, PAGE_SIZE - offset, codeSizeOf(mode), instruction);
   if (result !== DecodeResult.ok) return undefined;
-  const shape = shapeOf(instruction, source.mode);
-  const effects = source.effectsOf(instruction, shape);
+  const shape = shapeOf(instruction, mode);
+  const effects = effectsOf(instruction, shape);
   return effects.needsInterpreter ? undefined : { instruction, shape, effects, offset, deadFlags: false };
 }
 

@@ -19,3 +19,7 @@ export const SEMANTICS: ReadonlyMap<string, Semantics> = new Map<string, Semanti
   ...DECIMAL,
   ...VECTOR,
 ]);
+
+/** What is not defined has no other meaning than #UD. */
+export const meaningOf = (operation: string): Semantics =>
+  SEMANTICS.get(operation) ?? (SEMANTICS.get('ud2') as Semantics);

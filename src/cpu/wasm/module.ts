@@ -378,11 +378,19 @@ export const enum CompilationHint {
   atOnceAndWell = 0x2a,
 }
 
+interface BuiltFunction {
+  readonly body: () => Body;
+  readonly type: number;
+  readonly name: string | null;
+  /** What stands in the blanks. */
+  readonly fill: ((blank: number) => number) | undefined;
+}
+
 /** Assembles a module that imports one memory, tables and functions. */
 export class ModuleBuilder {
   readonly #signatures: Signature[] = [];
   readonly #imports: { name: string; type: number }[] = [];
-  readonly #functions: { body: () => Body; type: number; name: string | null }[] = [];
+  readonly #functions: BuiltFunction[] = [];
   readonly #memoryPages: number;
   readonly #tables: { name: string; minimum: number }[] = [];
   /** For engines that heed it; the others find out what is hot, and most of them compile lazily. */
@@ -419,21 +427,22 @@ export class ModuleBuilder {
 
   /** Adds a function that was built before. @param fill what stands in its blanks here */
   builtFunction(signature: Signature, name: string, body: Body, fill: (blank: number) => number): number {
-    return this.#add(signature, name, () => {
-      const bytes = body.bytes.slice();
-      for (let index = 0; index < body.blanks.length; index += 2) {
-        const [offset = 0, blank = 0] = body.blanks.subarray(index, index + 2);
-        bytes.set(fixedLength(fill(blank)), offset);
-      }
-      return { ...body, bytes };
-    });
+    return this.#add(signature, name, () => body, fill);
   }
 
-  #add(signature: Signature, name: string | null, body: () => Body): number {
-    return this.#imports.length + this.#functions.push({ body, type: this.type(signature), name }) - 1;
+  #add(signature: Signature, name: string | null, body: () => Body, fill?: (blank: number) => number): number {
+    return this.#imports.length + this.#functions.push({ body, type: this.type(signature), name, fill }) - 1;
   }
 
   build(): Uint8Array<ArrayBuffer> {
+    const out = this.write();
+    const wasm = out.result().slice();
+    out.release();
+    return wasm;
+  }
+
+  /** For who does not keep the bytes: they stand in a writer, which is to be released. */
+  write(): ByteWriter {
     const out = new ByteWriter();
     out.bytes([0x00, 0x61, 0x73, 0x6d, 0x01, 0x00, 0x00, 0x00]);
     section(out, 1, (body) => {
@@ -504,14 +513,18 @@ export class ModuleBuilder {
     });
     section(out, 10, (body) => {
       body.unsigned(bodies.length);
-      for (const { bytes } of bodies) {
+      for (const [index, { bytes, blanks }] of bodies.entries()) {
         body.unsigned(bytes.length);
+        const start = body.length;
         body.bytes(bytes);
+        const { fill } = this.#functions[index] as BuiltFunction;
+        for (let blank = 0; fill && blank < blanks.length; blank += 2) {
+          const [offset = 0, name = 0] = blanks.subarray(blank, blank + 2);
+          body.overwrite(start + offset, fixedLength(fill(name)));
+        }
       }
     });
-    const wasm = out.result().slice();
-    out.release();
-    return wasm;
+    return out;
   }
 }
 

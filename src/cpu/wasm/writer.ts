@@ -1,6 +1,8 @@
 /** Room that nobody writes to: much less is allocated so, all of it outside of the engine's heap. */
 const spare: Uint8Array<ArrayBuffer>[] = [];
 const MOST_SPARE = 8;
+/** Longer ones are needed seldom. */
+const LONGEST_SPARE = 0x1_0000;
 
 /** Up to so many bytes are quicker copied one by one than by the engine. */
 const FEW = 32;
@@ -25,6 +27,11 @@ export class ByteWriter {
     else
       for (let index = 0; index < values.length; index++) this.#bytes[this.#length + index] = values[index] as number;
     this.#length += values.length;
+  }
+
+  /** Replaces what was written at an offset. */
+  overwrite(offset: number, values: ArrayLike<number>): void {
+    this.#bytes.set(values, offset);
   }
 
   /** Appends what another writer has from one offset to another. */
@@ -91,7 +98,7 @@ export class ByteWriter {
 
   /** What was written is no longer needed, nor the writer. */
   release(): void {
-    if (spare.length < MOST_SPARE) spare.push(this.#bytes);
+    if (spare.length < MOST_SPARE && this.#bytes.length <= LONGEST_SPARE) spare.push(this.#bytes);
     this.#bytes = new Uint8Array(0);
     this.#length = 0;
   }

@@ -1,0 +1,91 @@
+import type { Instruction } from '../decode/instruction.ts';
+import type { Shape } from '../semantics/context.ts';
+import { shapeKey } from '../semantics/shape-key.ts';
+import type { Effects } from './effects.ts';
+import { type GeneratorOptions, generateRegion, observeEffects, type RegionCode } from './generate.ts';
+import { discoverRegion, endsInCall, type RegionSource } from './region.ts';
+import { longestPath, type Node, structureOf } from './structure.ts';
+
+/** What becomes of a region's source, as plain data that threads can hand to each other. */
+export interface Translation {
+  readonly code: RegionCode;
+  /** Instructions that may be executed between two looks at the budget. */
+  readonly slack: number;
+  /** Offsets in the page, start and end in turn, of the bytes that the code was made from. */
+  readonly ranges: readonly number[];
+  /** What stood there, one range behind the other. */
+  readonly guestBytes: Uint8Array;
+  /** Offsets that control comes back to from calls inside of the region. */
+  readonly returns: readonly number[];
+  readonly instructions: number;
+}
+
+/** Of several sources in turn; undefined where generated code could not execute the first instruction. */
+export type Translations = readonly (Translation | undefined)[];
+
+/**
+ * Translates on another thread, so that no guest waits for it. Rejects when the thread is gone.
+ * @param tlbEntries of each TLB, which the code is made for
+ * @param sources are copied before this returns
+ */
+export type TranslateAside = (tlbEntries: number, sources: readonly RegionSource[]) => Promise<Translations>;
+
+/** Makes the code of regions. It knows nothing of the guest but what a source says, so it can work on any thread. */
+export class Translator {
+  readonly #generator: GeneratorOptions;
+  readonly #effects = new Map<Shape, Effects>();
+  /** Of instructions whose immediate decides what they do, as shifts. */
+  readonly #effectsOfConstant = new Map<string, Effects>();
+
+  constructor(generator: GeneratorOptions) {
+    this.#generator = generator;
+  }
+
+  translateAll(sources: readonly RegionSource[]): Translations {
+    return sources.map((source) => this.#translate(source));
+  }
+
+  #translate(source: RegionSource): Translation | undefined {
+    const [entry] = discoverRegion(source, this.#effectsOf) ?? [];
+    if (!entry) return undefined;
+    const nodes = structureOf(entry);
+    const slack = longestPath(nodes);
+    const ranges = rangesOf(nodes);
+    return {
+      code: generateRegion(this.#generator, { nodes, slack }),
+      slack,
+      ranges,
+      guestBytes: bytesOf(ranges, source.bytes),
+      returns: nodes.flatMap(({ block, next }) => (next && endsInCall(block) ? [block.end] : [])),
+      instructions: nodes.reduce((sum, { block }) => sum + block.instructions.length, 0),
+    };
+  }
+
+  readonly #effectsOf = (instruction: Instruction, shape: Shape): Effects => {
+    const { immediateLow } = instruction;
+    const known = this.#effects.get(shape) ?? this.#effectsOfConstant.get(`${shapeKey(shape)} ${immediateLow}`);
+    if (known) return known;
+    const { effects, decidedByConstant } = observeEffects(this.#generator, instruction, shape);
+    if (decidedByConstant) this.#effectsOfConstant.set(`${shapeKey(shape)} ${immediateLow}`, effects);
+    else this.#effects.set(shape, effects);
+    return effects;
+  };
+}
+
+/** Start and end of each run of bytes that the blocks were made from. */
+function rangesOf(nodes: readonly Node[]): number[] {
+  const blocks = nodes.map(({ block }) => block).sort((a, b) => a.offset - b.offset);
+  const ranges: number[] = [];
+  for (const { offset, end } of blocks) {
+    const last = ranges.length - 1;
+    if (last > 0 && offset <= (ranges[last] as number)) ranges[last] = Math.max(ranges[last] as number, end);
+    else ranges.push(offset, end);
+  }
+  return ranges;
+}
+
+function bytesOf(ranges: readonly number[], page: Uint8Array): Uint8Array {
+  const bytes: number[] = [];
+  for (let index = 0; index < ranges.length; index += 2) bytes.push(...page.subarray(ranges[index], ranges[index + 1]));
+  return Uint8Array.from(bytes);
+}
