@@ -1,5 +1,5 @@
 import { spawnSync } from 'node:child_process';
-import { join } from 'node:path';
+import { delimiter, dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { buildSync } from 'esbuild';
 import type { Peer } from './session.ts';
@@ -20,9 +20,13 @@ export function ring1(node: string, options: readonly string[], { kernel, initrd
   const files = ['--kernel', kernel, '--initrd', initrd];
   return {
     name: 'ring1',
+    // As users start it: its first line says what it asks of Node.
     command: (commandLine) => ({
-      program: node,
-      args: [RING1, 'run', ...options, ...files, '--memory', `${MEGABYTES}M`, '--append', commandLine],
+      program: 'env',
+      args: [
+        `PATH=${dirname(node)}${delimiter}${process.env.PATH}`,
+        ...[RING1, 'run', ...options, ...files, '--memory', `${MEGABYTES}M`, '--append', commandLine],
+      ],
     }),
   };
 }
