@@ -30,6 +30,8 @@ const SAMPLES_PER_MINUTE = 60 / SAMPLE_SECONDS;
 /** The minute whose memory is the measure: everything that is kept has been met by then. */
 const SETTLED_MINUTE = 5;
 const TOLERANCE = 0.05;
+/** The guest is still there when the last sample is taken. */
+const MARGIN_SECONDS = 30;
 /** What `ring1 run` ends with at its timeout. */
 const TIMEOUT_STATUS = 3;
 
@@ -72,7 +74,7 @@ writeFileSync(initrd, await initramfs({ extra: [{ type: 'file', path: 'root/soak
 
 const path = `PATH=${dirname(values.node)}${delimiter}${process.env.PATH}`;
 const files = ['--initrd', initrd, '--stats', stats];
-const limits = ['--memory', '256M', '--timeout', String(minutes * 60 + SAMPLE_SECONDS)];
+const limits = ['--memory', '256M', '--timeout', String(minutes * 60 + MARGIN_SECONDS)];
 const guest = spawn(
   'env',
   [path, RING1, 'run', ...files, ...limits, '--append', 'quiet ring1.run="sh /root/soak.sh"', ...options],
@@ -84,12 +86,14 @@ guest.stdout.setEncoding('utf8').on('data', (text: string) => {
   rounds += text.match(/^round /gm)?.length ?? 0;
 });
 
-const wait = (seconds: number) => new Promise((done) => setTimeout(done, seconds * 1000));
+const start = performance.now();
+const waitUntil = (seconds: number) =>
+  new Promise((done) => setTimeout(done, start + seconds * 1000 - performance.now()));
 const byMinute: number[] = [];
 for (let minute = 1; minute <= minutes; minute++) {
   const samples: number[] = [];
-  for (let sample = 0; sample < SAMPLES_PER_MINUTE; sample++) {
-    await wait(SAMPLE_SECONDS);
+  for (let sample = 1; sample <= SAMPLES_PER_MINUTE; sample++) {
+    await waitUntil((minute - 1) * 60 + sample * SAMPLE_SECONDS);
     samples.push(residentOf(guest.pid as number));
   }
   const resident = median(samples);
