@@ -147,7 +147,7 @@ export class CodeCache {
     const block = this.find(place, mode);
     if (block) {
       this.#writeHead(block);
-      if (this.#memory.u32[(this.#slotOf(place) + CodeSlot.record) >> 2] === block.record) this.publish(block);
+      if (this.#slotWith(block) >= 0) this.publish(block);
     }
     this.onRegionDropped(old);
   }
@@ -177,8 +177,8 @@ export class CodeCache {
 
   /** Makes the block findable by generated code. */
   publish(block: Block): void {
-    const slot = this.#slotOf(block.place);
-    const word = slot >> 2;
+    const held = this.#slotWith(block);
+    const word = (held >= 0 ? held : this.#freeSlot(block.place)) >> 2;
     this.#memory.u32[word] = block.place;
     this.#memory.u32[word + 1] = block.mode;
     this.#memory.u32[word + CodeSlot.record / 4] = block.record;
@@ -189,6 +189,22 @@ export class CodeCache {
   regionWordAt(place: HostAddress, mode: CodeMode): number {
     const region = this.#regions.get(place, mode);
     return region ? (region.slot + 1) | (region.slack << RegionWord.budgetShift) : 0;
+  }
+
+  /** The slot that a block has; −1 when it has none. */
+  #slotWith({ place, record }: Block): number {
+    const { u32 } = this.#memory;
+    const slot = this.#slotOf(place);
+    if (u32[(slot + CodeSlot.record) >> 2] === record) return slot;
+    const neighbour = slot ^ CodeSlot.size;
+    return u32[(neighbour + CodeSlot.record) >> 2] === record ? neighbour : -1;
+  }
+
+  /** A slot for a place that has none. What stands in the first one goes to its neighbour, and what stood there goes. */
+  #freeSlot(place: HostAddress): number {
+    const slot = this.#slotOf(place);
+    if (this.#memory.u32[slot >> 2] !== 0) this.#memory.copyFew(slot ^ CodeSlot.size, slot, CodeSlot.size);
+    return slot;
   }
 
   #slotOf(place: HostAddress): number {
@@ -243,8 +259,8 @@ export class CodeCache {
       this.#memory.u16[(block.record + index * RecordField.size) >> 1] = PseudoHandler.stale;
     }
     this.#blocks.delete(block.place, block.mode);
-    const word = this.#slotOf(block.place) >> 2;
-    if (this.#memory.u32[word + CodeSlot.record / 4] === block.record) this.#memory.u32.fill(0, word, word + 4);
+    const slot = this.#slotWith(block);
+    if (slot >= 0) this.#memory.u32.fill(0, slot >> 2, (slot + CodeSlot.size) >> 2);
     this.#uncover(this.#pool.frameAt(block.place), block);
     if (block.crossing >= 0) this.#uncover(block.crossing, block);
     this.droppedBlocks++;

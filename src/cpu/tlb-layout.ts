@@ -15,7 +15,8 @@ export const enum TlbEntry {
 }
 
 /**
- * Decoded code by place: 16 bytes a slot.
+ * Decoded code by place: 16 bytes a slot. Code stands in the slot that its key says or in its neighbour, which is the one
+ * with the address ^ `size`.
  *   0  u64 key: host address of the first byte | code mode << 32
  *   8  u32 record
  *  12  u32 region that begins there: RegionWord, or 0

@@ -12,6 +12,7 @@ import {
   i64,
   load32,
   load64,
+  ne,
   or,
   shl,
   shrU,
@@ -44,8 +45,10 @@ export function emitFindSlot(
     const place = fn.let(add(load32(entry, TlbEntry.frame), and(wrap(target), i32(4095))));
     const mixed = xor(shrU(place, i32(CODE_UNIT_SHIFT)), shrU(place, i32(CODE_HASH_SHIFT)));
     const hash = and(mixed, i32((1 << CODE_SLOTS_SHIFT) - 1));
-    const slot = fn.let(add(i32(places.codeSlots), shl(hash, i32(CodeSlot.sizeShift))));
-    const key = or(extendU(place), shl(extendU(load32(state, State.codeMode)), i64(32)));
+    const slot = fn.local('i32');
+    fn.set(slot, add(i32(places.codeSlots), shl(hash, i32(CodeSlot.sizeShift))));
+    const key = fn.let(or(extendU(place), shl(extendU(load32(state, State.codeMode)), i64(32))));
+    fn.ifSeldom(ne(load64(slot, CodeSlot.key), key), () => fn.set(slot, xor(slot, i32(CodeSlot.size))));
     fn.if(eq(load64(slot, CodeSlot.key), key), () => found(slot, page));
   });
 }
