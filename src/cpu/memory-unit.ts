@@ -304,7 +304,7 @@ export class MemoryUnit implements GuestMemory {
       u8.copyWithin(target + inFirst, second, second + bytes - inFirst);
       this.#showLoad(nextPage, 0, bytes - inFirst, forUpdate);
     } else {
-      u8.copyWithin(target, first, first + bytes);
+      this.#parts.memory.copyFew(target, first, bytes);
     }
     this.#showLoad(page, low & 0xfff, inFirst, forUpdate);
     return 0;
@@ -379,7 +379,7 @@ export class MemoryUnit implements GuestMemory {
   }
 
   #put(target: HostAddress, source: number, bytes: number): void {
-    this.#parts.memory.u8.copyWithin(target, source, source + bytes);
+    this.#parts.memory.copyFew(target, source, bytes);
     this.#noteWrite(target, bytes);
   }
 
@@ -520,7 +520,7 @@ export class MemoryUnit implements GuestMemory {
   loadAt(address: GuestVirtual, bytes: number, notCanonical = Vector.generalProtection): boolean {
     const cached = this.#findCached(address, bytes, Access.read);
     if (cached >= 0) {
-      this.#parts.memory.u8.copyWithin(this.#state + State.missValue, cached, cached + bytes);
+      this.#parts.memory.copyFew(this.#state + State.missValue, cached, bytes);
       return true;
     }
     this.#setMissAddress(address);
@@ -534,8 +534,7 @@ export class MemoryUnit implements GuestMemory {
   storeAt(address: GuestVirtual, bytes: number, notCanonical = Vector.generalProtection): boolean {
     const cached = this.#findCached(address, bytes, Access.write);
     if (cached >= 0) {
-      const value = this.#state + State.missValue;
-      this.#parts.memory.u8.copyWithin(cached, value, value + bytes);
+      this.#parts.memory.copyFew(cached, this.#state + State.missValue, bytes);
       return true;
     }
     this.#setMissAddress(address);

@@ -333,14 +333,13 @@ export class Tlb {
    */
   adopt(other: Tlb, shared: Uint8Array): void {
     this.#refreshedAt = -1;
-    const { u8 } = this.#memory;
     other.#visitFilled((index) => {
       const from = other.#word(index);
       const high = this.#u32[from + 1] as number;
       if (this.#u32[from + TlbEntry.frame / 4] === 0 || shared[(high >>> 7) & 0x1ff] === 0) return;
       if (other.#tables[index * PATH_TABLES] === NO_TABLES) return;
-      const start = other.address + index * TlbEntry.size;
-      u8.copyWithin(this.address + index * TlbEntry.size, start, start + TlbEntry.size);
+      const offset = index * TlbEntry.size;
+      this.#memory.copyFew(this.address + offset, other.address + offset, TlbEntry.size);
       for (let table = index * PATH_TABLES; table < (index + 1) * PATH_TABLES; table++) {
         this.#tables[table] = other.#tables[table] as number;
       }
