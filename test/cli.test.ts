@@ -127,16 +127,27 @@ describe('ring1', () => {
     expect(milliseconds).toBeLessThan(2000);
   });
 
-  it('boots the reference guest where there is no package archive, and says how to give files', () => {
-    const path = join(directory, 'bin');
-    mkdirSync(path);
-    symlinkSync(process.execPath, join(path, 'node'));
-    const environment = { PATH: path, RING1_CACHE: join(directory, 'cache') };
-    const { status, stdout, stderr } = ring1(['run', '--memory', '32M'], environment);
-    expect(stderr).toBe(
-      'ring1: cannot get the Debian package linux-image-cloud-amd64: apt-get is not installed; give files instead: --kernel FILE --initrd FILE; this is the reference guest, which ends by itself\n',
-    );
-    expect(stdout).toMatch(/ring1 reference guest.*\ndone\n/s);
-    expect(status).toBe(0);
-  });
+  it.each([
+    ['xen', 'direct', 'Xen'],
+    ['vmi', 'direct', 'VMI'],
+    ['lguest', 'shadow', 'lguest'],
+  ])(
+    'boots a reference guest for %s/%s where there is no package archive, and says how to give files',
+    (name, paging, found) => {
+      const path = join(directory, `bin for ${name}`);
+      mkdirSync(path);
+      symlinkSync(process.execPath, join(path, 'node'));
+      const environment = { PATH: path, RING1_CACHE: join(directory, 'cache') };
+      const { status, stdout, stderr } = ring1(
+        ['run', '--interface', name, '--paging', paging, '--memory', '32M'],
+        environment,
+      );
+      expect(stderr).toBe(
+        'ring1: cannot get the Debian package linux-image-cloud-amd64: apt-get is not installed; give files instead: --kernel FILE --initrd FILE; this is the reference guest, which ends by itself\n',
+      );
+      expect(stdout).toMatch(/ring1 reference guest.*\ndone\n/s);
+      expect(stdout).toContain(`\ninterface ${found}\n`);
+      expect(status).toBe(0);
+    },
+  );
 });

@@ -57,16 +57,26 @@ async function prepareBoot(
  * Names that stand for the reference guest's images where a kernel's file could stand. They are part of the command
  * itself, so that there is always something to run.
  */
-const REFERENCE = () => import('../../guests/reference/x86-64.elf');
-const REFERENCES: Readonly<Record<string, typeof REFERENCE>> = {
-  reference: REFERENCE,
+const REFERENCES = {
+  reference: () => import('../../guests/reference/x86-64.elf'),
   'reference-i386': () => import('../../guests/reference/i386.elf'),
   'reference-i386-pae': () => import('../../guests/reference/i386-pae.elf'),
 };
+type Reference = keyof typeof REFERENCES;
+
+const isReference = (name: string): name is Reference => Object.hasOwn(REFERENCES, name);
+
+/** What is booted where no kernel can be had: the image that serves all ways of paging that the interface goes with. */
+const EMBEDDED: Readonly<Record<InterfaceName, Reference>> = {
+  xen: 'reference',
+  kvm: 'reference',
+  native: 'reference',
+  vmi: 'reference-i386-pae',
+  lguest: 'reference-i386-pae',
+};
 
 async function prepareFiles(options: GuestOptions): Promise<Pick<BootOptions, 'kernel' | 'initrd'>> {
-  const named = REFERENCES[options.kernel ?? ''];
-  if (named !== undefined) return referenceGuest(named);
+  if (options.kernel !== undefined && isReference(options.kernel)) return referenceGuest(options.kernel);
   try {
     const kernel = await readInputFile(options.kernel ?? (await kernelRecipe('cloud-amd64')), 'kernel');
     const initrd =
@@ -78,12 +88,12 @@ async function prepareFiles(options: GuestOptions): Promise<Pick<BootOptions, 'k
     const givesFiles = options.kernel !== undefined || options.initrd !== undefined;
     if (givesFiles || !(error instanceof InputError)) throw error;
     warn(`${error.message}; this is the reference guest, which ends by itself`);
-    return referenceGuest();
+    return referenceGuest(EMBEDDED[options.interface]);
   }
 }
 
-async function referenceGuest(image = REFERENCE): Promise<Pick<BootOptions, 'kernel' | 'initrd'>> {
-  const { default: kernel } = await image();
+async function referenceGuest(name: Reference): Promise<Pick<BootOptions, 'kernel' | 'initrd'>> {
+  const { default: kernel } = await REFERENCES[name]();
   return { kernel, initrd: new Uint8Array() };
 }
 
