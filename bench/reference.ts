@@ -10,7 +10,7 @@
  *   --settings TEXTS  only settings that begin so
  *   --runs N          pairs of boots for each figure, in as many rounds through all of an image's cells; of exits the
  *                     median, of times the least and the greatest are printed, whatever else differs is an error
- *   --write           put the tables into docs/costs.md too
+ *   --write           put the tables into docs/costs.md too, in place of all that are there: without --images and --settings
  *
  * The guest counts its operations itself, by stand-ins at unpatched call sites, so that those which are an instruction
  * natively count as well; conversions and reads of entries (pte_val, get_pte and the like) do not. The bench of
@@ -34,6 +34,9 @@ const { values } = parseArgs({
     write: { type: 'boolean', default: false },
   },
 });
+if (values.write && (values.images !== IMAGES.join() || values.settings !== '')) {
+  throw new Error('--write replaces all tables: leave out --images and --settings');
+}
 const runs = Number(values.runs);
 const beginnings = values.settings.split(',');
 const items = Object.keys(ITEMS) as Item[];

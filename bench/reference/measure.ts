@@ -16,7 +16,7 @@ export type Item = keyof typeof ITEMS;
 const COUNTED = [
   'operations',
   'hypercalls',
-  /** Lazy sections that held something. */
+  /** What the host was asked for together: by the kernel itself, and of VMI's queue at the end of a lazy section. */
   'batches',
   /** Of VMI: changes that waited in its queue, and how often the host took what waited. */
   'records',
@@ -131,7 +131,7 @@ async function boot(image: Image, { lazy, ...cell }: Setting, item: Item, times:
     const counted = {
       operations: operationsIn(text),
       hypercalls: sum(hypercalls),
-      batches: Number(/^lazy batches (\d+)/m.exec(text)?.[1]),
+      batches: Number(/^lazy batches (\d+)/m.exec(text)?.[1]) + (vmiQueue?.batches.lazy ?? 0),
       records: vmiQueue?.records ?? 0,
       drains: sum(vmiQueue?.batches ?? {}),
       exits: sum(exits),
