@@ -20,7 +20,7 @@ interface Expected {
 }
 
 const XEN_ENDINGS =
-  /exception N|kernel stack|kernel's stack|waits for ever|handler|the watchdog fired|reported a crash|user page table|poweroff|reboot|selector|an NMI|no code of ring|return to|^panic/;
+  /exception N|kernel stack|kernel's stack|waits for ever|handler|the watchdog fired|reported a crash|user page table|poweroff|reboot|selector|an NMI|no code of ring|return to|no frame|virtual-N mode|^panic/;
 
 const EXPECTED: Readonly<Record<TargetName, Expected>> = {
   'xen-64': {

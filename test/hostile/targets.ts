@@ -11,8 +11,9 @@ export interface Target {
 
 const XEN_HANDLERS = [
   'src/interfaces/xen/hypercalls/',
-  'src/interfaces/xen/event-channels.ts',
-  'src/interfaces/xen/grant-table.ts',
+  ...['event-channels', 'grant-table', 'kernel-entries', 'kernel-returns', 'shared-info'].map(
+    (name) => `src/interfaces/xen/${name}.ts`,
+  ),
   ...['descriptor-pages', 'descriptors', 'direct-paging', 'validate'].map((name) => `src/paging/direct/${name}.ts`),
   'src/paging/translated/',
 ];

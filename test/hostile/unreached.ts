@@ -15,6 +15,7 @@ const ROOM = 'the host has frames left';
 const FILES = 'for guests that go on from a file or are copied';
 const BEGUN = 'the guest exists before its processors run';
 const LEVELS = 'levels are those of the format';
+const PROCESSORS = 'processors are those that there are';
 const UNTYPED = 'no page has such a type there';
 
 /** By file: part of the line that the path begins on, and why nobody takes it. */
@@ -81,6 +82,12 @@ const REASONS: Readonly<Record<string, readonly (readonly [text: string, why: st
     ],
   ],
   'src/interfaces/xen/hypercalls/events.ts': [['default:', LOOKED]],
+  'src/interfaces/xen/kernel-entries.ts': [['?? NO_GATE;', 'vectors are below 256']],
+  'src/interfaces/xen/shared-info.ts': [
+    ['this.vcpuInfoMfn[vcpu] ?? NOWHERE', PROCESSORS],
+    ['return page < 0 ? page :', `${STAYS}; ${PROCESSORS}`],
+    ['if (source >= 0)', `${STAYS}, and hostile guests have not so many processors that it is too small`],
+  ],
   'src/paging/direct/descriptor-pages.ts': [
     ['!isGdtSize(', LOOKED],
     ['get allGdtFrames()', 'processors are those that there are (the line before)'],
@@ -103,7 +110,7 @@ const REASONS: Readonly<Record<string, readonly (readonly [text: string, why: st
   ],
   'src/paging/translated/translated-descriptors.ts': [
     ['!isGdtSize(', LOOKED],
-    ['(this.#gdtFrames[processor] ?? [])', 'processors are those that there are'],
+    ['(this.#gdtFrames[processor] ?? [])', PROCESSORS],
   ],
   'src/paging/translated/translated-paging.ts': [
     ['ldtFrameReleased(): void {}', UNTYPED],

@@ -1,6 +1,9 @@
 #include "hostile.h"
 #include "console.h"
 #include "cpu.h"
+#ifdef XEN
+#include "xen-abi.h"
+#endif
 
 /* What hostile calls of all interfaces have in common. */
 static u64 state;
@@ -51,7 +54,16 @@ u32 recover(struct frame *frame) {
 #if LEVELS == 4
   frame->sp = hostile_stack;
 #endif
-  /* A kernel of ring 0 may have gone to a program; others are where they were. */
+  /* A kernel of ring 0, or of Xen's, may have gone to a program; others are where they were. */
+#ifdef XEN
+  if (pv_info.kernel_rpl > 0 && FROM_USER(frame)) {
+    frame->cs = XEN_FRAME_CS;
+    frame->flags = 2;
+#if LEVELS == 4
+    frame->ss = XEN_KERNEL_SS;
+#endif
+  }
+#endif
   if (pv_info.kernel_rpl > 0) return 1;
   frame->cs = KERNEL_CODE;
   frame->flags = 2;
@@ -77,6 +89,7 @@ void hostile_space(void) {
     if (!handle_fault(hostile_mm, address, 1)) panic("no page for %x", address);
     pages[index] = (word)(pte_val(get_pte(find_entry(hostile_mm, address))) & FRAME_MASK) / PAGE_SIZE;
   }
+  PV_CALL_2(mmu, activate_mm, NULL, hostile_mm);
   switch_space(NULL, hostile_mm);
   PV_CALL_1(cpu, load_sp0, (word)program_stack + sizeof(program_stack));
 }

@@ -489,7 +489,7 @@ static void processors(void) {
   if (operation == VCPU_INITIALISE && hostile_random(8)) describe_other();
   if (operation == VCPU_REGISTER_INFO) {
     target = (word)hostile_random(2);
-    quads[0] = chance(4) ? host_frame() : frame(), halves[2] = (u32)hostile_random(8) * 512, halves[3] = chance(8);
+    quads[0] = chance(4) ? host_frame() : frame(), halves[2] = (u32)hostile_random(9) * 512, halves[3] = chance(8);
   }
   hypercall(XEN_VCPU_OP, operation, target, pointer(buffer), 0);
 }
@@ -600,10 +600,128 @@ static void text(void) {
   if (chance(RARELY)) hypercall(18, 0, sizeof(pool) / 2, (word)pool, 0);
 }
 
-/* A return to where the call was made, or to anywhere: what it takes from the stack is whatever stands there. */
-static void return_anywhere(void) {
-  if (hostile_random(RARELY)) return;
-  hypercall(23, 0, 0, 0, 0);
+/*
+ * How a kernel leaves an entry: by a frame on its stack, to programs that ask for something at once, to itself, and with
+ * selectors that there are not, of which the kernel is told. Where there is no frame, or the kernel itself has no code to
+ * go on with, it ends.
+ */
+#define IRET 23
+#define IN_SYSCALL 0x100
+#define INTERRUPTS 0x200
+#define VIRTUAL_8086 0x20000
+#define SENDS_NMI 11
+/* How seldom a return is tried that ends the kernel. */
+#define ENDING 64
+#if LEVELS == 4
+struct return_frame { word ax, r11, cx, call, ip, cs, flags, sp, ss; };
+#define RETURN "mov %0, %%rsp\n\tsyscall\n\tud2"
+/* The host's segment for programs of 32 bits. */
+#define OTHER_PROGRAM_CS 0xe023
+#else
+/* What virtual-8086 mode has beyond that is the data segments. */
+struct return_frame { word ax, ip, cs, flags, sp, ss, data[4]; };
+#define RETURN "mov %0, %%esp\n\tint $0x82\n\tud2"
+#define OTHER_PROGRAM_CS XEN_USER_CS
+#endif
+/* Words of a frame that stand before nothing: a kernel's part of it, in 32 bits. */
+#define WORDS_BEFORE_NOTHING 4
+
+static struct return_frame return_frame;
+static word return_stack;
+static u8 entry_stack[KERNEL_STACK_SIZE] ALIGNED(16);
+
+static void return_by_frame(void) {
+  asm volatile(RETURN : : "r"(return_stack), "a"(IRET) : "memory");
+}
+
+static void write_before_nothing(void) {
+  return_stack = HOSTILE_END - WORDS_BEFORE_NOTHING * sizeof(word);
+  copy((void *)return_stack, &return_frame, WORDS_BEFORE_NOTHING * sizeof(word));
+}
+
+/* A program asks for a system call in one of the ways that there are, or does what it may not. */
+static void write_program(void) {
+  u8 code[] = {0xcd, (u8)(0x40 + hostile_random(64)) /* int */, 0x0f, 0x0b /* ud2 */};
+  if (hostile_random(4)) code[0] = 0x0f, code[1] = chance(2) ? 0x05 /* syscall */ : 0x34 /* sysenter */;
+  copy((void *)HOSTILE_BASE, code, sizeof(code));
+}
+
+/* The space with programs, which other attempts leave, and a stack for what comes from there. */
+static void prepare_return(void) {
+  struct mmuext_op *operation = (struct mmuext_op *)buffer;
+  operation[0] = (struct mmuext_op){MMUEXT_NEW_BASE, machine_frame(page_number(hostile_mm->pgd)), 0};
+  hypercall(XEN_MMUEXT_OP, (word)operation, 1, (word)&done, XEN_SELF);
+#if LEVELS == 4
+  operation[0] = (struct mmuext_op){MMUEXT_NEW_USER_BASE, machine_frame(page_number(hostile_mm->user_pgd)), 0};
+  hypercall(XEN_MMUEXT_OP, (word)operation, 1, (word)&done, XEN_SELF);
+#endif
+  hypercall(XEN_STACK_SWITCH, XEN_KERNEL_SS, (word)entry_stack + sizeof(entry_stack), 0, 0);
+}
+
+static word any_selector(void) { return (word)(hostile_random(0x2000) << 3); }
+
+/* Where a return leads; selectors that cannot be loaded are mostly a program's. */
+static word return_code(void) {
+  switch (hostile_random(8)) {
+    case 0:
+      return XEN_FRAME_CS;
+    case 1:
+      return OTHER_PROGRAM_CS;
+    case 2:
+    case 3:
+      return any_selector() | (chance(ENDING / 4) ? (word)hostile_random(3) : 3);
+    default:
+      return XEN_USER_CS;
+  }
+}
+
+/* After which a return ends the kernel: there is no frame, or what follows finds no stack or no handler. */
+static void prepare_ending(void) {
+  static const struct callback nowhere = {CALLBACK_FAILSAFE, 0, CALLBACK_ADDRESS(0)};
+  switch (hostile_random(5)) {
+    case 0:
+      return_stack = NOWHERE;
+      break;
+    case 1:
+      hostile_attempt(write_before_nothing);
+      break;
+    case 2:
+      hypercall(XEN_STACK_SWITCH, XEN_KERNEL_SS, NOWHERE, 0, 0);
+      break;
+    case 3:
+      hypercall(XEN_CALLBACK_OP, CALLBACK_REGISTER, (word)&nowhere, 0, 0);
+      return_frame.cs = any_selector() | 3;
+      break;
+    default:
+      hypercall(XEN_SET_TRAP_TABLE, 0, 0, 0, 0);
+  }
+}
+
+static void try_return(void) {
+  if (hostile_random(ENDING)) prepare_return();
+  if (hostile_attempt(write_program)) return;
+  u32 is_ending = chance(ENDING);
+  return_stack = (word)&return_frame;
+  return_frame = (struct return_frame){.ip = hostile_random(8) ? HOSTILE_BASE : NOWHERE, .flags = 2, .sp = HOSTILE_END};
+  return_frame.cs = return_code();
+  return_frame.ss = chance(4) ? any_selector() | 3 : XEN_USER_SS;
+#if LEVELS == 4
+  return_frame.call = chance(2) ? IN_SYSCALL : 0;
+#else
+  if (chance(is_ending ? 2 : 8)) return_frame.flags |= VIRTUAL_8086 | (chance(2) ? INTERRUPTS : 0);
+#endif
+  if (is_ending) prepare_ending();
+  hostile_attempt(return_by_frame);
+  own_info()->mask = 1;
+}
+
+/* An interrupt that cannot be masked, to itself. */
+#define CALLBACK_NMI 4
+static void send_nmi(void) { hypercall(XEN_VCPU_OP, SENDS_NMI, 0, 0, 0); }
+static void try_nmi(void) {
+  *(struct callback *)buffer = (struct callback){CALLBACK_NMI, 0, CALLBACK_ADDRESS(xen_failsafe_entry)};
+  hypercall(XEN_CALLBACK_OP, CALLBACK_REGISTER, (word)buffer, 0, 0);
+  hostile_attempt(send_nmi);
 }
 
 static void batches(void) {
@@ -615,7 +733,7 @@ static void batches(void) {
     calls[index] = (struct multicall){XEN_UPDATE_VA_MAPPING, 0, {arena_page(), ENTRY_ARGUMENTS(value, flags)}};
     if (chance(3) || count > 4) calls[index] = (struct multicall){hostile_random(4) ? XEN_VERSION : XEN_MULTICALL, 0, {(word)hostile_random(8)}};
     if (chance(16)) calls[index] = (struct multicall){18, 0, {0, BUFFER_BYTES, (word)buffer}};
-    if (chance(RARELY * 4)) calls[index] = (struct multicall){23, 0, {0}};
+    if (chance(RARELY * 4)) calls[index] = (struct multicall){IRET, 0, {0}};
     if (chance(RARELY)) calls[index] = (struct multicall){XEN_SCHED_OP, 0, {SCHED_SHUTDOWN, (word)POINTED}};
   }
   *(u32 *)POINTED = (u32)hostile_random(6);
@@ -648,11 +766,12 @@ static void let_events_in(void) {
 static void (*const attempts[])(void) = {
   table_updates, table_updates, mapping_update, mapping_update, mapping_update, try_table, try_table, extended_operation,
   extended_operation, descriptors, memory, move_held, balloon, events, grants, processors, scheduling, version, processor_state, callbacks,
-  all_callbacks, traps, timers, text, return_anywhere, batches, unknown, let_events_in, poke_table, try_linear, try_ldt, connect,
+  all_callbacks, traps, timers, text, try_return, try_nmi, batches, unknown, let_events_in, poke_table, try_linear, try_ldt, connect,
   exhaust_ports, use_grants, long_batch,
 };
 
 void xen_be_hostile(void) {
+  hostile_space();
   prepare_other();
   xen_protect(gdt_pages[1], 0);
   u64 value = machine_address(buffer) | PRESENT | ACCESSED;

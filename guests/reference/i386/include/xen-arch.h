@@ -6,6 +6,7 @@
 #define XEN_KERNEL_SS 0xe021
 #define XEN_KERNEL_CS 0xe019
 #define XEN_KERNEL_RING 1
+#define XEN_FRAME_CS XEN_KERNEL_CS
 #define XEN_USER_SS 0xe033
 #define XEN_USER_CS 0xe02b
 

@@ -6,6 +6,8 @@
 #define XEN_KERNEL_SS 0xe02b
 #define XEN_KERNEL_CS 0xe033
 #define XEN_KERNEL_RING 3
+/* In frames, which tell the kernel from its programs: they run in the same ring. */
+#define XEN_FRAME_CS 0xe030
 #define XEN_USER_SS 0xe02b
 #define XEN_USER_CS 0xe033
 
