@@ -10,8 +10,11 @@ const INSTRUCTIONS_PER_RECLAIM = 4_000_000;
 const QUIET = { instructions: 10_000_000, turns: 20_000 } as const;
 /** After which a guest is followed by the next one, which may be of another kind. */
 const CALLS_OF_A_GUEST = 5_000;
-/** So many turns of hostile guests come with one of the guest beside them: its work lasts some ten thousand calls. */
-const TURNS_PER_NEIGHBOURS = 8;
+/**
+ * The guest beside gets its turns by calls of the hostile ones: one at least with so many calls, and so many in a short
+ * attack. Its work takes 40 turns to 80; some 220 where the host takes most of its pages meanwhile.
+ */
+const NEIGHBOURS_PACE = { calls: 60, turns: 400 } as const;
 
 /**
  * Reference guests that make hostile calls, one after another, each with a seed of its own. They run turn by turn, and
@@ -23,8 +26,12 @@ export class HostileAttack {
   readonly #variants: readonly Variant[];
   readonly #host = new HostileHost();
   #neighbour: Guest | undefined;
-  /** What neighbours printed that have ended. */
+  /** Calls that the neighbour had its turns for. */
+  #callsAnswered = 0;
+  /** What neighbours printed that have ended, while there were hostile guests or between two of them. */
   readonly neighbours: string[] = [];
+  /** How many of them have ended while a hostile guest ran. */
+  neighboursBeside = 0;
 
   /** @param variants by turns */
   constructor(variants: readonly Variant[]) {
@@ -34,7 +41,6 @@ export class HostileAttack {
   /** Until that many calls were made. @throws Error when a recount finds something else than is stored */
   async attack(calls: number, firstSeed = 1): Promise<void> {
     for (let seed = firstSeed; this.record.calls < calls; seed++) await this.#attackOnce(seed, calls);
-    while (this.neighbours.length === 0) await this.#letNeighbourRun(0);
     await this.#neighbour?.destroy();
     this.#neighbour = undefined;
   }
@@ -57,6 +63,7 @@ export class HostileAttack {
     while (variant.paging === 'native' && this.#neighbour) await this.#letNeighbourRun(seed);
     const guest = await this.#host.boot(variant, `hostile=${seed}`, record);
     const { domain } = guest;
+    const pace = Math.min(NEIGHBOURS_PACE.calls, calls / NEIGHBOURS_PACE.turns);
     const end = Math.min(calls, record.calls + (variant.calls ?? CALLS_OF_A_GUEST));
     let last = { turn: 0, instructions: 0, calls: record.calls };
     let reclaimAt = INSTRUCTIONS_PER_RECLAIM;
@@ -77,7 +84,9 @@ export class HostileAttack {
           reclaimAt += INSTRUCTIONS_PER_RECLAIM;
           await this.#host.manager.relieve();
         }
-        if (turn % TURNS_PER_NEIGHBOURS === 0) await this.#letNeighbourRun(seed);
+        for (; this.#callsAnswered < record.calls; this.#callsAnswered += pace) {
+          if (await this.#letNeighbourRun(seed)) this.neighboursBeside++;
+        }
       }
       guest.finish();
       record.ended(endingOf(guest, isQuiet));
@@ -86,14 +95,16 @@ export class HostileAttack {
     }
   }
 
-  async #letNeighbourRun(seed: number): Promise<void> {
+  /** @returns whether it has ended */
+  async #letNeighbourRun(seed: number): Promise<boolean> {
     this.#neighbour ??= await this.#host.boot({ ...this.#variant(seed), vcpus: 1 }, '');
     const { domain, printed, destroy } = this.#neighbour;
     await takeTurn(this.#neighbour);
-    if (domain.state.kind === 'running') return;
+    if (domain.state.kind === 'running') return false;
     this.neighbours.push(domain.state.kind === 'poweroff' ? printed() : `${domain.state.kind}\n${printed()}`);
     await destroy();
     this.#neighbour = undefined;
+    return true;
   }
 }
 
