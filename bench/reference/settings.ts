@@ -14,9 +14,6 @@ const UNSERVED: Readonly<Record<Image, RegExp>> = {
   i386: /^(?:xen\/|vmi\/direct)/,
 };
 
-/** Cells whose lazy sections tell the host nothing: to leave them out changes nothing that it sees. */
-const WITHOUT_LAZY_MODE = /^native\/|\/(?:native|nested)$/;
-
 const cellName = ({ interface: way, paging }: Cell): string => `${way}/${paging}`;
 
 /** As tables name it: `xen/direct nolazy`. */
@@ -29,9 +26,7 @@ export function cellsOf(image: Image): Cell[] {
     .filter((cell) => !UNSERVED[image].test(cellName(cell)));
 }
 
-/** Every cell that an image serves, with lazy mode and, where that makes a difference, without. */
+/** Every cell that an image serves, with lazy mode and without. */
 export function settingsOf(image: Image): Setting[] {
-  return cellsOf(image).flatMap((cell) =>
-    (WITHOUT_LAZY_MODE.test(cellName(cell)) ? [true] : [true, false]).map((lazy) => ({ ...cell, lazy })),
-  );
+  return cellsOf(image).flatMap((cell) => [true, false].map((lazy) => ({ ...cell, lazy })));
 }
