@@ -41,7 +41,6 @@ export function startTranslator(program: URL): TranslateAside {
   let failure: Error | undefined;
   let next = 0;
 
-  worker.unref();
   worker.on('message', ({ number, translations, pages }: TranslatorAnswer) => {
     spare.push(...pages.slice(0, MOST_SPARE - spare.length));
     waiting.get(number)?.resolve(translations);
@@ -54,6 +53,8 @@ export function startTranslator(program: URL): TranslateAside {
   };
   worker.on('error', fail);
   worker.on('exit', () => fail(new Error('the translator has ended')));
+  // Whoever listens to a worker's messages waits for them, unless it says afterwards that it does not.
+  worker.unref();
 
   const copyOf = (bytes: Uint8Array): Page => {
     const page = spare.pop() ?? new Uint8Array(PAGE_SIZE);
