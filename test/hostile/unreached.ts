@@ -85,6 +85,7 @@ const REASONS: Readonly<Record<string, readonly (readonly [text: string, why: st
   'src/interfaces/xen/kernel-entries.ts': [['?? NO_GATE;', 'vectors are below 256']],
   'src/interfaces/xen/shared-info.ts': [
     ['this.vcpuInfoMfn[vcpu] ?? NOWHERE', PROCESSORS],
+    ['if (page < 0) return -Errno.EINVAL;', LOOKED],
     ['return page < 0 ? page :', `${STAYS}; ${PROCESSORS}`],
     ['if (source >= 0)', `${STAYS}, and hostile guests have not so many processors that it is too small`],
   ],

@@ -130,13 +130,15 @@ export class SharedInfo implements Archived {
 
   /**
    * VCPUOP_register_vcpu_info: the content moves to the given place, then everything is marked pending so that no
-   * event is lost in between. The caller keeps the page where it is and writable (`DomainPaging.holdWritable`).
-   * @returns 0, −EINVAL for a second registration or an offset that does not fit
+   * event is lost in between. The caller holds a writable type reference on the page.
+   * @returns 0, −EINVAL for a second registration, an offset that does not fit or a number that names no page
    */
   registerVcpuInfo(vcpu: number, mfn: Mfn, offset: number): number {
     if (offset > PAGE_BYTES - VcpuInfo.size || this.vcpuInfoMoved[vcpu] !== 0) return -Errno.EINVAL;
+    const page = this.space.writableAddressOf(mfn);
+    if (page < 0) return -Errno.EINVAL;
     const { u8 } = this.memory;
-    const target = this.space.writableAddressOf(mfn) + offset;
+    const target = page + offset;
     const source = this.vcpuInfo(vcpu);
     if (source >= 0) u8.copyWithin(target, source, source + VcpuInfo.size);
     else u8.fill(0, target, target + VcpuInfo.size);
