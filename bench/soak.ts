@@ -10,11 +10,11 @@
 import { spawn } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
-import { delimiter, dirname, join } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { initramfs } from '../guests/recipes.ts';
 import type { CodeStatistics } from '../src/inspect/code-statistics.ts';
+import { ring1Command } from './command.ts';
 
 const { values, positionals: options } = parseArgs({
   allowPositionals: true,
@@ -24,7 +24,6 @@ const { values, positionals: options } = parseArgs({
   },
 });
 
-const RING1 = fileURLToPath(new URL('../bin/ring1', import.meta.url));
 const SAMPLE_SECONDS = 5;
 const SAMPLES_PER_MINUTE = 60 / SAMPLE_SECONDS;
 /** The minute whose memory is the measure: everything that is kept has been met by then. */
@@ -72,14 +71,11 @@ const stats = join(directory, 'stats.json');
 const script = new TextEncoder().encode(SCRIPT);
 writeFileSync(initrd, await initramfs({ extra: [{ type: 'file', path: 'root/soak.sh', data: script, mode: 0o755 }] }));
 
-const path = `PATH=${dirname(values.node)}${delimiter}${process.env.PATH}`;
 const files = ['--initrd', initrd, '--stats', stats];
 const limits = ['--memory', '256M', '--timeout', String(minutes * 60 + MARGIN_SECONDS)];
-const guest = spawn(
-  'env',
-  [path, RING1, 'run', ...files, ...limits, '--append', 'quiet ring1.run="sh /root/soak.sh"', ...options],
-  { stdio: ['ignore', 'pipe', 'inherit'] },
-);
+const run = ['run', ...files, ...limits, '--append', 'quiet ring1.run="sh /root/soak.sh"', ...options];
+const { program, args } = ring1Command(values.node, run);
+const guest = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
 const ended = new Promise<number | null>((resolve) => guest.once('exit', resolve));
 let rounds = 0;
 guest.stdout.setEncoding('utf8').on('data', (text: string) => {

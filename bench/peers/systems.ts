@@ -1,7 +1,8 @@
 import { spawnSync } from 'node:child_process';
-import { delimiter, dirname, join } from 'node:path';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { buildSync } from 'esbuild';
+import { ring1Command } from '../command.ts';
 import type { Peer } from './session.ts';
 
 export interface GuestFiles {
@@ -10,7 +11,6 @@ export interface GuestFiles {
 }
 
 const MEGABYTES = 256;
-const RING1 = fileURLToPath(new URL('../../bin/ring1', import.meta.url));
 
 /**
  * @param node the Node.js that runs it
@@ -20,14 +20,8 @@ export function ring1(node: string, options: readonly string[], { kernel, initrd
   const files = ['--kernel', kernel, '--initrd', initrd];
   return {
     name: 'ring1',
-    // As users start it: its first line says what it asks of Node.
-    command: (commandLine) => ({
-      program: 'env',
-      args: [
-        `PATH=${dirname(node)}${delimiter}${process.env.PATH}`,
-        ...[RING1, 'run', ...options, ...files, '--memory', `${MEGABYTES}M`, '--append', commandLine],
-      ],
-    }),
+    command: (commandLine) =>
+      ring1Command(node, ['run', ...options, ...files, '--memory', `${MEGABYTES}M`, '--append', commandLine]),
   };
 }
 
