@@ -92,6 +92,7 @@ static word address(void) {
 
 /* An argument that is to point at a structure: nearly always it does. */
 static word pointer(const void *good) {
+  if (chance(32)) return NOWHERE;
   if (hostile_random(16)) return (word)good;
   word offset = (word)good - (word)buffer;
   return offset < PAGE_SIZE && chance(2) ? (word)read_only + offset : address() + (word)hostile_random(9);
@@ -196,16 +197,24 @@ static void try_table(void) {
   if (chance(2)) hostile_attempt(store_half);
 }
 
-/* Tables that lead to themselves or to each other at their own level, by which a kernel could see them. */
 static void clear_table(void) { fill(table, 0, PAGE_SIZE); }
+
+/* Pins an empty page of the arena as a table. NULL when it cannot be emptied. */
+static u64 *empty_table(u32 pin_command) {
+  table = (word *)arena_page();
+  if (hostile_attempt(clear_table)) return NULL;
+  hypercall(XEN_UPDATE_VA_MAPPING, (word)table, ENTRY_ARGUMENTS(machine_address(table) | PRESENT | ACCESSED, 2));
+  pin(pin_command, table);
+  return (u64 *)table;
+}
+
+/* Tables that lead to themselves or to each other at their own level, by which a kernel could see them. */
 static void try_linear(void) {
   u64 *tables[2];
   u32 level = 1 + (u32)hostile_random(LEVELS - 1);
   for (u32 index = 0; index < 2; index++) {
-    table = (word *)arena_page(), tables[index] = (u64 *)table;
-    if (hostile_attempt(clear_table)) return;
-    hypercall(XEN_UPDATE_VA_MAPPING, (word)table, ENTRY_ARGUMENTS(machine_address(table) | PRESENT | ACCESSED, 2));
-    pin(level, table);
+    tables[index] = empty_table(level);
+    if (!tables[index]) return;
   }
   for (u32 step = 0; step < 6; step++) {
     u64 link = machine_address(tables[hostile_random(2)]) | PRESENT | (chance(8) ? WRITABLE : 0);
@@ -249,10 +258,10 @@ static void extended_operation(void) {
   operation->command = command;
   operation->frame_or_address = command == 7 || command == 9 || command == 13 ? address() : frame();
   operation->argument = hostile_random(3) ? (word)hostile_random(16) : pointer(POINTED);
-  if (command == MMUEXT_COPY_PAGE) operation->argument = frame();
+  if (command == MMUEXT_COPY_PAGE) operation->argument = chance(8) ? -number() : frame();
   if (command == 8 || command == 9) operation->argument = pointer(POINTED);
   if (command == MMUEXT_NEW_BASE && hostile_random(4)) operation->frame_or_address = machine_frame(page_number(swapper_pg_dir));
-  if (command == MMUEXT_NEW_USER_BASE && chance(3)) operation->frame_or_address = 0;
+  if (command == MMUEXT_NEW_USER_BASE && chance(3)) operation->frame_or_address = chance(2) ? 0 : -number();
   u32 count = chance(256) ? 1500 : 1;
   for (u32 index = 1; index < count && index < BUFFER_BYTES / sizeof(*operation); index++) operation[index] = (struct mmuext_op){12, 0, 0};
   hypercall(XEN_MMUEXT_OP, pointer(buffer), count_of(count), done_pointer(), domain());
@@ -260,7 +269,9 @@ static void extended_operation(void) {
 
 static void descriptors(void) {
   if (hostile_random(2)) {
-    u64 descriptor = any_word() | (u64)((chance(4) ? 0x8c00 : 0x9200) | hostile_random(4) << 13) << 32;
+    /* Of no type, a call gate, or data. */
+    static const u16 types[] = {0x8000, 0x8c00, 0x9200, 0x9200};
+    u64 descriptor = any_word() | (types[hostile_random(COUNT(types))] | hostile_random(4) << 13) << 32;
     xen_update_descriptor((u64)frame() * PAGE_SIZE + hostile_random(514) * 8, (u32)descriptor, chance(2) ? (u32)(descriptor >> 32) : (u32)number());
     return;
   }
@@ -284,7 +295,7 @@ static word placed_number(void) {
 }
 
 static void memory(void) {
-  word command = (word)hostile_random(13), *list = (word *)POINTED;
+  word command = chance(8) ? MEMORY_ADD_TO_PHYSMAP : (word)hostile_random(13), *list = (word *)POINTED;
   for (u32 index = 0; index < 4; index++) list[index] = hostile_random(3) ? frame() : number();
   /* Pages of the pool's end that the kernel will not want, there and back. */
   if (chance(2)) list[0] = command == 6 ? page_number(pool[POOL_PAGES - 1]) : machine_frame(page_number(pool[POOL_PAGES - 1]));
@@ -295,7 +306,7 @@ static void memory(void) {
   if (command == 9) *(struct memory_map *)buffer = (struct memory_map){(u32)hostile_random(3), pointer(POINTED)};
   if (command == 7) {
     *(struct placed_page *)buffer = (struct placed_page){
-      chance(8) ? (u16)number() : XEN_SELF, 0, chance(16) ? (u32)hostile_random(4) : SPACE_GRANT_TABLE,
+      chance(8) ? (u16)number() : XEN_SELF, 0, chance(8) ? (u32)hostile_random(4) : SPACE_GRANT_TABLE,
       chance(4) ? number() : (word)hostile_random(4), placed_number()};
   }
   if (chance(16)) command = number();
@@ -313,12 +324,23 @@ static void move_held(void) {
   hypercall(XEN_MEMORY_OP, MEMORY_ADD_TO_PHYSMAP, (word)buffer, 0, 0);
 }
 
+/* Gives a page back while the host still takes a table apart, which is more than one call does. */
+static void interrupt_unpin(void) {
+  u64 *unpinned = empty_table(MMUEXT_PIN_L1);
+  if (!unpinned) return;
+  word *list = (word *)POINTED;
+  *list = machine_frame(page_number(pool[POOL_PAGES - 1]));
+  pin(MMUEXT_UNPIN, unpinned);
+  *(struct reservation *)buffer = (struct reservation){(word)list, 1, 0, 0, XEN_SELF};
+  hypercall(XEN_MEMORY_OP, 1, (word)buffer, 0, 0);
+}
+
 /* More pages than one call gives back, of the pool's end; then as many again, and more than there are. */
 #define BALLOON_PAGES 600
 #define MOST_PAGES 2000
 
 static void balloon(void) {
-  if (hostile_random(RARELY / 8)) return;
+  if (hostile_random(RARELY / 16)) return;
   word *list = (word *)long_list;
   struct reservation *reservation = (struct reservation *)buffer;
   for (u32 index = 0; index < BALLOON_PAGES; index++) {
@@ -329,15 +351,17 @@ static void balloon(void) {
   *reservation = (struct reservation){(word)list, BALLOON_PAGES, 0, 0, XEN_SELF};
   hypercall(XEN_MEMORY_OP, 1, (word)buffer, 0, 0);
   for (u32 index = 0; index < MOST_PAGES; index++) list[index] = page_number(pool[POOL_PAGES - 1]) - index;
-  *reservation = (struct reservation){(word)list, hostile_random(2) ? BALLOON_PAGES : MOST_PAGES, 0, 0, XEN_SELF};
+  *reservation = (struct reservation){(word)list, chance(4) ? BALLOON_PAGES : MOST_PAGES, 0, 0, XEN_SELF};
   hypercall(XEN_MEMORY_OP, 6, (word)buffer, 0, 0);
 }
+
+#define EVENT_STATUS 5
 
 static void events(void) {
   halves[0] = hostile_random(3) ? (u32)hostile_random(12) : (u32)any_word();
   halves[1] = hostile_random(3) ? (u32)hostile_random(12) : (u32)any_word();
   for (u32 index = 2; index < 6; index++) halves[index] = (u32)any_word();
-  word command = (word)hostile_random(15);
+  word command = chance(8) ? EVENT_STATUS : (word)hostile_random(15);
   if (chance(4)) halves[0] = XEN_SELF;
   if (chance(4)) halves[0] = XEN_SELF | XEN_SELF << 16;
   if (command == 10 && hostile_random(8)) halves[0] = 1;
@@ -366,23 +390,28 @@ static void connect(void) {
     static const u8 commands[] = {4, 4, 9, 9, 8, 3};
     word command = commands[hostile_random(chance(4) ? COUNT(commands) : 4)];
     u32 port = ports[hostile_random(COUNT(ports))];
-    if (chance(4)) halves[0] = XEN_SELF, halves[1] = port, event_call(5);
+    if (chance(4)) halves[0] = XEN_SELF, halves[1] = port, event_call(EVENT_STATUS);
     with_port(command, port);
   }
   for (u32 index = 0; index < COUNT(ports); index++) with_port(3, ports[index]);
 }
 
-#define MOST_PORTS 4100
+#define MOST_PORTS (WORD_BITS * WORD_BITS)
 
-/* Until there are no more, and then each of the others. */
+/* Until there are no more ports, by calls in batches, and then each call that would need one. Some guests go on without. */
 static void exhaust_ports(void) {
-  if (hostile_random(RARELY)) return;
-  for (u32 count = 0; count < MOST_PORTS; count++) halves[0] = XEN_SELF | XEN_SELF << 16, event_call(6);
-  u32 last = halves[1];
+  struct multicall *calls = (struct multicall *)long_list;
+  halves[0] = XEN_SELF | XEN_SELF << 16;
+  for (u32 made = 0; made < MOST_PORTS; made += LONG_LIST / sizeof(*calls)) {
+    for (u32 index = 0; index < LONG_LIST / sizeof(*calls); index++)
+      calls[index] = (struct multicall){XEN_EVENT_CHANNEL_OP, 0, {6, (word)buffer}};
+    hypercall(XEN_MULTICALL, (word)calls, LONG_LIST / sizeof(*calls), 0, 0);
+  }
+  u32 last = MOST_PORTS - 1;
   halves[0] = XEN_SELF, halves[1] = last, event_call(0);
   halves[0] = 1, halves[1] = 0, event_call(1);
   halves[0] = 0, event_call(7);
-  with_port(10, XEN_SELF);
+  if (chance(2)) with_port(10, XEN_SELF);
 }
 
 struct grant_entry { u16 flags, domain; u32 frame; };
@@ -464,11 +493,13 @@ static void prepare_other(void) {
 #endif
 }
 
+#define MOST_GDT_ENTRIES (14 * 512)
+
 static void describe_other(void) {
   struct vcpu_context *context = copy(buffer, &sound_context, sizeof(sound_context));
   if (chance(32)) context->flags = (u32)hostile_random(32);
   switch (hostile_random(9)) {
-    case 0: context->gdt_entries = number(); break;
+    case 0: context->gdt_entries = chance(2) ? MOST_GDT_ENTRIES + 1 : number(); break;
     case 1: context->gdt_frames[0] = frame(); break;
     case 2: context->control[3] = (u64)frame() * PAGE_SIZE; break;
     case 3: context->control[1] = (u64)frame() * PAGE_SIZE; break;
@@ -480,7 +511,7 @@ static void describe_other(void) {
 }
 
 static void processors(void) {
-  word operation = chance(16) ? number() : (word)hostile_random(14);
+  word operation = chance(16) ? number() : chance(16) ? VCPU_INITIALISE : (word)hostile_random(14);
   word target = chance(4) ? (word)hostile_random(4) : operation <= 2 || operation == 11 ? 1 : 0;
   if (operation == 2 && target == 0 && hostile_random(RARELY / 16)) return;
   fill_any(8);
@@ -495,7 +526,16 @@ static void processors(void) {
 }
 
 #define SCHED_POLL 3
+#define SHUTDOWN_SUSPEND 2
+/* The first number that is no reason. */
+#define SHUTDOWN_REASONS 6
 struct poll { word ports; u32 count; u64 timeout; };
+
+/* Seldom one that ends the kernel. */
+static u32 shutdown_reason(void) {
+  if (chance(RARELY / 16)) return (u32)hostile_random(SHUTDOWN_REASONS);
+  return chance(2) ? SHUTDOWN_SUSPEND : (u32)number() | SHUTDOWN_REASONS;
+}
 
 static void scheduling(void) {
   word operation = chance(16) ? number() : (word)hostile_random(8);
@@ -503,11 +543,9 @@ static void scheduling(void) {
   if (operation == SCHED_BLOCK && hostile_random(8)) return;
   if (operation == SCHED_BLOCK) xen_set_timer(1);
   if (operation == SCHED_SHUTDOWN) {
-    if (hostile_random(RARELY / 16)) {
-      hypercall(XEN_SCHED_OP, operation, NOWHERE, 0, 0);
-      return;
-    }
-    halves[0] = (u32)hostile_random(8);
+    halves[0] = shutdown_reason();
+    hypercall(XEN_SCHED_OP, operation, chance(4) ? NOWHERE : (word)buffer, 0, 0);
+    return;
   }
   struct vcpu_info *info = own_info();
   if (operation == SCHED_POLL) {
@@ -526,8 +564,15 @@ static void version(void) {
   hypercall(XEN_VERSION, (word)hostile_random(13), hostile_random(3) ? pointer(buffer) : 0, 0, 0);
 }
 
+/* Some of what a kernel is helped with is a feature from then on. */
+static void assists(void) {
+  hypercall(XEN_VM_ASSIST, (word)hostile_random(3), hostile_random(2) ? (word)hostile_random(6) : number(), 0, 0);
+  halves[0] = 0;
+  if (chance(2)) hypercall(XEN_VERSION, VERSION_FEATURES, pointer(buffer), 0, 0);
+}
+
 static void processor_state(void) {
-  switch (hostile_random(7)) {
+  switch (hostile_random(5)) {
     case 0:
       hypercall(XEN_STACK_SWITCH, number(), address(), 0, 0);
       break;
@@ -541,17 +586,15 @@ static void processor_state(void) {
     case 3:
       hypercall(9, chance(8) ? number() : (word)hostile_random(10), 0, 0, 0);
       break;
-    case 4:
+    default:
       hypercall(25, (word)hostile_random(6), hostile_random(2) ? address() : number(), 0, 0);
       set_this_cpu(&cpus[0]);
-      break;
-    case 5:
-      hypercall(XEN_VM_ASSIST, (word)hostile_random(3), hostile_random(2) ? (word)hostile_random(6) : number(), 0, 0);
-      break;
-    default:
-      halves[0] = (u32)hostile_random(6);
-      hypercall(33, hostile_random(2) ? 6 + (word)hostile_random(2) : (word)hostile_random(30), pointer(buffer), 0, 0);
   }
+}
+
+static void ports(void) {
+  halves[0] = (u32)hostile_random(6);
+  hypercall(33, hostile_random(2) ? 6 + (word)hostile_random(2) : (word)hostile_random(30), pointer(buffer), 0, 0);
 }
 
 struct callback { u16 type, flags; struct callback_address address; };
@@ -611,7 +654,7 @@ static void text(void) {
 #define VIRTUAL_8086 0x20000
 #define SENDS_NMI 11
 /* How seldom a return is tried that ends the kernel. */
-#define ENDING 64
+#define ENDING 128
 #if LEVELS == 4
 struct return_frame { word ax, r11, cx, call, ip, cs, flags, sp, ss; };
 #define RETURN "mov %0, %%rsp\n\tsyscall\n\tud2"
@@ -669,7 +712,7 @@ static word return_code(void) {
       return OTHER_PROGRAM_CS;
     case 2:
     case 3:
-      return any_selector() | (chance(ENDING / 4) ? (word)hostile_random(3) : 3);
+      return any_selector() | (chance(ENDING) ? (word)hostile_random(3) : 3);
     default:
       return XEN_USER_CS;
   }
@@ -678,22 +721,24 @@ static word return_code(void) {
 /* After which a return ends the kernel: there is no frame, or what follows finds no stack or no handler. */
 static void prepare_ending(void) {
   static const struct callback nowhere = {CALLBACK_FAILSAFE, 0, CALLBACK_ADDRESS(0)};
-  switch (hostile_random(5)) {
+  /* What virtual-8086 mode begins with has no use for the others. */
+  u32 choices = return_frame.flags & VIRTUAL_8086 ? 3 : 5;
+  switch (hostile_random(choices)) {
     case 0:
-      return_stack = NOWHERE;
-      break;
-    case 1:
       hostile_attempt(write_before_nothing);
       break;
-    case 2:
+    case 1:
       hypercall(XEN_STACK_SWITCH, XEN_KERNEL_SS, NOWHERE, 0, 0);
       break;
+    case 2:
+      hypercall(XEN_SET_TRAP_TABLE, 0, 0, 0, 0);
+      break;
     case 3:
-      hypercall(XEN_CALLBACK_OP, CALLBACK_REGISTER, (word)&nowhere, 0, 0);
-      return_frame.cs = any_selector() | 3;
+      return_stack = NOWHERE;
       break;
     default:
-      hypercall(XEN_SET_TRAP_TABLE, 0, 0, 0, 0);
+      hypercall(XEN_CALLBACK_OP, CALLBACK_REGISTER, (word)&nowhere, 0, 0);
+      return_frame.cs = any_selector() | 3;
   }
 }
 
@@ -765,10 +810,14 @@ static void let_events_in(void) {
 
 static void (*const attempts[])(void) = {
   table_updates, table_updates, mapping_update, mapping_update, mapping_update, try_table, try_table, extended_operation,
-  extended_operation, descriptors, memory, move_held, balloon, events, grants, processors, scheduling, version, processor_state, callbacks,
-  all_callbacks, traps, timers, text, try_return, try_nmi, batches, unknown, let_events_in, poke_table, try_linear, try_ldt, connect,
-  exhaust_ports, use_grants, long_batch,
+  extended_operation, descriptors, memory, memory, move_held, balloon, events, grants, processors, processors, scheduling,
+  scheduling, version, assists, processor_state, ports, callbacks, all_callbacks, traps, timers, text, try_return, try_return,
+  try_nmi, batches, unknown, let_events_in, poke_table, try_linear, interrupt_unpin, try_ldt, connect, use_grants,
+  long_batch,
 };
+
+/* How few guests begin by taking all ports. */
+#define EXHAUSTING 16
 
 void xen_be_hostile(void) {
   hostile_space();
@@ -776,5 +825,6 @@ void xen_be_hostile(void) {
   xen_protect(gdt_pages[1], 0);
   u64 value = machine_address(buffer) | PRESENT | ACCESSED;
   hypercall(XEN_UPDATE_VA_MAPPING, (word)read_only, ENTRY_ARGUMENTS(value, 2));
+  if (chance(EXHAUSTING)) exhaust_ports();
   for (;;) attempts[hostile_random(COUNT(attempts))]();
 }
