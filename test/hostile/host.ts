@@ -1,6 +1,8 @@
 import { readFileSync } from 'node:fs';
 import { type Image, imagePath } from '../../guests/reference/build.ts';
 import { ProcessorGroup } from '../../src/cpu/processor.ts';
+import { MemoryStore as MemoryDisk } from '../../src/devices/block/memory-store.ts';
+import { SECTOR } from '../../src/devices/block/store.ts';
 import type { Cell } from '../../src/domain/cells.ts';
 import { VirtualClock } from '../../src/domain/clock.ts';
 import { SharedFiles } from '../../src/domain/shared-files.ts';
@@ -157,6 +159,7 @@ export class HostileHost {
       isTranslated,
       workPerCall: WORK_PER_CALL,
       paged,
+      disks: [new MemoryDisk(new Uint8Array(SECTOR))],
       ...(record ? { watcher: watchXen(record) } : {}),
     });
     domain.boot({ name: 'hostile', plan });

@@ -8,7 +8,6 @@ export interface Reason {
   readonly why: string;
 }
 
-const NO_DISKS = 'hostile guests have no disks';
 const STAYS = 'pages that host and guest share stay in memory';
 const LOOKED = 'the handler has looked at that before';
 const ROOM = 'the host has frames left';
@@ -54,10 +53,7 @@ const REASONS: Readonly<Record<string, readonly (readonly [text: string, why: st
   'src/interfaces/lguest/descriptor-tables.ts': [['this.#gateFlags[vector] ?? 0', 'vectors are below 256']],
   'src/interfaces/xen/event-channels.ts': [
     ['if (port < 0) return port;', 'the host opens its own ports before the guest runs'],
-    ['bindService(', NO_DISKS],
-    ['unbindService(', NO_DISKS],
-    ['service?.closed?.(port);', NO_DISKS],
-    ['this.kind[port] === PortKind.closed) return;', 'who raises a port of its own has it open'],
+    ['if (!this.#isService(port)) return;', 'a back end is told when the guest closes its port'],
     ['if (page < 0', STAYS],
     ['if (info < 0) return', STAYS],
     ['const port = this.virqPorts', LOOKED],

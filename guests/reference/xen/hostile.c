@@ -364,7 +364,7 @@ static void events(void) {
   word command = chance(8) ? EVENT_STATUS : (word)hostile_random(15);
   if (chance(4)) halves[0] = XEN_SELF;
   if (chance(4)) halves[0] = XEN_SELF | XEN_SELF << 16;
-  if (command == 10 && hostile_random(8)) halves[0] = 1;
+  if (command == 10 && hostile_random(8)) halves[0] = (u32)hostile_random(2);
   hypercall(XEN_EVENT_CHANNEL_OP, command, pointer(buffer), 0, 0);
 }
 
@@ -416,15 +416,26 @@ static void exhaust_ports(void) {
 
 struct grant_entry { u16 flags, domain; u32 frame; };
 
-/* Copies by references that the guest gives itself. */
-static void use_grants(void) {
+struct grant_setup { u16 domain; u32 frames; u16 status; word list; };
+
+/* The first frame of the grant table in place of an arena page; NULL when it cannot be mapped. */
+static struct grant_entry *map_grants(void) {
   word page = (word)arena[ARENA_PAGES - 1], *list = (word *)POINTED;
-  struct { u16 domain; u32 frames; u16 status; word list; } *setup = (void *)buffer;
-  setup->domain = XEN_SELF, setup->frames = 1, setup->list = (word)list;
+  *(struct grant_setup *)buffer = (struct grant_setup){XEN_SELF, 1, 0, (word)list};
   hypercall(20, 2, (word)buffer, 1, 0);
   u64 value = (u64)list[0] * PAGE_SIZE | PRESENT | WRITABLE | ACCESSED | DIRTY;
-  if (hypercall(XEN_UPDATE_VA_MAPPING, page, ENTRY_ARGUMENTS(value, 2))) return;
-  struct grant_entry *entries = (struct grant_entry *)page;
+  return hypercall(XEN_UPDATE_VA_MAPPING, page, ENTRY_ARGUMENTS(value, 2)) ? NULL : (struct grant_entry *)page;
+}
+
+static void unmap_grants(struct grant_entry *entries) {
+  u64 own = machine_address(entries) | PRESENT | WRITABLE | ACCESSED | DIRTY;
+  hypercall(XEN_UPDATE_VA_MAPPING, (word)entries, ENTRY_ARGUMENTS(own, 2));
+}
+
+/* Copies by references that the guest gives itself. */
+static void use_grants(void) {
+  struct grant_entry *entries = map_grants();
+  if (!entries) return;
   for (u32 index = 8; index < 16; index++)
     entries[index] = (struct grant_entry){(u16)(chance(8) ? number() : 1 | hostile_random(2) << 2),
                                           (u16)(chance(4) ? number() : chance(2) ? 1 : XEN_SELF), (u32)frame()};
@@ -439,11 +450,80 @@ static void use_grants(void) {
     if (!(tail[1] & 2)) words[2] = machine_frame(page_number(long_list));
     hypercall(20, 5, (word)buffer, 1, 0);
   }
-  u64 own = machine_address((void *)page) | PRESENT | WRITABLE | ACCESSED | DIRTY;
-  hypercall(XEN_UPDATE_VA_MAPPING, page, ENTRY_ARGUMENTS(own, 2));
+  unmap_grants(entries);
 }
 
-struct grant_setup { u16 domain; u32 frames; u16 status; word list; };
+/*
+ * The host's disk. The two ends agree through XenStore, a page with a ring for each direction; the guest's names a page
+ * that it grants and a port that it has opened for the host, and leaves by closing that, by saying so, or both.
+ */
+#define STORE_WRITE 11
+#define DISK "device/vbd/51712/"
+#define DISK_REFERENCE 2
+#define HOST_DOMAIN 0
+enum { BUS_INITIALISING = 1, BUS_INITIALISED = 3, BUS_CLOSED = 6 };
+
+struct store_page {
+  u8 requests[1024], replies[1024];
+  volatile u32 requests_consumed, requests_produced, replies_consumed, replies_produced;
+};
+static struct store_page *store;
+static u8 disk_ring[PAGE_SIZE] ALIGNED(PAGE_SIZE);
+
+static u32 length_of(const char *text) {
+  u32 length = 0;
+  while (text[length]) length++;
+  return length;
+}
+
+static void request_bytes(const void *bytes, u32 count) {
+  for (u32 index = 0; index < count; index++)
+    store->requests[store->requests_produced++ % sizeof(store->requests)] = ((const u8 *)bytes)[index];
+}
+
+/* Says something of the disk's; the host is not told yet. */
+static void say(const char *name, const char *value) {
+  u32 header[] = {STORE_WRITE, 0, 0, sizeof(DISK) + length_of(name) + length_of(value)};
+  request_bytes(header, sizeof(header));
+  request_bytes(DISK, sizeof(DISK) - 1);
+  request_bytes(name, length_of(name) + 1);
+  request_bytes(value, length_of(value));
+}
+
+static void say_number(const char *name, u32 value) {
+  char digits[11], *first = digits + sizeof(digits) - 1;
+  *first = 0;
+  do *--first = (char)('0' + value % 10); while (value /= 10);
+  say(name, first);
+}
+
+/* The host reads it before the next turn, and follows before the one after that. */
+static void become(u32 state) {
+  say_number("state", state);
+  with_port(EVENT_SEND, xen_start_info->store_port);
+  for (u32 turns = 0; turns < 3; turns++) hypercall(XEN_SCHED_OP, 0, 0, 0, 0);
+  store->replies_consumed = store->replies_produced;
+}
+
+static void use_disk(void) {
+  if (hostile_random(8)) return;
+  struct grant_entry *entries = map_grants();
+  if (!entries) return;
+  entries[DISK_REFERENCE] = (struct grant_entry){1, HOST_DOMAIN, (u32)machine_frame(page_number(disk_ring))};
+  unmap_grants(entries);
+  halves[0] = XEN_SELF | (chance(4) ? XEN_SELF : HOST_DOMAIN) << 16;
+  event_call(6);
+  u32 port = halves[1];
+  become(BUS_INITIALISING);
+  say_number("ring-ref", chance(8) ? (u32)number() : DISK_REFERENCE);
+  say_number("event-channel", chance(4) ? (u32)number() : port);
+  say("protocol", chance(16) ? "" : WORD_BITS == 64 ? "x86_64-abi" : "x86_32-abi");
+  become(BUS_INITIALISED);
+  if (chance(2)) with_port(EVENT_SEND, port);
+  if (chance(2)) with_port(3, port);
+  become(BUS_CLOSED);
+  with_port(3, port);
+}
 
 static void grants(void) {
   fill_any(16);
@@ -813,7 +893,7 @@ static void (*const attempts[])(void) = {
   extended_operation, descriptors, memory, memory, move_held, balloon, events, grants, processors, processors, scheduling,
   scheduling, version, assists, processor_state, ports, callbacks, all_callbacks, traps, timers, text, try_return, try_return,
   try_nmi, batches, unknown, let_events_in, poke_table, try_linear, interrupt_unpin, try_ldt, connect, use_grants,
-  long_batch,
+  use_disk, long_batch,
 };
 
 /* How few guests begin by taking all ports. */
@@ -822,6 +902,7 @@ static void (*const attempts[])(void) = {
 void xen_be_hostile(void) {
   hostile_space();
   prepare_other();
+  store = virtual(page_of_machine(xen_start_info->store_frame) * PAGE_SIZE);
   xen_protect(gdt_pages[1], 0);
   u64 value = machine_address(buffer) | PRESENT | ACCESSED;
   hypercall(XEN_UPDATE_VA_MAPPING, (word)read_only, ENTRY_ARGUMENTS(value, 2));
