@@ -22,10 +22,6 @@ const REASONS: Readonly<Record<string, readonly (readonly [text: string, why: st
   'src/interfaces/kvm/kvm-interface.ts': [
     ['if (address < 0) return true;', STAYS],
     ['noteAbsence(): void {', FILES],
-    [
-      'if (flush) vcpu.processor.flushTlb();',
-      'another processor asks for it, and that of a hostile guest does not run',
-    ],
   ],
   'src/interfaces/kvm/end-of-interrupt.ts': [['if (address < 0) return;', STAYS]],
   'src/interfaces/kvm/mmu-operations.ts': [

@@ -17,8 +17,8 @@ struct cpu cpus[MOST_CPUS];
 /* Until the host ends it, or it has ended itself. */
 static void be_hostile(void) {
   print("hostile %u\n", (word)hostile_seed());
-  if (same_text(pv_info.name, "KVM")) kvm_be_hostile();
   PV_CALL_0(apic, setup_boot_clock);
+  if (same_text(pv_info.name, "KVM")) kvm_be_hostile();
 #ifdef XEN
   if (same_text(pv_info.name, "Xen")) xen_be_hostile();
 #endif

@@ -1,6 +1,8 @@
+#include "apic.h"
 #include "console.h"
 #include "hostile.h"
 #include "ports.h"
+#include "start.h"
 
 /*
  * Hypercalls and registers of KVM's with arguments that are right as often as wrong, about pages that the kernel can do
@@ -79,9 +81,7 @@ static void try_call(void) {
 
 /* Interrupts come meanwhile, one of the processor's own among them. */
 #define APIC_COMMAND 0x300
-#define APIC_COMMAND_TARGET 0x310
 #define SELF 0x40000
-#define COMMAND_INIT 0x4500
 
 static void let_interrupts_in(void) {
   if (hostile_random(2)) PV_CALL_2(apic, apic_write, APIC_COMMAND, SELF | VECTOR_FLUSH);
@@ -89,19 +89,43 @@ static void let_interrupts_in(void) {
   asm volatile("sti\n\tnop\n\tcli" : : : "memory");
 }
 
-/* The other processor, which has not begun, goes back to its state after a reset. */
-static void reset_other(void) {
-  if (hostile_random(64)) return;
-  PV_CALL_2(apic, apic_write, APIC_COMMAND_TARGET, 1 << 24);
-  PV_CALL_2(apic, apic_write, APIC_COMMAND, COMMAND_INIT);
+/* The end of an interrupt is a bit in memory; the guest clears it, though the APIC has heard of that end too. */
+#define END_OF_INTERRUPT 0x4b564d04
+
+static void end_in_memory(void) {
+  word page = hostile_page();
+  number = END_OF_INTERRUPT, value = (u64)page * PAGE_SIZE | 1;
+  write_register();
+  let_interrupts_in();
+  *(volatile u32 *)virtual(page * PAGE_SIZE) = 0;
+}
+
+/* The other processor, where there is one, waits for interrupts. */
+#define OTHER (&cpus[1])
+#define PREEMPTED 16
+
+/* It is reset wherever it was, perhaps with the kernel's lock, and begins anew. */
+static void restart_other(void) {
+  if (cpu_count == 1 || hostile_random(64)) return;
+  start_pc_cpu(OTHER, idle_stack_of(1));
+  unlock_kernel();
+}
+
+/* It is told to flush before it runs, or that it runs already; then it is interrupted and gets its turn. */
+static void ask_other(void) {
+  if (cpu_count == 1) return;
+  OTHER->kvm_steal_time[PREEMPTED] = (u8)hostile_random(4);
+  send_flush_interrupt(OTHER);
+  relax();
 }
 
 static void (*const attempts[])(void) = {
   try_register, try_register, try_records, try_records, try_call, hostile_touch, let_interrupts_in,
-  reset_other,
+  end_in_memory, restart_other, ask_other,
 };
 
 void kvm_be_hostile(void) {
   hostile_space();
+  start_cpus();
   for (;;) attempts[hostile_random(COUNT(attempts))]();
 }
