@@ -9,7 +9,8 @@
  * without, or about what is no memory.
  */
 #define MMU_OPERATIONS 2
-#define OTHER_PAGES 1024
+#define RECORD_FLUSH 2
+#define RECORD_RELEASE 3
 
 static u8 buffer[2 * PAGE_SIZE] ALIGNED(PAGE_SIZE);
 
@@ -58,18 +59,25 @@ static u32 fill_records(u8 *place) {
     u64 type = 1 + hostile_random(hostile_random(8) ? 3 : 60);
     u64 target = hostile_random(3) ? physical(hostile_entry_pointer()) : address(8);
     u64 record[] = {type, target, hostile_random(4) ? hostile_entry() : hostile_number()};
-    u32 size = type == 2 ? 8 : type == 3 ? 16 : 24;
+    u32 size = type == RECORD_FLUSH ? 8 : type == RECORD_RELEASE ? 16 : 24;
     copy(place + bytes, record, size);
     bytes += size;
   }
   return bytes;
 }
 
+/* The host has seldom brought in that page, or the next one, where the call goes on behind a record that is right. */
+static u64 end_of_free_page(void) {
+  u64 *end = (u64 *)pool[POOL_PAGES - hostile_random(POOL_PAGES / 2)] - 1;
+  if (hostile_random(2)) *end = RECORD_FLUSH;
+  return physical(end);
+}
+
 static void try_records(void) {
   u32 offset = (u32)hostile_random(PAGE_SIZE / 8) * 8;
   u32 bytes = fill_records(buffer + offset);
   u64 start = hostile_random(8) ? physical(buffer) + offset : address(4);
-  if (hostile_random(16) == 0) start = (u64)hostile_random(OTHER_PAGES) * PAGE_SIZE + PAGE_SIZE - 8;
+  if (hostile_random(16) == 0) start = end_of_free_page();
   call(MMU_OPERATIONS, hostile_random(8) ? bytes : (word)hostile_number() & 0xfff, start);
 }
 
