@@ -53,7 +53,8 @@ export class Interpreter {
     const { flags, carry, enterRegions } = shared;
     this.#flags = flags as (state: number) => number;
     this.#imports = { memory, table: this.#table, ...options.host, flags, carry, enterRegions };
-    this.regionImports = { memory, x87: options.host.x87, ...shared };
+    const { x87, compareStrings } = options.host;
+    this.regionImports = { memory, x87, compareStrings, ...shared };
   }
 
   /** Executes from State.rip until an exit and returns its kind. */

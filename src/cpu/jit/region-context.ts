@@ -57,6 +57,7 @@ export const REGION_IMPORTS = {
   x87: numbers(4),
   sse: numbers(6),
   helper: numbers(2),
+  compareStrings: numbers(1),
   loadSegment: numbers(3),
   timeStamp: numbers(1),
   regions: REGION_LOOP,
