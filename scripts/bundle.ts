@@ -14,7 +14,7 @@ export async function bundleCommand(outdir: string): Promise<void> {
   await build({
     ...common,
     outdir,
-    entryPoints: { cli: 'src/cli/main.ts', 'translator-worker': 'src/node/translator-worker.ts' },
+    entryPoints: { cli: 'src/cli/main.ts', 'jit-worker': 'src/node/jit-worker.ts' },
     platform: 'node',
     // With its comments, some of which are not ASCII, V8 would keep the text with two bytes for each character.
     minifyWhitespace: true,

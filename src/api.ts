@@ -1,4 +1,4 @@
-import type { TranslateAside } from './cpu/jit/translator.ts';
+import type { JitThread } from './cpu/jit/jit-thread.ts';
 import type { BlockStore } from './devices/block/store.ts';
 import type { MacAddress } from './devices/network/ethernet.ts';
 import type { EthernetSwitch } from './devices/network/switch.ts';
@@ -32,8 +32,8 @@ export interface HostOptions {
     readonly regionsPerModule?: number;
     /** Modules alive at a time. */
     readonly maximumModules?: number;
-    /** Translates guests' code on another thread; without it they wait. */
-    readonly translateAside?: TranslateAside;
+    /** Translates and compiles guests' code; without it they wait. */
+    readonly thread?: JitThread;
     /** Called when modules were replaced by others, so that their memory may be collected. */
     readonly onGathered?: () => void;
   };

@@ -1,6 +1,7 @@
 /** Regions that are translated, and whose module is compiled, while the guest goes on. */
 import { describe, expect, test } from 'vitest';
-import { type TranslateAside, Translator } from '../src/cpu/jit/translator.ts';
+import type { JitThread } from '../src/cpu/jit/jit-thread.ts';
+import { Translator } from '../src/cpu/jit/translator.ts';
 import { meaningOf } from '../src/cpu/semantics/index.ts';
 import { Register } from '../src/x86/registers.ts';
 import { listing } from './listing.ts';
@@ -28,15 +29,23 @@ const functionThatReturns = (value: number): string => listing(`b8 0${value}0000
 const later = () => new Promise((resolve) => setTimeout(resolve, 1));
 
 /** What another thread gets and gives are copies. */
-const translateAside: TranslateAside = async (tlbEntries, sources) => {
-  await later();
-  return structuredClone(new Translator({ tlbEntries, meaningOf }).translateAll(structuredClone(sources)));
+const thread: JitThread = {
+  translate: async (tlbEntries, sources) => {
+    const copies = structuredClone(sources);
+    await later();
+    return structuredClone(new Translator({ tlbEntries, meaningOf }).translateAll(copies));
+  },
+  compile: async (wasm) => {
+    const copy = wasm.slice();
+    await later();
+    return new WebAssembly.Module(copy);
+  },
 };
 
 const JIT = { threshold: 2, regionsPerModule: 2 };
 const WAYS = FORMATS.flatMap((format) => [
   { format, where: 'on the same thread', jit: JIT },
-  { format, where: 'on another thread', jit: { ...JIT, translateAside } },
+  { format, where: 'on another thread', jit: { ...JIT, thread } },
 ]);
 
 describe.each(WAYS)('translated $where, in $format', ({ format, jit }) => {
@@ -95,8 +104,8 @@ describe.each(WAYS)('translated $where, in $format', ({ format, jit }) => {
 });
 
 test('guests wait for their regions when the thread is gone', async () => {
-  const gone: TranslateAside = () => Promise.reject(new Error('gone'));
-  const machine = new RegionMachine('pae', { jit: { ...JIT, translateAside: gone } }, PROGRAM);
+  const gone = () => Promise.reject(new Error('gone'));
+  const machine = new RegionMachine('pae', { jit: { ...JIT, thread: { translate: gone, compile: gone } } }, PROGRAM);
   for (let time = 0; time < 1000 && machine.instructionsInRegions === 0; time++) {
     machine.execute({ rbx: 0 });
     expect(machine.processor.value(Register.rbx)).toBe(TURNS);

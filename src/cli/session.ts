@@ -59,7 +59,7 @@ export async function openHost(
 
 const jitOptions = (threshold: number | undefined) => ({
   // Beside the bundle of the command.
-  ...jitForEngine(new URL('./translator-worker.js', import.meta.url)),
+  ...jitForEngine(new URL('./jit-worker.js', import.meta.url)),
   onGathered: () => setImmediate(collectGarbage),
   ...(threshold === undefined ? {} : { threshold }),
 });

@@ -3,8 +3,8 @@ import { setPriority } from 'node:os';
 import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import type { JitOptions } from '../cpu/jit/jit.ts';
-import type { TranslateAside } from '../cpu/jit/translator.ts';
-import { startTranslator } from './translator-thread.ts';
+import type { JitThread } from '../cpu/jit/jit-thread.ts';
+import { startJitThread } from './jit-thread.ts';
 
 /**
  * The V8 of Node 20 gives functions as large as the interpreter's a quicker but weaker register allocator; with the full
@@ -61,15 +61,15 @@ const MOST_MODULES = 8192;
  * and more before, where pieces of code therefore share one. And while V8 11 ends the process above some 30,000 modules of
  * all its hosts, later ones have room for a module for each region: with fewer, a guest's programs push each other out,
  * and memory goes up and down with what V8 has not freed yet (bench/soak.ts).
- * @param translator the bundle dist/translator-worker.js; one thread is enough for all hosts of a process
+ * @param worker the bundle dist/jit-worker.js; one thread is enough for all hosts of a process
  */
-export function jitForEngine(translator: URL): Partial<JitOptions> {
+export function jitForEngine(worker: URL): Partial<JitOptions> {
   const areCheap = Number.parseInt(process.versions.v8, 10) >= 12;
-  translateAside ??= startTranslator(translator);
+  thread ??= startJitThread(worker);
   return {
-    translateAside,
+    thread,
     ...(areCheap ? { regionsPerModule: 1, maximumModules: MOST_MODULES } : { regionsPerModule: 8 }),
   };
 }
 
-let translateAside: TranslateAside | undefined;
+let thread: JitThread | undefined;

@@ -3,18 +3,21 @@ import { type HostAddress, PAGE_SIZE } from '../../x86/brand.ts';
 import { type CodeCache, UNLIMITED } from '../code-cache.ts';
 import { RegionWord } from '../interpreter/record.ts';
 import type { Semantics } from '../semantics/context.ts';
+import type { ByteWriter } from '../wasm/writer.ts';
+import { compile } from './compilation.ts';
 import { DEFAULT_GATHERING, Gatherer, type GatheringOptions } from './gatherer.ts';
+import type { JitThread } from './jit-thread.ts';
 import { type CodedRegion, LiveRegions, type RegionParts } from './live-regions.ts';
 import { done, type Pending, pending } from './pending.ts';
 import type { RegionSource } from './region.ts';
 import { type BatchOwner, type Candidate, candidateKey, RegionBatch } from './region-batch.ts';
-import { type TranslateAside, type Translation, type Translations, Translator } from './translator.ts';
+import { type Translation, type Translations, Translator } from './translator.ts';
 
 /**
  * Tier 1. Code that the interpreter meets often becomes WebAssembly of its own: a *region* is what control can do inside
  * one page without leaving it, from one entry.
  *
- *   translator.ts      from the guest's bytes to WebAssembly, on this thread or another one: region.ts says which
+ *   translator.ts      from the guest's bytes to WebAssembly, on this thread or another one (jit-thread.ts): region.ts says which
  *                      instructions belong to a region, effects.ts what each does to flags and whether it can leave,
  *                      structure.ts has dominators and loops
  *   generate.ts        structured control flow around the instructions' meanings
@@ -42,8 +45,8 @@ export interface JitOptions {
   readonly regionSlots: number;
   /** When hot regions move into one module. */
   readonly gathering: GatheringOptions;
-  /** A thread that translates while the guest goes on; without it guests wait. */
-  readonly translateAside?: TranslateAside;
+  /** Translates and compiles while the guest goes on; without it guests wait. */
+  readonly thread?: JitThread;
   /** Told when regions were gathered: the modules that they were in are garbage. */
   readonly onGathered?: () => void;
 }
@@ -108,7 +111,7 @@ export class Jit {
   /** The regions that are being made. */
   readonly #batches = new Set<RegionBatch>();
   readonly #gatherer: Gatherer;
-  #translateAside: TranslateAside | undefined;
+  #thread: JitThread | undefined;
   readonly #counters = {
     compiled: 0,
     translatedAside: 0,
@@ -125,7 +128,7 @@ export class Jit {
     this.#parts = parts;
     const { memory, code, table, tlbEntries, meaningOf } = parts;
     this.#translator = new Translator({ tlbEntries, meaningOf });
-    this.#translateAside = options.translateAside;
+    this.#thread = options.thread;
     this.#live = new LiveRegions(memory, code, table);
     const regionParts: RegionParts = {
       memory,
@@ -136,7 +139,7 @@ export class Jit {
     const makeRoom = (regions: number) => this.#makeRoom(regions);
     this.#batchOwner = {
       parts: regionParts,
-      isAside: options.isAside && options.regionsPerModule > 1,
+      compile: (wasm) => this.#compile(wasm),
       makeRoom,
       onTranslated: (candidate, translation) => this.#count(candidate, translation),
       onBuilt: (bytes) => {
@@ -228,12 +231,17 @@ export class Jit {
   }
 
   #translate(sources: readonly RegionSource[]): Pending<Translations> {
-    if (!this.#translateAside) return done(this.#translator.translateAll(sources));
+    if (!this.#thread) return done(this.#translator.translateAll(sources));
     // Without the thread, guests wait from then on.
     const onFailure = () => {
-      this.#translateAside = undefined;
+      this.#thread = undefined;
     };
-    return pending(this.#translateAside(this.#parts.tlbEntries, sources), onFailure);
+    return pending(this.#thread.translate(this.#parts.tlbEntries, sources), onFailure);
+  }
+
+  #compile(wasm: ByteWriter): Pending<WebAssembly.Module> {
+    const { isAside, regionsPerModule } = this.options;
+    return compile(wasm, isAside && regionsPerModule > 1, this.#thread);
   }
 
   #goOn(batch: RegionBatch): void {
@@ -253,7 +261,7 @@ export class Jit {
       code.startCountingAgain((page + offset) as HostAddress, mode, this.options.threshold);
     }
     this.#counters.compiled++;
-    if (this.#translateAside) this.#counters.translatedAside++;
+    if (this.#thread) this.#counters.translatedAside++;
     this.#counters.instructions += translation.instructions;
   }
 

@@ -1,6 +1,6 @@
 import { PAGE_SIZE } from '../../x86/brand.ts';
 import type { Region } from '../code-cache.ts';
-import { compile } from './compilation.ts';
+import type { ByteWriter } from '../wasm/writer.ts';
 import { buildModule } from './generate.ts';
 import type { CodedRegion, LiveModule, RegionParts } from './live-regions.ts';
 import type { Pending } from './pending.ts';
@@ -15,8 +15,8 @@ export const candidateKey = ({ place, mode }: Candidate): number => place * 128 
 /** What a batch asks of its owner, besides what all regions are made from. */
 export interface BatchOwner {
   readonly parts: RegionParts;
-  /** Whether to compile while the guest goes on. */
-  readonly isAside: boolean;
+  /** Compiles a module, which is released. */
+  compile(wasm: ByteWriter): Pending<WebAssembly.Module>;
   /** Gives up old regions when there are fewer slots. */
   makeRoom(regions: number): void;
   /** Told what becomes of a candidate: it is the entry of a region that will be there soon, or never will be. */
@@ -59,7 +59,7 @@ export class RegionBatch {
 
   /** @param translations undefined when they were not made: the candidates are asked for again */
   #build(translations: Translations | undefined): void {
-    const { parts, isAside, makeRoom } = this.#owner;
+    const { parts, makeRoom } = this.#owner;
     const { live, code, memory } = parts;
     const candidates = translations ? [...this.#candidates.values()] : [];
     const taken = candidates.flatMap((candidate, index) => this.#take(candidate, translations?.[index]));
@@ -71,7 +71,7 @@ export class RegionBatch {
     const wasm = buildModule(memory.wasmPages, regions, live, false);
     module.bytes = wasm.length;
     this.#owner.onBuilt(wasm.length);
-    const compilation = compile(wasm, isAside);
+    const compilation = this.#owner.compile(wasm);
     for (const region of regions) {
       live.promise(module, region);
       code.watchRegion(region);

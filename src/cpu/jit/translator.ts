@@ -23,13 +23,6 @@ export interface Translation {
 /** Of several sources in turn; undefined where generated code could not execute the first instruction. */
 export type Translations = readonly (Translation | undefined)[];
 
-/**
- * Translates on another thread, so that no guest waits for it. Rejects when the thread is gone.
- * @param tlbEntries of each TLB, which the code is made for
- * @param sources are copied before this returns
- */
-export type TranslateAside = (tlbEntries: number, sources: readonly RegionSource[]) => Promise<Translations>;
-
 /** Makes the code of regions. It knows nothing of the guest but what a source says, so it can work on any thread. */
 export class Translator {
   readonly #generator: GeneratorOptions;

@@ -1,7 +1,7 @@
-import { startTranslator } from '../src/node/translator-thread.ts';
+import { startJitThread } from '../src/node/jit-thread.ts';
 
 /** A process that has one request answered, and does nothing else from then on. `npm test` makes the bundle first. */
-const translate = startTranslator(new URL('../dist/translator-worker.js', import.meta.url));
+const { translate } = startJitThread(new URL('../dist/jit-worker.js', import.meta.url));
 const waiting = setInterval(() => {}, 1000);
 const translations = await translate(1024, []);
 clearInterval(waiting);

@@ -1,8 +1,8 @@
-/** The thread of translator-thread.ts. */
+/** The thread of jit-thread.ts. */
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { Translator } from '../cpu/jit/translator.ts';
 import { meaningOf } from '../cpu/semantics/index.ts';
-import type { TranslatorAnswer, TranslatorData, TranslatorRequest } from './translator-thread.ts';
+import type { CompilationRequest, JitAnswer, JitRequest, JitThreadData, TranslationRequest } from './jit-thread.ts';
 
 /** By the entries of the TLBs that code is made for. */
 const translators = new Map<number, Translator>();
@@ -15,24 +15,40 @@ function translatorFor(tlbEntries: number): Translator {
   return translator;
 }
 
-function carryOut({ number, tlbEntries, sources }: TranslatorRequest): void {
+function translate({ number, tlbEntries, sources }: TranslationRequest): void {
   const translations = translatorFor(tlbEntries).translateAll(sources);
   const pages = sources.map(({ bytes }) => bytes as Uint8Array<ArrayBuffer>);
   const bodies = translations.flatMap((translation) => translation?.code.body.bytes ?? []);
-  const answer: TranslatorAnswer = { number, translations, pages };
-  parentPort?.postMessage(
-    answer,
-    [...pages, ...bodies].map(({ buffer }) => buffer as ArrayBuffer),
-  );
+  const transferred = [...pages, ...bodies].map(({ buffer }) => buffer as ArrayBuffer);
+  answer({ number, result: translations, pages }, transferred);
+}
+
+function compile({ number, wasm }: CompilationRequest): void {
+  answer({ number, result: compiled(wasm) });
+}
+
+function compiled(wasm: Uint8Array<ArrayBuffer>): WebAssembly.Module | undefined {
+  try {
+    return new WebAssembly.Module(wasm);
+  } catch (error) {
+    if (error instanceof RangeError) return undefined;
+    throw error;
+  }
+}
+
+function answer(given: JitAnswer, transferred: ArrayBuffer[] = []): void {
+  parentPort?.postMessage(given, transferred);
 }
 
 /**
  * There is no event loop: while V8's one thread for collecting garbage is compiling, the loop of a thread whose garbage
  * is to be collected asks for it without end.
  */
-const { requests } = workerData as TranslatorData;
+const { requests } = workerData as JitThreadData;
 for (let done = 0; ; done++) {
   Atomics.wait(requests, 0, done);
   const received = receiveMessageOnPort(parentPort as NonNullable<typeof parentPort>);
-  if (received) carryOut(received.message);
+  const request = received?.message as JitRequest | undefined;
+  if (request?.kind === 'translate') translate(request);
+  else if (request) compile(request);
 }

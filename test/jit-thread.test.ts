@@ -2,8 +2,8 @@ import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { expect, test } from 'vitest';
 
-test('the thread that translates does not keep a process alive that has ended its work', () => {
-  const program = fileURLToPath(new URL('translator-alone.ts', import.meta.url));
+test('the thread that makes regions does not keep a process alive that has ended its work', () => {
+  const program = fileURLToPath(new URL('jit-thread-alone.ts', import.meta.url));
   const { status, signal, stdout } = spawnSync(process.execPath, ['--import', 'tsx', program], {
     encoding: 'utf8',
     timeout: 30_000,
