@@ -174,7 +174,8 @@ export function differencesOf(generated: GeneratedCase, native: NativeResult, em
   };
   if (native.ending !== emulated.ending) note('ending', endingName(native.ending), endingName(emulated.ending));
   else if (native.ending === Vector.pageFault) {
-    if (native.cr2 !== emulated.cr2) note('cr2', hex(native.cr2), hex(emulated.cr2));
+    const isSame = native.cr2 === emulated.cr2 || meetsOtherString(generated, native, emulated);
+    if (!isSame) note('cr2', hex(native.cr2), hex(emulated.cr2));
     /* Linux reports every address of the kernel's half as present. */
     const compared = native.cr2 >= 0x8000_0000_0000n ? ~1 : ~0;
     compareNumber(note, 'error', native.errorCode & compared, emulated.errorCode & compared);
@@ -191,6 +192,24 @@ export function differencesOf(generated: GeneratedCase, native: NativeResult, em
     compareMemory(note, generated, native.changed, emulated.changed);
   }
   return found;
+}
+
+/** Prefixes that may stand before the opcode of a string instruction: sizes, repetition, segments, REX. */
+const isPrefix = (byte: number, mode: Mode): boolean =>
+  [0x66, 0x67, 0xf2, 0xf3, 0x2e, 0x36, 0x3e, 0x26, 0x64, 0x65].includes(byte) || (mode === 64 && byte >> 4 === 4);
+
+/**
+ * Whether CMPS met two pages that are absent, and each side reports one of them: the manual does not say which string is
+ * read first. (Zen 3 begins with the second one when addresses have 16 bits.)
+ */
+function meetsOtherString({ native: given }: GeneratedCase, native: NativeResult, emulated: NativeResult): boolean {
+  const start = Number(native.rip - BigInt(CODE_BASE + given.codeOffset));
+  const opcode = given.code.subarray(Math.max(start, 0)).find((byte) => !isPrefix(byte, given.mode));
+  if (opcode !== 0xa6 && opcode !== 0xa7) return false;
+  const [rsi, rdi] = native.gprs.subarray(6, 8) as unknown as [bigint, bigint];
+  // Bases of segments are multiples of a page here, and a string's element may begin in the page before.
+  const isIn = (address: bigint, string: bigint): boolean => BigInt.asUintN(12, address - string) < 8n;
+  return isIn(native.cr2, rdi) ? isIn(emulated.cr2, rsi) : isIn(native.cr2, rsi) && isIn(emulated.cr2, rdi);
 }
 
 /** Whether the first instruction faulted, before it has done anything to the flags. */
