@@ -22,7 +22,7 @@ export const DEFAULT_GATHERING: GatheringOptions = {
   recess: 1000,
   rest: 3,
   share: 0.2,
-  atLeast: 64,
+  atLeast: 16,
   piece: 2,
   pause: 4,
 };
