@@ -68,7 +68,7 @@ export function jitForEngine(worker: URL): Partial<JitOptions> {
   thread ??= startJitThread(worker);
   return {
     thread,
-    ...(areCheap ? { regionsPerModule: 1, maximumModules: MOST_MODULES } : { regionsPerModule: 8 }),
+    ...(areCheap ? { regionsPerModule: 1, maximumModules: MOST_MODULES } : { regionsPerModule: 32 }),
   };
 }
 

@@ -72,6 +72,7 @@ export function startJitThread(program: URL): JitThread {
     waiting.clear();
   };
   worker.on('error', fail);
+  worker.on('messageerror', fail);
   worker.on('exit', () => fail(new Error('the thread has ended')));
   // Whoever listens to a worker's messages waits for them, unless it says afterwards that it does not.
   worker.unref();

@@ -45,10 +45,15 @@ function answer(given: JitAnswer, transferred: ArrayBuffer[] = []): void {
  * is to be collected asks for it without end.
  */
 const { requests } = workerData as JitThreadData;
-for (let done = 0; ; done++) {
-  Atomics.wait(requests, 0, done);
-  const received = receiveMessageOnPort(parentPort as NonNullable<typeof parentPort>);
-  const request = received?.message as JitRequest | undefined;
-  if (request?.kind === 'translate') translate(request);
-  else if (request) compile(request);
+for (let seen = 0; ; ) {
+  Atomics.wait(requests, 0, seen);
+  seen = Atomics.load(requests, 0);
+  for (let request = nextRequest(); request; request = nextRequest()) {
+    if (request.kind === 'translate') translate(request);
+    else compile(request);
+  }
+}
+
+function nextRequest(): JitRequest | undefined {
+  return receiveMessageOnPort(parentPort as NonNullable<typeof parentPort>)?.message as JitRequest | undefined;
 }

@@ -53,7 +53,7 @@ export interface JitOptions {
 
 export const DEFAULT_JIT: JitOptions = {
   threshold: 4000,
-  regionsPerModule: 8,
+  regionsPerModule: 32,
   isAside: true,
   maximumModules: 2000,
   regionSlots: 16384,
