@@ -9,7 +9,7 @@
  * What CPUID reports must agree with the set in use.
  */
 
-/** Groups of instructions in use: the level called x86-64-v2, with RDRAND, RDSEED, PREFETCHW and RDTSCP. */
+/** Groups of instructions in use: the level called x86-64-v2, with RDRAND, RDSEED, PREFETCHW, RDTSCP and SERIALIZE. */
 const reported = [
   'base',
   'fpu',
@@ -29,6 +29,7 @@ const reported = [
   'rdrand',
   'rdseed',
   'rdtscp',
+  'serialize',
   'sse',
   'sse2',
   'sse3',

@@ -292,6 +292,8 @@ export const INTEGER_MOVE: readonly (readonly [string, Semantics])[] = [
   ['lfence', nothing],
   ['sfence', nothing],
   ['mfence', nothing],
+  // Stores are seen by the next fetch in any case.
+  ['serialize', nothing],
   ['prefetchw', nothing],
   ['prefetchnta', nothing],
   ['prefetcht0', nothing],

@@ -53,6 +53,7 @@ export const systemSections: readonly TableSection[] = [
     `,
   },
   { feature: 'rdtscp', rows: '0F 01 F9 | rdtscp | |' },
+  { feature: 'serialize', rows: 'NP 0F 01 E8 | serialize | |' },
   {
     feature: 'syscall',
     rows: `
