@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { createByteQueue, dequeue, enqueue } from '../src/devices/ring.ts';
 import { ConsoleRing } from '../src/devices/xen/console-ring.ts';
 import type { Mfn } from '../src/x86/brand.ts';
@@ -19,8 +19,11 @@ beforeEach(() => {
   machine = new TestMachine();
   page = machine.page();
   printed = [];
-  console_ = new ConsoleRing(machine.space, page, (bytes) => printed.push(...bytes));
+  console_ = new ConsoleRing(machine.shared, page, (bytes) => printed.push(...bytes));
 });
+
+/** What the host stores to a page that may hold a table or code, somebody must be shown. */
+afterEach(() => expect(machine.untold()).toEqual([]));
 
 /** The guest's driver: prints as much as there is room for. */
 function print(bytes: readonly number[]): number {

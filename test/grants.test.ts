@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import type { GrantUse } from '../src/devices/xen/frontend.ts';
 import { type GrantedPages, GrantTable } from '../src/interfaces/xen/grant-table.ts';
 import type { Mfn } from '../src/x86/brand.ts';
@@ -31,10 +31,12 @@ beforeEach(() => {
       return true;
     },
     release: (mfn, write) => count(mfn, write, -1),
-    written: () => {},
   };
-  table = new GrantTable(DOMAIN, machine.space, pages, (index) => (index < 3 ? machine.page() : (-1 as Mfn)), 4);
+  table = new GrantTable(DOMAIN, machine.shared, pages, (index) => (index < 3 ? machine.page() : (-1 as Mfn)), 4);
 });
+
+/** What the host stores to a page that may hold a table or code, somebody must be shown. */
+afterEach(() => expect(machine.untold()).toEqual([]));
 
 function grant(reference: number, mfn: number, flags = 1, domain = 0): void {
   const frame = table.frames[Math.floor(reference / 512)]!;

@@ -54,6 +54,8 @@ export class XenDiskDriver {
   pins = 0;
   events = 0;
   readonly #memory = new SwappedMemory();
+  /** The ring's page as somebody knows it who is shown each store to it. */
+  readonly #ring = new DataView(new ArrayBuffer(PAGE_SIZE));
   readonly #store = new Xenstore();
   readonly #disk: BlockStore;
   #backend: BlockBackend;
@@ -109,6 +111,7 @@ export class XenDiskDriver {
         this.pins--;
       },
       pinnedAddress: (use) => this.#memory.pool.addressOf(frameOf(use)),
+      written: () => new Uint8Array(this.#ring.buffer).set(this.#memory.read(RING * PAGE_SIZE, PAGE_SIZE)),
       bind: (port) => port === PORT,
       unbind: () => {},
       raise: () => {
@@ -181,11 +184,12 @@ export class XenDiskDriver {
   // The ring
 
   #word(offset: number): number {
-    return this.#memory.readU32(RING * PAGE_SIZE + offset);
+    return this.#ring.getUint32(offset, true);
   }
 
   #setWord(offset: number, value: number): void {
     this.#memory.writeU32(RING * PAGE_SIZE + offset, value);
+    this.#ring.setUint32(offset, value, true);
   }
 
   segment(page: number, first = 0, last = 7): RingSegment {

@@ -16,12 +16,15 @@ it('disks that met an absent page are busy until it has come, and go on then', (
     disks: [new MemoryStore(new Uint8Array(512))],
     domain: 1,
     store,
-    space: {
-      pool: { memory },
-      pin: () => {
-        if (!isThere) throw new PageAbsent(7, true);
+    pages: {
+      memory,
+      space: {
+        pin: () => {
+          if (!isThere) throw new PageAbsent(7, true);
+        },
       },
-      writableAddressOf: () => 0,
+      addressOf: () => 0,
+      written: () => {},
     },
     grants: { begin: (reference: number, write: boolean) => ({ reference, mfn: 7, write }), end: () => {} },
     events: { registerService: () => {}, bindService: () => 0, raise: () => {} },

@@ -18,7 +18,7 @@ let shared: SharedInfo;
 beforeEach(() => {
   machine = new TestMachine();
   page = machine.page();
-  shared = new SharedInfo(machine.space, page, SHARED_INFO_64, 2);
+  shared = new SharedInfo(machine.shared, page, SHARED_INFO_64, 2);
 });
 
 /** What a guest computes from a time info (vcpu_time_info, public/xen.h). */
@@ -69,12 +69,13 @@ describe('pvclock', () => {
     ['64-bit', SHARED_INFO_64, 0xc00, 0xc0c],
     ['32-bit', SHARED_INFO_32, 0x900, 0x924],
   ])('publishes the wall clock of a %s guest', (_name, layout, at, high) => {
-    const info = new SharedInfo(machine.space, machine.page(), layout, 1);
+    const info = new SharedInfo(machine.shared, machine.page(), layout, 1);
     publishWallclock(info, 2 ** 32 + 9, 123);
     expect(machine.u32(info.mfn, at)).toBe(2);
     expect(machine.u32(info.mfn, at + 4)).toBe(9);
     expect(machine.u32(info.mfn, at + 8)).toBe(123);
     expect(machine.u32(info.mfn, high)).toBe(1);
+    expect(machine.untold()).toEqual([]);
   });
 });
 

@@ -1,5 +1,5 @@
 import fc from 'fast-check';
-import { beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { EventChannels, PortKind, Virq } from '../src/interfaces/xen/event-channels.ts';
 import { SHARED_INFO_32, SHARED_INFO_64, SharedInfo } from '../src/interfaces/xen/shared-info.ts';
 import type { Mfn } from '../src/x86/brand.ts';
@@ -26,11 +26,13 @@ function build(layout = SHARED_INFO_64, vcpus = 3): void {
   machine = new TestMachine();
   page = machine.page();
   woken = [];
-  shared = new SharedInfo(machine.space, page, layout, vcpus);
+  shared = new SharedInfo(machine.shared, page, layout, vcpus);
   events = new EventChannels(DOMAIN, shared, { wake: (vcpu) => woken.push(vcpu) });
 }
 
 beforeEach(() => build());
+/** What the host stores to a page that may hold a table or code, somebody must be shown. */
+afterEach(() => expect(machine.untold()).toEqual([]));
 
 const pending = (port: number) => (machine.u8(page, 0x800 + (port >> 3)) >> (port & 7)) & 1;
 const setMask = (port: number) => {

@@ -2,6 +2,7 @@ import { afterEach, describe, expect, it } from 'vitest';
 import { restore } from '../src/archive/reader.ts';
 import { save } from '../src/archive/writer.ts';
 import type { Descriptor } from '../src/cpu/processor-api.ts';
+import type { XenDomain } from '../src/interfaces/xen/domain.ts';
 import { PageAbsent } from '../src/memory/page-absent.ts';
 import type { Mfn } from '../src/x86/brand.ts';
 import { PAGE_SIZE } from '../src/x86/brand.ts';
@@ -220,6 +221,119 @@ describe('a Xen guest whose frames are translated', () => {
     expect(await translated.reservation(Memory.decrease, numberOf(page(8)))).toBe(1);
     expect(vcpu.read(8, read)).toBe(false);
   });
+});
+
+/** The first address that no table maps, below a table of level 2 that is there. */
+const UNMAPPED = BASE + 0x40_0000;
+const INVALIDATE_PAGE = 7;
+const VCPU_OP = 24;
+const REGISTER_VCPU_INFO = 10;
+const MARK = 0x5a5a;
+
+/** A store of the host's to a page that it shares with its guest. */
+interface HostStore {
+  readonly what: string;
+  readonly pageIn: (domain: XenDomain) => number;
+  /** What the guest asks for before it has a table there. */
+  readonly prepare?: (translated: TranslatedGuest) => Promise<unknown>;
+  /** Of the entry that it changes, in the page as a table. */
+  readonly offset: number;
+  readonly make: (domain: XenDomain, translated: TranslatedGuest) => unknown;
+}
+
+/** Where the vcpu_info is that a guest registers. */
+const INFO = { number: numberOf(page(8)), offset: 0x100 } as const;
+const IN_INFO = { pageIn: () => INFO.number, prepare: registerInfo } as const;
+
+function registerInfo(translated: TranslatedGuest): Promise<number> {
+  return translated.call([INFO.number, INFO.offset], VCPU_OP, REGISTER_VCPU_INFO, 0, DATA);
+}
+
+/** Raises an event on a port that is bound for it, with all ports below. */
+function raise({ events }: XenDomain, port: number): void {
+  while (events.bindIpi(0) < port);
+  events.raise(port);
+}
+
+const HOST_STORES: readonly HostStore[] = [
+  {
+    what: 'a vcpu_info that is registered',
+    pageIn: () => INFO.number,
+    offset: INFO.offset + 0x10,
+    make: (_domain, translated) => registerInfo(translated),
+  },
+  {
+    what: 'the mask of upcalls',
+    ...IN_INFO,
+    offset: INFO.offset,
+    make: ({ running }) => {
+      running.eventsMasked = false;
+    },
+  },
+  // The bit of ports from 768 on is the lowest of an entry's page number.
+  { what: 'the selector of events', ...IN_INFO, offset: INFO.offset + 8, make: (domain) => raise(domain, 768) },
+  {
+    what: 'the address of a page fault',
+    ...IN_INFO,
+    offset: INFO.offset + 0x10,
+    make: ({ running }) => running.publishCr2(),
+  },
+  {
+    what: 'the time',
+    ...IN_INFO,
+    offset: INFO.offset + 0x20,
+    make: (domain) => {
+      domain.running.down = true;
+      domain.bringUp(domain.running);
+    },
+  },
+  { what: 'an event', pageIn: ({ shared }) => shared.mfn, offset: 0x800, make: (domain) => raise(domain, 12) },
+  {
+    what: 'input of the console',
+    pageIn: () => plan.consolePfn,
+    offset: 0,
+    make: ({ rings }) => {
+      rings.type(new Uint8Array(8));
+      rings.serve();
+    },
+  },
+  {
+    what: 'an error of the ring of XenStore',
+    pageIn: () => plan.storePfn,
+    offset: 0x818,
+    make: async ({ rings }, { guest, reach }) => {
+      await reach.call({ guest }, () => guest.store(page(6) + 0x800, [0, 5000]));
+      rings.storeChanged();
+      rings.serve();
+    },
+  },
+];
+
+describe('a table of a guest whose frames are translated', () => {
+  it.each(HOST_STORES.map((store) => [store.what, store] as const))(
+    'changes by %s that the host stores in its page',
+    async (_what, store) => {
+      const translated = await TranslatedGuest.create();
+      const { guest } = translated;
+      const table = store.pageIn(guest.domain);
+      await store.prepare?.(translated);
+      await translated.map(page(6), table);
+      const [, , above] = await translated.reach(() => guest.path(UNMAPPED));
+      await translated.reach(() => {
+        guest.store(page(9), MARK);
+        guest.store(page(6) + store.offset, numberOf(page(9)) * PAGE_SIZE + PRESENT);
+        guest.store(BASE + above.table * PAGE_SIZE + above.index * 8, table * PAGE_SIZE + PRESENT);
+      });
+      const address = UNMAPPED + (store.offset / 8) * PAGE_SIZE;
+      expect(await translated.load(address)).toBe(MARK);
+
+      await store.make(guest.domain, translated);
+
+      expect(guest.domain.paging.recount()).toEqual([]);
+      await translated.call([INVALIDATE_PAGE, address, 0], Hypercall.mmuExtended, DATA, 1, DONE, SELF);
+      expect(await translated.load(address)).not.toBe(MARK);
+    },
+  );
 });
 
 describe('a kernel that is to have its frames translated', () => {

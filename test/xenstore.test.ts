@@ -1,6 +1,6 @@
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
-import { beforeEach, describe, expect, it } from 'vitest';
+import { afterEach, beforeEach, describe, expect, it } from 'vitest';
 import { XenstoreRing } from '../src/devices/xen/xenstore-ring.ts';
 import { Xenstore } from '../src/devices/xenstore.ts';
 import { createDomainTree, createHostTree, removeDomainTree } from '../src/devices/xenstore-domain.ts';
@@ -639,8 +639,11 @@ describe('the ring', () => {
   beforeEach(() => {
     machine = new TestMachine();
     page = machine.page();
-    ring = new XenstoreRing(machine.space, page, guest.session);
+    ring = new XenstoreRing(machine.shared, page, guest.session);
   });
+
+  /** What the host stores to a page that may hold a table or code, somebody must be shown. */
+  afterEach(() => expect(machine.untold()).toEqual([]));
 
   /** The guest's driver: puts at most `limit` bytes; returns how many. */
   function put(bytes: Uint8Array, limit: number): number {
@@ -715,7 +718,7 @@ describe('the ring', () => {
         (requests, cuts, back) => {
           store.release(1);
           guest = new StoreClient(store.introduce(1));
-          ring = new XenstoreRing(machine.space, page, guest.session);
+          ring = new XenstoreRing(machine.shared, page, guest.session);
           for (const index of [REQ_CONS, REQ_PROD, RSP_CONS, RSP_PROD]) machine.setU32(page, index, -back >>> 0);
           const bytes: number[] = [];
           requests.forEach(([type, payload], index) => {
@@ -766,7 +769,7 @@ describe('the ring', () => {
     fc.assert(
       fc.property(fc.uint8Array({ minLength: 1024, maxLength: 1024 }), word, word, word, word, (bytes, a, b, c, d) => {
         store.release(1);
-        ring = new XenstoreRing(machine.space, page, store.introduce(1));
+        ring = new XenstoreRing(machine.shared, page, store.introduce(1));
         machine.setBytes(page, 0, bytes);
         // Half of the cases have a sound request ring full of garbage.
         [a, a & 1 ? (a + (b & 1023)) >>> 0 : b, c, d].forEach((value, at) => {

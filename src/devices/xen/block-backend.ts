@@ -138,9 +138,9 @@ export class BlockBackend implements Archived {
     for (const transfer of this.#transfers) this.#advance(transfer, connection);
     this.#transfers = this.#transfers.filter(({ phase }) => phase !== 'over');
     const page = this.#guest.pinnedAddress(connection.ring);
-    if (publishResponses(this.#memory, page, connection.side) && connection.port >= 0) {
-      this.#guest.raise(connection.port);
-    }
+    const isAwaited = publishResponses(this.#memory, page, connection.side);
+    this.#guest.written(connection.ring);
+    if (isAwaited && connection.port >= 0) this.#guest.raise(connection.port);
   }
 
   notified(): void {

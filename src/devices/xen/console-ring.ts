@@ -1,6 +1,6 @@
 import type { Archive, Archived } from '../../archive/archive.ts';
-import type { MachineSpace } from '../../memory/machine-space.ts';
-import type { Mfn } from '../../x86/brand.ts';
+import type { SharedPages } from '../../paging/shared-pages.ts';
+import { type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
 import { type ByteQueue, copyIn, copyOut, createByteQueue, dequeue, enqueue, fill } from '../ring.ts';
 
 /**
@@ -26,12 +26,12 @@ export class ConsoleRing implements Archived {
   readonly mfn: Mfn;
   /** Typed, but not yet taken by the guest. */
   readonly input: ByteQueue = createByteQueue();
-  readonly #space: MachineSpace;
+  readonly #pages: SharedPages;
   readonly #sink: (bytes: Uint8Array) => void;
 
   /** @param sink takes what the guest prints, in pieces of at most 2048 bytes that it may keep */
-  constructor(space: MachineSpace, mfn: Mfn, sink: (bytes: Uint8Array) => void) {
-    this.#space = space;
+  constructor(pages: SharedPages, mfn: Mfn, sink: (bytes: Uint8Array) => void) {
+    this.#pages = pages;
     this.mfn = mfn;
     this.#sink = sink;
   }
@@ -51,15 +51,16 @@ export class ConsoleRing implements Archived {
    * @returns whether the guest's port must be raised: output was taken (a blocked writer can go on) or input given
    */
   poll(): boolean {
-    const page = this.#space.writableAddressOf(this.mfn);
+    const page = this.#pages.addressOf(this.mfn);
     if (page < 0) return false;
     const took = this.#takeOutput(page);
     const gave = this.#giveInput(page);
+    this.#pages.written(page, PAGE_SIZE);
     return took || gave;
   }
 
   #takeOutput(page: number): boolean {
-    const { memory } = this.#space.pool;
+    const { memory } = this.#pages;
     const producer = memory.view.getUint32(page + Page.outProducer, true);
     const consumer = memory.view.getUint32(page + Page.outConsumer, true);
     if (producer === consumer) return false;
@@ -72,7 +73,7 @@ export class ConsoleRing implements Archived {
 
   #giveInput(page: number): boolean {
     if (this.input.length === 0) return false;
-    const { memory } = this.#space.pool;
+    const { memory } = this.#pages;
     const producer = memory.view.getUint32(page + Page.inProducer, true);
     const consumer = memory.view.getUint32(page + Page.inConsumer, true);
     const used = fill(producer, consumer, IN_SIZE);

@@ -41,6 +41,8 @@ export interface FrontEnd {
   unpin(use: GrantUse): void;
   /** Host address of a pinned page. */
   pinnedAddress(use: GrantUse): HostAddress;
+  /** The back end has stored to a pinned page. */
+  written(use: GrantUse): void;
   /** Binds to a port that the guest has opened for its back end; false when it is none. */
   bind(port: number): boolean;
   unbind(port: number): void;

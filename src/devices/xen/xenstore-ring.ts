@@ -1,6 +1,6 @@
 import type { Archive, Archived } from '../../archive/archive.ts';
-import type { MachineSpace } from '../../memory/machine-space.ts';
-import type { Mfn } from '../../x86/brand.ts';
+import type { SharedPages } from '../../paging/shared-pages.ts';
+import { type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
 import { copyIn, copyOut, fill } from '../ring.ts';
 import type { XenstoreSession } from '../xenstore-session.ts';
 
@@ -34,11 +34,11 @@ export const enum RingError {
 export class XenstoreRing implements Archived {
   readonly mfn: Mfn;
   error: RingError = RingError.none;
-  readonly #space: MachineSpace;
+  readonly #pages: SharedPages;
   readonly #session: XenstoreSession;
 
-  constructor(space: MachineSpace, mfn: Mfn, session: XenstoreSession) {
-    this.#space = space;
+  constructor(pages: SharedPages, mfn: Mfn, session: XenstoreSession) {
+    this.#pages = pages;
     this.mfn = mfn;
     this.#session = session;
   }
@@ -53,16 +53,17 @@ export class XenstoreRing implements Archived {
    * @returns whether the guest's port must be raised
    */
   poll(): boolean {
-    const page = this.#space.writableAddressOf(this.mfn);
+    const page = this.#pages.addressOf(this.mfn);
     if (page < 0 || this.error !== RingError.none) return false;
     const took = this.#takeRequests(page);
     const gave = this.#giveReplies(page);
     if (this.#session.broken) this.#fail(page, RingError.protocol);
+    this.#pages.written(page, PAGE_SIZE);
     return took || gave;
   }
 
   #takeRequests(page: number): boolean {
-    const { memory } = this.#space.pool;
+    const { memory } = this.#pages;
     const consumer = memory.view.getUint32(page + Page.requestConsumer, true);
     const count = fill(memory.view.getUint32(page + Page.requestProducer, true), consumer, RING_SIZE);
     if (count < 0) this.#fail(page, RingError.indexes);
@@ -74,7 +75,7 @@ export class XenstoreRing implements Archived {
 
   #giveReplies(page: number): boolean {
     if (!this.#session.waiting || this.error !== RingError.none) return false;
-    const { memory } = this.#space.pool;
+    const { memory } = this.#pages;
     const producer = memory.view.getUint32(page + Page.replyProducer, true);
     const used = fill(producer, memory.view.getUint32(page + Page.replyConsumer, true), RING_SIZE);
     if (used < 0) this.#fail(page, RingError.indexes);
@@ -87,6 +88,6 @@ export class XenstoreRing implements Archived {
 
   #fail(page: number, error: RingError): void {
     this.error = error;
-    this.#space.pool.memory.view.setUint32(page + Page.error, error, true);
+    this.#pages.memory.view.setUint32(page + Page.error, error, true);
   }
 }

@@ -4,7 +4,7 @@ import type { DmaCounters, DmaTable } from '../../devices/dma/table.ts';
 import { BlockBackend, MOST_DISKS } from '../../devices/xen/block-backend.ts';
 import type { FrontEnd } from '../../devices/xen/frontend.ts';
 import type { Xenstore } from '../../devices/xenstore.ts';
-import type { MachineSpace } from '../../memory/machine-space.ts';
+import type { SharedPages } from '../../paging/shared-pages.ts';
 import { type GuestPhysical, type Mfn, PAGE_SIZE } from '../../x86/brand.ts';
 import type { EventChannels } from './event-channels.ts';
 import type { GrantTable } from './grant-table.ts';
@@ -16,7 +16,7 @@ export interface DomainDisksOptions {
   readonly disks: readonly BlockStore[];
   readonly domain: number;
   readonly store: Xenstore;
-  readonly space: MachineSpace;
+  readonly pages: SharedPages;
   readonly grants: GrantTable;
   readonly events: EventChannels;
   /** Through which disks reach the domain's pages, and where a page stands in it. */
@@ -36,14 +36,14 @@ export class DomainDisks implements Archived {
   #isWaiting = false;
 
   constructor(options: DomainDisksOptions) {
-    const { disks, events, space, memory } = options;
+    const { disks, events, pages, memory } = options;
     if (disks.length > MOST_DISKS)
       throw new RangeError(`a domain has at most ${MOST_DISKS} disks, not ${disks.length}`);
     this.#memory = memory;
     this.#onWork = options.onWork;
     for (const [index, disk] of disks.entries()) {
       const service = FIRST_SERVICE + index;
-      const backend = new BlockBackend(disk, index, this.#frontEnd(options, service), space.pool.memory);
+      const backend = new BlockBackend(disk, index, this.#frontEnd(options, service), pages.memory);
       this.#backends.push(backend);
       events.registerService(service, {
         notify: () => {
@@ -67,7 +67,7 @@ export class DomainDisks implements Archived {
     for (const backend of this.#backends) backend.introduce();
   }
 
-  #frontEnd({ domain, store, space, grants, events, memory, pageOf }: DomainDisksOptions, service: number): FrontEnd {
+  #frontEnd({ domain, store, pages, grants, events, memory, pageOf }: DomainDisksOptions, service: number): FrontEnd {
     return {
       domain,
       store,
@@ -82,9 +82,10 @@ export class DomainDisks implements Archived {
       },
       end: (use) => grants.end(use),
       addressOf: ({ mfn }) => (pageOf(mfn) * PAGE_SIZE) as GuestPhysical,
-      pin: ({ mfn }) => space.pin(mfn),
-      unpin: ({ mfn }) => space.unpin(mfn),
-      pinnedAddress: ({ mfn }) => space.writableAddressOf(mfn),
+      pin: ({ mfn }) => pages.space.pin(mfn),
+      unpin: ({ mfn }) => pages.space.unpin(mfn),
+      pinnedAddress: ({ mfn }) => pages.addressOf(mfn),
+      written: ({ mfn }) => pages.written(pages.addressOf(mfn), PAGE_SIZE),
       bind: (port) => events.bindService(port, service) === 0,
       unbind: (port) => events.unbindService(port),
       raise: (port) => events.raise(port),

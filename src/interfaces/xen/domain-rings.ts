@@ -2,7 +2,7 @@ import type { Archive, Archived } from '../../archive/archive.ts';
 import { ConsoleRing } from '../../devices/xen/console-ring.ts';
 import { XenstoreRing } from '../../devices/xen/xenstore-ring.ts';
 import type { XenstoreSession } from '../../devices/xenstore-session.ts';
-import type { MachineSpace } from '../../memory/machine-space.ts';
+import type { SharedPages } from '../../paging/shared-pages.ts';
 import type { Mfn } from '../../x86/brand.ts';
 import type { EventChannels } from './event-channels.ts';
 
@@ -24,7 +24,7 @@ export class DomainRings implements Archived {
   readonly consolePort: number;
   readonly storePort: number;
   readonly #events: EventChannels;
-  readonly #space: MachineSpace;
+  readonly #pages: SharedPages;
   readonly #session: XenstoreSession;
   readonly #sink: (bytes: Uint8Array) => void;
   #console: ConsoleRing | undefined;
@@ -33,9 +33,9 @@ export class DomainRings implements Archived {
   #pollStore = false;
 
   /** @param sink takes what the guest prints */
-  constructor(events: EventChannels, space: MachineSpace, session: XenstoreSession, sink: (bytes: Uint8Array) => void) {
+  constructor(events: EventChannels, pages: SharedPages, session: XenstoreSession, sink: (bytes: Uint8Array) => void) {
     this.#events = events;
-    this.#space = space;
+    this.#pages = pages;
     this.#session = session;
     this.#sink = sink;
     events.registerService(SERVICE_STORE, {
@@ -54,8 +54,8 @@ export class DomainRings implements Archived {
 
   /** @param frames that the builder chose; of a domain that goes on they stand in its archive */
   open({ console, store }: RingFrames): void {
-    this.#console = new ConsoleRing(this.#space, console, this.#sink);
-    this.#store = new XenstoreRing(this.#space, store, this.#session);
+    this.#console = new ConsoleRing(this.#pages, console, this.#sink);
+    this.#store = new XenstoreRing(this.#pages, store, this.#session);
   }
 
   archive(archive: Archive): void {

@@ -8,7 +8,7 @@ import { type Clock, VirtualClock } from '../../domain/clock.ts';
 import { DomainCrash } from '../../domain/crash.ts';
 import type { Domain, DomainState } from '../../domain/domain.ts';
 import { HostWaits } from '../../domain/host-waits.ts';
-import { encodeVcpuTime, publishVcpuTime, VcpuTimeFlag } from '../../domain/pvclock.ts';
+import { encodeVcpuTime, publishVcpuTime, VcpuTime, VcpuTimeFlag } from '../../domain/pvclock.ts';
 import { MOST_EXITS, type TurnBudget, type TurnRest } from '../../domain/turn.ts';
 import type { TableAudit } from '../../inspect/audit.ts';
 import type { ContractChecker } from '../../inspect/contracts.ts';
@@ -28,6 +28,7 @@ import type { DomainPaging, DomainPagingOptions } from '../../paging/domain-pagi
 import type { GuestRam } from '../../paging/guest-pages.ts';
 import type { Pager } from '../../paging/pager.ts';
 import type { ShadowTables } from '../../paging/shadow/shadow-tables.ts';
+import { SharedPages } from '../../paging/shared-pages.ts';
 import { TranslatedPaging } from '../../paging/translated/translated-paging.ts';
 import { type GuestVirtual, type Mfn, PAGE_SIZE, type Pfn } from '../../x86/brand.ts';
 import { ShutdownReason } from './abi.ts';
@@ -208,24 +209,24 @@ export class XenDomain implements Domain, Archived {
 
     const frames = addDomainFrames(this.paging, this.space, this.#size, options.permutation);
     this.#permutation = options.permutation;
-    this.shared = new SharedInfo(this.space, frames.sharedInfo, this.abi.sharedInfo, options.vcpus);
+    const sharedPages = new SharedPages(this.space, group);
+    this.shared = new SharedInfo(sharedPages, frames.sharedInfo, this.abi.sharedInfo, options.vcpus);
     this.events = new EventChannels(this.id, this.shared, this);
     this.timers = new Timers(this.events, this);
     this.runstates = new Runstates(options.vcpus, this.abi.runstate);
     this.grants = new GrantTable(
       this.id,
-      this.space,
+      sharedPages,
       {
         hold: (mfn, write) => !write || this.paging.holdType(mfn) === 0,
         release: (mfn, write) => {
           if (write) this.paging.dropType(mfn);
         },
-        written: (mfn, offset, length) => group.frameWritten(this.space.frameOf(mfn), offset, length),
       },
       frames.addGrantFrame,
       frames.grantFrames,
     );
-    this.rings = new DomainRings(this.events, this.space, this.store.introduce(this.id), this.#sink);
+    this.rings = new DomainRings(this.events, sharedPages, this.store.introduce(this.id), this.#sink);
     if (paged) this.#disks = this.#openDisks(paged, options.disks ?? []);
 
     for (let index = 0; index < options.vcpus; index++) {
@@ -344,7 +345,7 @@ export class XenDomain implements Domain, Archived {
       disks,
       domain: this.id,
       store: this.store,
-      space: this.space,
+      pages: this.shared.pages,
       grants: this.grants,
       events: this.events,
       memory: devices.table,
@@ -358,7 +359,10 @@ export class XenDomain implements Domain, Archived {
 
   #publishTime(index: number, flags: number = VcpuTimeFlag.tscStable): void {
     const info = this.shared.vcpuInfo(index);
-    if (info >= 0) publishVcpuTime(this.memory, (info + VcpuInfo.time) as typeof info, this.clock, flags);
+    if (info < 0) return;
+    const time = (info + VcpuInfo.time) as typeof info;
+    publishVcpuTime(this.memory, time, this.clock, flags);
+    this.shared.pages.written(time, VcpuTime.size);
   }
 
   /** Time goes on at once to the host's: the kernel is told that it was stopped, and not stuck. */

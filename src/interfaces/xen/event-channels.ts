@@ -160,7 +160,7 @@ export class EventChannels implements Archived {
     const byte = port >> 3;
     const bit = 1 << (port & 7);
     if (u8[page + pending + byte]! & bit) return;
-    u8[page + pending + byte]! |= bit;
+    this.#shared.pages.storeByte(page + pending + byte, u8[page + pending + byte]! | bit);
     if (!(u8[page + mask + byte]! & bit)) this.#select(port);
     if (this.#polling > 0) this.#wakePollers(port);
   }
@@ -242,7 +242,10 @@ export class EventChannels implements Archived {
     this.peer[port] = 0;
     // An event left pending would fire at once for whoever gets the port next.
     const page = this.#shared.address();
-    if (page >= 0) this.#memory.u8[page + this.#shared.layout.pending + (port >> 3)]! &= ~(1 << (port & 7));
+    if (page >= 0) {
+      const byte = page + this.#shared.layout.pending + (port >> 3);
+      this.#shared.pages.storeByte(byte, this.#memory.u8[byte]! & ~(1 << (port & 7)));
+    }
     service?.closed?.(port);
     return 0;
   }
@@ -299,7 +302,7 @@ export class EventChannels implements Archived {
     const byte = port >> 3;
     const bit = 1 << (port & 7);
     if (!(u8[page + mask + byte]! & bit)) return 0;
-    u8[page + mask + byte]! &= ~bit;
+    this.#shared.pages.storeByte(page + mask + byte, u8[page + mask + byte]! & ~bit);
     if (u8[page + pending + byte]! & bit) this.#select(port);
     return 0;
   }
@@ -326,9 +329,8 @@ export class EventChannels implements Archived {
   block(vcpu: number): boolean {
     const info = this.#shared.vcpuInfo(vcpu);
     if (info < 0) return true;
-    const { u8 } = this.#memory;
-    u8[info + VcpuInfo.upcallMask] = 0;
-    return u8[info + VcpuInfo.upcallPending] === 0;
+    this.#shared.pages.storeByte(info + VcpuInfo.upcallMask, 0);
+    return this.#memory.u8[info + VcpuInfo.upcallPending] === 0;
   }
 
   /**
@@ -399,9 +401,9 @@ export class EventChannels implements Archived {
     const byte = info + selector + (word >> 3);
     const bit = 1 << (word & 7);
     if (u8[byte]! & bit) return;
-    u8[byte]! |= bit;
+    this.#shared.pages.storeByte(byte, u8[byte]! | bit);
     if (u8[info + VcpuInfo.upcallPending] !== 0) return;
-    u8[info + VcpuInfo.upcallPending] = 1;
+    this.#shared.pages.storeByte(info + VcpuInfo.upcallPending, 1);
     this.endPoll(vcpu);
     this.#waker.wake(vcpu);
   }

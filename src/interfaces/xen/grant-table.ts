@@ -2,6 +2,7 @@ import type { Archive, Archived } from '../../archive/archive.ts';
 import type { GrantUse } from '../../devices/xen/frontend.ts';
 import { NO_FRAME, OutOfFrames } from '../../memory/frame-pool.ts';
 import type { MachineSpace } from '../../memory/machine-space.ts';
+import type { SharedPages } from '../../paging/shared-pages.ts';
 import type { HostAddress, Mfn } from '../../x86/brand.ts';
 import { BACKEND_DOMAIN, DOMID_SELF, domainMeant } from './domain-id.ts';
 import { Errno } from './errno.ts';
@@ -29,6 +30,7 @@ const enum Entry {
   frame = 4,
   size = 8,
 }
+const FLAGS_BYTES = 2;
 
 const enum EntryFlag {
   typeMask = 3,
@@ -52,8 +54,6 @@ export interface GrantedPages {
    */
   hold(mfn: Mfn, write: boolean): boolean;
   release(mfn: Mfn, write: boolean): void;
-  /** The host wrote bytes of the page. */
-  written(mfn: Mfn, offset: number, length: number): void;
 }
 
 interface ActiveGrant {
@@ -81,6 +81,7 @@ export class GrantTable implements Archived {
   readonly frames: Mfn[] = [];
   /** Grants in use, by reference. While one is, its frame is the one that the first access found. */
   readonly active = new Map<number, ActiveGrant>();
+  readonly #shared: SharedPages;
   readonly #space: MachineSpace;
   readonly #pages: GrantedPages;
   readonly #frameFor: (index: number) => Mfn;
@@ -91,14 +92,15 @@ export class GrantTable implements Archived {
    */
   constructor(
     domain: number,
-    space: MachineSpace,
+    shared: SharedPages,
     pages: GrantedPages,
     frameFor: (index: number) => Mfn,
     maximumFrames = DEFAULT_GRANT_FRAMES,
   ) {
     this.domain = domain;
     this.maximumFrames = maximumFrames;
-    this.#space = space;
+    this.#shared = shared;
+    this.#space = shared.space;
     this.#pages = pages;
     this.#frameFor = frameFor;
     this.#grow(1);
@@ -123,6 +125,7 @@ export class GrantTable implements Archived {
     view.setUint16(entry + Entry.domain, BACKEND_DOMAIN, true);
     view.setUint32(entry + Entry.frame, mfn, true);
     view.setUint16(entry, EntryFlag.permitAccess, true);
+    this.#shared.written(entry, Entry.size);
   }
 
   // grant_table_op
@@ -175,7 +178,7 @@ export class GrantTable implements Archived {
         const end = this.#space.writableAddressOf(to.mfn) + target.offset;
         const start = this.#space.addressOf(from.mfn) + source.offset;
         this.#space.pool.memory.u8.copyWithin(end, start, start + length);
-        this.#pages.written(to.mfn, target.offset, length);
+        if (length > 0) this.#shared.written(end, length);
         return GrantStatus.okay;
       } finally {
         this.#endCopyEnd(target, to);
@@ -222,7 +225,7 @@ export class GrantTable implements Archived {
     this.active.set(reference, grant);
     if (write) grant.writers++;
     else grant.readers++;
-    view.setUint16(entry, flags | EntryFlag.reading | (write ? EntryFlag.writing : 0), true);
+    this.#storeFlags(entry, flags | EntryFlag.reading | (write ? EntryFlag.writing : 0));
     return { reference, mfn, write };
   }
 
@@ -241,7 +244,7 @@ export class GrantTable implements Archived {
       clear |= EntryFlag.reading;
       this.active.delete(use.reference);
     }
-    if (entry >= 0) view.setUint16(entry, view.getUint16(entry, true) & ~clear, true);
+    if (entry >= 0) this.#storeFlags(entry, view.getUint16(entry, true) & ~clear);
   }
 
   /** Whether the number has a page, be it absent at present. */
@@ -255,6 +258,11 @@ export class GrantTable implements Archived {
     if (frame === undefined) return -1 as HostAddress;
     const page = this.#space.writableAddressOf(frame);
     return (page < 0 ? -1 : page + (reference % ENTRIES_PER_FRAME) * Entry.size) as HostAddress;
+  }
+
+  #storeFlags(entry: HostAddress, flags: number): void {
+    this.#space.pool.memory.view.setUint16(entry, flags, true);
+    this.#shared.written(entry, FLAGS_BYTES);
   }
 
   #grow(count: number): boolean {

@@ -1,6 +1,6 @@
 import type { Archive, Archived } from '../../archive/archive.ts';
 import type { HostMemory } from '../../memory/host-memory.ts';
-import type { MachineSpace } from '../../memory/machine-space.ts';
+import type { SharedPages } from '../../paging/shared-pages.ts';
 import type { HostAddress, Mfn } from '../../x86/brand.ts';
 import { Errno } from './errno.ts';
 
@@ -74,7 +74,7 @@ const NOWHERE = -1;
 
 /** Every access translates the machine frame number again; nothing here keeps a host address. */
 export class SharedInfo implements Archived {
-  readonly space: MachineSpace;
+  readonly pages: SharedPages;
   readonly memory: HostMemory;
   mfn: Mfn;
   readonly layout: SharedInfoLayout;
@@ -85,9 +85,9 @@ export class SharedInfo implements Archived {
   readonly vcpuInfoMoved: Uint8Array;
 
   /** @param mfn the host-owned page; it stays attached for the domain's life and is zeroed here */
-  constructor(space: MachineSpace, mfn: Mfn, layout: SharedInfoLayout, vcpus: number) {
-    this.space = space;
-    this.memory = space.pool.memory;
+  constructor(pages: SharedPages, mfn: Mfn, layout: SharedInfoLayout, vcpus: number) {
+    this.pages = pages;
+    this.memory = pages.memory;
     this.mfn = mfn;
     this.layout = layout;
     this.vcpus = vcpus;
@@ -100,6 +100,7 @@ export class SharedInfo implements Archived {
       if (vcpu < vcpus) this.vcpuInfoOffset[vcpu] = vcpu * VcpuInfo.size;
       this.memory.u8[page + vcpu * VcpuInfo.size + VcpuInfo.upcallMask] = 1;
     }
+    pages.written(page, PAGE_BYTES);
   }
 
   /** The page is the host's own, and no part of the guest's memory. */
@@ -119,12 +120,12 @@ export class SharedInfo implements Archived {
   }
 
   address(): HostAddress {
-    return this.space.writableAddressOf(this.mfn);
+    return this.pages.addressOf(this.mfn);
   }
 
   /** First byte of a processor's vcpu_info at any alignment, or −1 when its page has gone. */
   vcpuInfo(vcpu: number): HostAddress {
-    const page = this.space.writableAddressOf((this.vcpuInfoMfn[vcpu] ?? NOWHERE) as Mfn);
+    const page = this.pages.addressOf((this.vcpuInfoMfn[vcpu] ?? NOWHERE) as Mfn);
     return page < 0 ? page : ((page + (this.vcpuInfoOffset[vcpu] ?? 0)) as HostAddress);
   }
 
@@ -135,7 +136,7 @@ export class SharedInfo implements Archived {
    */
   registerVcpuInfo(vcpu: number, mfn: Mfn, offset: number): number {
     if (offset > PAGE_BYTES - VcpuInfo.size || this.vcpuInfoMoved[vcpu] !== 0) return -Errno.EINVAL;
-    const page = this.space.writableAddressOf(mfn);
+    const page = this.pages.addressOf(mfn);
     if (page < 0) return -Errno.EINVAL;
     const { u8 } = this.memory;
     const target = page + offset;
@@ -148,6 +149,7 @@ export class SharedInfo implements Archived {
     const selector = target + this.layout.selector;
     u8.fill(0xff, selector, selector + this.layout.longSize);
     u8[target + VcpuInfo.upcallPending] = 1;
+    this.pages.written(target, VcpuInfo.size);
     return 0;
   }
 }

@@ -158,7 +158,7 @@ export class XenVcpu implements DescriptorSource, Archived {
       return true;
     }
     const mfn = this.#pageOf(selector);
-    const address = mfn < 0 ? mfn : this.#shared.space.addressOf(mfn);
+    const address = mfn < 0 ? mfn : this.#shared.pages.space.addressOf(mfn);
     if (address < 0) return false;
     const word = (address >>> 2) + this.#indexOf(selector) * 2;
     const { u32 } = this.#shared.memory;
@@ -281,7 +281,7 @@ export class XenVcpu implements DescriptorSource, Archived {
 
   set eventsMasked(masked: boolean) {
     const info = this.#info;
-    if (info >= 0) this.#shared.memory.u8[info + VcpuInfo.upcallMask] = masked ? 1 : 0;
+    if (info >= 0) this.#shared.pages.storeByte(info + VcpuInfo.upcallMask, masked ? 1 : 0);
   }
 
   get eventPending(): boolean {
@@ -303,6 +303,7 @@ export class XenVcpu implements DescriptorSource, Archived {
     const address = info + this.#shared.layout.cr2;
     view.setUint32(address, lowWord(cr2), true);
     if (this.abi.longSize === 8) view.setUint32(address + 4, highWord(cr2), true);
+    this.#shared.pages.written(address, this.abi.longSize);
   }
 
   /** RFLAGS as a guest may load them. */

@@ -16,4 +16,5 @@ export function publishWallclock(shared: SharedInfo, seconds: number, nanosecond
   view.setUint32(page + wallclock + 8, nanoseconds, true);
   view.setUint32(page + wallclockSecondsHigh, highWord(seconds), true);
   view.setUint32(page + wallclock, (odd + 1) >>> 0, true);
+  shared.pages.written(page + wallclock, wallclockSecondsHigh + 4 - wallclock);
 }
