@@ -18,8 +18,9 @@ import { parseArgs } from 'node:util';
 import { initramfs, kernelModules, kernel as kernelRecipe } from '../guests/recipes.ts';
 import type { InterfaceName, VirtualMachine } from '../src/api.ts';
 import { createHost, openSnapshot } from '../src/index.ts';
-import { collectGarbage, tuneEngine } from '../src/node/engine.ts';
+import { tuneEngine } from '../src/node/engine.ts';
 import { readInputFile } from '../src/node/files.ts';
+import { collectGarbage } from '../src/node/garbage.ts';
 import { SnapshotFile, saveSnapshotFile } from '../src/node/snapshot-file.ts';
 import { jitOfCommand } from './engine.ts';
 

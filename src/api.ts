@@ -32,7 +32,7 @@ export interface HostOptions {
     readonly regionsPerModule?: number;
     /** Modules alive at a time. */
     readonly maximumModules?: number;
-    /** Translates and compiles guests' code; without it they wait. */
+    /** Translates guests' code, and compiles modules of several pieces; without it guests wait for the translation. */
     readonly thread?: JitThread;
     /** Called when modules were replaced by others, so that their memory may be collected. */
     readonly onGathered?: () => void;

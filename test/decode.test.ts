@@ -245,6 +245,8 @@ describe('the reported level', () => {
     ['VMMCALL', '0f 01 d9', 'vmmcall'],
     ['RDRAND', '0f c7 f0', 'rdrand eax'],
     ['RDPID', 'f3 0f c7 f8', 'invalid'],
+    ['SERIALIZE', '0f 01 e8', 'serialize'],
+    ['SERIALIZE with a prefix', '66 0f 01 e8', 'invalid'],
     ['VEX', 'c5 f8 77', 'invalid'],
   ])('%s', (_name, text, expected) => {
     expect(print(text)).toBe(expected);

@@ -113,3 +113,19 @@ test('guests wait for their regions when the thread is gone', async () => {
   }
   expect(machine.instructionsInRegions).toBeGreaterThan(0);
 });
+
+test('what could not be compiled is asked for again', async () => {
+  let refused = 0;
+  const compile: JitThread['compile'] = (wasm) =>
+    refused++ === 0 ? Promise.reject(new Error('no memory')) : thread.compile(wasm);
+  const machine = new RegionMachine('pae', { jit: { ...JIT, thread: { ...thread, compile } } }, PROGRAM);
+  for (let time = 0; time < 1000 && machine.instructionsInRegions === 0; time++) {
+    machine.execute({ rbx: 0 });
+    expect(machine.processor.value(Register.rbx)).toBe(TURNS);
+    await later();
+  }
+  expect(refused).toBeGreaterThan(1);
+  expect(machine.instructionsInRegions).toBeGreaterThan(0);
+  // The module that was refused is none of those that there are.
+  expect(machine.group.jit?.liveModules).toBeLessThan(refused);
+});

@@ -1,10 +1,22 @@
 import { ModuleBuilder } from '../src/cpu/wasm/module.ts';
 import { startJitThread } from '../src/node/jit-thread.ts';
 
-/** A process that has two requests answered, and does nothing else from then on. `npm test` makes the bundle first. */
+/**
+ * A process that has requests answered, brings the thread to its end by something that is no module, and does nothing else
+ * from then on. `npm test` makes the bundle first.
+ */
 const { translate, compile } = startJitThread(new URL('../dist/jit-worker.js', import.meta.url));
 const waiting = setInterval(() => {}, 1000);
-const translations = await translate(1024, []);
-const module = await compile(new ModuleBuilder(1).build());
+const wasm = new ModuleBuilder(1).build();
+const outcome = (request: Promise<unknown>): Promise<string> =>
+  request.then(
+    (result) => (result instanceof WebAssembly.Module ? 'module' : 'translations'),
+    () => 'refused',
+  );
+
+// Many at once: none may wait for one that comes later.
+const requests = [translate(1024, []), compile(wasm), translate(1024, []), compile(wasm)];
+const outcomes = await Promise.all(requests.map(outcome));
+outcomes.push(await outcome(compile(new Uint8Array(8))), await outcome(translate(1024, [])));
 clearInterval(waiting);
-process.stdout.write(`${translations.length} translations, ${module instanceof WebAssembly.Module}\n`);
+process.stdout.write(outcomes.join(', '));

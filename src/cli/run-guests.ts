@@ -1,8 +1,8 @@
 import { once } from 'node:events';
 import type { CreateHost, Disk, Host, NetworkAdapter, Outcome, VirtualMachine } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
-import { collectGarbage } from '../node/engine.ts';
 import { readInputFile, requireWritable } from '../node/files.ts';
+import { collectGarbage } from '../node/garbage.ts';
 import { prepareGuest } from './guest-boot.ts';
 import { type GuestDescription, parseGuestFile } from './guest-file.ts';
 import { openNetwork } from './guest-network.ts';

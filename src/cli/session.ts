@@ -3,8 +3,9 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { CreateHost, Host } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
-import { collectGarbage, jitForEngine } from '../node/engine.ts';
+import { jitForEngine } from '../node/engine.ts';
 import { fileErrorReason, writeFileAtomically } from '../node/files.ts';
+import { collectGarbage } from '../node/garbage.ts';
 import { createSwapFile } from '../node/swap-file.ts';
 import type { RunOptions } from './options.ts';
 

@@ -1,6 +1,6 @@
 /**
- * What CPUID tells of the processor under every interface: the level x86-64-v2 and no more, so that kernels use FXSAVE
- * and no mitigation.
+ * What CPUID tells of the processor under every interface: the level x86-64-v2 and what decode/features.ts adds to
+ * it, so that kernels use FXSAVE and no mitigation.
  *
  * The model is one that Linux knows never to speculate (an in-order Atom): with another, each indirect call of the
  * kernel would become a return that is mispredicted on purpose. Bits are named after the Intel manual, vol. 2A, CPUID.

@@ -1,4 +1,5 @@
 import type { Archive, Archived } from '../archive/archive.ts';
+import type { CpuidResult } from '../cpu/cpuid.ts';
 
 /**
  * The time of one domain. System time is nanoseconds since the domain started, a whole number below 2^53 (104 days).
@@ -25,6 +26,12 @@ export interface Clock extends Archived {
  * that reads the counter and a host that compares deadlines can never disagree by a rounding.
  */
 export const TSC_FREQUENCY = 1_000_000_000;
+
+const MEGAHERTZ = TSC_FREQUENCY / 1_000_000;
+
+/** Base, maximum and bus frequency in MHz, for kernels that know better than to measure them (SDM vol. 2A, CPUID, 16H). */
+export const FREQUENCY_LEAF = 0x16;
+export const FREQUENCIES: CpuidResult = [MEGAHERTZ, MEGAHERTZ, MEGAHERTZ, 0];
 
 /** Half of what system time can be, so that a guest which was away for long still has a month and a half. */
 const LATEST_ADVANCE = 2 ** 52;

@@ -1,5 +1,5 @@
 import { bits, type CpuidResult, cpuid } from '../cpu/cpuid.ts';
-import { TSC_FREQUENCY } from '../domain/clock.ts';
+import { FREQUENCIES, FREQUENCY_LEAF, TSC_FREQUENCY } from '../domain/clock.ts';
 
 /** What CPUID reports of a processor whose kernel runs in ring 0, besides what every guest has. */
 const FEATURES = {
@@ -21,12 +21,10 @@ export function machineCpuid(leaf: number, subleaf: number, vcpu: number, maximu
 }
 
 const CLOCK_LEAF = 0x15;
-const FREQUENCY_LEAF = 0x16;
-const MEGAHERTZ = TSC_FREQUENCY / 1_000_000;
 
 /**
  * What CPUID reports where no interface tells of a clock. Kernels that know better than to measure it are told the
- * frequencies of the counter and of the timer by the processor (SDM vol. 2A, CPUID, leaves 15H and 16H).
+ * frequencies of the counter and of the timer by the processor (SDM vol. 2A, CPUID, leaf 15H).
  */
 export function plainCpuid(leaf: number, subleaf: number, vcpu: number): CpuidResult {
   switch (leaf) {
@@ -34,7 +32,7 @@ export function plainCpuid(leaf: number, subleaf: number, vcpu: number): CpuidRe
       // The counter runs as fast as the crystal.
       return [1, 1, TSC_FREQUENCY, 0];
     case FREQUENCY_LEAF:
-      return [MEGAHERTZ, MEGAHERTZ, MEGAHERTZ, 0];
+      return FREQUENCIES;
     default:
       return machineCpuid(leaf, subleaf, vcpu, FREQUENCY_LEAF);
   }

@@ -1,7 +1,6 @@
 import { existsSync, readdirSync } from 'node:fs';
 import { setPriority } from 'node:os';
 import { setFlagsFromString } from 'node:v8';
-import { runInNewContext } from 'node:vm';
 import type { JitOptions } from '../cpu/jit/jit.ts';
 import type { JitThread } from '../cpu/jit/jit-thread.ts';
 import { startJitThread } from './jit-thread.ts';
@@ -37,22 +36,6 @@ function preferGuests(): void {
 /** A tenth of the weight that threads have otherwise (sched(7): each step is a factor of 1.25). */
 const NICENESS = 10;
 
-/**
- * Frees what is no longer in use at once. V8 itself waits until more is allocated, and what comes up while a guest is
- * built (the unpacked kernel above all) would stay for all of its life.
- */
-export function collectGarbage(): void {
-  collect ??= findCollector();
-  collect();
-}
-
-let collect: (() => void) | undefined;
-
-function findCollector(): () => void {
-  setFlagsFromString('--expose-gc');
-  return runInNewContext('gc');
-}
-
 /** Half of the regions that there is room for (DEFAULT_JIT): while some are gathered they take slots twice. */
 const MOST_MODULES = 8192;
 
@@ -68,7 +51,7 @@ export function jitForEngine(worker: URL): Partial<JitOptions> {
   thread ??= startJitThread(worker);
   return {
     thread,
-    ...(areCheap ? { regionsPerModule: 1, maximumModules: MOST_MODULES } : { regionsPerModule: 32 }),
+    ...(areCheap ? { regionsPerModule: 1, maximumModules: MOST_MODULES } : {}),
   };
 }
 

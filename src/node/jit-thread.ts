@@ -26,21 +26,14 @@ export interface CompilationRequest {
 /** To the thread. */
 export type JitRequest = TranslationRequest | CompilationRequest;
 
-export interface TranslationAnswer {
+/** And back. */
+export interface JitAnswer {
   readonly number: number;
-  readonly result: Translations;
+  /** Undefined when there was no memory for a module. */
+  readonly result: Translations | WebAssembly.Module | undefined;
   /** The pages of the request, which are used again: as garbage they would lie about for long. */
   readonly pages: readonly Bytes[];
 }
-
-export interface CompilationAnswer {
-  readonly number: number;
-  /** Undefined when there was no memory for it. */
-  readonly result: WebAssembly.Module | undefined;
-}
-
-/** And back. */
-export type JitAnswer = TranslationAnswer | CompilationAnswer;
 
 type Bytes = Uint8Array<ArrayBuffer>;
 
@@ -59,11 +52,11 @@ export function startJitThread(program: URL): JitThread {
   let failure: Error | undefined;
   let next = 0;
 
-  worker.on('message', (answer: JitAnswer) => {
-    if ('pages' in answer) spare.push(...answer.pages.slice(0, MOST_SPARE - spare.length));
-    const asked = waiting.get(answer.number);
-    waiting.delete(answer.number);
-    if (answer.result) asked?.resolve(answer.result);
+  worker.on('message', ({ number, result, pages }: JitAnswer) => {
+    spare.push(...pages.slice(0, MOST_SPARE - spare.length));
+    const asked = waiting.get(number);
+    waiting.delete(number);
+    if (result) asked?.resolve(result);
     else asked?.reject(new Error('a module could not be compiled'));
   });
   const fail = (error: Error): void => {

@@ -2,6 +2,7 @@
 import { parentPort, receiveMessageOnPort, workerData } from 'node:worker_threads';
 import { Translator } from '../cpu/jit/translator.ts';
 import { meaningOf } from '../cpu/semantics/index.ts';
+import { collectGarbage } from './garbage.ts';
 import type { CompilationRequest, JitAnswer, JitRequest, JitThreadData, TranslationRequest } from './jit-thread.ts';
 
 /** By the entries of the TLBs that code is made for. */
@@ -24,8 +25,16 @@ function translate({ number, tlbEntries, sources }: TranslationRequest): void {
 }
 
 function compile({ number, wasm }: CompilationRequest): void {
-  answer({ number, result: compiled(wasm) });
+  answer({ number, result: compiled(wasm), pages: [] });
+  sinceCollection++;
 }
+
+/**
+ * Modules are shared with the thread of the guests. Their code is freed when neither has them any longer, and here there is
+ * too little garbage for V8 to look for it.
+ */
+const COLLECTION = 32;
+let sinceCollection = 0;
 
 function compiled(wasm: Uint8Array<ArrayBuffer>): WebAssembly.Module | undefined {
   try {
@@ -51,6 +60,10 @@ for (let seen = 0; ; ) {
   for (let request = nextRequest(); request; request = nextRequest()) {
     if (request.kind === 'translate') translate(request);
     else compile(request);
+  }
+  if (sinceCollection >= COLLECTION) {
+    sinceCollection = 0;
+    collectGarbage();
   }
 }
 

@@ -49,6 +49,7 @@ const reportedGroups = [
   'RDSEED',
   'RDTSCP',
   'SEP',
+  'SERIALIZE',
   'SMM',
   'SSE',
   'SSE2',

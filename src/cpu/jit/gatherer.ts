@@ -7,7 +7,7 @@ export interface GatheringOptions {
   readonly census: number;
   /** Until the next census, when there was nothing to gather. */
   readonly recess: number;
-  /** Between two gatherings pass so many times the time that one took: guests may need the engine's threads that compile. */
+  /** Between two gatherings pass so many times the time that one took: the engine's threads have more to make quicker. */
   readonly rest: number;
   /** A gathering pays when so many hot regions were never gathered, as a share of the hot ones and at least. */
   readonly share: number;
@@ -22,6 +22,7 @@ export const DEFAULT_GATHERING: GatheringOptions = {
   recess: 1000,
   rest: 3,
   share: 0.2,
+  // A program's loop has some dozens; with 64, awk and the shell went from region to region by search.
   atLeast: 16,
   piece: 2,
   pause: 4,

@@ -43,6 +43,7 @@ export class Gathering {
       const wasm = buildModule(memory.wasmPages, moved, live, true);
       const { length } = wasm;
       yield false;
+      // Not on the thread of new regions, which would wait for hundreds of old ones to be made well.
       const compilation = compile(wasm, this.#isAside);
       while (!compilation.isDone) yield true;
       // Without memory for it the regions stay as they are.

@@ -1,7 +1,7 @@
 import type { RegionSource } from './region.ts';
 import type { Translations } from './translator.ts';
 
-/** Another thread that makes regions, so that no guest waits for them. Everything rejects when the thread is gone. */
+/** Another thread that makes regions, so that no guest waits for them. Both reject when the thread is gone. */
 export interface JitThread {
   /**
    * @param tlbEntries of each TLB, which the code is made for
@@ -9,8 +9,8 @@ export interface JitThread {
    */
   translate(tlbEntries: number, sources: readonly RegionSource[]): Promise<Translations>;
   /**
-   * The engine's own threads may be busy for long with what they make quicker, and code that is not there yet is
-   * interpreted meanwhile.
+   * Compiles a module; rejects when there is no memory for it as well. The engine's own threads may be busy for long with
+   * what they make quicker, and code that is not there yet is interpreted meanwhile.
    * @param wasm is copied before this returns
    */
   compile(wasm: Uint8Array): Promise<WebAssembly.Module>;

@@ -17,9 +17,9 @@ import { type Translation, type Translations, Translator } from './translator.ts
  * Tier 1. Code that the interpreter meets often becomes WebAssembly of its own: a *region* is what control can do inside
  * one page without leaving it, from one entry.
  *
- *   translator.ts      from the guest's bytes to WebAssembly, on this thread or another one (jit-thread.ts): region.ts says which
- *                      instructions belong to a region, effects.ts what each does to flags and whether it can leave,
- *                      structure.ts has dominators and loops
+ *   translator.ts      from the guest's bytes to WebAssembly, on this thread or another one (jit-thread.ts): region.ts
+ *                      says which instructions belong to a region, effects.ts what each does to flags and whether it
+ *                      can leave, structure.ts has dominators and loops
  *   generate.ts        structured control flow around the instructions' meanings
  *   flag-liveness.ts   flags that nothing sees
  *   region-context.ts  one instruction: flags are locals, numbers are constants
@@ -45,7 +45,7 @@ export interface JitOptions {
   readonly regionSlots: number;
   /** When hot regions move into one module. */
   readonly gathering: GatheringOptions;
-  /** Translates and compiles while the guest goes on; without it guests wait. */
+  /** Translates, and compiles modules of several regions, while guests go on; without it they wait for the translation. */
   readonly thread?: JitThread;
   /** Told when regions were gathered: the modules that they were in are garbage. */
   readonly onGathered?: () => void;
@@ -53,6 +53,7 @@ export interface JitOptions {
 
 export const DEFAULT_JIT: JitOptions = {
   threshold: 4000,
+  // Of 8, 16, 32 and 64 the one that boots, and programs started again and again, were quickest with.
   regionsPerModule: 32,
   isAside: true,
   maximumModules: 2000,
@@ -60,7 +61,7 @@ export const DEFAULT_JIT: JitOptions = {
   gathering: DEFAULT_GATHERING,
 };
 
-/** Batches in work at a time: one is translated while another is compiled, and the next one is on its way. */
+/** Batches in work at a time: one that a thread works at, the next for it, and one whose result is to be looked at. */
 const MOST_BATCHES = 3;
 
 /** Candidates of one batch: so many pages are copied for another thread at a time. */

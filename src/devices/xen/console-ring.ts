@@ -55,7 +55,7 @@ export class ConsoleRing implements Archived {
     if (page < 0) return false;
     const took = this.#takeOutput(page);
     const gave = this.#giveInput(page);
-    this.#pages.written(page, PAGE_SIZE);
+    if (took || gave) this.#pages.written(page, PAGE_SIZE);
     return took || gave;
   }
 

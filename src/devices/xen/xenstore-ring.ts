@@ -58,7 +58,7 @@ export class XenstoreRing implements Archived {
     const took = this.#takeRequests(page);
     const gave = this.#giveReplies(page);
     if (this.#session.broken) this.#fail(page, RingError.protocol);
-    this.#pages.written(page, PAGE_SIZE);
+    if (took || gave) this.#pages.written(page, PAGE_SIZE);
     return took || gave;
   }
 
@@ -69,7 +69,7 @@ export class XenstoreRing implements Archived {
     if (count < 0) this.#fail(page, RingError.indexes);
     if (count <= 0) return false;
     const taken = this.#session.receive(copyOut(memory, page + Page.requests, RING_SIZE, consumer, count));
-    memory.view.setUint32(page + Page.requestConsumer, (consumer + taken) >>> 0, true);
+    if (taken > 0) memory.view.setUint32(page + Page.requestConsumer, (consumer + taken) >>> 0, true);
     return taken > 0;
   }
 
@@ -89,5 +89,6 @@ export class XenstoreRing implements Archived {
   #fail(page: number, error: RingError): void {
     this.error = error;
     this.#pages.memory.view.setUint32(page + Page.error, error, true);
+    this.#pages.written(page + Page.error, 4);
   }
 }

@@ -6,17 +6,14 @@ import {
   cpuid as processorCpuid,
   word,
 } from '../../cpu/cpuid.ts';
-import { TSC_FREQUENCY } from '../../domain/clock.ts';
+import { FREQUENCIES, FREQUENCY_LEAF, TSC_FREQUENCY } from '../../domain/clock.ts';
 import { XEN_VERSION } from './abi.ts';
 
 /** What CPUID tells a PV guest: the processor, and Xen's own leaves. */
 const HYPERVISOR_BASE = 0x4000_0000;
 const HYPERVISOR_LEAVES = 5;
-const MAXIMUM_LEAF = 0x16;
-
-/** Base, maximum and bus frequency: a kernel that is not told reads a timer's port 100,000 times, which PV guests do not have. */
-const FREQUENCY_LEAF = 0x16;
-const MEGAHERTZ = TSC_FREQUENCY / 1_000_000;
+/** A kernel that is not told the frequencies reads the port of a timer 100,000 times, and PV guests have no such timer. */
+const MAXIMUM_LEAF = FREQUENCY_LEAF;
 
 const EXTENDED_FEATURES = 0x8000_0001;
 /** SYSCALL and long mode, EDX: what a 32-bit guest cannot get to. */
@@ -25,6 +22,8 @@ const LONG_MODE_ONLY = featureBits(11, 29);
 /** @param vcpu number of the virtual processor, its APIC id is twice that as on Xen */
 export function cpuid(leaf: number, subleaf: number, vcpu: number, bits: 64 | 32): CpuidResult {
   switch (leaf >>> 0) {
+    case FREQUENCY_LEAF:
+      return FREQUENCIES;
     case HYPERVISOR_BASE:
       return [HYPERVISOR_BASE + HYPERVISOR_LEAVES, word('XenV'), word('MMXe'), word('nVMM')];
     case HYPERVISOR_BASE + 1:
@@ -35,8 +34,6 @@ export function cpuid(leaf: number, subleaf: number, vcpu: number, bits: 64 | 32
     case HYPERVISOR_BASE + 3:
       if (subleaf === 0) return [2, 0, TSC_FREQUENCY / 1000, 0];
       return subleaf === 2 ? [TSC_FREQUENCY / 1000, 0, 0, 0] : NOTHING;
-    case FREQUENCY_LEAF:
-      return [MEGAHERTZ, MEGAHERTZ, MEGAHERTZ, 0];
     case HYPERVISOR_BASE + 5:
       return [0, PHYSICAL_BITS, 0, 0];
     default: {

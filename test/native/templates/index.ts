@@ -1,4 +1,5 @@
-/** All instruction templates: every unprivileged instruction of the x86-64-v2 level, and some that must fault. */
+/** All instruction templates: every unprivileged instruction of the x86-64-v2 level, and some that must fault.
+ * (SERIALIZE is beyond it, and few processors have it.) */
 import type { Template } from '../template.ts';
 import { CONTROL_TEMPLATES } from './control.ts';
 import { INTEGER_TEMPLATES } from './integer.ts';
