@@ -77,6 +77,10 @@ const EMBEDDED: Readonly<Record<InterfaceName, Reference>> = {
 
 async function prepareFiles(options: GuestOptions): Promise<Pick<BootOptions, 'kernel' | 'initrd'>> {
   if (options.kernel !== undefined && isReference(options.kernel)) return referenceGuest(options.kernel);
+  if (options.kernel === undefined && options.interface === 'lguest') {
+    warn('no kernel of the archive speaks to lguest; this is the reference guest, which ends by itself');
+    return referenceGuest(EMBEDDED.lguest);
+  }
   try {
     const kernel = await readInputFile(options.kernel ?? (await kernelRecipe('cloud-amd64')), 'kernel');
     const initrd =

@@ -18,7 +18,8 @@ export const RUN_USAGE = `usage: ring1 run [OPTIONS] [GUESTFILE…]
 
 Boots a kernel with its console on this terminal. Ctrl-] leaves. Without --kernel, Debian's cloud kernel is fetched
 from the Debian archive and kept in ~/.cache/ring1 (or RING1_CACHE); without --initrd, a busybox shell. Where neither can
-be had, the reference guest is booted, a small kernel that is part of this command (of 32 bits with vmi and lguest).
+be had, and with lguest, the reference guest is booted, a small kernel that is part of this command (of 32 bits with vmi
+and lguest).
 
   --kernel FILE       bzImage (vmlinuz) or ELF kernel (vmlinux), compressed or not; "reference" is the reference guest,
                       "reference-i386" and "reference-i386-pae" are its 32-bit images.
