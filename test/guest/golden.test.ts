@@ -56,6 +56,10 @@ const DIFFERENCES: readonly Difference[] = [
     extra: [/^x86\/fpu: x87 FPU will use FXSAVE$/, /^signal: max sigframe size: 1440$/],
   },
   {
+    why: 'the processor tells its frequency, so the kernel does not look for a timer to measure it by',
+    missing: [/^tsc: Fast TSC calibration failed$/],
+  },
+  {
     why: "the processor is another vendor's: other performance counters, and a frequency driver that looks for its models",
     missing: [
       /^Performance Events:$/,
