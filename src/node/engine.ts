@@ -24,8 +24,9 @@ export function tuneEngine(): void {
 
 /**
  * V8 compiles and collects garbage in threads of its own: one in `ring1` (bin/ring1), else up to four. On few processors they
- * took most of the time from the one thread that guests run in; at a lower priority they take what is left. Only Linux
- * has priorities of threads; elsewhere nothing is changed.
+ * took most of the time from the one thread that guests run in; at a lower priority they take what is left. The thread that
+ * makes regions begins later and has its full weight: what it makes is interpreted until it is there. Only Linux has
+ * priorities of threads; elsewhere nothing is changed.
  */
 function preferGuests(): void {
   const tasks = '/proc/self/task';

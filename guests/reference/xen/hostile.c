@@ -455,7 +455,7 @@ static void use_grants(void) {
 
 /*
  * The host's disk. The two ends agree through XenStore, a page with a ring for each direction; the guest's names a page
- * that it grants and a port that it has opened for the host, and leaves by closing that, by saying so, or both.
+ * that it grants and a port that it has opened for the host, and leaves by saying so, sometimes with that closed.
  */
 #define STORE_WRITE 11
 #define DISK "device/vbd/51712/"
