@@ -23,6 +23,7 @@ const NO_STATE: ReadonlySet<string> = new Set([
   'vcpu.index',
   'processor.index',
   'processor.timeSource',
+  'system.#callsInCode',
   'processor.state',
   'processor.word',
   'clock.#nanoseconds',

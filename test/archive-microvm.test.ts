@@ -57,6 +57,7 @@ const NO_STATE: ReadonlySet<string> = new Set([
   'vcpus.index',
   'processor.index',
   'processor.timeSource',
+  'system.#callsInCode',
   'processor.state',
   'processor.word',
   'apic.identifier',

@@ -45,6 +45,11 @@ export function limitOf({ low, high }: Descriptor): number {
   return (high & DescriptorBit.granular) !== 0 ? ((raw << 12) | 0xfff) >>> 0 : raw;
 }
 
+/** Bits 8–23 of the upper word, without those of the limit between them. */
+export function attributesOf({ high }: Descriptor): number {
+  return (high >>> 8) & 0xf0ff;
+}
+
 export function privilegeOf({ high }: Descriptor): number {
   return (high >>> 13) & 3;
 }

@@ -4,8 +4,9 @@ import { type GuestVirtual, type HostAddress, joinSigned } from '../x86/brand.ts
 import { ARITHMETIC_FLAGS, Cr0, Cr4, Efer, Flag, type Register, type Vector } from '../x86/registers.ts';
 import { CodeMode } from './code-mode.ts';
 import { type CodeSize, SegmentRegister } from './decode/instruction.ts';
-import { baseOf, limitOf, needsNoCheck } from './descriptor.ts';
+import { attributesOf, baseOf, limitOf, needsNoCheck } from './descriptor.ts';
 import { Exit } from './exits.ts';
+import type { FastCalls } from './fast-call-rules.ts';
 import type { X87Unit } from './float/x87.ts';
 import type { Interpreter } from './interpreter/interpreter.ts';
 import { type HostParts, MemoryUnit } from './memory-unit.ts';
@@ -195,7 +196,7 @@ export class ProcessorState implements Archived {
 
   loadSegment(segment: SegmentRegister, selector: number, descriptor: Descriptor | null): void {
     const { u32 } = this.host;
-    const attributes = descriptor === null ? 0 : (descriptor.high >>> 8) & 0xf0ff;
+    const attributes = descriptor === null ? 0 : attributesOf(descriptor);
     const base = descriptor === null ? 0 : baseOf(descriptor);
     const limit = descriptor === null ? 0 : limitOf(descriptor);
     u32[this.word + State.segmentSelector / 4 + segment] = selector & 0xffff;
@@ -295,6 +296,22 @@ export class ProcessorState implements Archived {
     memory.alignmentChecked = checked;
     const tlb = checked ? memory.emptyTlb : this.userMode ? memory.userTlb : memory.kernelTlb;
     this.put(State.tlb, tlb.address);
+    this.put(State.kernelTlb, memory.kernelTlb.address);
+    this.put(State.userTlb, memory.userTlb.address);
+  }
+
+  /** Lets generated code carry out SYSCALL and SYSRET, or not. */
+  set fastCalls(calls: FastCalls | undefined) {
+    this.put(State.fastCalls, calls ? 1 : 0);
+    if (!calls) return;
+    const { entry, mask, selectors } = calls;
+    const pairOf = (code: number, stack: number): number => (code & 0xffff) | (stack << 16);
+    const kernel = selectors & 0xffff;
+    const user = selectors >>> 16;
+    this.put(State.kernelSelectors, pairOf(kernel & ~3, (kernel + 8) & ~3));
+    this.put(State.userSelectors, pairOf((user + 16) | 3, (user + 8) | 3));
+    this.put(State.callMask, mask);
+    this.putLong(State.callEntry, entry);
   }
 
   flushTlb(): void {

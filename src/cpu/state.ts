@@ -12,6 +12,7 @@
  *   0x200  XMM registers, 16 × 16
  *   0x300  x87 and MMX (float/x87.ts draws this part), MXCSR
  *   0x400  mailbox between generated code and TypeScript: exits, memory misses
+ *   0x440  what generated code needs for SYSCALL and SYSRET
  *   0x500  scratch operands
  *   0x800  end
  *
@@ -84,6 +85,18 @@ export const enum State {
   missValue = 0x420,
   /** Bytes of a write that was translated to `scratch` and must be committed; 0 when none is pending. */
   missPending = 0x430,
+  /** Non-zero: generated code carries out SYSCALL and SYSRET; with everything else here the host's, made from registers. */
+  fastCalls = 0x440,
+  /** Selectors that SYSCALL gives to CS, in the lower half, and SS. */
+  kernelSelectors = 0x444,
+  /** The same of SYSRET to 64-bit code. */
+  userSelectors = 0x448,
+  /** Flags that SYSCALL clears. */
+  callMask = 0x44c,
+  callEntry = 0x450,
+  /** Addresses of the TLBs of both privileges. */
+  kernelTlb = 0x458,
+  userTlb = 0x45c,
   scratch = 0x500,
   size = 0x800,
 }

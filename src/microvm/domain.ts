@@ -217,8 +217,9 @@ export class MicrovmDomain implements Domain, Archived {
         ...(options.audit ? [options.audit] : []),
       ],
     });
-    if (!trace && !(clock instanceof VirtualClock)) {
-      for (const vcpu of this.vcpus) vcpu.processor.timeSource = this.services(vcpu);
+    for (const vcpu of trace ? [] : this.vcpus) {
+      vcpu.state.callsInCode = true;
+      if (!(clock instanceof VirtualClock)) vcpu.processor.timeSource = this.services(vcpu);
     }
     this.#execution = new Execution(this, watchers, chooseExecution(options.exactTurns, options.profiler));
   }

@@ -107,7 +107,20 @@ export function writePseudo(memory: HostMemory, record: number, handler: number,
 }
 
 /** Operations behind which straight-line execution never continues. */
-const ENDS_BLOCK = new Set(['jmp', 'call', 'ret', 'syscall', 'sysenter', 'int', 'int3', 'int1', 'ud0', 'ud1', 'ud2']);
+const ENDS_BLOCK = new Set([
+  'jmp',
+  'call',
+  'ret',
+  'syscall',
+  'sysret',
+  'sysenter',
+  'int',
+  'int3',
+  'int1',
+  'ud0',
+  'ud1',
+  'ud2',
+]);
 
 export function endsBlock(operation: string, system: ReadonlySet<string>): boolean {
   return ENDS_BLOCK.has(operation) || system.has(operation);

@@ -1,35 +1,25 @@
 import { type GuestVirtual, isCanonical, joinSigned } from '../../x86/brand.ts';
 import { Efer, Flag, Register, Vector } from '../../x86/registers.ts';
 import { type Instruction, SegmentRegister } from '../decode/instruction.ts';
+import { CALL_SEGMENTS, SYSRET_FLAGS } from '../fast-call-rules.ts';
 import { fault, SystemResult } from '../operands.ts';
-import type { Descriptor } from '../processor-api.ts';
 import type { SystemState } from './system-state.ts';
 
 /** SYSCALL, SYSENTER and the ways back: entries without a table (SDM vol. 2B; vol. 3A, 5.8.7 and 5.8.8). */
 
-/** The hidden parts that these instructions give their segments; the privilege level is added. */
-const CODE_64: Descriptor = { low: 0xffff, high: 0x00af_9b00 };
-const CODE_32: Descriptor = { low: 0xffff, high: 0x00cf_9b00 };
-const DATA: Descriptor = { low: 0xffff, high: 0x00cf_9300 };
-const USER = 0x6000;
-const CODE_64_USER: Descriptor = { low: CODE_64.low, high: CODE_64.high | USER };
-const CODE_32_USER: Descriptor = { low: CODE_32.low, high: CODE_32.high | USER };
-const DATA_USER: Descriptor = { low: DATA.low, high: DATA.high | USER };
-
-/** Flags that SYSRET takes from R11. */
-const SYSRET_FLAGS = 0x3c_7fd7;
+const { kernel, user } = CALL_SEGMENTS;
 
 function enterRing0(state: SystemState, code: number, stack: number): void {
   const { processor } = state;
-  processor.loadSegment(SegmentRegister.cs, code & ~3, state.longMode ? CODE_64 : CODE_32);
-  processor.loadSegment(SegmentRegister.ss, stack & ~3, DATA);
+  processor.loadSegment(SegmentRegister.cs, code & ~3, state.longMode ? kernel.code64 : kernel.code32);
+  processor.loadSegment(SegmentRegister.ss, stack & ~3, kernel.data);
   processor.userMode = false;
 }
 
 function enterRing3(state: SystemState, code: number, stack: number, long: boolean): void {
   const { processor } = state;
-  processor.loadSegment(SegmentRegister.cs, code | 3, long ? CODE_64_USER : CODE_32_USER);
-  processor.loadSegment(SegmentRegister.ss, stack | 3, DATA_USER);
+  processor.loadSegment(SegmentRegister.cs, code | 3, long ? user.code64 : user.code32);
+  processor.loadSegment(SegmentRegister.ss, stack | 3, user.data);
   processor.userMode = true;
 }
 

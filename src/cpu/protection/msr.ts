@@ -194,6 +194,14 @@ const REGISTERS: ReadonlyMap<number, Access> = new Map<SystemMsr, Access>([
   ],
 ]);
 
+/** Those that SYSCALL and SYSRET depend on. */
+const CALL_REGISTERS: ReadonlySet<number> = new Set<SystemMsr>([
+  SystemMsr.efer,
+  SystemMsr.star,
+  SystemMsr.syscallEntry,
+  SystemMsr.syscallMask,
+]);
+
 /** @returns false when the register is none of these */
 export function readSystemMsr(state: SystemState, register: number, out: Uint32Array): boolean {
   const access = REGISTERS.get(register);
@@ -203,5 +211,7 @@ export function readSystemMsr(state: SystemState, register: number, out: Uint32A
 
 /** @returns undefined when the register is none of these, false for a value that it cannot have */
 export function writeSystemMsr(state: SystemState, register: number, low: number, high: number): boolean | undefined {
-  return REGISTERS.get(register)?.write(state, low, high);
+  const isWritten = REGISTERS.get(register)?.write(state, low, high);
+  if (CALL_REGISTERS.has(register)) state.useCalls();
+  return isWritten;
 }

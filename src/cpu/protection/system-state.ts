@@ -63,6 +63,8 @@ export class SystemState implements DescriptorSource, Archived {
   sysenterStack = 0 as GuestVirtual;
   sysenterEntry = 0 as GuestVirtual;
   timeStampAuxiliary = 0;
+  /** Whether generated code may carry out SYSCALL and SYSRET. Otherwise they leave, for someone who wants to see them. */
+  #callsInCode = false;
   readonly pat = Uint32Array.from(PAT_RESET);
 
   /** @param translations what a page walk goes through, by the format that the control registers ask for */
@@ -94,6 +96,7 @@ export class SystemState implements DescriptorSource, Archived {
   /** The processor's own control registers have been read back before. */
   restored(): void {
     this.usePaging();
+    this.useCalls();
   }
 
   /** The registers of this class as they are after INIT; PAT and the calls' entries stay (SDM vol. 3A, table 10-1). */
@@ -107,6 +110,19 @@ export class SystemState implements DescriptorSource, Archived {
     this.debug[14] = DR7_RESET;
     this.cr3 = 0;
     this.#walk();
+    this.useCalls();
+  }
+
+  set callsInCode(allowed: boolean) {
+    this.#callsInCode = allowed;
+    this.useCalls();
+  }
+
+  /** Makes SYSCALL and SYSRET do what their registers and EFER say. */
+  useCalls(): void {
+    const { processor, syscallEntry: entry, syscallMask: mask } = this;
+    const isOn = this.#callsInCode && (processor.efer & Efer.syscall) !== 0;
+    processor.fastCalls = isOn ? { entry, mask, selectors: this.star[1] as number } : undefined;
   }
 
   get protectedMode(): boolean {

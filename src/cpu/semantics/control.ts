@@ -26,6 +26,7 @@ import {
   zeroExtend,
 } from '../wasm/expression.ts';
 import { CONDITIONS, type Context, type Semantics } from './context.ts';
+import { systemCall, systemReturn } from './fast-calls.ts';
 import { push } from './integer-move.ts';
 
 const RAX = 0;
@@ -211,7 +212,6 @@ export const SYSTEM_OPERATIONS = [
   'lss',
   'lfs',
   'lgs',
-  'sysret',
   'sysexit',
   'vmcall',
   'vmmcall',
@@ -245,7 +245,8 @@ export const CONTROL: readonly (readonly [string, Semantics])[] = [
   ['swapgs', swapGsBase],
   ['rdtsc', readTimeStamp(false)],
   ['rdtscp', readTimeStamp(true)],
-  ['syscall', (c) => c.exit(Exit.syscall)],
+  ['syscall', systemCall],
+  ['sysret', systemReturn],
   ['sysenter', (c) => c.exit(Exit.sysenter)],
   ...SYSTEM_OPERATIONS.map((operation): [string, Semantics] => [operation, system]),
 ];
