@@ -1,11 +1,10 @@
 /** What CPUID reports, beside what the decoder knows and what Xen's guests ask. */
 import { describe, expect, test } from 'vitest';
-import { cpuid } from '../src/cpu/cpuid.ts';
 import { type Feature, reportedFeatures } from '../src/cpu/decode/features.ts';
 import { TSC_FREQUENCY } from '../src/domain/clock.ts';
 import { cpuid as xenCpuid } from '../src/interfaces/xen/cpuid.ts';
+import { machineCpuid } from '../src/microvm/cpuid.ts';
 
-const OPTIONS = { maximumLeaf: 7, apicId: 0, moreEcx: 0, moreEdx: 0, moreLeaf7Ebx: 0 };
 const [EBX, ECX, EDX] = [1, 2, 3];
 
 /** Where the manual has the bit of a group of instructions (SDM vol. 2A, CPUID). */
@@ -37,7 +36,7 @@ const BITS: readonly (readonly [feature: Feature, leaf: number, register: number
 ];
 
 test.each(BITS)('%s is reported when the decoder has it', (feature, leaf, register, bit) => {
-  const isReported = (((cpuid(leaf, 0, OPTIONS)[register] as number) >>> bit) & 1) === 1;
+  const isReported = (((machineCpuid(leaf, 0, 0, 7)[register] as number) >>> bit) & 1) === 1;
   expect(isReported).toBe(reportedFeatures.has(feature));
 });
 

@@ -238,7 +238,7 @@ describe('the reported level', () => {
     ['LZCNT', 'f3 0f bd c1', 'bsr eax, ecx'],
     ['WBNOINVD', 'f3 0f 09', 'wbinvd'],
     ['XGETBV', '0f 01 d0', 'invalid'],
-    ['RDFSBASE', 'f3 48 0f ae c0', 'invalid'],
+    ['RDFSBASE', 'f3 48 0f ae c0', 'rdfsbase rax'],
     ['MOVBE', '0f 38 f0 00', 'invalid'],
     ['CLAC', '0f 01 ca', 'invalid'],
     ['VMCALL', '0f 01 c1', 'vmcall'],

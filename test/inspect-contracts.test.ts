@@ -121,7 +121,7 @@ const cases: Readonly<Record<RuleName, Case>> = {
   },
   'active-root-released': {
     kept: (world) => {
-      world.operations.mmu.writeCr3(1, ROOT, false);
+      world.operations.mmu.writeCr3(1, ROOT, false, false);
       world.operations.mmu.exitMmap(0, OTHER_ROOT);
       world.builderRoot = ROOT;
       world.operations.mmu.exitMmap(0, ROOT);
@@ -131,10 +131,10 @@ const cases: Readonly<Record<RuleName, Case>> = {
   },
   'root-not-validated': {
     kept: ({ operations }) => {
-      operations.mmu.writeCr3(0, OTHER_ROOT, false);
-      operations.mmu.writeCr3(0, UNKNOWN_TABLE, true);
+      operations.mmu.writeCr3(0, OTHER_ROOT, false, false);
+      operations.mmu.writeCr3(0, UNKNOWN_TABLE, true, false);
     },
-    broken: ({ operations }) => operations.mmu.writeCr3(0, SPARE, false),
+    broken: ({ operations }) => operations.mmu.writeCr3(0, SPARE, false, false),
     state: { root: SPARE, type: 'none' },
   },
   'root-read-back': {

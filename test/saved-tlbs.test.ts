@@ -6,7 +6,7 @@ import type { Translation } from '../src/cpu/translation.ts';
 import { FramePool } from '../src/memory/frame-pool.ts';
 import { HostMemory } from '../src/memory/host-memory.ts';
 import type { Frame, GuestVirtual } from '../src/x86/brand.ts';
-import { Pte, Register } from '../src/x86/registers.ts';
+import { Cr4, Pte, Register } from '../src/x86/registers.ts';
 
 /**
  * Two roots, `first` and `second`, share the level-3 table of their slot 0; slot 1 of each is its own. Table and page
@@ -288,6 +288,80 @@ describe.each([
 
   test('a flush drops everything', () => {
     processor.flushTlb();
+    expect(look(OWN).walked).toBe(true);
+  });
+});
+
+describe('the translations of a process context', () => {
+  const CONTEXTS = 4;
+  const enter = (number: number, root: number, keep = true) => processor.setRoots(root, -1, { number, keep });
+  const away = (meanwhile: () => void = () => {}): void => {
+    enter(2, Table.second, false);
+    meanwhile();
+    enter(1, Table.first);
+  };
+
+  beforeEach(() => {
+    build(CONTEXTS, false);
+    entry(Table.sharedLevel1, 5, Table.page, FLAGS | Pte.global);
+    processor.cr4 |= Cr4.globalPages;
+    enter(1, Table.first, false);
+    look(OWN, Access.write);
+    look(SHARED);
+  });
+
+  test('are there again when the kernel keeps them, though it has changed the tables', () => {
+    away(() => {
+      expect(look(OWN)).toEqual({ frame: Table.otherPage, walked: true });
+      entry(Table.firstLevel1, 6, Table.otherPage);
+    });
+    expect(look(OWN, Access.write)).toEqual({ frame: Table.page, walked: false });
+  });
+
+  test('stay when the same root is loaded in it, or are gone, as the kernel says', () => {
+    enter(1, Table.first);
+    expect(look(OWN).walked).toBe(false);
+    enter(1, Table.first, false);
+    expect(look(OWN).walked).toBe(true);
+  });
+
+  test('are gone when the kernel does not keep them, but for global pages', () => {
+    enter(2, Table.second, false);
+    enter(1, Table.first, false);
+    expect(look(OWN).walked).toBe(true);
+    expect(look(SHARED).walked).toBe(false);
+  });
+
+  test('are not those of another root, even when the kernel keeps them', () => {
+    enter(1, Table.second);
+    expect(look(OWN)).toEqual({ frame: Table.otherPage, walked: true });
+  });
+
+  test('are not those of another context with the same root', () => {
+    entry(Table.firstLevel1, 6, Table.otherPage);
+    enter(2, Table.first, false);
+    expect(look(OWN)).toEqual({ frame: Table.otherPage, walked: true });
+  });
+
+  test.each([
+    ['a flush of everything', () => processor.flushTlb(), true],
+    ['a flush of the page', () => processor.invalidatePage(OWN), false],
+    ['a frame that was taken away', () => group.invalidateFrame(Table.page as Frame), true],
+  ])('do not outlive %s meanwhile', (_what, happen, sharedToo) => {
+    away(happen);
+    expect(look(OWN).walked).toBe(true);
+    expect(look(SHARED).walked).toBe(sharedToo);
+  });
+
+  test('allow no store to a frame that became read-only meanwhile', () => {
+    away(() => group.invalidateWritable(Table.page as Frame));
+    expect(look(OWN).walked).toBe(false);
+    expect(look(OWN, Access.write).walked).toBe(true);
+  });
+
+  test('give way to those of contexts that were used later', () => {
+    for (let number = 2; number <= CONTEXTS + 1; number++) enter(number, Table.second, false);
+    enter(1, Table.first);
     expect(look(OWN).walked).toBe(true);
   });
 });

@@ -179,7 +179,7 @@ describe('the queue', () => {
   it.each([
     ['a flush', 'flush', () => machine.vcpu.processor.flushTlb()],
     ['the flush of a page', 'flush', () => machine.vcpu.processor.invalidatePage(0 as GuestVirtual)],
-    ['another root', 'flush', () => machine.domain.operations.mmu.writeCr3(0, ROOT as Pfn, false)],
+    ['another root', 'flush', () => machine.domain.operations.mmu.writeCr3(0, ROOT as Pfn, false, false)],
     ['a page fault', 'fault', () => machine.peek(UNMAPPED)],
     ['the end of a lazy section', 'lazy', () => machine.call(PrivateCall.drainLazy)],
     ['a call for the lack of room', 'full', () => machine.call(PrivateCall.drainFull)],

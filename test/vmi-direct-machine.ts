@@ -154,7 +154,7 @@ export class DirectMachine {
   }
 
   load(root: number): void {
-    this.domain.operations.mmu.writeCr3(0, root as Pfn, false);
+    this.domain.operations.mmu.writeCr3(0, root as Pfn, false, false);
   }
 
   typeOf(page: number): FrameType {

@@ -84,7 +84,7 @@ describe('VMI with direct paging', () => {
     const registers = () => [processor.cr0, state.cr3, processor.cr4];
     for (const write of [
       () => cpu.writeCr4(0, Cr4.physicalAddressExtension),
-      () => mmu.writeCr3(0, ROOT as Pfn, false),
+      () => mmu.writeCr3(0, ROOT as Pfn, false, false),
       () => cpu.writeCr0(0, PAGING),
     ]) {
       const before = registers();

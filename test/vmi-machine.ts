@@ -120,7 +120,7 @@ export class VmiMachine {
     }
     const { cpu, mmu } = this.domain.operations;
     cpu.writeCr4(vcpu.index, Cr4.pageSizeExtensions);
-    mmu.writeCr3(vcpu.index, ROOT as Pfn, false);
+    mmu.writeCr3(vcpu.index, ROOT as Pfn, false, false);
     cpu.writeCr0(vcpu.index, (Cr0.protection | Cr0.extensionType | Cr0.writeProtect | Cr0.paging) >>> 0);
   }
 

@@ -20,7 +20,7 @@ import type { FrameWatchers } from './frame-watchers.ts';
 import type { ObservedPages } from './observed-pages.ts';
 import { State } from './state.ts';
 import { NO_TABLES, type Tlb } from './tlb.ts';
-import { type TlbCounters, TlbSets } from './tlb-sets.ts';
+import { ONLY_CONTEXT, type ProcessContext, type TlbCounters, TlbSets } from './tlb-sets.ts';
 import type { GuestMemory, ShadowWalks, TableFormat, Translation } from './translation.ts';
 import { PageWalker, type WalkControls } from './walk.ts';
 
@@ -72,6 +72,7 @@ export class MemoryUnit implements GuestMemory {
   #translation: Translation = { format: 'none', frames: new Int32Array(0) };
   #kernelRoot = -1;
   #userRoot = -1;
+  #context = ONLY_CONTEXT.number;
 
   constructor(parts: HostParts, state: HostAddress) {
     this.#parts = parts;
@@ -108,25 +109,28 @@ export class MemoryUnit implements GuestMemory {
   forget(): void {
     this.#kernelRoot = -1;
     this.#userRoot = -1;
+    this.#context = ONLY_CONTEXT.number;
     this.#kernelSets.forget();
     this.#userSets.forget();
   }
 
-  /** Changes the roots; to load the same ones again is a flush. Global pages stay. */
-  setRoots(kernelRoot: number, userRoot: number): void {
+  /** Changes the roots; to load the same ones again is a flush, unless translations are kept. Global pages stay. */
+  setRoots(kernelRoot: number, userRoot: number, context: ProcessContext = ONLY_CONTEXT): void {
     this.onRoots?.(this.#translation.format, kernelRoot, userRoot);
     this.#translation.shadow?.flush();
-    if (kernelRoot === this.#kernelRoot && userRoot === this.#userRoot) {
-      this.#flush(false);
+    const isOther = context.number !== this.#context;
+    this.#context = context.number;
+    if (!isOther && kernelRoot === this.#kernelRoot && userRoot === this.#userRoot) {
+      if (!context.keep) this.#flush(false);
       return;
     }
-    if (kernelRoot !== this.#kernelRoot) {
+    if (isOther || kernelRoot !== this.#kernelRoot) {
       this.#kernelRoot = kernelRoot;
-      this.#kernelSets.select(kernelRoot, this.#translation);
+      this.#kernelSets.select(kernelRoot, this.#translation, context);
     }
-    if (userRoot !== this.#userRoot) {
+    if (isOther || userRoot !== this.#userRoot) {
       this.#userRoot = userRoot;
-      this.#userSets.select(userRoot, this.#translation);
+      this.#userSets.select(userRoot, this.#translation, context);
     }
   }
 
@@ -140,8 +144,8 @@ export class MemoryUnit implements GuestMemory {
   flushPage(address: GuestVirtual): void {
     this.tlbCounters.pageFlushes++;
     const low = lowWord(address);
-    this.kernelTlb.invalidatePage(low);
-    this.userTlb.invalidatePage(low);
+    this.#kernelSets.invalidatePage(low, this.#translation);
+    this.#userSets.invalidatePage(low, this.#translation);
     const { shadow, format } = this.#translation;
     if (!shadow || format === 'none') return;
     const high = highWord(address);

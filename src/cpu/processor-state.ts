@@ -12,6 +12,7 @@ import type { Interpreter } from './interpreter/interpreter.ts';
 import { type HostParts, MemoryUnit } from './memory-unit.ts';
 import type { Descriptor } from './processor-api.ts';
 import { FlagKind, SAVED_STATE, State } from './state.ts';
+import type { ProcessContext } from './tlb-sets.ts';
 import type { Translation } from './translation.ts';
 
 /** MXCSR after reset: all exceptions masked (SDM vol. 1, 10.2.3). */
@@ -249,8 +250,8 @@ export class ProcessorState implements Archived {
     this.updateTlb();
   }
 
-  setRoots(kernelRoot: number, userRoot: number): void {
-    this.memory.setRoots(kernelRoot, userRoot);
+  setRoots(kernelRoot: number, userRoot: number, context?: ProcessContext): void {
+    this.memory.setRoots(kernelRoot, userRoot, context);
     this.updateTlb();
   }
 

@@ -27,10 +27,20 @@ export interface TlbCounters {
   returns: number;
 }
 
+/** What a kernel keeps translations apart by (PCID, SDM vol. 3A, 4.10.1). */
+export interface ProcessContext {
+  readonly number: number;
+  /** What was translated in this context before still is good; otherwise all but global pages is to go. */
+  readonly keep: boolean;
+}
+
+/** That of kernels that do not use them. */
+export const ONLY_CONTEXT: ProcessContext = { number: 0, keep: false };
+
 /**
  * The TLBs of one processor for one privilege. With a translation that dates its tables, each of the roots used last
  * has a TLB of its own: a change of the root only changes which one generated code looks at, and what a walk would not
- * find again is dropped then. Without, there is one, and it is emptied.
+ * find again is dropped then. Without, each of the process contexts used last has one: the kernel says what is to go.
  */
 export class TlbSets {
   current: Tlb;
@@ -77,13 +87,17 @@ export class TlbSets {
   }
 
   /** Changes the root. */
-  select(root: number, translation: Translation): void {
+  select(root: number, translation: Translation, context: ProcessContext): void {
     this.#counters.switches++;
     const generations = translation.tableGenerations;
     const before = this.current;
-    if (!generations || this.#limit === 1) {
+    if (this.#limit === 1) {
       before.flushLocal();
       before.root = root;
+      return;
+    }
+    if (!generations) {
+      this.#selectContext(root, context);
       return;
     }
     before.parkedAt = this.#marks.invalidations.count;
@@ -103,6 +117,22 @@ export class TlbSets {
       next.root = root;
     }
     this.#refresh(next, translation, generations);
+  }
+
+  /** Changes the context, the root, or both. */
+  #selectContext(root: number, { number, keep }: ProcessContext): void {
+    const before = this.current;
+    const isSame = before.root < 0 || before.context === number;
+    const kept = isSame ? before : this.#all.find((tlb) => tlb.root >= 0 && tlb.context === number);
+    before.parkedAt = this.#marks.invalidations.count;
+    before.lastUse = ++this.#uses;
+    const next = kept ?? this.#free();
+    this.current = next;
+    if (next !== before) next.catchUp(this.#marks, this.#pool);
+    if (!keep || !kept || next.root !== root) next.flushLocal();
+    else this.#counters.returns++;
+    next.root = root;
+    next.context = number;
   }
 
   #free(): Tlb {
@@ -151,7 +181,13 @@ export class TlbSets {
   flush(translation: Translation, all: boolean): void {
     const generations = translation.tableGenerations;
     if (generations && this.#limit > 1) this.#refresh(this.current, translation, generations);
-    else if (all) this.current.flush();
+    else if (all) for (const tlb of this.#all) tlb.flush();
     else this.current.flushLocal();
+  }
+
+  /** The guest's flush of one page, which is one of all contexts when it is global. */
+  invalidatePage(low: number, translation: Translation): void {
+    if (translation.tableGenerations) this.current.invalidatePage(low);
+    else for (const tlb of this.#all) tlb.invalidatePage(low);
   }
 }

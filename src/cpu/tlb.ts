@@ -62,6 +62,8 @@ export class Tlb {
   readonly address: HostAddress;
   /** Number of the top table whose translations these are; −1 when the TLB is free. */
   root = -1;
+  /** Process context that they belong to. */
+  context = 0;
   /** Generation of the root when the TLB was last in use. */
   rootGeneration = 0;
   /** Invalidations (`FrameMarks`) when it was last in use: what came later is still to be applied. */

@@ -146,6 +146,7 @@ export class ContractChecker implements OperationObserver, MmuEvents {
         const type = this.#state.typeOf(root);
         const isValidated = !this.#state.examinesTables || type === this.#rootType;
         if (!isValidated) this.#break('root-not-validated', vcpu, { root, type });
+        // What became stale in a process context that is left, and is to be kept, is not followed any longer.
         if (!user) this.#flushes.flushed(1 << vcpu, undefined, false);
       },
       readCr3: (result, vcpu) => {

@@ -101,9 +101,9 @@ export function implementOperations(domain: MicrovmDomain) {
         vcpuAt(vcpu).processor.cr2 = address;
       },
       readCr3: (vcpu) => Math.floor(vcpuAt(vcpu).state.cr3 / PAGE_SIZE) as Pfn,
-      writeCr3(vcpu, root) {
+      writeCr3(vcpu, root, _user, keep) {
         const { state, cr3Low } = vcpuAt(vcpu);
-        return status(writeCr3(state, root * PAGE_SIZE + cr3Low));
+        return status(writeCr3(state, root * PAGE_SIZE + cr3Low, keep));
       },
       flushTlbSingle: (vcpu, address) => vcpuAt(vcpu).processor.invalidatePage(address),
       flushTlbUser(vcpu) {

@@ -30,6 +30,7 @@ const quad = new Uint32Array(4);
 /** Bits of CR3 below the root's page: PWT and PCD, and with PAE where in the page the root is. */
 const CR3_FLAGS = 0x18;
 const CR3_LOW_PAE = 0xff8;
+const CR3_CONTEXT = 0xfff;
 
 export function executePrivileged(domain: MicrovmDomain, vcpu: MicrovmVcpu): SystemResult {
   const { processor } = vcpu;
@@ -319,7 +320,7 @@ function writeControl(
   low: number,
   high: number,
 ): SystemResult {
-  const { processor, state, index } = vcpu;
+  const { processor, index } = vcpu;
   const value = joinSigned(low, high);
   switch (register) {
     case 0:
@@ -328,11 +329,20 @@ function writeControl(
       operations.mmu.writeCr2(index, value as GuestVirtual);
       return done(vcpu);
     case 3:
-      vcpu.cr3Low = low & (state.format === 'pae' ? CR3_LOW_PAE : CR3_FLAGS);
-      return completeIf(vcpu, operations.mmu.writeCr3(index, Math.floor(value / PAGE_SIZE) as Pfn, false) === 0);
+      return writeRoot(operations, vcpu, low, high);
     case 4:
       return completeIf(vcpu, high === 0 && operations.cpu.writeCr4(index, low) === 0);
     default:
       return fault(processor, Vector.invalidOpcode);
   }
+}
+
+/** With process contexts the low bits are the number of one, and the highest says that its translations are kept. */
+function writeRoot({ mmu }: MicrovmDomain['operations'], vcpu: MicrovmVcpu, low: number, high: number): SystemResult {
+  const { processor, state, index } = vcpu;
+  const hasContexts = (processor.cr4 & Cr4.processContexts) !== 0;
+  const keep = hasContexts && high >>> 31 !== 0;
+  vcpu.cr3Low = low & (hasContexts ? CR3_CONTEXT : state.format === 'pae' ? CR3_LOW_PAE : CR3_FLAGS);
+  const root = joinSigned(low, keep ? high & 0x7fff_ffff : high);
+  return completeIf(vcpu, mmu.writeCr3(index, Math.floor(root / PAGE_SIZE) as Pfn, false, keep) === 0);
 }

@@ -40,7 +40,7 @@ export interface MmuState {
   updatesPutOff(vcpu: number): number;
   /**
    * Each translation in a TLB that leads to the page; `root` is the one it was filled from, −1 for the current one.
-   * What a host keeps for roots that are not loaded does not count: to load a root is a flush. Asked for each present
+   * What a host keeps for roots that are not loaded does not count: to load a root is taken for a flush. Asked for each present
    * entry that is replaced: it should be quick for a page that is in no TLB.
    */
   cachedTranslations(

@@ -91,12 +91,14 @@ export const mmuOperations = {
     arguments: [
       ['root', 'table', 'new root; with user set, −1 for none'],
       ['user', 'truth', "only the root that user mode walks (Xen's 64-bit kernels have two)"],
+      ['keep', 'truth', 'translations made in the process context that is entered still are good'],
     ],
     result: 'status',
     native: 'mov to CR3',
     before:
       'the root is a complete table of the highest level, announced and (direct) validated; activateMm came first',
-    after: 'walks start there; translations of the space before are gone, those of global entries excepted',
+    after:
+      'walks start there; translations of the space before, or without keep of the process context, are gone, those of global entries excepted',
     users: { since: '2007', by: 'every switch of address spaces' },
     xen: 'mmuext_op NEW_BASEPTR and NEW_USER_BASEPTR, in one batch',
     vmi: 'SetCR3; drains the queue; with direct paging the tables are validated',

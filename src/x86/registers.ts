@@ -114,6 +114,8 @@ export const enum Cr4 {
   fxsave = 0x200,
   simdExceptions = 0x400,
   fsgsbase = 0x1_0000,
+  /** PCIDE. */
+  processContexts = 0x2_0000,
 }
 
 export const enum Efer {

@@ -22,6 +22,7 @@ export type Level = 'reported' | 'known';
 
 /** iced's feature groups which belong to the reported level. */
 const reportedGroups = [
+  'FSGSBASE',
   'INTEL8086',
   'INTEL186',
   'INTEL286',
@@ -68,7 +69,6 @@ const knownGroups = [
   'BMI1',
   'CLFLUSHOPT',
   'CLWB',
-  'FSGSBASE',
   'LZCNT',
   'MOVBE',
   'PCLMULQDQ',

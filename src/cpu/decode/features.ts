@@ -9,7 +9,10 @@
  * What CPUID reports must agree with the set in use.
  */
 
-/** Groups of instructions in use: the level called x86-64-v2, with RDRAND, RDSEED, PREFETCHW, RDTSCP and SERIALIZE. */
+/**
+ * Groups of instructions in use: the level called x86-64-v2, with RDRAND, RDSEED, PREFETCHW, RDTSCP and SERIALIZE; and
+ * FSGSBASE, which exists where the kernel may set CR4.FSGSBASE.
+ */
 const reported = [
   'base',
   'fpu',
@@ -17,6 +20,7 @@ const reported = [
   'cmpxchg8b',
   'cmpxchg16b',
   'clflush',
+  'fsgsbase',
   'fxsr',
   'hypercall',
   'lahf',
@@ -46,7 +50,6 @@ const unreported = [
   'aes',
   'clflushopt',
   'clwb',
-  'fsgsbase',
   'lzcnt',
   'movbe',
   'pclmulqdq',

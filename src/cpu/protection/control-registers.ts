@@ -1,3 +1,4 @@
+import { PAGE_SIZE } from '../../x86/brand.ts';
 import { Cr0, Cr4, Efer } from '../../x86/registers.ts';
 import type { SystemState } from './system-state.ts';
 
@@ -26,7 +27,9 @@ const CR4_BITS =
   Cr4.globalPages |
   Cr4.performanceCounters |
   Cr4.fxsave |
-  Cr4.simdExceptions;
+  Cr4.simdExceptions |
+  Cr4.fsgsbase |
+  Cr4.processContexts;
 
 const EFER_BITS = Efer.syscall | Efer.longModeEnable | Efer.noExecute;
 
@@ -37,9 +40,9 @@ const CR3_LIMIT = 2 ** 40;
  * Walks what the registers say. Where that must wait, they are put back: the instruction is executed again, and is to find
  * the change still to be made. @throws PageAbsent, DomainCrash
  */
-function useTables(state: SystemState, putBack: () => void): void {
+function useTables(state: SystemState, putBack: () => void, keep = false): void {
   try {
-    state.usePaging();
+    state.usePaging(keep);
   } catch (error) {
     putBack();
     throw error;
@@ -58,7 +61,7 @@ export function writeCr0(state: SystemState, low: number, high: number): boolean
   if ((changed & Cr0.paging) !== 0) {
     const enabled = (efer & Efer.longModeEnable) !== 0;
     if (enabled && paging && (processor.cr4 & Cr4.physicalAddressExtension) === 0) return false;
-    if (!paging && processor.codeSize === 64) return false;
+    if (!paging && (processor.codeSize === 64 || (processor.cr4 & Cr4.processContexts) !== 0)) return false;
     const active = enabled && paging ? Efer.longModeActive : 0;
     processor.efer = (efer & ~Efer.longModeActive) | active;
   }
@@ -75,13 +78,18 @@ export function loadMachineStatus(state: SystemState, word: number): boolean {
   return writeCr0(state, ((cr0 & ~bits) | (word & (bits | Cr0.protection))) >>> 0, 0);
 }
 
-export function writeCr3(state: SystemState, value: number): boolean {
+/** @param keep whether what the TLB holds of the root's process context still is good, and stays */
+export function writeCr3(state: SystemState, value: number, keep = false): boolean {
   if (value < 0 || value >= CR3_LIMIT) return false;
   const { cr3 } = state;
   state.cr3 = value;
-  useTables(state, () => {
-    state.cr3 = cr3;
-  });
+  useTables(
+    state,
+    () => {
+      state.cr3 = cr3;
+    },
+    keep,
+  );
   return true;
 }
 
@@ -91,13 +99,18 @@ export function writeCr4(state: SystemState, low: number, high: number): boolean
   if (state.longMode && (low & Cr4.physicalAddressExtension) === 0) return false;
   const { cr4 } = processor;
   const changed = low ^ cr4;
+  const usesContexts = (low & Cr4.processContexts) !== 0;
+  const beginsContexts = usesContexts && (changed & Cr4.processContexts) !== 0;
+  if (usesContexts && !state.longMode) return false;
+  if (beginsContexts && state.cr3 % PAGE_SIZE !== 0) return false;
   processor.cr4 = low;
   if ((changed & Cr4.physicalAddressExtension) !== 0) {
     useTables(state, () => {
       processor.cr4 = cr4;
     });
   }
-  if ((changed & (Cr4.globalPages | Cr4.pageSizeExtensions)) !== 0) processor.flushTlb();
+  const endsContexts = (changed & ~low & Cr4.processContexts) !== 0;
+  if (endsContexts || (changed & (Cr4.globalPages | Cr4.pageSizeExtensions)) !== 0) processor.flushTlb();
   return true;
 }
 

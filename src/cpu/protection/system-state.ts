@@ -135,20 +135,28 @@ export class SystemState implements DescriptorSource, Archived {
 
   // Paging
 
-  /** Makes the processor walk what the control registers say. */
-  usePaging(): void {
+  /**
+   * Makes the processor walk what the control registers say.
+   * @param keep as of `writeCr3`
+   */
+  usePaging(keep = false): void {
     this.onTables();
-    this.#walk();
+    this.#walk(keep);
   }
 
-  #walk(): void {
+  /** The number of the process that translations are kept for (SDM vol. 3A, 4.10.1). */
+  get processContext(): number {
+    return (this.processor.cr4 & Cr4.processContexts) === 0 ? 0 : this.cr3 % PAGE_SIZE;
+  }
+
+  #walk(keep = false): void {
     const { processor } = this;
     const { format } = this;
     const translation = this.#translations[format];
     if (processor.translation !== translation) processor.translation = translation;
     const pages = this.cr3 / PAGE_SIZE;
     const root = Math.floor(format === 'pae' ? pages * PAE_TOPS : pages);
-    processor.setRoots(root, root);
+    processor.setRoots(root, root, { number: this.processContext, keep });
   }
 
   /** What the control registers say of page tables. */

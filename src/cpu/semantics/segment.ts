@@ -1,5 +1,8 @@
+import { Cr4, Vector } from '../../x86/registers.ts';
+import { SegmentRegister } from '../decode/instruction.ts';
 import { Exit } from '../exits.ts';
-import { eqz, type I32, wrap } from '../wasm/expression.ts';
+import { State } from '../state.ts';
+import { and, eqz, type I32, i32, i64, load32, load64, ne, shl, shrS, store64, wrap } from '../wasm/expression.ts';
 import type { Context, Semantics } from './context.ts';
 import { dropStack, top } from './integer-move.ts';
 
@@ -18,7 +21,32 @@ const popSegment: Semantics = (c) => {
   dropStack(c, size);
 };
 
+/** CR4.FSGSBASE decides whether the instructions exist. */
+function requireBases(c: Context): void {
+  c.fn.ifSeldom(eqz(and(load32(c.state, State.cr4), i32(Cr4.fsgsbase))), () => c.raise(Vector.invalidOpcode));
+}
+
+const readBase =
+  (segment: SegmentRegister): Semantics =>
+  (c) => {
+    requireBases(c);
+    c.write(0, load64(c.state, State.segmentBase + segment * 8));
+  };
+
+const writeBase =
+  (segment: SegmentRegister): Semantics =>
+  (c) => {
+    requireBases(c);
+    const base = c.let(c.read(0));
+    c.fn.ifSeldom(ne(shrS(shl(base, i64(16)), i64(16)), base), () => c.raise(Vector.generalProtection));
+    c.fn.store(store64(c.state, base, State.segmentBase + segment * 8));
+  };
+
 export const SEGMENT: readonly (readonly [string, Semantics])[] = [
   ['load-segment', moveToSegment],
   ['pop-segment', popSegment],
+  ['rdfsbase', readBase(SegmentRegister.fs)],
+  ['rdgsbase', readBase(SegmentRegister.gs)],
+  ['wrfsbase', writeBase(SegmentRegister.fs)],
+  ['wrgsbase', writeBase(SegmentRegister.gs)],
 ];

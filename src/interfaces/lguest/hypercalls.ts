@@ -98,7 +98,7 @@ const CALLS: Readonly<Record<CallName, Call>> = {
   loadGdt,
   newPageTable: ({ operations, vcpu }, [root = 0]) => {
     vcpu.rootLow = root % PAGE_SIZE;
-    operations.mmu.writeCr3(vcpu.index, Math.floor(root / PAGE_SIZE) as Pfn, false);
+    operations.mmu.writeCr3(vcpu.index, Math.floor(root / PAGE_SIZE) as Pfn, false, false);
   },
   flushTlb: ({ operations: { mmu }, vcpu }, [all]) => {
     if (all) mmu.flushTlbKernel(vcpu.index);

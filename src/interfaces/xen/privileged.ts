@@ -227,7 +227,7 @@ function moveControl(domain: XenDomain, vcpu: XenVcpu, instruction: Instruction)
       return done(vcpu);
     case 3: {
       const root = vcpu.abi.rootOfCr3(low, pair[1] as number);
-      return mmu.writeCr3(index, root, false) === 0 ? done(vcpu) : refuse();
+      return mmu.writeCr3(index, root, false, false) === 0 ? done(vcpu) : refuse();
     }
     case 4:
       return cpu.writeCr4(index, low) === 0 ? done(vcpu) : refuse();

@@ -224,11 +224,11 @@ function extendedOperation(call: Call, command: number, first: number, second: n
     case Extended.unpin:
       return unpin(call, mfn);
     case Extended.newBasePointer:
-      return mmu.writeCr3(vcpu, mfn, false);
+      return mmu.writeCr3(vcpu, mfn, false, false);
     case Extended.newUserBasePointer:
       // Kernel and programs of a 32-bit guest share their tables.
       if (call.abi.bits === 32) return INVALID;
-      return mmu.writeCr3(vcpu, mfn === 0 ? UNKNOWN_TABLE : mfn, true);
+      return mmu.writeCr3(vcpu, mfn === 0 ? UNKNOWN_TABLE : mfn, true, false);
     case Extended.flushLocal:
       mmu.flushTlbUser(vcpu);
       return 0;
