@@ -128,9 +128,9 @@ export class TlbSets {
     before.lastUse = ++this.#uses;
     const next = kept ?? this.#free();
     this.current = next;
-    if (next !== before) next.catchUp(this.#marks, this.#pool);
     if (!keep || !kept || next.root !== root) next.flushLocal();
     else this.#counters.returns++;
+    if (next !== before) next.catchUp(this.#marks, this.#pool);
     next.root = root;
     next.context = number;
   }

@@ -33,13 +33,13 @@ const RCX = 1;
 const R11 = 11;
 
 /** With these there is more to do than to go on: single steps, and another check of each access. */
-const RARE = Flag.trap | Flag.resume | Flag.alignmentCheck;
+const RARE = Flag.trap | Flag.alignmentCheck;
 
 export const systemCall: Semantics = (c) => {
   if (!c.shape.long) return c.exit(Exit.syscall);
   const other = c.let(c.otherFlags());
   c.fn.if(or(eqz(load32(c.state, State.fastCalls)), and(other, i32(RARE))), () => c.exit(Exit.syscall));
-  const flags = c.let(or(c.flags(), extendU(other)));
+  const flags = c.let(or(c.flags(), extendU(and(other, i32(~Flag.resume)))));
   c.setRegister(RCX, 8, c.nextAddress());
   c.setRegister(R11, 8, flags);
   const kept = c.let(sub(i32(-1), load32(c.state, State.callMask)));
