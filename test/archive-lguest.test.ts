@@ -24,6 +24,7 @@ const NO_STATE: ReadonlySet<string> = new Set([
   'processor.index',
   'processor.timeSource',
   'system.#callsInCode',
+  'system.#inNonMaskable',
   'processor.state',
   'processor.word',
   'clock.#nanoseconds',

@@ -1,29 +1,39 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { SegmentRegister } from '../src/cpu/decode/instruction.ts';
-import { Exit } from '../src/cpu/exits.ts';
+import { Access, Exit } from '../src/cpu/exits.ts';
 import { SystemResult } from '../src/cpu/operands.ts';
 import { systemCall, systemReturn } from '../src/cpu/protection/fast-calls.ts';
 import { SystemMsr, writeSystemMsr } from '../src/cpu/protection/msr.ts';
+import { interruptReturn } from '../src/cpu/protection/returns.ts';
 import { SystemState } from '../src/cpu/protection/system-state.ts';
 import { State } from '../src/cpu/state.ts';
-import { PAGE_SIZE } from '../src/x86/brand.ts';
+import { type GuestVirtual, PAGE_SIZE } from '../src/x86/brand.ts';
 import { Cr0, Efer, Flag, Register } from '../src/x86/registers.ts';
 import { AT_ONCE, INTERPRETER, RegionMachine } from './region-machine.ts';
-import { CODE, DATA } from './system-machine.ts';
+import { CODE, DATA, FLAT_DATA } from './system-machine.ts';
 
-/** SYSCALL and SYSRET do the same in generated code of both tiers as where the host carries them out. */
+/** SYSCALL, SYSRET and IRET do the same in generated code of both tiers as where the host carries them out. */
 
-const INSTRUCTIONS = { syscall: '0f 05', sysret: '48 0f 07', 'sysret to 32-bit code': '0f 07' } as const;
+const INSTRUCTIONS = { syscall: '0f 05', sysret: '48 0f 07', 'sysret to 32-bit code': '0f 07', iret: '48 cf' } as const;
 type Instruction = keyof typeof INSTRUCTIONS;
 /** Each instruction has a place of its own, and HLT stands where they lead. */
 const PLACES: Readonly<Record<Instruction, number>> = {
   syscall: CODE,
   sysret: CODE + 0x40,
   'sysret to 32-bit code': CODE + 0x80,
+  iret: CODE + 0xc0,
 };
+/** The GDT, and below the end of its page the frame of IRET. */
+const TABLE = DATA;
+const FRAME_BYTES = 40;
+/** User data and code where SYSRET expects them, 32-bit code before them. */
+const SELECTORS = 0x0023_0010;
+const USER_DATA = 0x2b;
+const USER_CODE = 0x33;
 const ENTRY = CODE + 0x100;
 const RETURN = CODE + 0x200;
+const RETURN_STACK = 0x1234_5678_9ab0;
 /** More than any way to HLT takes. */
 const BUDGET = 1000;
 
@@ -44,6 +54,10 @@ class CallMachine extends RegionMachine {
     });
     for (const [name, place] of Object.entries(PLACES)) this.load(place, INSTRUCTIONS[name as Instruction]);
     for (const place of [ENTRY, RETURN]) this.load(place, 'f4');
+    // What lies behind the page's frame in the host's memory is not what the guest has behind the page.
+    const behind = this.pool.addressOf(this.frameOf(this.numberAt(TABLE))) + PAGE_SIZE;
+    this.memory.view.setUint32(behind, USER_DATA, true);
+    this.map(TABLE + PAGE_SIZE, this.allocate());
   }
 
   /** Executes until HLT, or what was refused, and tells everything that may have changed. */
@@ -69,6 +83,7 @@ class CallMachine extends RegionMachine {
     processor.set(Register.r11, attempt.r11, 0xdead_beef);
     processor.flags = flags | Flag.reserved;
     processor.interruptWaiting = waiting;
+    this.#writeTables(attempt);
     const before = processor.instructions;
     this.exits = 1;
     let exit = processor.run(BUDGET);
@@ -77,7 +92,7 @@ class CallMachine extends RegionMachine {
       this.exits++;
       exit = processor.run(BUDGET);
     }
-    const segments = [SegmentRegister.cs, SegmentRegister.ss].map((segment) => ({
+    const segments = [SegmentRegister.cs, SegmentRegister.ss, SegmentRegister.es].map((segment) => ({
       selector: processor.selector(segment),
       base: processor.segmentBase(segment),
       limit: processor.segmentLimit(segment),
@@ -95,11 +110,40 @@ class CallMachine extends RegionMachine {
     };
   }
 
+  /** Descriptors, and a frame for IRET. */
+  #writeTables({ descriptors, limit, frame, target, r11, isCached, inNonMaskable, dataSegment }: Attempt): void {
+    const { processor, system } = this;
+    const { view } = this.memory;
+    const at = this.pool.addressOf(this.frameOf(this.numberAt(TABLE)));
+    for (const [selector, [low, high]] of [
+      [USER_DATA, descriptors.data] as const,
+      [USER_CODE, descriptors.code] as const,
+    ]) {
+      view.setUint32(at + (selector & ~7), low, true);
+      view.setUint32(at + (selector & ~7) + 4, high, true);
+    }
+    const slots = [target, frame.code, r11, RETURN_STACK, frame.stack];
+    const stack = TABLE + PAGE_SIZE - FRAME_BYTES + frame.offset;
+    for (const [slot, value] of slots.entries()) {
+      const place = (stack % PAGE_SIZE) + slot * 8;
+      if (place < PAGE_SIZE) view.setBigInt64(at + place, BigInt(value), true);
+    }
+    processor.setValue(Register.rsp, stack);
+    for (const segment of [SegmentRegister.es, SegmentRegister.ds]) processor.loadSegment(segment, 0, null);
+    if (dataSegment) processor.loadSegment(SegmentRegister.es, 0x10, FLAT_DATA);
+    Object.assign(system.gdt, { base: TABLE, limit });
+    system.inNonMaskable = inNonMaskable;
+    if (isCached && !processor.userMode) processor.memory.translate(TABLE as GuestVirtual, Access.read);
+  }
+
   /** What the host does at an exit; false when it raises a fault. */
   #carryOut(exit: Exit): boolean {
     const { system, processor } = this;
     if (exit === Exit.syscall) return systemCall(system) === SystemResult.done;
-    return processor.privilege === 0 && systemReturn(system, processor.currentInstruction()) === SystemResult.done;
+    if (processor.privilege !== 0) return false;
+    const instruction = processor.currentInstruction();
+    const go = instruction.operation === 'iret' ? interruptReturn : systemReturn;
+    return go(system, instruction) === SystemResult.done;
   }
 
   #word(field: number): number {
@@ -118,10 +162,42 @@ const attempts = fc.record({
   flags: anyFlags,
   r11: fc.oneof(anyFlags, fc.nat(0xffff_ffff)),
   mask: fc.oneof(fc.constant(0x4_7700), fc.nat(0xffff_ffff)),
-  selectors: fc.oneof(fc.constant(0x0023_0010), fc.nat(0xffff_ffff)),
+  selectors: fc.oneof({ weight: 8, arbitrary: fc.constant(SELECTORS) }, fc.nat(0xffff_ffff)),
   /** A page without code is absent, and the last two are not canonical. */
-  target: fc.constantFrom(RETURN, RETURN, RETURN, DATA + 0x10_0000, 2 ** 47, -(2 ** 47) - PAGE_SIZE),
+  target: fc.constantFrom(
+    RETURN,
+    RETURN,
+    RETURN,
+    RETURN,
+    RETURN,
+    RETURN,
+    RETURN,
+    DATA + 0x10_0000,
+    2 ** 47,
+    -(2 ** 47) - PAGE_SIZE,
+  ),
   waiting: fc.boolean(),
+  descriptors: fc.record({
+    data: fc.oneof(
+      { weight: 12, arbitrary: fc.constant([0xffff, 0x00cf_f300] as const) },
+      fc.constantFrom([0xffff, 0x00cf_f200] as const, [0xffff, 0x00cf_9300] as const, [0, 0] as const),
+    ),
+    code: fc.oneof(
+      { weight: 12, arbitrary: fc.constant([0xffff, 0x00af_fb00] as const) },
+      fc.constantFrom([0xffff, 0x00cf_fb00] as const, [0xffff, 0x00af_9b00] as const, [0xffff, 0x00af_ff00] as const),
+    ),
+  }),
+  /** Of the GDT. */
+  limit: fc.oneof({ weight: 8, arbitrary: fc.constant(0x7f) }, fc.constantFrom(0x37, 0x36, 0x2f)),
+  frame: fc.record({
+    code: fc.oneof({ weight: 12, arbitrary: fc.constant(USER_CODE) }, fc.constantFrom(0x08, 0, 0x23, 0x1_0033)),
+    stack: fc.oneof({ weight: 12, arbitrary: fc.constant(USER_DATA) }, fc.constantFrom(0x10, 0, 0x23)),
+    /** Above 0 the last of its slots stands in the next page. */
+    offset: fc.oneof({ weight: 8, arbitrary: fc.constant(0) }, fc.constantFrom(-64, -1, 8)),
+  }),
+  isCached: fc.nat(7).map((number) => number > 0),
+  inNonMaskable: fc.nat(7).map((number) => number === 0),
+  dataSegment: fc.nat(7).map((number) => number === 0),
   checksAlignment: fc.nat(3).map((number) => number === 0),
 });
 type Attempt = typeof attempts extends fc.Arbitrary<infer One> ? One : never;
@@ -144,13 +220,37 @@ test.each([
   ['regions', AT_ONCE],
 ])('stay in generated code of %s', (_name, options) => {
   const machine = new CallMachine(options);
-  const plain = { isOn: true, flags: 0x246, r11: 0x246, mask: 0x4_7700, selectors: 0x0023_0010, target: RETURN };
-  const rest = { ...plain, waiting: false, checksAlignment: false };
+  const rest: Omit<Attempt, 'instruction' | 'ring'> = {
+    isOn: true,
+    flags: 0x246,
+    r11: 0x246,
+    mask: 0x4_7700,
+    selectors: SELECTORS,
+    target: RETURN,
+    waiting: false,
+    descriptors: { data: [0xffff, 0x00cf_f300], code: [0xffff, 0x00af_fb00] },
+    limit: 0x7f,
+    frame: { code: USER_CODE, stack: USER_DATA, offset: 0 },
+    isCached: true,
+    inNonMaskable: false,
+    dataSegment: false,
+    checksAlignment: false,
+  };
   expect(machine.call({ ...rest, instruction: 'syscall', ring: 3 }, true)).toMatchObject({ rip: ENTRY, privilege: 0 });
   expect(machine.exits).toBe(1);
   expect(machine.call({ ...rest, instruction: 'sysret', ring: 0 }, true)).toMatchObject({ rip: RETURN, privilege: 3 });
   expect(machine.exits).toBe(1);
-  // An interrupt that waits is to be taken behind SYSRET.
-  machine.call({ ...rest, instruction: 'sysret', ring: 0, waiting: true }, true);
+  expect(machine.call({ ...rest, instruction: 'iret', ring: 0 }, true)).toMatchObject({ rip: RETURN, privilege: 3 });
+  expect(machine.exits).toBe(1);
+  // An interrupt that waits is to be taken behind the return.
+  for (const instruction of ['sysret', 'iret'] as const) {
+    machine.call({ ...rest, instruction, ring: 0, waiting: true }, true);
+    expect(machine.exits).toBe(2);
+  }
+  // The last slot of the frame stands in another page.
+  machine.call({ ...rest, instruction: 'iret', ring: 0, frame: { ...rest.frame, offset: 8 } }, true);
+  expect(machine.system.processor.rip).toBe(PLACES.iret);
+  // The next NMI may come behind IRET.
+  machine.call({ ...rest, instruction: 'iret', ring: 0, inNonMaskable: true }, true);
   expect(machine.exits).toBe(2);
 });

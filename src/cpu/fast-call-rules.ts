@@ -1,13 +1,24 @@
 import type { GuestVirtual } from '../x86/brand.ts';
+import { ARITHMETIC_FLAGS, Flag } from '../x86/registers.ts';
 import type { Descriptor } from './processor-api.ts';
 
 /**
- * What SYSCALL, SYSENTER and the ways back do alike wherever they are carried out (SDM vol. 2B): in generated code
- * (semantics/fast-calls.ts) or by the host (protection/fast-calls.ts).
+ * What SYSCALL, SYSENTER, IRET and the other ways back do alike wherever they are carried out (SDM vol. 2B): in generated code
+ * (semantics/fast-calls.ts) or by the host (protection/fast-calls.ts, protection/returns.ts).
  */
 
 /** Flags that SYSRET takes from R11. */
 export const SYSRET_FLAGS = 0x3c_7fd7;
+
+/** Flags that IRET takes from its frame in any ring; in ring 0 it takes IOPL and IF as well. */
+export const IRET_FLAGS =
+  ARITHMETIC_FLAGS |
+  Flag.trap |
+  Flag.direction |
+  Flag.nestedTask |
+  Flag.resume |
+  Flag.alignmentCheck |
+  Flag.identification;
 
 const CODE_64: Descriptor = { low: 0xffff, high: 0x00af_9b00 };
 const CODE_32: Descriptor = { low: 0xffff, high: 0x00cf_9b00 };
@@ -32,4 +43,12 @@ export interface FastCalls {
   readonly mask: number;
   /** The upper half of STAR: selectors to begin from, the kernel's in the lower 16 bits. */
   readonly selectors: number;
+  /** Where the selectors' descriptors are, at a multiple of 8; undefined when IRET is not to rely on them. */
+  readonly table: GuestVirtual | undefined;
+}
+
+/** What SYSRET to 64-bit code gives to CS and SS. @param selectors as of `FastCalls` */
+export function userSelectors(selectors: number): { readonly code: number; readonly stack: number } {
+  const first = selectors >>> 16;
+  return { code: ((first + 16) | 3) & 0xffff, stack: ((first + 8) | 3) & 0xffff };
 }

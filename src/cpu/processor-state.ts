@@ -6,7 +6,7 @@ import { CodeMode } from './code-mode.ts';
 import { type CodeSize, SegmentRegister } from './decode/instruction.ts';
 import { attributesOf, baseOf, limitOf, needsNoCheck } from './descriptor.ts';
 import { Exit } from './exits.ts';
-import type { FastCalls } from './fast-call-rules.ts';
+import { type FastCalls, userSelectors } from './fast-call-rules.ts';
 import type { X87Unit } from './float/x87.ts';
 import type { Interpreter } from './interpreter/interpreter.ts';
 import { type HostParts, MemoryUnit } from './memory-unit.ts';
@@ -301,16 +301,18 @@ export class ProcessorState implements Archived {
     this.put(State.userTlb, memory.userTlb.address);
   }
 
-  /** Lets generated code carry out SYSCALL and SYSRET, or not. */
+  /** Lets generated code carry out SYSCALL, SYSRET and IRET, or not. */
   set fastCalls(calls: FastCalls | undefined) {
     this.put(State.fastCalls, calls ? 1 : 0);
+    this.put(State.fastReturns, calls?.table === undefined ? 0 : 1);
     if (!calls) return;
-    const { entry, mask, selectors } = calls;
+    const { entry, mask, selectors, table } = calls;
     const pairOf = (code: number, stack: number): number => (code & 0xffff) | (stack << 16);
     const kernel = selectors & 0xffff;
-    const user = selectors >>> 16;
+    const { code, stack } = userSelectors(selectors);
     this.put(State.kernelSelectors, pairOf(kernel & ~3, (kernel + 8) & ~3));
-    this.put(State.userSelectors, pairOf((user + 16) | 3, (user + 8) | 3));
+    this.put(State.userSelectors, pairOf(code, stack));
+    if (table !== undefined) this.putLong(State.callTable, table);
     this.put(State.callMask, mask);
     this.putLong(State.callEntry, entry);
   }

@@ -12,7 +12,7 @@
  *   0x200  XMM registers, 16 × 16
  *   0x300  x87 and MMX (float/x87.ts draws this part), MXCSR
  *   0x400  mailbox between generated code and TypeScript: exits, memory misses
- *   0x440  what generated code needs for SYSCALL and SYSRET
+ *   0x440  what generated code needs for SYSCALL, SYSRET and IRET
  *   0x500  scratch operands
  *   0x800  end
  *
@@ -87,6 +87,10 @@ export const enum State {
   missPending = 0x430,
   /** Non-zero: generated code carries out SYSCALL and SYSRET; with everything else here the host's, made from registers. */
   fastCalls = 0x440,
+  /** Non-zero: it carries out IRET to the selectors of SYSRET too, if they name the same segments. */
+  fastReturns = 0x460,
+  /** Linear address of the GDT, a multiple of 8. */
+  callTable = 0x468,
   /** Selectors that SYSCALL gives to CS, in the lower half, and SS. */
   kernelSelectors = 0x444,
   /** The same of SYSRET to 64-bit code. */

@@ -108,10 +108,10 @@ export class Execution {
 
   #deliverPending(vcpu: MicrovmVcpu): void {
     const { apic, state } = vcpu;
-    if (vcpu.nonMaskablePending && !vcpu.inNonMaskable) {
+    if (vcpu.nonMaskablePending && !vcpu.state.inNonMaskable) {
       const delivered = deliverInterrupt(state, Vector.nonMaskable);
       vcpu.nonMaskablePending = false;
-      vcpu.inNonMaskable = true;
+      vcpu.state.inNonMaskable = true;
       if (!delivered) this.#exception(vcpu);
       return;
     }

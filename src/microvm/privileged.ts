@@ -106,7 +106,11 @@ const HANDLERS: ReadonlyMap<string, Handler> = new Map<string, Handler>([
   ['str', (_domain, vcpu, instruction) => storeSelector(vcpu, instruction, vcpu.state.task.selector)],
   [
     'lgdt',
-    (_domain, vcpu, { operandSize }) => completed(vcpu, loadTableRegister(vcpu.processor, vcpu.state.gdt, operandSize)),
+    (_domain, vcpu, { operandSize }) => {
+      const result = loadTableRegister(vcpu.processor, vcpu.state.gdt, operandSize);
+      vcpu.state.useCalls();
+      return completed(vcpu, result);
+    },
   ],
   [
     'lidt',
@@ -170,7 +174,7 @@ function returnFromInterrupt(vcpu: MicrovmVcpu, instruction: Instruction): Syste
   const { processor } = vcpu;
   if (processor.privilege === 3 && !processor.realSegments) return SystemResult.interface;
   const result = interruptReturn(vcpu.state, instruction);
-  if (result === SystemResult.done) vcpu.inNonMaskable = false;
+  if (result === SystemResult.done) vcpu.state.inNonMaskable = false;
   return result;
 }
 

@@ -62,8 +62,6 @@ export class MicrovmVcpu implements ApicProcessor, Archived {
   awaitsHost = false;
   /** An exception stands in the processor's mailbox, because a page for its delivery was absent. */
   exceptionWaits = false;
-  /** From the delivery of an NMI to the next IRET. */
-  inNonMaskable = false;
   /** What CR3 gets below the root's page when it is written next. */
   cr3Low = 0;
   readonly #legacyInterrupts: InterruptPair;
@@ -89,7 +87,7 @@ export class MicrovmVcpu implements ApicProcessor, Archived {
     this.waitsForStartUp = archive.value('waitsForStartUp', this.waitsForStartUp);
     this.nonMaskablePending = archive.value('nonMaskablePending', this.nonMaskablePending);
     this.exceptionWaits = archive.value('exceptionWaits', this.exceptionWaits);
-    this.inNonMaskable = archive.value('inNonMaskable', this.inNonMaskable);
+    this.state.inNonMaskable = archive.value('inNonMaskable', this.state.inNonMaskable);
   }
 
   /** Whether it has nothing to execute. */
@@ -119,7 +117,7 @@ export class MicrovmVcpu implements ApicProcessor, Archived {
   }
 
   get #wakes(): boolean {
-    return (this.nonMaskablePending && !this.inNonMaskable) || (this.interruptsOn && this.hasInterrupt);
+    return (this.nonMaskablePending && !this.state.inNonMaskable) || (this.interruptsOn && this.hasInterrupt);
   }
 
   // What the APIC asks for
@@ -134,7 +132,7 @@ export class MicrovmVcpu implements ApicProcessor, Archived {
     this.exceptionWaits = false;
     this.waitsForStartUp = true;
     this.nonMaskablePending = false;
-    this.inNonMaskable = false;
+    this.state.inNonMaskable = false;
     this.#onReset(this);
   }
 

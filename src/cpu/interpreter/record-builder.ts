@@ -114,6 +114,7 @@ const ENDS_BLOCK = new Set([
   'syscall',
   'sysret',
   'sysenter',
+  'iret',
   'int',
   'int3',
   'int1',

@@ -1,5 +1,5 @@
 import type { GuestVirtual } from '../../x86/brand.ts';
-import { ARITHMETIC_FLAGS, Flag, Register, Vector } from '../../x86/registers.ts';
+import { Flag, Register, Vector } from '../../x86/registers.ts';
 import { type Instruction, SegmentRegister } from '../decode/instruction.ts';
 import {
   DescriptorBit,
@@ -11,6 +11,7 @@ import {
   privilegeOf,
   realDescriptor,
 } from '../descriptor.ts';
+import { IRET_FLAGS } from '../fast-call-rules.ts';
 import { fault, loadStackSlot, moveStackPointer, SystemResult } from '../operands.ts';
 import type { Descriptor } from '../processor-api.ts';
 import type { SystemState } from './system-state.ts';
@@ -207,7 +208,7 @@ function returnToVirtual8086(state: SystemState, slots: Slots, ip: number, cs: n
   const data = DATA_SEGMENTS.map((segment, index) => [segment, slots.at(5 + index) & 0xffff] as const);
   if (!slots.isReadable) return SystemResult.fault;
   if (ip > 0xffff) return fault(processor, Vector.generalProtection);
-  const restored = RETURNED | Flag.iopl | Flag.interrupt | Flag.virtual8086;
+  const restored = IRET_FLAGS | Flag.iopl | Flag.interrupt | Flag.virtual8086;
   processor.flags = (processor.flags & ~restored) | (flags & restored);
   processor.loadSegment(SegmentRegister.cs, cs, realDescriptor(cs, 'code'));
   for (const [segment, selector] of [[SegmentRegister.ss, ss] as const, ...data]) {
@@ -220,17 +221,8 @@ function returnToVirtual8086(state: SystemState, slots: Slots, ip: number, cs: n
   return SystemResult.done;
 }
 
-const RETURNED =
-  ARITHMETIC_FLAGS |
-  Flag.trap |
-  Flag.direction |
-  Flag.nestedTask |
-  Flag.resume |
-  Flag.alignmentCheck |
-  Flag.identification;
-
 function returnedFlags(before: number, image: number, cpl: number, size: number): number {
-  let mask = RETURNED;
+  let mask = IRET_FLAGS;
   if (cpl === 0) mask |= Flag.iopl;
   if (cpl <= (before & Flag.iopl) >>> Flag.ioplShift) mask |= Flag.interrupt;
   if (size === 2) mask &= 0xffff;

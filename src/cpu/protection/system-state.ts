@@ -4,6 +4,7 @@ import { type GuestVirtual, joinSigned, PAGE_SIZE } from '../../x86/brand.ts';
 import { Cr0, Cr4, Efer, Vector } from '../../x86/registers.ts';
 import type { SegmentRegister } from '../decode/instruction.ts';
 import { baseOf, DescriptorBit, limitOf } from '../descriptor.ts';
+import { userSelectors } from '../fast-call-rules.ts';
 import type { Processor } from '../processor.ts';
 import type { Descriptor, DescriptorSource } from '../processor-api.ts';
 import type { TableFormat, Translation } from '../translation.ts';
@@ -63,8 +64,9 @@ export class SystemState implements DescriptorSource, Archived {
   sysenterStack = 0 as GuestVirtual;
   sysenterEntry = 0 as GuestVirtual;
   timeStampAuxiliary = 0;
-  /** Whether generated code may carry out SYSCALL and SYSRET. Otherwise they leave, for someone who wants to see them. */
+  /** Whether generated code may carry out SYSCALL, SYSRET and IRET. Otherwise they leave, for someone to see them. */
   #callsInCode = false;
+  #inNonMaskable = false;
   readonly pat = Uint32Array.from(PAT_RESET);
 
   /** @param translations what a page walk goes through, by the format that the control registers ask for */
@@ -118,11 +120,25 @@ export class SystemState implements DescriptorSource, Archived {
     this.useCalls();
   }
 
-  /** Makes SYSCALL and SYSRET do what their registers and EFER say. */
+  /** Whether the handler of an NMI runs, until the next IRET. */
+  get inNonMaskable(): boolean {
+    return this.#inNonMaskable;
+  }
+
+  set inNonMaskable(inside: boolean) {
+    this.#inNonMaskable = inside;
+    this.useCalls();
+  }
+
+  /** Makes SYSCALL, SYSRET and IRET do what their registers, EFER and GDTR say. After each change of one of these. */
   useCalls(): void {
-    const { processor, syscallEntry: entry, syscallMask: mask } = this;
+    const { processor, syscallEntry: entry, syscallMask: mask, gdt } = this;
     const isOn = this.#callsInCode && (processor.efer & Efer.syscall) !== 0;
-    processor.fastCalls = isOn ? { entry, mask, selectors: this.star[1] as number } : undefined;
+    const selectors = this.star[1] as number;
+    const { code, stack } = userSelectors(selectors);
+    const inTable = [code, stack].every((selector) => (selector & 4) === 0 && (selector | 7) <= gdt.limit);
+    const table = inTable && gdt.base % 8 === 0 && !this.#inNonMaskable ? gdt.base : undefined;
+    processor.fastCalls = isOn ? { entry, mask, selectors, table } : undefined;
   }
 
   get protectedMode(): boolean {

@@ -26,7 +26,7 @@ import {
   zeroExtend,
 } from '../wasm/expression.ts';
 import { CONDITIONS, type Context, type Semantics } from './context.ts';
-import { systemCall, systemReturn } from './fast-calls.ts';
+import { interruptReturn, systemCall, systemReturn } from './fast-calls.ts';
 import { push } from './integer-move.ts';
 
 const RAX = 0;
@@ -203,7 +203,6 @@ export const SYSTEM_OPERATIONS = [
   'out',
   'ins',
   'outs',
-  'iret',
   'retf',
   'jmpf',
   'callf',
@@ -247,6 +246,7 @@ export const CONTROL: readonly (readonly [string, Semantics])[] = [
   ['rdtscp', readTimeStamp(true)],
   ['syscall', systemCall],
   ['sysret', systemReturn],
+  ['iret', interruptReturn],
   ['sysenter', (c) => c.exit(Exit.sysenter)],
   ...SYSTEM_OPERATIONS.map((operation): [string, Semantics] => [operation, system]),
 ];

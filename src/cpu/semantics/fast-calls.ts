@@ -1,17 +1,21 @@
+import { PAGE_SIZE } from '../../x86/brand.ts';
 import { ARITHMETIC_FLAGS, Flag } from '../../x86/registers.ts';
 import { SegmentRegister } from '../decode/instruction.ts';
 import { attributesOf, baseOf, limitOf, needsNoCheck } from '../descriptor.ts';
 import { Exit } from '../exits.ts';
-import { CALL_SEGMENTS, SYSRET_FLAGS } from '../fast-call-rules.ts';
+import { CALL_SEGMENTS, IRET_FLAGS, SYSRET_FLAGS } from '../fast-call-rules.ts';
 import type { Descriptor } from '../processor-api.ts';
 import { State } from '../state.ts';
 import {
+  add,
   and,
   eqz,
   extendU,
+  gtU,
   type I32,
   i32,
   i64,
+  load16U32,
   load32,
   load64,
   ne,
@@ -27,9 +31,13 @@ import {
 } from '../wasm/expression.ts';
 import type { Context, Semantics } from './context.ts';
 
-/** SYSCALL and SYSRET between 64-bit code of both rings, where the host has said what they are to do (State.fastCalls). */
+/**
+ * SYSCALL, SYSRET and IRET between 64-bit code of both rings, where the host has said what they are to do (State.fastCalls,
+ * State.fastReturns).
+ */
 
 const RCX = 1;
+const RSP = 4;
 const R11 = 11;
 
 /** With these there is more to do than to go on: single steps, and another check of each access. */
@@ -61,6 +69,54 @@ export const systemReturn: Semantics = (c) => {
   setFlags(c, flags);
   c.jump(target);
 };
+
+/** Bytes of a frame in 64-bit code: RIP, CS, RFLAGS, RSP, SS. */
+const FRAME = 40;
+
+/** To a program, by descriptors that say what SYSRET takes for granted, and with nothing that can fault. */
+export const interruptReturn: Semantics = (c) => {
+  if (!c.shape.long || c.shape.operandSize !== 8) return c.exit(Exit.system);
+  const { fn, state } = c;
+  const leaveIf = (condition: I32): void => fn.if(condition, () => c.exit(Exit.system));
+  const other = c.let(c.otherFlags());
+  const frame = c.let(c.register(RSP, 8));
+  leaveIf(or(eqz(load32(state, State.fastReturns)), load32(state, State.cpl)));
+  leaveIf(gtU(and(frame, i64(PAGE_SIZE - 1)), i64(PAGE_SIZE - FRAME)));
+  const slots = c.let(c.pointer(frame, false));
+  leaveIf(eqz(slots));
+  const target = c.let(load64(slots));
+  const image = c.let(load32(slots, 16));
+  const selectors = c.let(load32(state, State.userSelectors));
+  const found = or(load16U32(slots, 8), shl(load16U32(slots, 32), i32(16)));
+  leaveIf(or(ne(found, selectors), ne(shrS(shl(target, i64(16)), i64(16)), target)));
+  const { code64, data } = CALL_SEGMENTS.user;
+  const code = and(selectors, i32(0xfff8));
+  const stack = and(shrU(selectors, i32(16)), i32(0xfff8));
+  leaveIf(or(isNot(c, code, code64), isNot(c, stack, data)));
+  const interrupted = select(load32(state, State.interruptWaiting), and(image, i32(Flag.interrupt)), i32(0));
+  const rare = and(or(other, image), i32(RARE | Flag.nestedTask | Flag.virtual8086));
+  leaveIf(or(or(interrupted, rare), loadedSegments(c)));
+  const taken = IRET_FLAGS | Flag.iopl | Flag.interrupt;
+  const pointer = c.let(load64(slots, 24));
+  enterRing(c, 3, selectors);
+  c.setRegister(RSP, 8, pointer);
+  setFlags(c, or(and(other, i32(~taken)), and(image, i32(taken))));
+  c.jump(target);
+};
+
+/** Whether a descriptor of the GDT is another one, or cannot be seen from here. */
+function isNot(c: Context, offset: I32, { low, high }: Descriptor): I32 {
+  // Where there is no translation, what stands at address 0 of the host's memory is no descriptor.
+  const entry = c.pointer(c.let(add(load64(c.state, State.callTable), extendU(offset))), false);
+  return ne(load64(c.let(entry)), i64((BigInt(high) << 32n) | BigInt(low)));
+}
+
+/** Attributes of the data segments: those of the kernel's own would have to be dropped. */
+function loadedSegments(c: Context): I32 {
+  const attributes = (segment: SegmentRegister): I32 => load32(c.state, State.segmentAttributes + segment * 4);
+  const inOuter = or(attributes(SegmentRegister.es), attributes(SegmentRegister.ds));
+  return or(inOuter, or(attributes(SegmentRegister.fs), attributes(SegmentRegister.gs)));
+}
 
 function setFlags(c: Context, flags: I32): void {
   const kept = c.let(flags);
