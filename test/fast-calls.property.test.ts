@@ -9,8 +9,8 @@ import { interruptReturn } from '../src/cpu/protection/returns.ts';
 import { SystemState } from '../src/cpu/protection/system-state.ts';
 import { State } from '../src/cpu/state.ts';
 import { type GuestVirtual, PAGE_SIZE } from '../src/x86/brand.ts';
-import { Cr0, Efer, Flag, Register } from '../src/x86/registers.ts';
-import { AT_ONCE, INTERPRETER, RegionMachine } from './region-machine.ts';
+import { Cr0, Efer, Flag, Pte, Register, Vector } from '../src/x86/registers.ts';
+import { AGAIN, AT_ONCE, INTERPRETER, RegionMachine } from './region-machine.ts';
 import { CODE, DATA, FLAT_DATA } from './system-machine.ts';
 
 /** SYSCALL, SYSRET and IRET do the same in generated code of both tiers as where the host carries them out. */
@@ -33,6 +33,10 @@ const USER_DATA = 0x2b;
 const USER_CODE = 0x33;
 const ENTRY = CODE + 0x100;
 const RETURN = CODE + 0x200;
+/** Error code of a program that fetches code where it has no right to: P, U and I. */
+const NO_FETCH = 0x15;
+/** A page of the kernel's own. */
+const KERNEL = CODE + 4 * PAGE_SIZE;
 const RETURN_STACK = 0x1234_5678_9ab0;
 /** More than any way to HLT takes. */
 const BUDGET = 1000;
@@ -60,22 +64,28 @@ class CallMachine extends RegionMachine {
     this.map(TABLE + PAGE_SIZE, this.allocate());
   }
 
-  /** Executes until HLT, or what was refused, and tells everything that may have changed. */
-  call(attempt: Attempt, inCode: boolean): object {
+  /** From the state after a reset to long mode, at an address in a ring. */
+  begin(address: number, ring: 0 | 3, { isOn, checksAlignment }: Pick<Attempt, 'isOn' | 'checksAlignment'>): void {
     const { processor, system } = this;
-    const { instruction, ring, flags, waiting } = attempt;
     const { cr4 } = processor;
     processor.reset();
     processor.cr4 = cr4;
-    system.callsInCode = inCode;
-    this.restart({}, PLACES[instruction]);
+    this.restart({}, address);
     system.cr3 = this.root * PAGE_SIZE;
-    processor.cr0 = Cr0.protection | Cr0.paging | Cr0.writeProtect | (attempt.checksAlignment ? Cr0.alignmentMask : 0);
+    processor.cr0 = Cr0.protection | Cr0.paging | Cr0.writeProtect | (checksAlignment ? Cr0.alignmentMask : 0);
     const mode = Efer.longModeEnable | Efer.noExecute;
     processor.efer = mode | Efer.longModeActive;
     system.usePaging();
     this.setPrivilege(ring);
-    writeSystemMsr(system, SystemMsr.efer, mode | (attempt.isOn ? Efer.syscall : 0), 0);
+    writeSystemMsr(system, SystemMsr.efer, mode | (isOn ? Efer.syscall : 0), 0);
+  }
+
+  /** Executes until HLT, or what was refused, and tells everything that may have changed. */
+  call(attempt: Attempt, inCode: boolean): object {
+    const { processor, system } = this;
+    const { instruction, ring, flags, waiting } = attempt;
+    system.callsInCode = inCode;
+    this.begin(PLACES[instruction], ring, attempt);
     writeSystemMsr(system, SystemMsr.star, 0, attempt.selectors);
     writeSystemMsr(system, SystemMsr.syscallEntry, ENTRY, 0);
     writeSystemMsr(system, SystemMsr.syscallMask, attempt.mask, 0);
@@ -253,4 +263,32 @@ test.each([
   // The next NMI may come behind IRET.
   machine.call({ ...rest, instruction: 'iret', ring: 0, inNonMaskable: true }, true);
   expect(machine.exits).toBe(2);
+});
+
+test('a program finds no code where the kernel that entered it would have gone on', () => {
+  const machine = new CallMachine(AGAIN);
+  const { processor, system } = machine;
+  const back = KERNEL + 5;
+  machine.map(KERNEL, machine.allocate(), Pte.present | Pte.writable);
+  // call 1f; mov eax, 0x1234; hlt; 1: test edx, edx; jz 2f; sysret; 2: ret
+  machine.load(KERNEL, 'e806000000 b834120000 f4 85d2 7403 480f07 c3');
+  // mov ebx, back; jmp rbx
+  machine.load(RETURN, `bb ${Buffer.from(Uint32Array.of(back).buffer).toString('hex')} ffe3`);
+  machine.begin(KERNEL, 0, { isOn: true, checksAlignment: false });
+  writeSystemMsr(system, SystemMsr.star, 0, SELECTORS);
+  system.callsInCode = true;
+  const enter = (leaves: boolean): Exit => {
+    machine.restart({ rcx: RETURN, rdx: leaves ? 1 : 0 }, KERNEL);
+    machine.setPrivilege(0);
+    processor.setValue(Register.r11, 0x202);
+    return processor.run(BUDGET);
+  };
+  for (let round = 0; round < 20; round++) {
+    expect(enter(false)).toBe(Exit.system);
+    expect(enter(true)).toBe(Exit.exception);
+    const { exitDetail, exitError, rip, privilege } = processor;
+    const seen = { vector: exitDetail, error: exitError, rip, privilege };
+    expect(seen).toEqual({ vector: Vector.pageFault, error: NO_FETCH, rip: back, privilege: 3 });
+  }
+  expect(machine.regionAt(KERNEL)).toBeDefined();
 });

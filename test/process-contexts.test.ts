@@ -84,6 +84,17 @@ describe('process contexts', () => {
     expect(fillsOf(DATA)).toBe(1);
   });
 
+  test('leave nothing in one that was filled after they ended', () => {
+    writeCr4(state, cr4(Cr4.processContexts), 0);
+    writeCr3(state, root(5));
+    writeCr4(state, cr4(), 0);
+    fillsOf(DATA);
+    writeCr3(state, root(0));
+    writeCr4(state, cr4(Cr4.processContexts), 0);
+    writeCr3(state, root(5), true);
+    expect(fillsOf(DATA)).toBe(1);
+  });
+
   test('forbid to switch paging off', () => {
     writeCr4(state, cr4(Cr4.processContexts), 0);
     expect(writeCr0(state, Cr0.protection, 0)).toBe(false);

@@ -3,8 +3,9 @@ import { ARITHMETIC_FLAGS, Flag } from '../x86/registers.ts';
 import type { Descriptor } from './processor-api.ts';
 
 /**
- * What SYSCALL, SYSENTER, IRET and the other ways back do alike wherever they are carried out (SDM vol. 2B): in generated code
- * (semantics/fast-calls.ts) or by the host (protection/fast-calls.ts, protection/returns.ts).
+ * What SYSCALL, SYSRET and IRET do alike wherever they are carried out (SDM vol. 2B): in generated code
+ * (semantics/fast-calls.ts) or by the host (protection/fast-calls.ts, where SYSENTER and SYSEXIT are too, and
+ * protection/returns.ts).
  */
 
 /** Flags that SYSRET takes from R11. */

@@ -85,12 +85,11 @@ export const enum State {
   missValue = 0x420,
   /** Bytes of a write that was translated to `scratch` and must be committed; 0 when none is pending. */
   missPending = 0x430,
-  /** Non-zero: generated code carries out SYSCALL and SYSRET; with everything else here the host's, made from registers. */
+  /**
+   * Non-zero: generated code carries out SYSCALL and SYSRET. This and what follows to `scratch` is made from registers that
+   * TypeScript has.
+   */
   fastCalls = 0x440,
-  /** Non-zero: it carries out IRET to the selectors of SYSRET too, if they name the same segments. */
-  fastReturns = 0x460,
-  /** Linear address of the GDT, a multiple of 8. */
-  callTable = 0x468,
   /** Selectors that SYSCALL gives to CS, in the lower half, and SS. */
   kernelSelectors = 0x444,
   /** The same of SYSRET to 64-bit code. */
@@ -101,6 +100,10 @@ export const enum State {
   /** Addresses of the TLBs of both privileges. */
   kernelTlb = 0x458,
   userTlb = 0x45c,
+  /** Non-zero: generated code carries out IRET to the selectors of SYSRET too, if they name the same segments. */
+  fastReturns = 0x460,
+  /** Linear address of the GDT, a multiple of 8. */
+  callTable = 0x468,
   scratch = 0x500,
   size = 0x800,
 }

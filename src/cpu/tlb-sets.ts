@@ -21,9 +21,9 @@ export interface TlbCounters {
   flushes: number;
   /** Flushes of one page. */
   pageFlushes: number;
-  /** Changes to another root. */
+  /** Changes to another root or process context. */
   switches: number;
-  /** Changes to a root whose translations had been kept. */
+  /** Changes to one whose translations had been kept. */
   returns: number;
 }
 

@@ -12,7 +12,7 @@ const WORD = 2;
 
 /** What an entry must remember of its page besides the translation, a set of bits. */
 export const enum PageKind {
-  /** Stays when the root changes (SDM vol. 3A, 4.10.2.4). */
+  /** Stays when the root or the process context changes (SDM vol. 3A, 4.10.2.4). */
   global = 1,
   /** A piece of a larger page: INVLPG anywhere in that page drops it. */
   large = 2,
@@ -51,7 +51,7 @@ export interface TablePath {
 export type TableWords = (table: number) => number;
 
 /**
- * The software TLB of one root and one privilege, in host memory; tlb-layout.ts draws an entry.
+ * The software TLB of one root or process context and one privilege, in host memory; tlb-layout.ts draws an entry.
  *
  * An entry also remembers the tables it came through and their generations. A generation grows when a present entry of
  * the table changes and when the frame loses its type, and never shrinks; so equal ones say that a walk would find the same

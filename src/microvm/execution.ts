@@ -108,10 +108,10 @@ export class Execution {
 
   #deliverPending(vcpu: MicrovmVcpu): void {
     const { apic, state } = vcpu;
-    if (vcpu.nonMaskablePending && !vcpu.state.inNonMaskable) {
+    if (vcpu.nonMaskablePending && !state.inNonMaskable) {
       const delivered = deliverInterrupt(state, Vector.nonMaskable);
       vcpu.nonMaskablePending = false;
-      vcpu.state.inNonMaskable = true;
+      state.inNonMaskable = true;
       if (!delivered) this.#exception(vcpu);
       return;
     }

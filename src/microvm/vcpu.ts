@@ -179,6 +179,7 @@ export class MicrovmVcpu implements ApicProcessor, Archived {
     state.usePaging();
     state.gdt.base = Physical.descriptorTable as number as GuestVirtual;
     state.gdt.limit = descriptors.length * 4 - 1;
+    state.useCalls();
     const load = (segment: SegmentRegister, selector: EntrySelector) => {
       const [low = 0, high = 0] = descriptors.slice(selector / 4, selector / 4 + 2);
       processor.loadSegment(segment, selector, { low, high });

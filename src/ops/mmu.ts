@@ -98,7 +98,7 @@ export const mmuOperations = {
     before:
       'the root is a complete table of the highest level, announced and (direct) validated; activateMm came first',
     after:
-      'walks start there; translations of the space before, or without keep of the process context, are gone, those of global entries excepted',
+      'walks start there; translations of the space before are gone, or with process contexts, unless keep is set, those of the one that is entered; global entries stay',
     users: { since: '2007', by: 'every switch of address spaces' },
     xen: 'mmuext_op NEW_BASEPTR and NEW_USER_BASEPTR, in one batch',
     vmi: 'SetCR3; drains the queue; with direct paging the tables are validated',

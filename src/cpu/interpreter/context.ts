@@ -502,6 +502,10 @@ export class RecordContext extends GeneratingContext implements Context {
     );
   }
 
+  enter(target: I64): void {
+    this.#ways.jump(target);
+  }
+
   instructionAddress(): I64 {
     const length = load8U32(this.record, RecordField.length);
     const start = sub(load16U32(this.record, RecordField.next), length);

@@ -582,6 +582,16 @@ export class RegionContext extends GeneratingContext implements Context {
     this.leaveTo(linear, this.#index + 1);
   }
 
+  /** Calls of regions end: where they would go on, the other ring may have no code. */
+  enter(target: I64): void {
+    const { fn } = this;
+    this.#mayLeave = true;
+    fn.set(this.rip, target);
+    fn.set(this.budgetLeft, sub(this.budgetLeft, i32(this.#index + 1)));
+    fn.set(this.exitKind, i32(RegionAnswer.leaveRegions));
+    fn.branch(this.jumpLabel);
+  }
+
   /**
    * Out of the region to a linear address.
    * @param count instructions of the block that were completed
@@ -627,8 +637,8 @@ export class RegionContext extends GeneratingContext implements Context {
   }
 
   /**
-   * A call of the guest is a call of regions: control comes back here when it returns with nothing else between. No
-   * translation changes meanwhile, since what changes them is carried out by the host or the interpreter.
+   * A call of the guest is a call of regions: control comes back here when it returns with nothing else between. Neither
+   * translations nor the ring change meanwhile, since what changes them ends these calls.
    */
   #call({ linear, budget }: NonNullable<Ways['returnTo']>, way: WayOut | undefined): void {
     const { fn, state } = this;

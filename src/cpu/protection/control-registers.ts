@@ -101,15 +101,15 @@ export function writeCr4(state: SystemState, low: number, high: number): boolean
   const changed = low ^ cr4;
   const usesContexts = (low & Cr4.processContexts) !== 0;
   const beginsContexts = usesContexts && (changed & Cr4.processContexts) !== 0;
+  const endsContexts = !usesContexts && (changed & Cr4.processContexts) !== 0;
   if (usesContexts && !state.longMode) return false;
   if (beginsContexts && state.cr3 % PAGE_SIZE !== 0) return false;
   processor.cr4 = low;
-  if ((changed & Cr4.physicalAddressExtension) !== 0) {
+  if (endsContexts || (changed & Cr4.physicalAddressExtension) !== 0) {
     useTables(state, () => {
       processor.cr4 = cr4;
     });
   }
-  const endsContexts = (changed & ~low & Cr4.processContexts) !== 0;
   if (endsContexts || (changed & (Cr4.globalPages | Cr4.pageSizeExtensions)) !== 0) processor.flushTlb();
   return true;
 }

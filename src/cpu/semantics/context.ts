@@ -140,6 +140,8 @@ export interface Context {
   branch(): void;
   /** Indirect branch; the target is masked to the operand size in legacy code. */
   jump(target: I64): void;
+  /** As `jump` from 64-bit code to another ring: calls of the guest around it are not what it returns from. */
+  enter(target: I64): void;
   /** Address of this instruction; outside 64-bit code its offset into CS. */
   instructionAddress(): I64;
   /** Address of the next instruction, masked to the operand size where that is not 8. */

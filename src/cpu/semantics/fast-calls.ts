@@ -53,7 +53,7 @@ export const systemCall: Semantics = (c) => {
   const kept = c.let(sub(i32(-1), load32(c.state, State.callMask)));
   enterRing(c, 0, load32(c.state, State.kernelSelectors));
   setFlags(c, and(wrap(flags), kept));
-  c.jump(load64(c.state, State.callEntry));
+  c.enter(load64(c.state, State.callEntry));
 };
 
 export const systemReturn: Semantics = (c) => {
@@ -67,7 +67,7 @@ export const systemReturn: Semantics = (c) => {
   c.fn.if(or(or(notHere, rare), or(interrupted, notCanonical)), () => c.exit(Exit.system));
   enterRing(c, 3, load32(c.state, State.userSelectors));
   setFlags(c, flags);
-  c.jump(target);
+  c.enter(target);
 };
 
 /** Bytes of a frame in 64-bit code: RIP, CS, RFLAGS, RSP, SS. */
@@ -101,7 +101,7 @@ export const interruptReturn: Semantics = (c) => {
   enterRing(c, 3, selectors);
   c.setRegister(RSP, 8, pointer);
   setFlags(c, or(and(other, i32(~taken)), and(image, i32(taken))));
-  c.jump(target);
+  c.enter(target);
 };
 
 /** Whether a descriptor of the GDT is another one, or cannot be seen from here. */

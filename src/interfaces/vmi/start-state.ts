@@ -111,6 +111,7 @@ export class StartState implements Archived {
     this.forget();
     processor.cr2 = word(ApState.cr2) as GuestVirtual;
     Object.assign(state.gdt, { base: word(ApState.gdtBase), limit: view.getUint16(ApState.gdtLimit, true) });
+    state.useCalls();
     Object.assign(state.idt, { base: word(ApState.idtBase), limit: view.getUint16(ApState.idtLimit, true) });
     for (const [index, [segment]] of SEGMENTS.entries()) {
       const { selector, descriptor } = segments[index] as LoadedSegment; // one for each
