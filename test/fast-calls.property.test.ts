@@ -143,6 +143,7 @@ class CallMachine extends RegionMachine {
     if (dataSegment) processor.loadSegment(SegmentRegister.es, 0x10, FLAT_DATA);
     Object.assign(system.gdt, { base: TABLE, limit });
     system.inNonMaskable = inNonMaskable;
+    system.useCalls();
     if (isCached && !processor.userMode) processor.memory.translate(TABLE as GuestVirtual, Access.read);
   }
 

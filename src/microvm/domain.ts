@@ -218,7 +218,8 @@ export class MicrovmDomain implements Domain, Archived {
       ],
     });
     for (const vcpu of trace ? [] : this.vcpus) {
-      vcpu.state.callsInCode = true;
+      // Whether IRET leaves depends on what the TLB holds, and exact turns count exits.
+      vcpu.state.callsInCode = !options.exactTurns;
       if (!(clock instanceof VirtualClock)) vcpu.processor.timeSource = this.services(vcpu);
     }
     this.#execution = new Execution(this, watchers, chooseExecution(options.exactTurns, options.profiler));

@@ -126,6 +126,7 @@ export class SystemState implements DescriptorSource, Archived {
   }
 
   set inNonMaskable(inside: boolean) {
+    if (inside === this.#inNonMaskable) return;
     this.#inNonMaskable = inside;
     this.useCalls();
   }
