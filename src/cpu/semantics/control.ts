@@ -16,8 +16,6 @@ import {
   ltS,
   ne,
   or,
-  shl,
-  shrS,
   signExtend,
   store32,
   store64,
@@ -25,6 +23,7 @@ import {
   wrap,
   zeroExtend,
 } from '../wasm/expression.ts';
+import { isNotCanonical } from './canonical.ts';
 import { CONDITIONS, type Context, type Semantics } from './context.ts';
 import { interruptReturn, systemCall, systemReturn } from './fast-calls.ts';
 import { push } from './integer-move.ts';
@@ -46,7 +45,7 @@ function isRelative(c: Context): boolean {
 /** Addresses that are not canonical fault at the jump, with nothing changed. `first` may raise another fault before. */
 function requireCanonical(c: Context, target: I64, first = () => {}): void {
   if (!c.shape.long) return;
-  c.fn.if(ne(shrS(shl(target, i64(16)), i64(16)), target), () => {
+  c.fn.if(isNotCanonical(target), () => {
     first();
     c.raise(Vector.generalProtection);
   });

@@ -22,13 +22,13 @@ import {
   or,
   select,
   shl,
-  shrS,
   shrU,
   store32,
   store64,
   sub,
   wrap,
 } from '../wasm/expression.ts';
+import { isNotCanonical } from './canonical.ts';
 import type { Context, Semantics } from './context.ts';
 
 /**
@@ -60,11 +60,10 @@ export const systemReturn: Semantics = (c) => {
   if (!c.shape.long || c.shape.operandSize !== 8) return c.exit(Exit.system);
   const target = c.let(c.register(RCX, 8));
   const flags = c.let(and(wrap(c.register(R11, 8)), i32(SYSRET_FLAGS)));
-  const notCanonical = ne(shrS(shl(target, i64(16)), i64(16)), target);
   const interrupted = select(load32(c.state, State.interruptWaiting), and(flags, i32(Flag.interrupt)), i32(0));
   const rare = and(or(c.otherFlags(), flags), i32(RARE));
   const notHere = or(eqz(load32(c.state, State.fastCalls)), load32(c.state, State.cpl));
-  c.fn.if(or(or(notHere, rare), or(interrupted, notCanonical)), () => c.exit(Exit.system));
+  c.fn.if(or(or(notHere, rare), or(interrupted, isNotCanonical(target))), () => c.exit(Exit.system));
   enterRing(c, 3, load32(c.state, State.userSelectors));
   setFlags(c, flags);
   c.enter(target);
@@ -88,7 +87,7 @@ export const interruptReturn: Semantics = (c) => {
   const image = c.let(load32(slots, 16));
   const selectors = c.let(load32(state, State.userSelectors));
   const found = or(load16U32(slots, 8), shl(load16U32(slots, 32), i32(16)));
-  leaveIf(or(ne(found, selectors), ne(shrS(shl(target, i64(16)), i64(16)), target)));
+  leaveIf(or(ne(found, selectors), isNotCanonical(target)));
   const { code64, data } = CALL_SEGMENTS.user;
   const code = and(selectors, i32(0xfff8));
   const stack = and(shrU(selectors, i32(16)), i32(0xfff8));

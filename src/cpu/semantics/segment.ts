@@ -2,7 +2,8 @@ import { Cr4, Vector } from '../../x86/registers.ts';
 import { SegmentRegister } from '../decode/instruction.ts';
 import { Exit } from '../exits.ts';
 import { State } from '../state.ts';
-import { and, eqz, type I32, i32, i64, load32, load64, ne, shl, shrS, store64, wrap } from '../wasm/expression.ts';
+import { and, eqz, type I32, i32, load32, load64, store64, wrap } from '../wasm/expression.ts';
+import { isNotCanonical } from './canonical.ts';
 import type { Context, Semantics } from './context.ts';
 import { dropStack, top } from './integer-move.ts';
 
@@ -38,7 +39,7 @@ const writeBase =
   (c) => {
     requireBases(c);
     const base = c.let(c.read(0));
-    c.fn.ifSeldom(ne(shrS(shl(base, i64(16)), i64(16)), base), () => c.raise(Vector.generalProtection));
+    c.fn.ifSeldom(isNotCanonical(base), () => c.raise(Vector.generalProtection));
     c.fn.store(store64(c.state, base, State.segmentBase + segment * 8));
   };
 

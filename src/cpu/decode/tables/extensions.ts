@@ -1,6 +1,6 @@
 /**
- * Opcodes that are, or once were, beyond the reported level (features.ts). They exist in the tables of a decoder only when their feature is
- * passed to it; without it the same encodings are invalid, or what older processors make of them.
+ * Opcodes that are, or once were, beyond the reported level (features.ts). They exist in the tables of a decoder only
+ * when their feature is passed to it; without it the same encodings are invalid, or what older processors make of them.
  */
 import type { TableSection } from '../rows.ts';
 
