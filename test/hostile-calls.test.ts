@@ -11,7 +11,7 @@ interface Expected {
   readonly calls: number;
   /** Calls, each of which was carried out at least once, and refused. */
   readonly bothWays: readonly string[];
-  readonly carriedOut: string;
+  readonly carriedOut: RegExp;
   readonly refused: RegExp;
   /** Calls, each with the only thing that comes of it. */
   readonly always: Readonly<Record<string, string>>;
@@ -34,7 +34,7 @@ const EXPECTED: Readonly<Record<TargetName, Expected>> = {
       ...[1, 6, 8, 10].map((command) => `vcpu_op ${command}`),
       ...['vm_assist 0', 'xen_version 1', 'xen_version 6', 'xen_version 7'],
     ],
-    carriedOut: 'success',
+    carriedOut: /^success$/,
     refused: /^E|^error/,
     always: { 'without a name': 'ENOSYS', sysctl: 'ENOSYS', domctl: 'ENOSYS', hvm_op: 'ENOSYS' },
     endings: XEN_ENDINGS,
@@ -47,7 +47,7 @@ const EXPECTED: Readonly<Record<TargetName, Expected>> = {
       ...['update_va_mapping', 'multicall', 'set_gdt', 'update_descriptor', 'set_debugreg', 'memory_op 9'],
       ...['callback_op 0', 'event_channel_op 4', 'vcpu_op 6', 'vm_assist 0', 'xen_version 1', 'xen_version 6'],
     ],
-    carriedOut: 'success',
+    carriedOut: /^success$/,
     refused: /^E|^error/,
     always: { 'without a name': 'ENOSYS', set_segment_base: 'ENOSYS' },
     endings: XEN_ENDINGS,
@@ -58,7 +58,7 @@ const EXPECTED: Readonly<Record<TargetName, Expected>> = {
       ...['write', 'flush', 'release'].map((record) => `mmu_op ${record}`),
       ...['11', '12', '4b564d00', '4b564d01', '4b564d03', '4b564d04'].map((register) => `write ${register}`),
     ],
-    carriedOut: 'success',
+    carriedOut: /^success$/,
     refused: /^E|^#GP/,
     always: {
       ...Object.fromEntries(['4b564d02', '4b564d05'].map((register) => [`write ${register}`, '#GP'])),
@@ -68,8 +68,8 @@ const EXPECTED: Readonly<Record<TargetName, Expected>> = {
   },
   vmi: {
     calls: 5_000,
-    bothWays: ['GetGDT', 'RDMSR', 'SetAlarm', 'SetLDT', 'SetInitialAPState', 'SetLinearMapping', 'WRMSR'],
-    carriedOut: 'returned',
+    bothWays: ['GetGDT', 'RDMSR', 'SYSEXIT', 'SetAlarm', 'SetLDT', 'SetInitialAPState', 'SetLinearMapping', 'WRMSR'],
+    carriedOut: /^(returned|went to a program)$/,
     refused: /^exception/,
     always: { RDPMC: 'exception 13', GetCR3: 'returned', CLTS: 'returned', CancelAlarm: 'returned' },
     endings:
@@ -78,7 +78,7 @@ const EXPECTED: Readonly<Record<TargetName, Expected>> = {
   lguest: {
     calls: 8_000,
     bothWays: [],
-    carriedOut: 'carried out',
+    carriedOut: /^carried out$/,
     refused: /^ends it/,
     always: Object.fromEntries(
       [
@@ -99,8 +99,9 @@ describe.each(Object.keys(EXPECTED) as TargetName[])('hostile calls of %s guests
   beforeAll(() => attack.attack(calls));
 
   it.runIf(bothWays.length > 0).each(bothWays)('%s is carried out and refused', (call) => {
-    expect(record.results(call)).toContain(carriedOut);
-    expect(record.results(call).filter((result) => refused.test(result))).not.toEqual([]);
+    for (const expected of [carriedOut, refused]) {
+      expect(record.results(call).filter((result) => expected.test(result))).not.toEqual([]);
+    }
   });
 
   it.each(Object.entries(always))('%s: nothing comes of it but %s', (call, result) => {

@@ -14,6 +14,7 @@ import {
   installedCompiler,
 } from '../guests/reference/build.ts';
 import type { InterfaceName, PagingName } from '../src/api.ts';
+import { loadKernel } from '../src/boot/kernel.ts';
 import { operations } from '../src/ops/catalogue.ts';
 import { hashes, numberOf, type Printed, runReference, sitesOf } from './reference-guest.ts';
 
@@ -330,6 +331,22 @@ describe.skipIf(compiler !== COMPILER).each(IMAGES)(`the image for %s, built by 
     }
   });
 });
+
+it.each(['x86-64', 'i386-pae'] as const)(
+  'the image for %s calls at patched sites what has taken the place of an operation before it patched them',
+  async (image) => {
+    const { lines } = await runReference({ interface: 'xen' }, 'sites', image);
+    const { symbols } = loadKernel(readFileSync(imagePath(image)));
+    const calls = lines.flatMap((line) => {
+      const [, site, digits] = /^site mmu\.write_cr3 ([0-9a-f]+) e8([0-9a-f]{8})/.exec(line) ?? [];
+      if (site === undefined || digits === undefined) return [];
+      const target = BigInt(`0x${site}`) + BigInt(CALL_BYTES + Buffer.from(digits, 'hex').readInt32LE());
+      return [symbols.find(({ address }) => address === target)?.name];
+    });
+    // xen_first_write_cr3 stood there until it was called.
+    expect(new Set(calls)).toEqual(new Set(['xen_write_cr3']));
+  },
+);
 
 const CALL_BYTES = 5;
 

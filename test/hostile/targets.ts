@@ -11,10 +11,14 @@ export interface Target {
 
 const XEN_HANDLERS = [
   'src/interfaces/xen/hypercalls/',
-  ...['event-channels', 'grant-table', 'kernel-entries', 'kernel-returns', 'shared-info'].map(
+  ...['entry-frame', 'event-channels', 'grant-table', 'kernel-entries', 'kernel-returns', 'runstate'].map(
     (name) => `src/interfaces/xen/${name}.ts`,
   ),
-  ...['descriptor-pages', 'descriptors', 'direct-paging', 'validate'].map((name) => `src/paging/direct/${name}.ts`),
+  ...['shared-info', 'table-run', 'timers'].map((name) => `src/interfaces/xen/${name}.ts`),
+  ...['descriptor-pages', 'descriptor-tables', 'descriptors', 'direct-paging', 'entries', 'frame-types'].map(
+    (name) => `src/paging/direct/${name}.ts`,
+  ),
+  ...['machine-to-physical', 'table-rules', 'validate'].map((name) => `src/paging/direct/${name}.ts`),
   'src/paging/translated/',
 ];
 

@@ -81,6 +81,13 @@ const REASONS: Readonly<Record<string, readonly (readonly [text: string, why: st
     ['return page < 0 ? page :', `${STAYS}; ${PROCESSORS}`],
     ['if (source >= 0)', `${STAYS}, and hostile guests have not so many processors that it is too small`],
   ],
+  'src/interfaces/xen/table-run.ts': [
+    ['(this.#counts[levels - 1] ?? 0)', LEVELS],
+    ['(this.#counts[level - 1] ?? 0)', LEVELS],
+    ['(this.#geometry.shift[level] ?? 0)', LEVELS],
+    ['(this.#geometry.entries[level] ?? 1)', LEVELS],
+    ['= this.#geometry.entries[level] ?? 1;', LEVELS],
+  ],
   'src/paging/direct/descriptor-pages.ts': [
     ['!isGdtSize(', LOOKED],
     ['get allGdtFrames()', 'processors are those that there are (the line before)'],
@@ -90,12 +97,17 @@ const REASONS: Readonly<Record<string, readonly (readonly [text: string, why: st
     ['this.machineToPhysical.create()', ROOM],
     ['this.space.populate(mfn)', ROOM],
     ['movePage(): number', LOOKED],
-    ['numberOfPage(pfn', 'for the hypercall page, which a register names'],
     ['if (table < 0) return PagingError.invalid;', LOOKED],
     ['mfn < 0', 'numbers of frames that a guest gives are not negative'],
     ['const low = preserve ?', 'above level 1 the handler makes values that hold those bits'],
     ['releaseProcessor(', 'for processors that are reset, as none of these'],
     ['get work()', 'for callers of many operations'],
+  ],
+  'src/paging/direct/entries.ts': [['if (this.#types.owner.get(mfn)', LOOKED]],
+  'src/paging/direct/machine-to-physical.ts': [
+    ['!this.#space.populate(number)', ROOM],
+    ['if (frame === NO_FRAME) continue;', ROOM],
+    ['if (mfn >= this.#first) throw', LOOKED],
   ],
   'src/paging/direct/validate.ts': [
     ['get promoting()', 'for what a repeated call expects, above level 1'],

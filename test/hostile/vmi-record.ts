@@ -8,10 +8,12 @@ import type { HostileRecord } from './record.ts';
 
 /**
  * The ROM carries out most calls without its host, so the guest says by two ports what it calls and what came of it
- * (guests/reference/vmi/hostile.c): 0 when the call returned, else the exception's vector and 1.
+ * (guests/reference/vmi/hostile.c): 0 when the call returned, else the exception's vector and 1, with a flag if it was in
+ * ring 3.
  */
 const REPORT_PORT = 0x5e0;
 const REPORT_BYTES = 8;
+const IN_PROGRAM = 0x100;
 
 const HOST_RESULTS: Readonly<Record<SystemResult, string>> = {
   [SystemResult.done]: 'done',
@@ -30,6 +32,7 @@ export function watchVmi(domain: MicrovmDomain, record: HostileRecord): () => vo
     read: () => 0,
     write: (offset, _bytes, value) => {
       if (offset === 0) current = CALL_NAMES[value as Call] ?? 'without a name';
+      else if (value & IN_PROGRAM) end('went to a program');
       else end(value === 0 ? 'returned' : `exception ${value - 1}`);
     },
   });

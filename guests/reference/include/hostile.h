@@ -10,7 +10,8 @@ u64 hostile_number(void);
 /* Prints for ever: `chatter` on the command line. */
 void chatter(void) NORETURN;
 
-/* Does something that may end by an exception. 0, or the exception's vector and 1. */
+/* Does something that may end by an exception. 0, or the exception's vector and 1, with a flag if a program had it. */
+#define HOSTILE_IN_PROGRAM 0x100
 u32 hostile_attempt(void (*what)(void));
 /* Whether an exception was expected: the kernel goes on behind the attempt then. */
 u32 recover(struct frame *frame);

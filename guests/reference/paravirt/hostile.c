@@ -49,7 +49,7 @@ word hostile_stack;
 u32 recover(struct frame *frame) {
   if (!hostile_is_expected) return 0;
   hostile_is_expected = 0;
-  hostile_exception = (u32)frame->vector + 1;
+  hostile_exception = ((u32)frame->vector + 1) | (FROM_USER(frame) ? HOSTILE_IN_PROGRAM : 0);
   frame->ip = (word)hostile_landing;
 #if LEVELS == 4
   frame->sp = hostile_stack;

@@ -163,7 +163,10 @@ static void fill_sound(u32 number) {
   u32 flags = hostile_random(2) ? PAGE_PT : PAGE_PD;
   u32 time = (u32)hostile_random(1 << 20);
   switch (number) {
-    case 1: case 2: ARGUMENTS(hostile_random(4), 0, hostile_random(2) ? MSR_SYSENTER_CS : 0x10); break;
+    case 1: case 2:
+      /* SYSEXIT goes to a program by the first, and nowhere by others. */
+      ARGUMENTS(hostile_random(2) ? KERNEL_CODE : hostile_random(4), 0, hostile_random(2) ? MSR_SYSENTER_CS : 0x10);
+      break;
     case VMI_SET_GDT: rom_call.eax = (u32)&gdt; break;
     case VMI_SET_IDT: rom_call.eax = (u32)&idt; break;
     case 4: rom_call.eax = 0; break;

@@ -235,21 +235,25 @@ static void poke_table(void) { hostile_attempt(store_oddly); }
 static u32 local_selector;
 static void load_local(void) { asm volatile("mov %0, %%es" : : "r"(local_selector)); }
 
+#define LDT_ENTRIES 512
+static void set_ldt(word address, word entries) {
+  struct mmuext_op *operation = (struct mmuext_op *)buffer;
+  *operation = (struct mmuext_op){MMUEXT_SET_LDT, address, entries};
+  hypercall(XEN_MMUEXT_OP, (word)operation, 1, (word)&done, XEN_SELF);
+}
+
 static void try_ldt(void) {
   word page = arena_page();
   u64 value = machine_address((void *)page) | PRESENT | ACCESSED;
   hypercall(XEN_UPDATE_VA_MAPPING, page, ENTRY_ARGUMENTS(value, 2));
-  struct mmuext_op *operation = (struct mmuext_op *)buffer;
-  *operation = (struct mmuext_op){13, page, 512};
-  hypercall(XEN_MMUEXT_OP, (word)operation, 1, (word)&done, XEN_SELF);
+  set_ldt(page, LDT_ENTRIES);
   local_selector = (u32)hostile_random(16) << 3 | 7;
   hostile_attempt(load_local);
   xen_update_descriptor(machine_address((void *)page) + hostile_random(16) * 8, 0xffff, 0x00cff200);
   hostile_attempt(load_local);
   asm volatile("mov %0, %%es" : : "r"(XEN_KERNEL_SS));
   if (chance(2)) return;
-  *operation = (struct mmuext_op){13, 0, 0};
-  hypercall(XEN_MMUEXT_OP, (word)operation, 1, (word)&done, XEN_SELF);
+  set_ldt(0, 0);
 }
 
 static void extended_operation(void) {
@@ -849,6 +853,50 @@ static void try_nmi(void) {
   hostile_attempt(send_nmi);
 }
 
+/*
+ * A table of the space with programs that leads to itself: behind that entry, what stands in the place of a table of the
+ * lowest level is none. Neither an entry there can be changed, nor anything be loaded from there.
+ */
+#define SLOTS_BEHIND 5
+static u64 *looping_table, *looping_place;
+static word behind_loop;
+
+static void find_loop(void) {
+  u32 level = LEVELS == 4 && chance(2) ? 4 : 2, shift = LEVELS * 9 + 3;
+  looping_table = (u64 *)hostile_mm->pgd;
+  for (u32 above = LEVELS; above > level; above--, shift -= 9) {
+    u64 link = looping_table[(HOSTILE_BASE >> shift) % 512];
+    looping_table = virtual(page_of_machine((word)((link & FRAME_MASK) / PAGE_SIZE)) * PAGE_SIZE);
+  }
+  behind_loop = HOSTILE_BASE + ((word)SLOTS_BEHIND << shift);
+  looping_place = looping_table + (behind_loop >> shift) % 512;
+  behind_loop += (word)hostile_random(8) * PAGE_SIZE;
+}
+
+static void look_behind_loop(void) {
+  if (hostile_attempt(find_loop)) return;
+  prepare_return();
+  set_entry(looping_place, machine_address(looping_table) | PRESENT);
+  hypercall(XEN_UPDATE_VA_MAPPING, behind_loop, ENTRY_ARGUMENTS(chance(2) ? 0 : entry(), 0));
+  set_ldt(behind_loop, LDT_ENTRIES);
+  local_selector = 7;
+  hostile_attempt(load_local);
+  set_ldt(0, 0);
+  asm volatile("mov %0, %%es" : : "r"(XEN_KERNEL_SS));
+  set_entry(looping_place, 0);
+}
+
+/* The host is to write its stubs to a page, by a register for guests of another kind. */
+#define MSR_HYPERCALL_PAGE 0x40000000
+static u64 stubs;
+static void write_register(void) {
+  asm volatile("wrmsr" : : "c"(MSR_HYPERCALL_PAGE), "a"((u32)stubs), "d"((u32)(stubs >> 32)) : "memory");
+}
+static void ask_for_stubs(void) {
+  stubs = (u64)(chance(4) ? number() : page_number((void *)arena_page())) * PAGE_SIZE;
+  hostile_attempt(write_register);
+}
+
 static void batches(void) {
   struct multicall *calls = (struct multicall *)buffer;
   u32 count = chance(128) ? 1100 : (u32)hostile_random(5);
@@ -893,7 +941,7 @@ static void (*const attempts[])(void) = {
   extended_operation, descriptors, memory, memory, move_held, balloon, events, grants, processors, processors, scheduling,
   scheduling, version, assists, processor_state, ports, callbacks, all_callbacks, traps, timers, text, try_return, try_return,
   try_nmi, batches, unknown, let_events_in, poke_table, try_linear, interrupt_unpin, try_ldt, connect, use_grants,
-  use_disk, long_batch,
+  use_disk, long_batch, look_behind_loop, ask_for_stubs,
 };
 
 /* How few guests begin by taking all ports. */
