@@ -9,7 +9,7 @@ import { fileURLToPath } from 'node:url';
  */
 const BOTTOM = ['x86', 'archive'];
 const MEMORY = [...BOTTOM, 'memory'];
-const CPU = [...MEMORY, 'cpu'];
+const CPU = [...MEMORY, 'wasm', 'cpu'];
 const MM = [...CPU, 'mm'];
 const PAGING = [...MM, 'paging'];
 const OPS = [...PAGING, 'ops'];
@@ -25,6 +25,7 @@ const CORE = [...HOST, 'index.ts'];
 
 const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   x86: BOTTOM,
+  wasm: ['wasm'],
   // What does not fit is the user's input.
   archive: [...BOTTOM, 'boot'],
   memory: MEMORY,
@@ -32,7 +33,7 @@ const ALLOWED: Readonly<Record<string, readonly string[]>> = {
   mm: MM,
   paging: PAGING,
   ops: OPS,
-  boot: ['boot'],
+  boot: ['wasm', 'boot'],
   inspect: INSPECT,
   devices: DEVICES,
   snapshot: SNAPSHOT,

@@ -1,5 +1,5 @@
-import { ModuleBuilder } from '../src/cpu/wasm/module.ts';
 import { startJitThread } from '../src/node/jit-thread.ts';
+import { ModuleBuilder } from '../src/wasm/module.ts';
 
 /**
  * A process that has requests answered, brings the thread to its end by something that is no module, and does nothing else

@@ -8,8 +8,8 @@ import { HOST_FUNCTIONS, type HostFunction, type OperandShape, type Shape } from
 import { VECTOR } from '../src/cpu/semantics/vector.ts';
 import { State } from '../src/cpu/state.ts';
 import { createStringComparison } from '../src/cpu/string-compare.ts';
-import { i32, sub } from '../src/cpu/wasm/expression.ts';
-import { ModuleBuilder } from '../src/cpu/wasm/module.ts';
+import { i32, sub } from '../src/wasm/expression.ts';
+import { ModuleBuilder } from '../src/wasm/module.ts';
 
 /** Executes single instructions on registers, without decoder, memory or processor, and counts what leaves the generated code. */
 const STATE = 0x1_0000;

@@ -1,5 +1,3 @@
-import type { Condition } from './semantics/context.ts';
-import { FlagKind } from './state.ts';
 import {
   and,
   eqz,
@@ -22,7 +20,9 @@ import {
   shrU,
   wrap,
   xor,
-} from './wasm/expression.ts';
+} from '../wasm/expression.ts';
+import type { Condition } from './semantics/context.ts';
+import { FlagKind } from './state.ts';
 
 /**
  * The arithmetic flags as expressions of a descriptor whose kind is known where code is generated. All values are

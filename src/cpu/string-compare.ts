@@ -1,5 +1,3 @@
-import { Flag } from '../x86/registers.ts';
-import { State } from './state.ts';
 import {
   add,
   and,
@@ -24,8 +22,8 @@ import {
   type V128,
   v128,
   xor,
-} from './wasm/expression.ts';
-import { type FunctionBuilder, type Local, ModuleBuilder } from './wasm/module.ts';
+} from '../wasm/expression.ts';
+import { type FunctionBuilder, type Local, ModuleBuilder } from '../wasm/module.ts';
 import {
   andV128,
   i8x16Bitmask,
@@ -41,7 +39,9 @@ import {
   shuffle,
   xorV128,
   zeroV128,
-} from './wasm/simd.ts';
+} from '../wasm/simd.ts';
+import { Flag } from '../x86/registers.ts';
+import { State } from './state.ts';
 
 /**
  * PCMPESTRI, PCMPESTRM, PCMPISTRI and PCMPISTRM (SDM vol. 2, 4.1): compare two strings of up to 16 bytes or 8 words. One

@@ -1,7 +1,7 @@
+import { i32, store64, sub } from '../../wasm/expression.ts';
+import { CompilationHint, type FunctionBuilder, ModuleBuilder, type Signature } from '../../wasm/module.ts';
 import { HOST_FUNCTIONS, type HostFunction, type Semantics, type Shape } from '../semantics/context.ts';
 import { State } from '../state.ts';
-import { i32, store64, sub } from '../wasm/expression.ts';
-import { CompilationHint, type FunctionBuilder, ModuleBuilder, type Signature } from '../wasm/module.ts';
 import { type Functions, RecordContext, type Ways } from './context.ts';
 import type { InterpreterOptions } from './options.ts';
 

@@ -1,10 +1,3 @@
-import { OperandKind, SegmentRegister } from '../decode/instruction.ts';
-import { Exit } from '../exits.ts';
-import { CARRY_IN_A, carryOf, conditionOf, FLAG_KINDS, type FlagValues, flagBits, OPPOSITE } from '../flags.ts';
-import type { Condition, Context, HostFunction, Shape } from '../semantics/context.ts';
-import { GeneratingContext } from '../semantics/generating-context.ts';
-import { FlagKind, State } from '../state.ts';
-import { TlbEntry } from '../tlb-layout.ts';
 import {
   add,
   and,
@@ -40,8 +33,15 @@ import {
   wrap,
   xor,
   zeroExtend,
-} from '../wasm/expression.ts';
-import { callOf, type FunctionBuilder } from '../wasm/module.ts';
+} from '../../wasm/expression.ts';
+import { callOf, type FunctionBuilder } from '../../wasm/module.ts';
+import { OperandKind, SegmentRegister } from '../decode/instruction.ts';
+import { Exit } from '../exits.ts';
+import { CARRY_IN_A, carryOf, conditionOf, FLAG_KINDS, type FlagValues, flagBits, OPPOSITE } from '../flags.ts';
+import type { Condition, Context, HostFunction, Shape } from '../semantics/context.ts';
+import { GeneratingContext } from '../semantics/generating-context.ts';
+import { FlagKind, State } from '../state.ts';
+import { TlbEntry } from '../tlb-layout.ts';
 import { PseudoHandler, RecordField } from './record.ts';
 
 /** Where generated code of one instruction goes when it is done. */

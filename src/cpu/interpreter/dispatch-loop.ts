@@ -1,9 +1,3 @@
-import { Exit } from '../exits.ts';
-import type { Semantics } from '../semantics/context.ts';
-import { tlbEntry } from '../semantics/generating-context.ts';
-import { parseShapeKey } from '../semantics/shape-key.ts';
-import { State } from '../state.ts';
-import { CodeSlot, TlbEntry } from '../tlb-layout.ts';
 import {
   add,
   and,
@@ -29,8 +23,14 @@ import {
   store32,
   store64,
   sub,
-} from '../wasm/expression.ts';
-import { callIndirectOf, callOf, type FunctionBuilder, ModuleBuilder } from '../wasm/module.ts';
+} from '../../wasm/expression.ts';
+import { callIndirectOf, callOf, type FunctionBuilder, ModuleBuilder } from '../../wasm/module.ts';
+import { Exit } from '../exits.ts';
+import type { Semantics } from '../semantics/context.ts';
+import { tlbEntry } from '../semantics/generating-context.ts';
+import { parseShapeKey } from '../semantics/shape-key.ts';
+import { State } from '../state.ts';
+import { CodeSlot, TlbEntry } from '../tlb-layout.ts';
 import { Answer, COLD_HANDLER, emitMeaning, importHost, STATE_TO_INTEGER } from './cold-handlers.ts';
 import { type Functions, RecordContext, type Ways } from './context.ts';
 import { emitFindSlot } from './find-code.ts';

@@ -1,6 +1,3 @@
-import { tlbEntry } from '../semantics/generating-context.ts';
-import { State } from '../state.ts';
-import { CODE_HASH_SHIFT, CODE_SLOTS_SHIFT, CODE_UNIT_SHIFT, CodeSlot, TlbEntry } from '../tlb-layout.ts';
 import {
   add,
   and,
@@ -18,8 +15,11 @@ import {
   shrU,
   wrap,
   xor,
-} from '../wasm/expression.ts';
-import type { FunctionBuilder } from '../wasm/module.ts';
+} from '../../wasm/expression.ts';
+import type { FunctionBuilder } from '../../wasm/module.ts';
+import { tlbEntry } from '../semantics/generating-context.ts';
+import { State } from '../state.ts';
+import { CODE_HASH_SHIFT, CODE_SLOTS_SHIFT, CODE_UNIT_SHIFT, CodeSlot, TlbEntry } from '../tlb-layout.ts';
 
 export interface CodePlaces {
   readonly tlbEntries: number;

@@ -1,5 +1,3 @@
-import { State } from '../state.ts';
-import { CodeSlot } from '../tlb-layout.ts';
 import {
   add,
   and,
@@ -16,8 +14,10 @@ import {
   shrU,
   store64,
   sub,
-} from '../wasm/expression.ts';
-import { callIndirectOf, callOf, type FunctionBuilder, type Signature } from '../wasm/module.ts';
+} from '../../wasm/expression.ts';
+import { callIndirectOf, callOf, type FunctionBuilder, type Signature } from '../../wasm/module.ts';
+import { State } from '../state.ts';
+import { CodeSlot } from '../tlb-layout.ts';
 import { type CodePlaces, emitFindSlot } from './find-code.ts';
 import { RegionAnswer, RegionWord } from './record.ts';
 

@@ -1,5 +1,5 @@
+import { callOf, ModuleBuilder } from '../../wasm/module.ts';
 import { HOST_FUNCTIONS, type HostFunction } from '../semantics/context.ts';
-import { callOf, ModuleBuilder } from '../wasm/module.ts';
 import { COLD_HANDLER, importHost, STATE_TO_INTEGER } from './cold-handlers.ts';
 import { emitCarry, emitFlags } from './context.ts';
 import type { InterpreterOptions } from './options.ts';

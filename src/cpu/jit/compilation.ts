@@ -1,4 +1,4 @@
-import type { ByteWriter } from '../wasm/writer.ts';
+import type { ByteWriter } from '../../wasm/writer.ts';
 import type { JitThread } from './jit-thread.ts';
 import { done, type Pending, pending } from './pending.ts';
 

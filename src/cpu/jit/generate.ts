@@ -1,11 +1,11 @@
+import { add, geS, type I64, i32, i64, ltS, sub, zeroExtend } from '../../wasm/expression.ts';
+import { type Body, CompilationHint, FunctionBuilder, type Label, ModuleBuilder } from '../../wasm/module.ts';
+import type { ByteWriter } from '../../wasm/writer.ts';
 import { type GuestVirtual, type HostAddress, PAGE_SIZE } from '../../x86/brand.ts';
 import { CodeMode } from '../code-mode.ts';
 import type { Instruction } from '../decode/instruction.ts';
 import { REGION } from '../interpreter/region-loop.ts';
 import type { Semantics, Shape } from '../semantics/context.ts';
-import { add, geS, type I64, i32, i64, ltS, sub, zeroExtend } from '../wasm/expression.ts';
-import { type Body, CompilationHint, FunctionBuilder, type Label, ModuleBuilder } from '../wasm/module.ts';
-import type { ByteWriter } from '../wasm/writer.ts';
 import type { Effects } from './effects.ts';
 import { markDeadFlags } from './flag-liveness.ts';
 import { endsInCall, type RegionInstruction } from './region.ts';

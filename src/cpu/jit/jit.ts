@@ -1,9 +1,9 @@
 import type { HostMemory } from '../../memory/host-memory.ts';
+import type { ByteWriter } from '../../wasm/writer.ts';
 import { type HostAddress, PAGE_SIZE } from '../../x86/brand.ts';
 import { type CodeCache, UNLIMITED } from '../code-cache.ts';
 import { RegionWord } from '../interpreter/record.ts';
 import type { Semantics } from '../semantics/context.ts';
-import type { ByteWriter } from '../wasm/writer.ts';
 import { compile } from './compilation.ts';
 import { DEFAULT_GATHERING, Gatherer, type GatheringOptions } from './gatherer.ts';
 import type { JitThread } from './jit-thread.ts';

@@ -1,6 +1,6 @@
+import type { ByteWriter } from '../../wasm/writer.ts';
 import { PAGE_SIZE } from '../../x86/brand.ts';
 import type { Region } from '../code-cache.ts';
-import type { ByteWriter } from '../wasm/writer.ts';
 import { buildModule } from './generate.ts';
 import type { CodedRegion, LiveModule, RegionParts } from './live-regions.ts';
 import type { Pending } from './pending.ts';

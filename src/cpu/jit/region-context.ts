@@ -1,12 +1,3 @@
-import { AddressRegister, OperandKind, SegmentRegister } from '../decode/instruction.ts';
-import { Exit } from '../exits.ts';
-import { carryOf, conditionOf, type FlagValues, flagBits } from '../flags.ts';
-import { RegionAnswer } from '../interpreter/record.ts';
-import { CALLS_LIMIT, REGION_LOOP } from '../interpreter/region-loop.ts';
-import type { Condition, Context, HostFunction, Shape } from '../semantics/context.ts';
-import { GeneratingContext } from '../semantics/generating-context.ts';
-import { FlagKind, State } from '../state.ts';
-import { TlbEntry } from '../tlb-layout.ts';
 import {
   add,
   and,
@@ -40,8 +31,17 @@ import {
   type V128,
   wrap,
   zeroExtend,
-} from '../wasm/expression.ts';
-import { callOf, type FunctionBuilder, type Label, type Local, type Signature } from '../wasm/module.ts';
+} from '../../wasm/expression.ts';
+import { callOf, type FunctionBuilder, type Label, type Local, type Signature } from '../../wasm/module.ts';
+import { AddressRegister, OperandKind, SegmentRegister } from '../decode/instruction.ts';
+import { Exit } from '../exits.ts';
+import { carryOf, conditionOf, type FlagValues, flagBits } from '../flags.ts';
+import { RegionAnswer } from '../interpreter/record.ts';
+import { CALLS_LIMIT, REGION_LOOP } from '../interpreter/region-loop.ts';
+import type { Condition, Context, HostFunction, Shape } from '../semantics/context.ts';
+import { GeneratingContext } from '../semantics/generating-context.ts';
+import { FlagKind, State } from '../state.ts';
+import { TlbEntry } from '../tlb-layout.ts';
 import type { Effects } from './effects.ts';
 import type { RegionInstruction } from './region.ts';
 import { RegisterFile } from './register-file.ts';

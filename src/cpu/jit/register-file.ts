@@ -1,6 +1,6 @@
+import { and, type I32, type I64, i64, load64, or, shl, store64, zeroExtend } from '../../wasm/expression.ts';
+import type { FunctionBuilder, Local } from '../../wasm/module.ts';
 import { State } from '../state.ts';
-import { and, type I32, type I64, i64, load64, or, shl, store64, zeroExtend } from '../wasm/expression.ts';
-import type { FunctionBuilder, Local } from '../wasm/module.ts';
 
 /** A set of registers: bit n for register n. */
 interface Registers {

@@ -1,4 +1,3 @@
-import { ArithmeticForm } from '../float/x87-operations.ts';
 import {
   add,
   and,
@@ -24,8 +23,9 @@ import {
   sub,
   wrap,
   xor,
-} from '../wasm/expression.ts';
-import type { Local } from '../wasm/module.ts';
+} from '../../wasm/expression.ts';
+import type { Local } from '../../wasm/module.ts';
+import { ArithmeticForm } from '../float/x87-operations.ts';
 import { choose, type Way } from './choose.ts';
 import { BIAS, EXPONENT, type Extended, INTEGER_BIT, isOrdinary, nearestUp, roundingBits, SIGN } from './numbers.ts';
 import { type ExtendedLocal, extendedLocal, setExtended, sourceWays, TOP } from './operands.ts';

@@ -1,5 +1,5 @@
-import type { I32 } from '../wasm/expression.ts';
-import type { FunctionBuilder, Label } from '../wasm/module.ts';
+import type { I32 } from '../../wasm/expression.ts';
+import type { FunctionBuilder, Label } from '../../wasm/module.ts';
 
 /** Generates one way of going on. */
 export type Way = () => void;

@@ -1,6 +1,6 @@
+import { and, eq, eqz, type I32, i32, ltU, or, select, sub, xor } from '../../wasm/expression.ts';
 import { X87Result, X87Status } from '../float/x87-machine.ts';
 import { X87Operation } from '../float/x87-operations.ts';
-import { and, eq, eqz, type I32, i32, ltU, or, select, sub, xor } from '../wasm/expression.ts';
 import { choose, type Way } from './choose.ts';
 import { EXPONENT, type Extended, isOrdinary, SIGN } from './numbers.ts';
 import { extendedLocal, type Source, sourceWays, TOP } from './operands.ts';

@@ -1,5 +1,3 @@
-import { RoundingMode } from '../float/softfloat.ts';
-import { X87Operation } from '../float/x87-operations.ts';
 import {
   add,
   and,
@@ -22,7 +20,9 @@ import {
   storeInteger,
   sub,
   wrap,
-} from '../wasm/expression.ts';
+} from '../../wasm/expression.ts';
+import { RoundingMode } from '../float/softfloat.ts';
+import { X87Operation } from '../float/x87-operations.ts';
 import type { Way } from './choose.ts';
 import {
   BIAS,

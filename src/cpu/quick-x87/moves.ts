@@ -1,6 +1,3 @@
-import { FloatFlag } from '../float/softfloat.ts';
-import { controlFixed, controlWritable } from '../float/x87-environment.ts';
-import { X87Operation } from '../float/x87-operations.ts';
 import {
   add,
   and,
@@ -21,7 +18,10 @@ import {
   storeInteger,
   sub,
   xor,
-} from '../wasm/expression.ts';
+} from '../../wasm/expression.ts';
+import { FloatFlag } from '../float/softfloat.ts';
+import { controlFixed, controlWritable } from '../float/x87-environment.ts';
+import { X87Operation } from '../float/x87-operations.ts';
 import type { Way } from './choose.ts';
 import { BIAS, DOUBLE, EXPONENT, INTEGER_BIT, nearestUp, readFloat, roundingBits, SIGN, SINGLE } from './numbers.ts';
 import { TOP } from './operands.ts';

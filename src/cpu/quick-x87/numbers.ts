@@ -1,5 +1,3 @@
-import { FloatFlag } from '../float/softfloat.ts';
-import { X87Status } from '../float/x87-machine.ts';
 import {
   add,
   and,
@@ -20,7 +18,9 @@ import {
   shrU,
   sub,
   wrap,
-} from '../wasm/expression.ts';
+} from '../../wasm/expression.ts';
+import { FloatFlag } from '../float/softfloat.ts';
+import { X87Status } from '../float/x87-machine.ts';
 import type { QuickMachine } from './quick-machine.ts';
 
 /** An 80-bit number: 64 bits with the integer bit, and 16 with sign and biased exponent. Both are evaluated. */

@@ -1,5 +1,5 @@
-import { i32, i64 } from '../wasm/expression.ts';
-import type { Local } from '../wasm/module.ts';
+import { i32, i64 } from '../../wasm/expression.ts';
+import type { Local } from '../../wasm/module.ts';
 import type { Way } from './choose.ts';
 import { DOUBLE, type Extended, readFloat, readInteger, SINGLE } from './numbers.ts';
 import type { QuickMachine } from './quick-machine.ts';

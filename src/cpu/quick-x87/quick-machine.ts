@@ -1,5 +1,3 @@
-import { FloatFlag } from '../float/softfloat.ts';
-import { X87Control, X87State, X87Status } from '../float/x87-machine.ts';
 import {
   add,
   and,
@@ -18,8 +16,10 @@ import {
   store16of32,
   store64,
   xor,
-} from '../wasm/expression.ts';
-import type { FunctionBuilder, Label } from '../wasm/module.ts';
+} from '../../wasm/expression.ts';
+import type { FunctionBuilder, Label } from '../../wasm/module.ts';
+import { FloatFlag } from '../float/softfloat.ts';
+import { X87Control, X87State, X87Status } from '../float/x87-machine.ts';
 import type { Extended } from './numbers.ts';
 
 /** What the function was called with. */

@@ -1,7 +1,7 @@
+import { add, i32 } from '../../wasm/expression.ts';
+import { callOf, type Label, ModuleBuilder, type Signature } from '../../wasm/module.ts';
 import { X87Operation } from '../float/x87-operations.ts';
 import { State } from '../state.ts';
-import { add, i32 } from '../wasm/expression.ts';
-import { callOf, type Label, ModuleBuilder, type Signature } from '../wasm/module.ts';
 import { arithmeticWays } from './arithmetic.ts';
 import { choose } from './choose.ts';
 import { comparisonWays } from './comparisons.ts';

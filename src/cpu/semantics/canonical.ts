@@ -1,4 +1,4 @@
-import { type I32, type I64, i64, ne, shl, shrS } from '../wasm/expression.ts';
+import { type I32, type I64, i64, ne, shl, shrS } from '../../wasm/expression.ts';
 
 /** Whether an address, evaluated already, is not canonical: bits 48–63 are copies of bit 47 in those that are. */
 export function isNotCanonical(address: I64): I32 {

@@ -1,7 +1,7 @@
+import type { Expression, I32, I64, V128 } from '../../wasm/expression.ts';
+import type { FunctionBuilder } from '../../wasm/module.ts';
 import type { OperandKind } from '../decode/instruction.ts';
 import type { Exit } from '../exits.ts';
-import type { Expression, I32, I64, V128 } from '../wasm/expression.ts';
-import type { FunctionBuilder } from '../wasm/module.ts';
 
 /**
  * How the address of a memory operand is formed; decided when an instruction is decoded.

@@ -1,7 +1,3 @@
-import { Flag, Vector } from '../../x86/registers.ts';
-import { OperandKind, SegmentRegister } from '../decode/instruction.ts';
-import { Exit } from '../exits.ts';
-import { State } from '../state.ts';
 import {
   add,
   and,
@@ -22,7 +18,11 @@ import {
   sub,
   wrap,
   zeroExtend,
-} from '../wasm/expression.ts';
+} from '../../wasm/expression.ts';
+import { Flag, Vector } from '../../x86/registers.ts';
+import { OperandKind, SegmentRegister } from '../decode/instruction.ts';
+import { Exit } from '../exits.ts';
+import { State } from '../state.ts';
 import { isNotCanonical } from './canonical.ts';
 import { CONDITIONS, type Context, type Semantics } from './context.ts';
 import { interruptReturn, systemCall, systemReturn } from './fast-calls.ts';

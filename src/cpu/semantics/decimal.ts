@@ -1,4 +1,3 @@
-import { Vector } from '../../x86/registers.ts';
 import {
   add,
   and,
@@ -17,7 +16,8 @@ import {
   signExtend,
   sub,
   zeroExtend,
-} from '../wasm/expression.ts';
+} from '../../wasm/expression.ts';
+import { Vector } from '../../x86/registers.ts';
 import type { Semantics } from './context.ts';
 
 const RAX = 0;

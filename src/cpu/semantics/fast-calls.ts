@@ -1,11 +1,3 @@
-import { PAGE_SIZE } from '../../x86/brand.ts';
-import { ARITHMETIC_FLAGS, Flag } from '../../x86/registers.ts';
-import { SegmentRegister } from '../decode/instruction.ts';
-import { attributesOf, baseOf, limitOf, needsNoCheck } from '../descriptor.ts';
-import { Exit } from '../exits.ts';
-import { CALL_SEGMENTS, IRET_FLAGS, SYSRET_FLAGS } from '../fast-call-rules.ts';
-import type { Descriptor } from '../processor-api.ts';
-import { State } from '../state.ts';
 import {
   add,
   and,
@@ -27,7 +19,15 @@ import {
   store64,
   sub,
   wrap,
-} from '../wasm/expression.ts';
+} from '../../wasm/expression.ts';
+import { PAGE_SIZE } from '../../x86/brand.ts';
+import { ARITHMETIC_FLAGS, Flag } from '../../x86/registers.ts';
+import { SegmentRegister } from '../decode/instruction.ts';
+import { attributesOf, baseOf, limitOf, needsNoCheck } from '../descriptor.ts';
+import { Exit } from '../exits.ts';
+import { CALL_SEGMENTS, IRET_FLAGS, SYSRET_FLAGS } from '../fast-call-rules.ts';
+import type { Descriptor } from '../processor-api.ts';
+import { State } from '../state.ts';
 import { isNotCanonical } from './canonical.ts';
 import type { Context, Semantics } from './context.ts';
 

@@ -1,6 +1,3 @@
-import { Cr4, Vector } from '../../x86/registers.ts';
-import { Mxcsr, type SseOperation, SseResult } from '../float/sse-operations.ts';
-import { State } from '../state.ts';
 import {
   add,
   and,
@@ -28,10 +25,13 @@ import {
   storeF64,
   type V128,
   wrap,
-} from '../wasm/expression.ts';
-import * as float from '../wasm/float.ts';
-import type { Label } from '../wasm/module.ts';
-import * as simd from '../wasm/simd.ts';
+} from '../../wasm/expression.ts';
+import * as float from '../../wasm/float.ts';
+import type { Label } from '../../wasm/module.ts';
+import * as simd from '../../wasm/simd.ts';
+import { Cr4, Vector } from '../../x86/registers.ts';
+import { Mxcsr, type SseOperation, SseResult } from '../float/sse-operations.ts';
+import { State } from '../state.ts';
 import type { Context } from './context.ts';
 import { immediateByte, isMemory } from './vector-support.ts';
 

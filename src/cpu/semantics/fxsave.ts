@@ -1,6 +1,3 @@
-import { Flag, Vector } from '../../x86/registers.ts';
-import { HelperOperation, Image } from '../helpers.ts';
-import { State } from '../state.ts';
 import {
   add,
   and,
@@ -16,7 +13,10 @@ import {
   ne,
   store128,
   zeroExtend,
-} from '../wasm/expression.ts';
+} from '../../wasm/expression.ts';
+import { Flag, Vector } from '../../x86/registers.ts';
+import { HelperOperation, Image } from '../helpers.ts';
+import { State } from '../state.ts';
 import type { Context, Semantics } from './context.ts';
 import { requireFloat } from './vector-support.ts';
 import { probe, within } from './x87.ts';

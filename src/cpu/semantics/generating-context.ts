@@ -1,6 +1,3 @@
-import { OperandKind, SegmentRegister } from '../decode/instruction.ts';
-import { FlagKind, State } from '../state.ts';
-import { TlbEntry } from '../tlb-layout.ts';
 import {
   add,
   and,
@@ -22,8 +19,11 @@ import {
   type V128,
   vector,
   wrap,
-} from '../wasm/expression.ts';
-import type { FunctionBuilder } from '../wasm/module.ts';
+} from '../../wasm/expression.ts';
+import type { FunctionBuilder } from '../../wasm/module.ts';
+import { OperandKind, SegmentRegister } from '../decode/instruction.ts';
+import { FlagKind, State } from '../state.ts';
+import { TlbEntry } from '../tlb-layout.ts';
 import type { OperandShape, Shape } from './context.ts';
 
 /** What both tiers do alike when a meaning generates code: the state block is where it is, and flags are of the same kinds. */

@@ -1,5 +1,3 @@
-import { Vector } from '../../x86/registers.ts';
-import { State } from '../state.ts';
 import {
   add,
   and,
@@ -29,7 +27,9 @@ import {
   sub,
   xor,
   zeroExtend,
-} from '../wasm/expression.ts';
+} from '../../wasm/expression.ts';
+import { Vector } from '../../x86/registers.ts';
+import { State } from '../state.ts';
 import type { Context, Semantics } from './context.ts';
 import { sizeOf } from './operand-size.ts';
 

@@ -1,7 +1,3 @@
-import { Flag, Vector } from '../../x86/registers.ts';
-import { OperandKind, SegmentRegister } from '../decode/instruction.ts';
-import { Exit } from '../exits.ts';
-import { State } from '../state.ts';
 import {
   add,
   and,
@@ -21,7 +17,11 @@ import {
   wrap,
   xor,
   zeroExtend,
-} from '../wasm/expression.ts';
+} from '../../wasm/expression.ts';
+import { Flag, Vector } from '../../x86/registers.ts';
+import { OperandKind, SegmentRegister } from '../decode/instruction.ts';
+import { Exit } from '../exits.ts';
+import { State } from '../state.ts';
 import { CONDITIONS, type Context, type Semantics } from './context.ts';
 
 const RAX = 0;

@@ -1,4 +1,3 @@
-import { OperandKind } from '../decode/instruction.ts';
 import {
   add,
   and,
@@ -22,7 +21,8 @@ import {
   wrap,
   xor,
   zeroExtend,
-} from '../wasm/expression.ts';
+} from '../../wasm/expression.ts';
+import { OperandKind } from '../decode/instruction.ts';
 import type { Context, Semantics } from './context.ts';
 import { sizeOf, sizeShift } from './operand-size.ts';
 

@@ -1,4 +1,3 @@
-import { OperandKind } from '../decode/instruction.ts';
 import {
   and,
   gtU,
@@ -12,8 +11,9 @@ import {
   type V128,
   v128,
   wrap,
-} from '../wasm/expression.ts';
-import * as simd from '../wasm/simd.ts';
+} from '../../wasm/expression.ts';
+import * as simd from '../../wasm/simd.ts';
+import { OperandKind } from '../decode/instruction.ts';
 import type { Context, Semantics } from './context.ts';
 import { isMmx, type Lanes, packed, requireMmx, requireSse, writeMmx } from './vector-support.ts';
 

@@ -1,8 +1,8 @@
+import { and, eqz, type I32, i32, load32, load64, store64, wrap } from '../../wasm/expression.ts';
 import { Cr4, Vector } from '../../x86/registers.ts';
 import { SegmentRegister } from '../decode/instruction.ts';
 import { Exit } from '../exits.ts';
 import { State } from '../state.ts';
-import { and, eqz, type I32, i32, load32, load64, store64, wrap } from '../wasm/expression.ts';
 import { isNotCanonical } from './canonical.ts';
 import type { Context, Semantics } from './context.ts';
 import { dropStack, top } from './integer-move.ts';

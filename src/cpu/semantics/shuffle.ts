@@ -1,4 +1,3 @@
-import { State } from '../state.ts';
 import {
   add,
   and,
@@ -18,8 +17,9 @@ import {
   type V128,
   v128,
   wrap,
-} from '../wasm/expression.ts';
-import * as simd from '../wasm/simd.ts';
+} from '../../wasm/expression.ts';
+import * as simd from '../../wasm/simd.ts';
+import { State } from '../state.ts';
 import type { Context, Semantics } from './context.ts';
 import {
   enterMmx,

@@ -1,7 +1,7 @@
+import { and, type Expression, type I32, i32, or, type V128 } from '../../wasm/expression.ts';
+import * as float from '../../wasm/float.ts';
+import * as simd from '../../wasm/simd.ts';
 import { SseOperation, sseOperations } from '../float/sse-operations.ts';
-import { and, type Expression, type I32, i32, or, type V128 } from '../wasm/expression.ts';
-import * as float from '../wasm/float.ts';
-import * as simd from '../wasm/simd.ts';
 import type { Context, Semantics } from './context.ts';
 import {
   computeExactly,

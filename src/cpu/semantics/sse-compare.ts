@@ -1,5 +1,3 @@
-import { SseOperation, SseResult, sseOperations } from '../float/sse-operations.ts';
-import { State } from '../state.ts';
 import {
   add,
   and,
@@ -16,9 +14,11 @@ import {
   storeInteger,
   sub,
   type V128,
-} from '../wasm/expression.ts';
-import * as float from '../wasm/float.ts';
-import * as simd from '../wasm/simd.ts';
+} from '../../wasm/expression.ts';
+import * as float from '../../wasm/float.ts';
+import * as simd from '../../wasm/simd.ts';
+import { SseOperation, SseResult, sseOperations } from '../float/sse-operations.ts';
+import { State } from '../state.ts';
 import type { Context, Semantics } from './context.ts';
 import {
   callExact,

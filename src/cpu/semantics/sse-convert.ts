@@ -1,4 +1,3 @@
-import { SseOperation, sseOperations } from '../float/sse-operations.ts';
 import {
   add,
   and,
@@ -14,9 +13,10 @@ import {
   store64,
   type V128,
   wrap,
-} from '../wasm/expression.ts';
-import * as float from '../wasm/float.ts';
-import * as simd from '../wasm/simd.ts';
+} from '../../wasm/expression.ts';
+import * as float from '../../wasm/float.ts';
+import * as simd from '../../wasm/simd.ts';
+import { SseOperation, sseOperations } from '../float/sse-operations.ts';
 import type { Context, Semantics } from './context.ts';
 import {
   callExact,

@@ -1,5 +1,3 @@
-import { State } from '../state.ts';
-import { IMPLICIT_LENGTH, StringBlock } from '../string-compare.ts';
 import {
   and,
   extendU,
@@ -15,7 +13,9 @@ import {
   store128,
   sub,
   wrap,
-} from '../wasm/expression.ts';
+} from '../../wasm/expression.ts';
+import { State } from '../state.ts';
+import { IMPLICIT_LENGTH, StringBlock } from '../string-compare.ts';
 import type { Context, Semantics } from './context.ts';
 import { immediateByte, requireSse } from './vector-support.ts';
 

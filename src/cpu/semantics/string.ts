@@ -1,5 +1,3 @@
-import { Flag } from '../../x86/registers.ts';
-import { SegmentRegister } from '../decode/instruction.ts';
 import {
   add,
   and,
@@ -25,7 +23,9 @@ import {
   sub,
   wrap,
   zeroExtend,
-} from '../wasm/expression.ts';
+} from '../../wasm/expression.ts';
+import { Flag } from '../../x86/registers.ts';
+import { SegmentRegister } from '../decode/instruction.ts';
 import type { Context, Semantics } from './context.ts';
 import { sizeShift } from './operand-size.ts';
 

@@ -1,5 +1,3 @@
-import { Vector } from '../../x86/registers.ts';
-import { State } from '../state.ts';
 import {
   add,
   and,
@@ -15,8 +13,10 @@ import {
   store128,
   wrap,
   zeroExtend,
-} from '../wasm/expression.ts';
-import * as simd from '../wasm/simd.ts';
+} from '../../wasm/expression.ts';
+import * as simd from '../../wasm/simd.ts';
+import { Vector } from '../../x86/registers.ts';
+import { State } from '../state.ts';
 import type { Semantics } from './context.ts';
 import { enterMmx, isMemory, isMmx, isXmm, requireMmx, requireSse, writeMmx } from './vector-support.ts';
 

@@ -1,8 +1,3 @@
-import { Vector } from '../../x86/registers.ts';
-import { OperandKind } from '../decode/instruction.ts';
-import { X87State, X87Status } from '../float/x87-machine.ts';
-import { HelperOperation } from '../helpers.ts';
-import { State } from '../state.ts';
 import {
   and,
   type I32,
@@ -14,8 +9,13 @@ import {
   store16of32,
   type V128,
   wrap,
-} from '../wasm/expression.ts';
-import { i64x2Splat, lowHalf } from '../wasm/simd.ts';
+} from '../../wasm/expression.ts';
+import { i64x2Splat, lowHalf } from '../../wasm/simd.ts';
+import { Vector } from '../../x86/registers.ts';
+import { OperandKind } from '../decode/instruction.ts';
+import { X87State, X87Status } from '../float/x87-machine.ts';
+import { HelperOperation } from '../helpers.ts';
+import { State } from '../state.ts';
 import type { Context, Semantics } from './context.ts';
 
 /** What the meanings of MMX and SSE instructions have in common: availability, the two register files, immediates. */

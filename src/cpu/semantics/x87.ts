@@ -1,10 +1,3 @@
-import { Cr0 } from '../../x86/registers.ts';
-import { OperandKind } from '../decode/instruction.ts';
-import { EnvironmentForm } from '../float/x87-environment.ts';
-import { X87Result, X87State, X87Status } from '../float/x87-machine.ts';
-import { findX87Operation, X87Operation, x87Operations } from '../float/x87-operations.ts';
-import { HelperOperation } from '../helpers.ts';
-import { State } from '../state.ts';
 import {
   add,
   and,
@@ -23,7 +16,14 @@ import {
   store8of32,
   storeInteger,
   zeroExtend,
-} from '../wasm/expression.ts';
+} from '../../wasm/expression.ts';
+import { Cr0 } from '../../x86/registers.ts';
+import { OperandKind } from '../decode/instruction.ts';
+import { EnvironmentForm } from '../float/x87-environment.ts';
+import { X87Result, X87State, X87Status } from '../float/x87-machine.ts';
+import { findX87Operation, X87Operation, x87Operations } from '../float/x87-operations.ts';
+import { HelperOperation } from '../helpers.ts';
+import { State } from '../state.ts';
 import type { Condition, Context, Semantics } from './context.ts';
 import { enterMmx, isMemory, kindOf, raisePending, requireFloat, requireMmx } from './vector-support.ts';
 
