@@ -3,7 +3,7 @@ import { Access, Exit } from '../src/cpu/exits.ts';
 import type { PhysicalDevices } from '../src/cpu/translation.ts';
 import { ABSENT_FRAME } from '../src/memory/frame-pool.ts';
 import { PageAbsent } from '../src/memory/page-absent.ts';
-import type { GuestVirtual } from '../src/x86/brand.ts';
+import { type GuestVirtual, highWord, lowWord } from '../src/x86/brand.ts';
 import { Cr4, Pte, Register } from '../src/x86/registers.ts';
 import { ALL_RIGHTS, CODE, DATA, LARGE_NUMBER, TestMachine } from './system-machine.ts';
 
@@ -17,7 +17,7 @@ function kernelMachine(cr4 = 0): TestMachine {
 
 /** Whether a page is cached for reads of the kernel. */
 function isCached({ processor }: TestMachine, address: number): boolean {
-  return processor.memory.kernelTlb.find(address, 0, Access.read) >= 0;
+  return processor.memory.kernelTlb.find(lowWord(address), highWord(address), Access.read) >= 0;
 }
 
 function touch({ processor }: TestMachine, address: number): void {
@@ -59,12 +59,16 @@ describe('a flush of one page', () => {
     expect(isCached(machine, DATA)).toBe(false);
   });
 
-  it('drops all pieces of a large page', () => {
+  it.each([
+    ['', LARGE_PAGE],
+    [" in a kernel's half", LARGE_PAGE - 2 ** 47],
+  ])('drops all pieces of a large page%s', (_where, start) => {
     const machine = kernelMachine();
-    machine.map(LARGE_PAGE, LARGE_NUMBER, ALL_RIGHTS | Pte.large, 0, 2);
-    const pieces = [0, 0x5000, 0x1f_f000].map((offset) => LARGE_PAGE + offset);
+    machine.map(start, LARGE_NUMBER, ALL_RIGHTS | Pte.large, 0, 2);
+    const pieces = [0, 0x5000, 0x1f_f000].map((offset) => start + offset);
     for (const piece of pieces) touch(machine, piece);
-    machine.processor.invalidatePage((LARGE_PAGE + 0x1_2345) as GuestVirtual);
+    for (const piece of pieces) expect(isCached(machine, piece)).toBe(true);
+    machine.processor.invalidatePage((start + 0x1_2345) as GuestVirtual);
     for (const piece of pieces) expect(isCached(machine, piece)).toBe(false);
   });
 });

@@ -207,6 +207,11 @@ export class CodeCache {
     return slot;
   }
 
+  #clearSlot(slot: number): void {
+    // So few words are quicker stored than filled.
+    for (let word = slot >> 2; word < (slot + CodeSlot.size) >> 2; word++) this.#memory.u32[word] = 0;
+  }
+
   #slotOf(place: HostAddress): number {
     const hash = ((place >>> CODE_UNIT_SHIFT) ^ (place >>> CODE_HASH_SHIFT)) & ((1 << CODE_SLOTS_SHIFT) - 1);
     return this.slots + hash * CodeSlot.size;
@@ -260,7 +265,7 @@ export class CodeCache {
     }
     this.#blocks.delete(block.place, block.mode);
     const slot = this.#slotWith(block);
-    if (slot >= 0) this.#memory.u32.fill(0, slot >> 2, (slot + CodeSlot.size) >> 2);
+    if (slot >= 0) this.#clearSlot(slot);
     this.#uncover(this.#pool.frameAt(block.place), block);
     if (block.crossing >= 0) this.#uncover(block.crossing, block);
     this.droppedBlocks++;

@@ -144,11 +144,11 @@ export class MemoryUnit implements GuestMemory {
   flushPage(address: GuestVirtual): void {
     this.tlbCounters.pageFlushes++;
     const low = lowWord(address);
-    this.#kernelSets.invalidatePage(low, this.#translation);
-    this.#userSets.invalidatePage(low, this.#translation);
+    const high = highWord(address);
+    this.#kernelSets.invalidatePage(low, high, this.#translation);
+    this.#userSets.invalidatePage(low, high, this.#translation);
     const { shadow, format } = this.#translation;
     if (!shadow || format === 'none') return;
-    const high = highWord(address);
     shadow.flushPage(format, this.#kernelRoot, low, high);
     if (this.#userRoot !== this.#kernelRoot) shadow.flushPage(format, this.#userRoot, low, high);
   }
@@ -643,7 +643,7 @@ export class MemoryUnit implements GuestMemory {
   }
 
   readLong(address: GuestVirtual, out: Uint32Array): boolean {
-    if ((address & 7) !== 0) {
+    if (!isInWords(address)) {
       const bytes = new Uint8Array(8);
       if (!this.read(address, bytes)) return false;
       const view = new DataView(bytes.buffer);
@@ -659,7 +659,7 @@ export class MemoryUnit implements GuestMemory {
   }
 
   writeLong(address: GuestVirtual, low: number, high: number): boolean {
-    if ((address & 7) === 0) {
+    if (isInWords(address)) {
       const to = this.translate(address, Access.write);
       if (to < 0) return false;
       this.#parts.memory.u32[to >>> 2] = low;
@@ -673,6 +673,11 @@ export class MemoryUnit implements GuestMemory {
     view.setUint32(4, high, true);
     return this.write(address, bytes);
   }
+}
+
+/** Whether 8 bytes are two aligned words of one page, as the stack pointers of a TSS are. */
+function isInWords(address: GuestVirtual): boolean {
+  return (address & 3) === 0 && (address & (PAGE_SIZE - 1)) <= PAGE_SIZE - 8;
 }
 
 /** Bytes of a frame were written: drops the code that covers them, and tells who watches the frame. */

@@ -186,8 +186,8 @@ export class TlbSets {
   }
 
   /** The guest's flush of one page, which is one of all contexts when it is global. */
-  invalidatePage(low: number, translation: Translation): void {
-    if (translation.tableGenerations) this.current.invalidatePage(low);
-    else for (const tlb of this.#all) tlb.invalidatePage(low);
+  invalidatePage(low: number, high: number, translation: Translation): void {
+    if (translation.tableGenerations) this.current.invalidatePage(low, high);
+    else for (const tlb of this.#all) tlb.invalidatePage(low, high);
   }
 }

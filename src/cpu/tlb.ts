@@ -23,11 +23,15 @@ const PAGE_BITS = 12;
 /** Low bits of the numbers of tables. */
 const TABLES_MASK = 0xfff;
 
-/** Pieces of large pages are told apart by bits 22–29 of their addresses, which are equal in the largest page of 4 MiB. */
-const PIECE_BUCKETS = 256;
+/**
+ * Pieces of large pages are told apart by the bits of their addresses from 22 on, which are equal in the largest page, of
+ * 4 MiB. A kernel's mapping of all memory takes many buckets, in which a program's pages should not be: each flush of one
+ * of these would empty it.
+ */
+const PIECE_BUCKETS = 4096;
 
-function pieceBucket(low: number): number {
-  return (low >>> 22) & (PIECE_BUCKETS - 1);
+function pieceBucket(low: number, high: number): number {
+  return ((low >>> 22) ^ Math.imul(high, 0x9e37)) & (PIECE_BUCKETS - 1);
 }
 
 /** Tables between the root and a page, of which an entry remembers the numbers. */
@@ -192,7 +196,7 @@ export class Tlb {
     this.#lastEntries[index * 2] = path.entryLow;
     this.#lastEntries[index * 2 + 1] = path.entryHigh;
     this.#noteTables(index);
-    this.#noteKind(index, low, kind);
+    this.#noteKind(index, low, high, kind);
     this.#note(index, frame);
   }
 
@@ -205,9 +209,9 @@ export class Tlb {
     this.#isAbove[(this.#tables[first + 2] as number) & TABLES_MASK] = 1;
   }
 
-  #noteKind(index: number, low: number, kind: number): void {
+  #noteKind(index: number, low: number, high: number, kind: number): void {
     this.#kinds[index] = kind;
-    if ((kind & PageKind.large) !== 0) this.#hasPieces[pieceBucket(low)] = 1;
+    if ((kind & PageKind.large) !== 0) this.#hasPieces[pieceBucket(low, high)] = 1;
   }
 
   #isGlobal(index: number): boolean {
@@ -350,20 +354,21 @@ export class Tlb {
       this.#lastEntries[index * 2] = other.#lastEntries[index * 2] as number;
       this.#lastEntries[index * 2 + 1] = other.#lastEntries[index * 2 + 1] as number;
       this.#noteTables(index);
-      this.#noteKind(index, this.#u32[from] as number, other.#kinds[index] as number);
+      this.#noteKind(index, this.#u32[from] as number, high, other.#kinds[index] as number);
       this.#note(index, this.#u32[from + TlbEntry.frame / 4] as HostAddress);
     });
   }
 
-  /** Drops what is cached of the page at an address (low word), however large the page is. */
-  invalidatePage(low: number): void {
+  /** Drops what is cached of the page at an address, however large the page is. */
+  invalidatePage(low: number, high: number): void {
     this.#clear(this.#index(low));
-    const bucket = pieceBucket(low);
+    const bucket = pieceBucket(low, high);
     if (this.#hasPieces[bucket] === 0) return;
     this.#visitFilled((index) => {
       const isPiece = ((this.#kinds[index] as number) & PageKind.large) !== 0;
-      const page = this.#u32[this.#word(index)] as number;
-      if (isPiece && pieceBucket(page) === bucket) this.#clear(index);
+      if (!isPiece) return;
+      const word = this.#word(index);
+      if (pieceBucket(this.#u32[word] as number, this.#u32[word + 1] as number) === bucket) this.#clear(index);
     });
     this.#hasPieces[bucket] = 0;
   }

@@ -4,7 +4,7 @@ import type { MachineSpace } from '../memory/machine-space.ts';
 import type { MmuState, PageType } from '../ops/contracts.ts';
 import type { LazyMode } from '../ops/schema.ts';
 import type { LiveTable, LiveTables } from '../paging/live-tables.ts';
-import { type Frame, type GuestVirtual, lowWord, PAGE_SHIFT, PAGE_SIZE } from '../x86/brand.ts';
+import { type Frame, type GuestVirtual, highWord, lowWord, PAGE_SHIFT, PAGE_SIZE } from '../x86/brand.ts';
 import { frameOfEntry, TABLE_GEOMETRY, type TableGeometry } from '../x86/page-table.ts';
 import { Pte } from '../x86/registers.ts';
 import { walkTables } from './table-walk.ts';
@@ -132,8 +132,8 @@ export class OwnTablesState implements MmuState {
 
   watchTranslation(vcpu: number, address: GuestVirtual): void {
     const memory = this.#options.processors[vcpu]?.memory;
-    memory?.kernelTlb.invalidatePage(lowWord(address));
-    memory?.userTlb.invalidatePage(lowWord(address));
+    memory?.kernelTlb.invalidatePage(lowWord(address), highWord(address));
+    memory?.userTlb.invalidatePage(lowWord(address), highWord(address));
   }
 
   inUserMode(vcpu: number): boolean {

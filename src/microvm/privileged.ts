@@ -276,9 +276,11 @@ function moveSystemRegister(domain: MicrovmDomain, vcpu: MicrovmVcpu, instructio
   const { processor } = vcpu;
   if (processor.privilege !== 0) return fault(processor, Vector.generalProtection);
   const [target, source] = instruction.operands;
-  const debug = [target, source].find(({ kind }) => kind === OperandKind.debug);
-  if (debug && !hasDebugRegister(vcpu.state, debug.register)) return fault(processor, Vector.invalidOpcode);
   if (source.kind === OperandKind.control) return readControl(domain, vcpu, target.register, source.register);
+  const debug = target.kind === OperandKind.debug ? target : source;
+  if (debug.kind === OperandKind.debug && !hasDebugRegister(vcpu.state, debug.register)) {
+    return fault(processor, Vector.invalidOpcode);
+  }
   if (source.kind === OperandKind.debug) {
     pair.fill(0);
     domain.operations.cpu.getDebugreg(vcpu.index, source.register, pair);

@@ -213,8 +213,10 @@ export function saveFxsaveArea(view: DataView, state: number, address: number, w
   for (let i = 0; i < 8; i++) {
     const register = state + X87State.registers + (((status >>> X87Status.topShift) + i) & 7) * X87State.registerSize;
     const slot = address + 32 + i * 16;
-    for (let j = 0; j < 10; j += 2) view.setUint16(slot + j, view.getUint16(register + j, true), true);
-    for (let j = 10; j < 16; j += 2) view.setUint16(slot + j, 0, true);
+    view.setUint32(slot, view.getUint32(register, true), true);
+    view.setUint32(slot + 4, view.getUint32(register + 4, true), true);
+    view.setUint32(slot + 8, view.getUint16(register + 8, true), true);
+    view.setUint32(slot + 12, 0, true);
   }
 }
 

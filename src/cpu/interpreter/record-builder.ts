@@ -99,8 +99,9 @@ export function writeSegment(memory: HostMemory, record: number, instruction: In
 
 /** A record that is no instruction. */
 export function writePseudo(memory: HostMemory, record: number, handler: number, at: number, index: number): void {
-  const { u16, u8 } = memory;
-  u8.fill(0, record, record + RecordField.size);
+  const { u16, u8, u32 } = memory;
+  // So few are quicker stored than filled.
+  for (let word = record >> 2; word < (record + RecordField.size) >> 2; word++) u32[word] = 0;
   u16[record >> 1] = handler;
   u8[record + RecordField.index] = index;
   u16[(record + RecordField.next) >> 1] = at;

@@ -4,7 +4,7 @@ import type { MmuState, PageType } from '../../ops/contracts.ts';
 import type { LazyMode } from '../../ops/schema.ts';
 import { FRAME_TYPE_NAMES, FrameFlag, FrameType } from '../../paging/direct/frame-types.ts';
 import type { DomainPaging } from '../../paging/domain-paging.ts';
-import { type GuestVirtual, lowWord, type Mfn } from '../../x86/brand.ts';
+import { type GuestVirtual, highWord, lowWord, type Mfn } from '../../x86/brand.ts';
 import type { TableGeometry } from '../../x86/page-table.ts';
 import type { XenVcpu } from './vcpu.ts';
 
@@ -100,8 +100,8 @@ export class XenMmuState implements MmuState {
 
   watchTranslation(vcpu: number, address: GuestVirtual): void {
     const memory = this.#vcpus[vcpu]?.processor.memory;
-    memory?.kernelTlb.invalidatePage(lowWord(address));
-    memory?.userTlb.invalidatePage(lowWord(address));
+    memory?.kernelTlb.invalidatePage(lowWord(address), highWord(address));
+    memory?.userTlb.invalidatePage(lowWord(address), highWord(address));
   }
 
   inUserMode(vcpu: number): boolean {
