@@ -338,8 +338,9 @@ it.each(['x86-64', 'i386-pae'] as const)(
     const { lines } = await runReference({ interface: 'xen' }, 'sites', image);
     const { symbols } = loadKernel(readFileSync(imagePath(image)));
     const calls = lines.flatMap((line) => {
-      const [, site, digits] = /^site mmu\.write_cr3 ([0-9a-f]+) e8([0-9a-f]{8})/.exec(line) ?? [];
-      if (site === undefined || digits === undefined) return [];
+      const [, site, code] = /^site mmu\.write_cr3 ([0-9a-f]+) ([0-9a-f]+)/.exec(line) ?? [];
+      if (site === undefined || code === undefined) return [];
+      const [, digits = ''] = /^e8([0-9a-f]{8})/.exec(code) ?? [];
       const target = BigInt(`0x${site}`) + BigInt(CALL_BYTES + Buffer.from(digits, 'hex').readInt32LE());
       return [symbols.find(({ address }) => address === target)?.name];
     });

@@ -60,16 +60,19 @@ describe('a flush of one page', () => {
   });
 
   it.each([
-    ['', LARGE_PAGE],
-    [" in a kernel's half", LARGE_PAGE - 2 ** 47],
-  ])('drops all pieces of a large page%s', (_where, start) => {
-    const machine = kernelMachine();
+    ['2 MiB', 'four-level', LARGE_PAGE, 0x1f_f000],
+    ["2 MiB in a kernel's half", 'four-level', LARGE_PAGE - 2 ** 47, 0x1f_f000],
+    ['4 MiB', 'two-level', LARGE_PAGE, 0x3f_f000],
+  ] as const)('drops all pieces of a page of %s', (_size, format, start, last) => {
+    const machine = new TestMachine(format, 0);
     machine.map(start, LARGE_NUMBER, ALL_RIGHTS | Pte.large, 0, 2);
-    const pieces = [0, 0x5000, 0x1f_f000].map((offset) => start + offset);
-    for (const piece of pieces) touch(machine, piece);
-    for (const piece of pieces) expect(isCached(machine, piece)).toBe(true);
-    machine.processor.invalidatePage((start + 0x1_2345) as GuestVirtual);
-    for (const piece of pieces) expect(isCached(machine, piece)).toBe(false);
+    const pieces = [0, 0x5000, last].map((offset) => start + offset);
+    for (const flushed of [0x1_2345, last]) {
+      for (const piece of pieces) touch(machine, piece);
+      for (const piece of pieces) expect(isCached(machine, piece)).toBe(true);
+      machine.processor.invalidatePage((start + flushed) as GuestVirtual);
+      for (const piece of pieces) expect(isCached(machine, piece)).toBe(false);
+    }
   });
 });
 

@@ -24,8 +24,8 @@ import { CompilationHint, type FunctionBuilder, type Local, ModuleBuilder } from
  * when engines would interpret a decoder in JavaScript for most of the time.
  *
  * A block is a row of sequences: a token, literals, and a match, which is a distance back to what is to be repeated.
- * Either half of the token is a length; at 15 bytes follow that add to it, up to the first that is not 255. The last
- * sequence ends behind its literals.
+ * Either half of the token is a length. A half of 15 is followed by bytes that add to it, up to the first that is not 255;
+ * matches are 4 longer than that. The last sequence ends behind its literals.
  */
 export const DECODE_BLOCK = 'decodeBlock';
 
@@ -33,7 +33,7 @@ const MINIMUM_MATCH = 4;
 /** In a half of the token: more bytes of the length follow. */
 const MORE = 15;
 
-/** Bytes that are copied at a time; up to one less is written behind what was asked for. */
+/** Bytes that are copied at a time; up to so many are written behind what was asked for. */
 const STEP = 8;
 /** From this length on a call of the engine is quicker. */
 const LONG = 64;

@@ -40,10 +40,13 @@ function damaged(error: DecoderError): InputError {
   return new InputError(`the LZ4 data is damaged: ${DAMAGES[error]}; give an intact file`);
 }
 
+let module: WebAssembly.Module | undefined;
+
 /** Unpacks blocks one at a time; what it returns is there until the next one. */
 function createBlockDecoder(): (packed: Uint8Array) => Uint8Array {
+  module ??= new WebAssembly.Module(buildBlockDecoder());
   const memory = new WebAssembly.Memory({ initial: DecoderPlace.pages, maximum: DecoderPlace.pages });
-  const { exports } = new WebAssembly.Instance(new WebAssembly.Module(buildBlockDecoder()), { host: { memory } });
+  const { exports } = new WebAssembly.Instance(module, { host: { memory } });
   const decode = exports[DECODE_BLOCK] as (end: number) => number;
   const bytes = new Uint8Array(memory.buffer);
   return (packed) => {

@@ -1,5 +1,6 @@
 import type { FramePool } from '../memory/frame-pool.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
+import { clearWords } from '../memory/words.ts';
 import { type Frame, type GuestVirtual, type HostAddress, PAGE_SIZE } from '../x86/brand.ts';
 import type { CodeMode } from './code-mode.ts';
 import { FrameMark, type FrameMarks } from './frame-marks.ts';
@@ -207,11 +208,6 @@ export class CodeCache {
     return slot;
   }
 
-  #clearSlot(slot: number): void {
-    // So few words are quicker stored than filled.
-    for (let word = slot >> 2; word < (slot + CodeSlot.size) >> 2; word++) this.#memory.u32[word] = 0;
-  }
-
   #slotOf(place: HostAddress): number {
     const hash = ((place >>> CODE_UNIT_SHIFT) ^ (place >>> CODE_HASH_SHIFT)) & ((1 << CODE_SLOTS_SHIFT) - 1);
     return this.slots + hash * CodeSlot.size;
@@ -265,7 +261,7 @@ export class CodeCache {
     }
     this.#blocks.delete(block.place, block.mode);
     const slot = this.#slotWith(block);
-    if (slot >= 0) this.#clearSlot(slot);
+    if (slot >= 0) clearWords(this.#memory.u32, slot, CodeSlot.size);
     this.#uncover(this.#pool.frameAt(block.place), block);
     if (block.crossing >= 0) this.#uncover(block.crossing, block);
     this.droppedBlocks++;

@@ -1,3 +1,4 @@
+import { copyWords } from '../memory/words.ts';
 import { Cr0, Cr4, Vector } from '../x86/registers.ts';
 import { Exit } from './exits.ts';
 import { createX87Unit, type X87Unit } from './float/x87.ts';
@@ -13,7 +14,7 @@ export const enum HelperOperation {
   checkWait,
   /** FXSAVE and FXRSTOR. */
   checkImage,
-  /** FXSAVE: builds the image in State.scratch. */
+  /** FXSAVE: builds the image in State.scratch, all bytes below `Image.end`. */
   saveImage,
   saveWideImage,
   /** FXRSTOR: loads the image in State.scratch. */
@@ -41,10 +42,6 @@ export type Helpers = (state: number, operation: HelperOperation) => number;
 /** The host function `helper`, on the memory behind `view`. */
 export function createHelpers(view: DataView, x87: X87Unit = createX87Unit(view)): Helpers {
   const words = new Uint32Array(view.buffer);
-  /** So few are quicker copied one by one than by the engine. */
-  const copyWords = (to: number, from: number, bytes: number): void => {
-    for (let word = 0; word < bytes >> 2; word++) words[(to >> 2) + word] = words[(from >> 2) + word] as number;
-  };
   const raise = (state: number, vector: Vector): number => {
     view.setUint32(state + State.exitDetail, vector, true);
     view.setUint32(state + State.exitError, 0, true);
@@ -76,7 +73,7 @@ export function createHelpers(view: DataView, x87: X87Unit = createX87Unit(view)
     x87.saveFxsaveArea(state + State.x87, image, wide);
     view.setUint32(image + Image.mxcsr, view.getUint32(state + State.mxcsr, true), true);
     view.setUint32(image + Image.mxcsrMask, MXCSR_MASK, true);
-    copyWords(image + Image.xmm, state + State.xmm, Image.end - Image.xmm);
+    copyWords(words, image + Image.xmm, state + State.xmm, Image.end - Image.xmm);
     return 0;
   };
 
@@ -86,7 +83,7 @@ export function createHelpers(view: DataView, x87: X87Unit = createX87Unit(view)
     x87.loadFxsaveArea(state + State.x87, image, wide);
     view.setUint32(state + State.mxcsr, view.getUint32(image + Image.mxcsr, true), true);
     const end = view.getUint32(state + State.codeSize, true) === 64 ? Image.end : Image.legacyEnd;
-    copyWords(state + State.xmm, image + Image.xmm, end - Image.xmm);
+    copyWords(words, state + State.xmm, image + Image.xmm, end - Image.xmm);
     return 0;
   };
 

@@ -25,13 +25,18 @@ const TABLES_MASK = 0xfff;
 
 /**
  * Pieces of large pages are told apart by the bits of their addresses from 22 on, which are equal in the largest page, of
- * 4 MiB. A kernel's mapping of all memory takes many buckets, in which a program's pages should not be: each flush of one
- * of these would empty it.
+ * 4 MiB. A kernel's mapping of all memory takes many buckets. None of them is also one of the other half of the addresses:
+ * each flush of a program's page there would empty it.
  */
-const PIECE_BUCKETS = 4096;
+const BUCKETS_OF_HALF = 2048;
+const PIECE_BUCKETS = 2 * BUCKETS_OF_HALF;
+
+/** Any odd number that spreads the bits above 31. */
+const SPREAD = 0x9e37;
 
 function pieceBucket(low: number, high: number): number {
-  return ((low >>> 22) ^ Math.imul(high, 0x9e37)) & (PIECE_BUCKETS - 1);
+  const inHalf = ((low >>> 22) ^ Math.imul(high & 0x7fff, SPREAD)) & (BUCKETS_OF_HALF - 1);
+  return (high >>> 31) * BUCKETS_OF_HALF + inHalf;
 }
 
 /** Tables between the root and a page, of which an entry remembers the numbers. */

@@ -1,4 +1,5 @@
 import type { HostAddress } from '../x86/brand.ts';
+import { copyWords } from './words.ts';
 
 /**
  * The one WebAssembly memory of a host and its views.
@@ -47,16 +48,10 @@ export class HostMemory {
     return this.size / 0x1_0000;
   }
 
-  /** Copies a few bytes to elsewhere. For whole words that is ten times as quick as the engine's way. */
+  /** Copies a few bytes to elsewhere, which is quickest for whole words. */
   copyFew(target: number, source: number, bytes: number): void {
-    if (((target | source | bytes) & 3) !== 0) {
-      this.u8.copyWithin(target, source, source + bytes);
-      return;
-    }
-    const to = target >>> 2;
-    const from = source >>> 2;
-    const words = bytes >>> 2;
-    for (let word = 0; word < words; word++) this.u32[to + word] = this.u32[from + word] as number;
+    if (((target | source | bytes) & 3) === 0) copyWords(this.u32, target, source, bytes);
+    else this.u8.copyWithin(target, source, source + bytes);
   }
 
   /** Reserves zeroed bytes for the life of the host. `alignment` is a power of two. */

@@ -277,8 +277,8 @@ function moveSystemRegister(domain: MicrovmDomain, vcpu: MicrovmVcpu, instructio
   if (processor.privilege !== 0) return fault(processor, Vector.generalProtection);
   const [target, source] = instruction.operands;
   if (source.kind === OperandKind.control) return readControl(domain, vcpu, target.register, source.register);
-  const debug = target.kind === OperandKind.debug ? target : source;
-  if (debug.kind === OperandKind.debug && !hasDebugRegister(vcpu.state, debug.register)) {
+  const named = target.kind === OperandKind.debug ? target : source;
+  if (named.kind === OperandKind.debug && !hasDebugRegister(vcpu.state, named.register)) {
     return fault(processor, Vector.invalidOpcode);
   }
   if (source.kind === OperandKind.debug) {

@@ -9,12 +9,13 @@ export interface Target {
   readonly shared?: readonly string[];
 }
 
+/** What hypercalls lead to, and entries and returns of kernels; not privileged instructions, which are emulated. */
 const XEN_HANDLERS = [
   'src/interfaces/xen/hypercalls/',
   ...['entry-frame', 'event-channels', 'grant-table', 'kernel-entries', 'kernel-returns', 'runstate'].map(
     (name) => `src/interfaces/xen/${name}.ts`,
   ),
-  ...['shared-info', 'table-run', 'timers'].map((name) => `src/interfaces/xen/${name}.ts`),
+  ...['shared-info', 'timers'].map((name) => `src/interfaces/xen/${name}.ts`),
   ...['descriptor-pages', 'descriptor-tables', 'descriptors', 'direct-paging', 'entries', 'frame-types'].map(
     (name) => `src/paging/direct/${name}.ts`,
   ),

@@ -81,13 +81,6 @@ const REASONS: Readonly<Record<string, readonly (readonly [text: string, why: st
     ['return page < 0 ? page :', `${STAYS}; ${PROCESSORS}`],
     ['if (source >= 0)', `${STAYS}, and hostile guests have not so many processors that it is too small`],
   ],
-  'src/interfaces/xen/table-run.ts': [
-    ['(this.#counts[levels - 1] ?? 0)', LEVELS],
-    ['(this.#counts[level - 1] ?? 0)', LEVELS],
-    ['(this.#geometry.shift[level] ?? 0)', LEVELS],
-    ['(this.#geometry.entries[level] ?? 1)', LEVELS],
-    ['= this.#geometry.entries[level] ?? 1;', LEVELS],
-  ],
   'src/paging/direct/descriptor-pages.ts': [
     ['!isGdtSize(', LOOKED],
     ['get allGdtFrames()', 'processors are those that there are (the line before)'],

@@ -164,7 +164,7 @@ static void fill_sound(u32 number) {
   u32 time = (u32)hostile_random(1 << 20);
   switch (number) {
     case 1: case 2:
-      /* SYSEXIT goes to a program by the first, and nowhere by others. */
+      /* With the kernel's selector there SYSEXIT goes to a program, with the others it is refused. */
       ARGUMENTS(hostile_random(2) ? KERNEL_CODE : hostile_random(4), 0, hostile_random(2) ? MSR_SYSENTER_CS : 0x10);
       break;
     case VMI_SET_GDT: rom_call.eax = (u32)&gdt; break;

@@ -4,7 +4,7 @@
 #include "layout.h"
 
         .text
-/* RDI: what is attempted, a function. Result: 0, or the exception's vector and 1. */
+/* RDI: what is attempted, a function. Result as hostile.h has it. */
         .globl hostile_attempt
 hostile_attempt:
         push_kept_registers

@@ -232,6 +232,7 @@ static void store_oddly(void) {
 static void poke_table(void) { hostile_attempt(store_oddly); }
 
 /* An LDT of pages that become ones of descriptors when something is loaded from there. */
+#define LDT_OF_RING_3 7 /* of a selector: the local table, for programs */
 static u32 local_selector;
 static void load_local(void) { asm volatile("mov %0, %%es" : : "r"(local_selector)); }
 
@@ -247,7 +248,7 @@ static void try_ldt(void) {
   u64 value = machine_address((void *)page) | PRESENT | ACCESSED;
   hypercall(XEN_UPDATE_VA_MAPPING, page, ENTRY_ARGUMENTS(value, 2));
   set_ldt(page, LDT_ENTRIES);
-  local_selector = (u32)hostile_random(16) << 3 | 7;
+  local_selector = (u32)hostile_random(16) << 3 | LDT_OF_RING_3;
   hostile_attempt(load_local);
   xen_update_descriptor(machine_address((void *)page) + hostile_random(16) * 8, 0xffff, 0x00cff200);
   hostile_attempt(load_local);
@@ -260,7 +261,8 @@ static void extended_operation(void) {
   struct mmuext_op *operation = (struct mmuext_op *)buffer;
   u32 command = (u32)hostile_random(22);
   operation->command = command;
-  operation->frame_or_address = command == 7 || command == 9 || command == 13 ? address() : frame();
+  u32 is_about_address = command == MMUEXT_INVALIDATE_LOCAL || command == MMUEXT_INVALIDATE_MULTI || command == MMUEXT_SET_LDT;
+  operation->frame_or_address = is_about_address ? address() : frame();
   operation->argument = hostile_random(3) ? (word)hostile_random(16) : pointer(POINTED);
   if (command == MMUEXT_COPY_PAGE) operation->argument = chance(8) ? -number() : frame();
   if (command == 8 || command == 9) operation->argument = pointer(POINTED);
@@ -854,8 +856,8 @@ static void try_nmi(void) {
 }
 
 /*
- * A table of the space with programs that leads to itself: behind that entry, what stands in the place of a table of the
- * lowest level is none. Neither an entry there can be changed, nor anything be loaded from there.
+ * A linear page table: one of the space with programs, with an entry that leads to itself. Behind that entry, what stands in
+ * the place of a table of the lowest level is none; neither an entry there can be changed, nor anything be loaded from there.
  */
 #define SLOTS_BEHIND 5
 static u64 *looping_table, *looping_place;
@@ -879,14 +881,14 @@ static void look_behind_loop(void) {
   set_entry(looping_place, machine_address(looping_table) | PRESENT);
   hypercall(XEN_UPDATE_VA_MAPPING, behind_loop, ENTRY_ARGUMENTS(chance(2) ? 0 : entry(), 0));
   set_ldt(behind_loop, LDT_ENTRIES);
-  local_selector = 7;
+  local_selector = 0 << 3 | LDT_OF_RING_3;
   hostile_attempt(load_local);
   set_ldt(0, 0);
   asm volatile("mov %0, %%es" : : "r"(XEN_KERNEL_SS));
   set_entry(looping_place, 0);
 }
 
-/* The host is to write its stubs to a page, by a register for guests of another kind. */
+/* The host is to write its stubs to a page, by a register that HVM guests ask with. */
 #define MSR_HYPERCALL_PAGE 0x40000000
 static u64 stubs;
 static void write_register(void) {

@@ -1,4 +1,5 @@
 import type { HostMemory } from '../../memory/host-memory.ts';
+import { clearWords } from '../../memory/words.ts';
 import { CodeMode } from '../code-mode.ts';
 import { AddressRegister, type Instruction, OperandKind, SegmentRegister } from '../decode/instruction.ts';
 import type { MemoryForm, Shape } from '../semantics/context.ts';
@@ -99,9 +100,8 @@ export function writeSegment(memory: HostMemory, record: number, instruction: In
 
 /** A record that is no instruction. */
 export function writePseudo(memory: HostMemory, record: number, handler: number, at: number, index: number): void {
-  const { u16, u8, u32 } = memory;
-  // So few are quicker stored than filled.
-  for (let word = record >> 2; word < (record + RecordField.size) >> 2; word++) u32[word] = 0;
+  const { u16, u8 } = memory;
+  clearWords(memory.u32, record, RecordField.size);
   u16[record >> 1] = handler;
   u8[record + RecordField.index] = index;
   u16[(record + RecordField.next) >> 1] = at;

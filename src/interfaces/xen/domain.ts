@@ -403,6 +403,8 @@ export class XenDomain implements Domain, Archived {
 
   /** A kernel named a page of its own, by pseudo-physical number, to be filled with stubs. */
   writeHypercallPage(pfn: number): boolean {
+    // That number means an entry of the machine-to-physical table that holds none.
+    if (pfn < 0) return false;
     const mfn = this.paging.numberOfPage(pfn as Pfn);
     if (mfn < 0 || this.paging.holdWritable(mfn) !== 0) return false;
     this.#fillHypercallPage(mfn);
