@@ -1,7 +1,7 @@
 import type { Archive } from '../archive/archive.ts';
 import type { FramePool } from '../memory/frame-pool.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
-import type { Frame, GuestVirtual, HostAddress } from '../x86/brand.ts';
+import { type Frame, type GuestVirtual, type HostAddress, highWord, lowWord } from '../x86/brand.ts';
 import { Cr4, Flag, Vector } from '../x86/registers.ts';
 import { addressedStack } from './address-fault.ts';
 import { CodeCache } from './code-cache.ts';
@@ -95,6 +95,7 @@ export class ProcessorGroup implements FrameInvalidator, FrameWatching {
         return loadSegmentInPlace(at(state), segment, selector & 0xffff) ? 1 : 0;
       },
       timeStamp: (state) => at(state).readTimeStamp(),
+      faultAddress: (state) => at(state).readFaultAddress(),
       divide: (state, signed) => at(state).divide(signed !== 0),
       sse: (state, operation, destination, a, b, immediate) => {
         const mxcsr = memory.u32[(state + State.mxcsr) >> 2] as number;
@@ -154,6 +155,7 @@ export class ProcessorGroup implements FrameInvalidator, FrameWatching {
     processor.memory.onRoots = undefined;
     processor.memory.observed = undefined;
     processor.timeSource = undefined;
+    processor.faultAddress = undefined;
     this.#released.push(processor);
   }
 
@@ -199,6 +201,8 @@ export class Processor extends ProcessorState implements ProcessorApi {
    * instructions executed so far, whose number is exact only then, or because someone wants to see it.
    */
   timeSource: TimeSource | undefined;
+  /** Lets generated code of ring 0 read CR2. Without, each MOV from it leaves, for someone to see it. */
+  faultAddress: (() => GuestVirtual) | undefined;
   /** Instructions that `run` completed. */
   instructions = 0;
   readonly #group: ProcessorGroup;
@@ -402,6 +406,15 @@ export class Processor extends ProcessorState implements ProcessorApi {
     this.put(State.missValue, pair[0] as number);
     this.put(State.missValue + 4, pair[1] as number);
     this.put(State.missValue + 8, source.timeStampAuxiliary());
+    return 1;
+  }
+
+  /** For MOV from CR2 in generated code, which leaves when the answer is 0. */
+  readFaultAddress(): number {
+    if (!this.faultAddress || this.privilege !== 0) return 0;
+    const address = this.faultAddress();
+    this.put(State.missValue, lowWord(address));
+    this.put(State.missValue + 4, highWord(address));
     return 1;
   }
 

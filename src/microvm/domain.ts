@@ -220,6 +220,10 @@ export class MicrovmDomain implements Domain, Archived {
     for (const vcpu of trace ? [] : this.vcpus) {
       // Whether IRET leaves depends on what the TLB holds, and exact turns count exits.
       vcpu.state.callsInCode = !options.exactTurns;
+      // Observers of operations ask where control is, which is exact only outside of code.
+      const isWatched = checker !== undefined || options.audit !== undefined;
+      if (!options.exactTurns && !isWatched)
+        vcpu.processor.faultAddress = () => this.operations.mmu.readCr2(vcpu.index);
       if (!(clock instanceof VirtualClock)) vcpu.processor.timeSource = this.services(vcpu);
     }
     this.#execution = new Execution(this, watchers, chooseExecution(options.exactTurns, options.profiler));

@@ -21,6 +21,10 @@ const FORM_DIGITS: Readonly<Record<MemoryForm, number>> = {
 /** Kinds of operands are below 14, sizes at most 512: four operands fit into the 53 bits of a whole number. */
 const SIZES = 600;
 const OPERANDS = 14 * SIZES;
+/** Control registers, of which there are 16, are of 4 or 8 bytes. */
+const CONTROL_SIZES = 16;
+/** The address of the last page fault: handlers of these read it each time. */
+const CR2 = 2;
 
 const CONDITION_OF: Readonly<Record<string, Condition>> = Object.fromEntries(
   CONDITIONS.map((condition) => [`j${condition}`, condition]),
@@ -73,7 +77,9 @@ function operandKey({ operands, operandCount }: Instruction): number {
   let key = 0;
   for (let index = 0; index < operandCount; index++) {
     const operand = operands[index];
-    if (operand) key = key * OPERANDS + operand.kind * SIZES + operand.size;
+    if (!operand) continue;
+    const register = operand.kind === OperandKind.control ? operand.register : 0;
+    key = key * OPERANDS + operand.kind * SIZES + register * CONTROL_SIZES + operand.size;
   }
   return key;
 }
@@ -84,12 +90,17 @@ function operationOf(instruction: Instruction): string {
   if (operation === 'mov') {
     for (let index = 0; index < instruction.operandCount; index++) {
       const kind = operands[index]?.kind;
-      if (kind === OperandKind.control || kind === OperandKind.debug) return 'mov-system';
+      if (kind === OperandKind.control || kind === OperandKind.debug)
+        return readsCr2(instruction) ? 'mov-cr2' : 'mov-system';
     }
     if (operands[0].kind === OperandKind.segment) return 'load-segment';
   }
   if (operation === 'pop' && operands[0].kind === OperandKind.segment) return 'pop-segment';
   return operation;
+}
+
+function readsCr2({ operands: [, source] }: Instruction): boolean {
+  return source.kind === OperandKind.control && source.register === CR2;
 }
 
 function hasMemory(instruction: Instruction): boolean {

@@ -9,7 +9,7 @@ import { emitEnterRegions, emitRegionLoop, REGION, REGION_LOOP } from './region-
 const REGION_TABLE = 0;
 
 /** Host functions that regions call. */
-const FORWARDED: readonly HostFunction[] = ['sse', 'helper', 'loadSegment', 'timeStamp'];
+const FORWARDED: readonly HostFunction[] = ['sse', 'helper', 'loadSegment', 'timeStamp', 'faultAddress'];
 
 /**
  * A module with what loops, cold handlers and regions call: flags, the way into regions and from one to the next, and host

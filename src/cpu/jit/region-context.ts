@@ -60,6 +60,7 @@ export const REGION_IMPORTS = {
   compareStrings: numbers(1),
   loadSegment: numbers(3),
   timeStamp: numbers(1),
+  faultAddress: numbers(1),
   regions: REGION_LOOP,
 } as const;
 export type RegionImport = keyof typeof REGION_IMPORTS;

@@ -189,6 +189,8 @@ export const HOST_FUNCTIONS = {
   loadSegment: 3,
   /** (state): the time-stamp counter, and TSC_AUX behind it, into missValue; 0 when generated code may not read it. */
   timeStamp: 1,
+  /** (state): CR2 into missValue; 0 when generated code may not read it. */
+  faultAddress: 1,
   /** (state, operand bytes | signed << 8): divides RDX:RAX by missValue; 0, or the exit of #DE. */
   divide: 2,
   /** (state, operation, address of destination, of first and of second operand, immediate): exact SSE arithmetic. */

@@ -168,6 +168,13 @@ const readTimeStamp =
     if (withAuxiliary) c.setRegister(RCX, 8, loadInteger(4, false, c.state, State.missValue + 8));
   };
 
+/** MOV from CR2. */
+const readFaultAddress: Semantics = (c) => {
+  const given = c.let(c.host('faultAddress'));
+  c.fn.ifSeldom(eqz(given), () => c.exit(Exit.system));
+  c.write(0, load64(c.state, State.missValue));
+};
+
 /** What depends on the interface: the host decodes the instruction again and carries it out. */
 const system: Semantics = (c) => c.exit(Exit.system);
 
@@ -243,6 +250,7 @@ export const CONTROL: readonly (readonly [string, Semantics])[] = [
   ['swapgs', swapGsBase],
   ['rdtsc', readTimeStamp(false)],
   ['rdtscp', readTimeStamp(true)],
+  ['mov-cr2', readFaultAddress],
   ['syscall', systemCall],
   ['sysret', systemReturn],
   ['iret', interruptReturn],

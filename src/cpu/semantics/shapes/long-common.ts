@@ -319,6 +319,7 @@ export const LONG_COMMON_SHAPES: readonly string[] = [
   'mov 2 8 long none none 1:2 10:2',
   'mov 4 8 long full none 3:4 4:4',
   'mov 8 8 long full none 3:8 4:8',
+  'mov-cr2 8 8 long none none 1:8 11:8',
   'mov-system 8 8 long none none 1:8 11:8',
   'movaps 4 8 long base none 3:16 7:16',
   'movaps 4 8 long base none 7:16 3:16',
