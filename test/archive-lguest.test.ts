@@ -23,6 +23,7 @@ const NO_STATE: ReadonlySet<string> = new Set([
   'vcpu.index',
   'processor.index',
   'processor.timeSource',
+  'processor.faultAddress',
   'system.#callsInCode',
   'system.#inNonMaskable',
   'processor.state',

@@ -57,6 +57,7 @@ const NO_STATE: ReadonlySet<string> = new Set([
   'vcpus.index',
   'processor.index',
   'processor.timeSource',
+  'processor.faultAddress',
   'system.#callsInCode',
   'processor.state',
   'processor.word',

@@ -72,6 +72,7 @@ const NO_STATE: ReadonlySet<string> = new Set([
   'vcpus.index',
   'processor.index',
   'processor.timeSource',
+  'processor.faultAddress',
   'processor.state',
   'processor.word',
   'clock.#nanoseconds',
