@@ -1,7 +1,7 @@
 import { readFileSync } from 'node:fs';
 import { beforeAll, describe, expect, it } from 'vitest';
 import { imagePath } from '../guests/reference/build.ts';
-import { KernelBytes, viewOf } from '../src/boot/call-sites.ts';
+import { KernelBytes, readRecordedSites, viewOf } from '../src/boot/call-sites.ts';
 import { patchCallSites } from '../src/boot/patch-sites.ts';
 import { patchingInterface } from '../src/host/afterburn.ts';
 import { buildElf, MACHINE_I386 } from './boot-images.ts';
@@ -90,6 +90,35 @@ it.each([
   expect(new Set(Object.values(hashes(printed))).size).toBe(1);
   expect(printed.outcome).toEqual({ kind: 'poweroff' });
 });
+
+/** Bits of the registers that a site lets be destroyed: of all that calls destroy, and of the result alone. */
+const CALLS_DESTROY = 3;
+const RESULT_ALONE = 1;
+const CALL = 0xe8;
+
+it.each([
+  ['x86-64', 'kvm', 'shadow'],
+  ['i386', 'vmi', 'shadow'],
+] as const)(
+  'a site of the image for %s that lets less be destroyed than a function does is left, by the loader and by the kernel',
+  async (image, name, paging) => {
+    const by = patchingInterface({ interface: name, paging });
+    const kernel = new Uint8Array(readFileSync(imagePath(image)));
+    const { file, counts } = patchCallSites(kernel, by);
+    const [bytes, patched] = [new KernelBytes(kernel), new KernelBytes(file)];
+    const called = readRecordedSites(bytes).sites.findIndex(
+      ({ address, clobbers }) => clobbers === CALLS_DESTROY && patched.at(address, 1)[0] === CALL,
+    );
+    const record = bytes.symbol('sites') + called * 2 * bytes.wordBytes;
+    viewOf(bytes.at(record + bytes.wordBytes, 4)).setUint16(2, RESULT_ALONE, true);
+    const expected = { ...counts, called: counts.called - 1, left: counts.left + 1 };
+    expect(patchCallSites(kernel, by).counts).toEqual(expected);
+    const own = await runReference({ interface: name, paging, check: false }, '', kernel);
+    expect([numberOf(own, 'called'), numberOf(own, 'left')]).toEqual([expected.called, expected.left]);
+    expect(new Set(Object.values(hashes(own))).size).toBe(1);
+    expect(own.outcome).toEqual({ kind: 'poweroff' });
+  },
+);
 
 it('the loader leaves the kernel that it is given as it was', () => {
   const file = readFileSync(imagePath('i386'));

@@ -67,7 +67,7 @@ const EXPECTED: Readonly<Record<TargetName, Expected>> = {
     endings: /^$/,
   },
   vmi: {
-    calls: 5_000,
+    calls: 7_000,
     bothWays: ['GetGDT', 'RDMSR', 'SetAlarm', 'SetLDT', 'SetInitialAPState', 'SetLinearMapping', 'WRMSR'],
     carriedOut: /^returned$/,
     refused: /^exception/,
@@ -112,6 +112,10 @@ describe.each(Object.keys(EXPECTED) as TargetName[])('hostile calls of %s guests
     const results = record.results('SYSEXIT');
     expect(results).toEqual(expect.arrayContaining(['went to a program', 'exception 13']));
     expect(results).not.toContain('returned');
+  });
+
+  it.runIf(name === 'vmi')('IRET goes to the kernel and to programs', () => {
+    expect(record.results('IRET')).toEqual(expect.arrayContaining(['returned', 'went to a program']));
   });
 
   it('end their guests with a reason, or not at all', () => {

@@ -183,7 +183,11 @@ static void fill_sound(u32 number) {
       if (chance(64)) rom_call.eax ^= CR4_PAE;
       break;
     case 24: case 25: rom_call.eax = (u32)hostile_random(8); break;
-    case VMI_IRET: rom_call.stack[0] = KERNEL_CODE, rom_call.stack[1] = 2; break;
+    case VMI_IRET:
+      /* Back to where it was called: in the kernel, or as a program, which has no such page. */
+      rom_call.stack[0] = hostile_random(2) ? KERNEL_CODE : USER_CODE, rom_call.stack[1] = 2;
+      rom_call.stack[2] = 0, rom_call.stack[3] = USER_DATA;
+      break;
     case 34: ARGUMENTS(0, HOSTILE_BASE, 0); break;
     case VMI_SET_PXE: ARGUMENTS(entry, pointer, flags); break;
     case VMI_SET_PXE_LONG: case VMI_SWAP_PXE_LONG: ARGUMENTS(entry, (u64)entry >> 32, pointer); break;
