@@ -117,6 +117,33 @@ describe('a page without a frame', () => {
     expect(machine.processor.value(Register.rax)).toBe(PHYSICAL + 0x20);
   });
 
+  it('is left to the host again when its device could not answer yet', () => {
+    const { machine, recorder } = machineWithDevice();
+    const { processor } = machine;
+    let isAbsent = true;
+    const store = recorder.store.bind(recorder);
+    recorder.store = (...access) => {
+      if (isAbsent) throw new PageAbsent(7, false);
+      store(...access);
+    };
+    // mov byte [rbx+1], 7; mov byte [rbx+2], 8; hlt
+    machine.load(CODE, 'c6430107 c6430208 f4');
+    processor.rip = CODE as GuestVirtual;
+    expect(processor.run(100)).toBe(Exit.device);
+    expect(() => processor.stepWithDevices()).toThrow(PageAbsent);
+    // Nothing of the attempt is left: neither access to devices nor single steps.
+    processor.rip = CODE as GuestVirtual;
+    expect(processor.run(100)).toBe(Exit.device);
+    isAbsent = false;
+    expect(processor.stepWithDevices()).toBe(Exit.budget);
+    expect(processor.run(100)).toBe(Exit.device);
+    expect(machine.run((CODE + 4) as GuestVirtual).vector).toBeNull();
+    expect(recorder.accesses).toEqual([
+      ['store', PHYSICAL + 1, 1, 7],
+      ['store', PHYSICAL + 2, 1, 8],
+    ]);
+  });
+
   it('is accessed by words, the lower first', () => {
     const { machine, recorder } = machineWithDevice();
     machine.processor.set(Register.rax, 0x8765_4321, 0xfedc_ba98);

@@ -282,30 +282,36 @@ export class Processor extends ProcessorState implements ProcessorApi {
     return trapped ? this.#runTrapped() : this.#executeOne();
   }
 
-  /** Executes the instruction that left with `Exit.device`, with the device. */
+  /** Executes the instruction that left with `Exit.device`, with the device. @throws what the device does, PageAbsent too */
   stepWithDevices(): Exit {
     this.memory.devicesOpen = true;
-    const exit = this.stepObserved();
-    this.memory.devicesOpen = false;
-    return exit;
+    try {
+      return this.stepObserved();
+    } finally {
+      this.memory.devicesOpen = false;
+    }
   }
 
   /** Executes the instruction that left with `Exit.observed`. */
   stepObserved(): Exit {
     this.memory.observedOpen = true;
-    const exit = this.step();
-    this.memory.observedOpen = false;
-    return exit;
+    try {
+      return this.step();
+    } finally {
+      this.memory.observedOpen = false;
+    }
   }
 
   #executeOne(): Exit {
     // Without translations of code every entry into code asks `lookup`, which gives it the single instruction.
     this.put(State.tlb, this.memory.emptyTlb.address);
     this.#code.isStepping = true;
-    const exit = this.#execute(1);
-    this.#code.isStepping = false;
-    this.updateTlb();
-    return exit;
+    try {
+      return this.#execute(1);
+    } finally {
+      this.#code.isStepping = false;
+      this.updateTlb();
+    }
   }
 
   /** Goes past the instruction of the last exit, which the host carried out. */
