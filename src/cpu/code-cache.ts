@@ -3,6 +3,7 @@ import type { HostMemory } from '../memory/host-memory.ts';
 import { clearWords } from '../memory/words.ts';
 import { type Frame, type GuestVirtual, type HostAddress, PAGE_SIZE } from '../x86/brand.ts';
 import type { CodeMode } from './code-mode.ts';
+import { MAXIMUM_LENGTH } from './decode/decoder.ts';
 import { FrameMark, type FrameMarks } from './frame-marks.ts';
 import { PseudoHandler, RecordField, RegionWord } from './interpreter/record.ts';
 import { PlaceMap } from './place-map.ts';
@@ -98,6 +99,17 @@ export class CodeCache {
     const blocks = this.#frames.get(this.#pool.frameAt(page))?.blocks ?? [];
     const here = blocks.filter((block) => block.mode === mode && block.place >= page && block.place < page + PAGE_SIZE);
     return Uint16Array.from(here, ({ place }) => place - page);
+  }
+
+  /** 14 bytes from the start of a page that an instruction at the end of this one went on in, or none. */
+  bytesBehind(page: HostAddress, mode: CodeMode): Uint8Array {
+    const blocks = this.#frames.get(this.#pool.frameAt(page))?.blocks ?? [];
+    const isCrossing = (block: Block) =>
+      block.mode === mode && block.crossing >= 0 && block.place >= page && block.place < page + PAGE_SIZE;
+    const found = blocks.find(isCrossing);
+    if (!found) return new Uint8Array(0);
+    const behind = this.#pool.addressOf(found.crossing);
+    return this.#memory.u8.slice(behind, behind + MAXIMUM_LENGTH - 1);
   }
 
   /** Room for the records of one block; may drop everything that was decoded before. */

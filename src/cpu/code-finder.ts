@@ -231,7 +231,7 @@ export class CodeFinder {
       const shape = jump ? fusedShape(plain, jump) : plain;
       const handler = this.#support.interpreter.handlerFor(shape);
       if (second >= 0) {
-        // Instructions that cross a page are no part of regions.
+        // No region begins with an instruction that crosses a page.
         cursor = record;
         crossing = pool.frameAt(second);
         crossingBytes = offset + instruction.length - PAGE_SIZE;

@@ -13,6 +13,14 @@ export interface Expression<T extends ValueType = ValueType> {
   emit(code: ByteWriter): void;
   /** Present when the value is known: signed, a number as long as those are exact. */
   readonly literal?: number | bigint;
+  /** Present when the distance from another value is known. */
+  readonly relative?: Relative | undefined;
+}
+
+/** A value that is another one, which only has a name here, plus a constant. */
+export interface Relative {
+  readonly base: object;
+  readonly distance: number;
 }
 
 export type I32 = Expression<'i32'>;
@@ -120,12 +128,14 @@ class Unary<T extends ValueType> implements Expression<T> {
 
 class Binary<T extends ValueType> implements Expression<T> {
   readonly type: T;
+  readonly relative?: Relative | undefined;
   readonly #opcode: number;
   readonly #a: Expression;
   readonly #b: Expression;
 
-  constructor(type: T, opcode: number, a: Expression, b: Expression) {
+  constructor(type: T, opcode: number, a: Expression, b: Expression, relative?: Relative) {
     this.type = type;
+    this.relative = relative;
     this.#opcode = opcode;
     this.#a = a;
     this.#b = b;
@@ -180,10 +190,24 @@ function binary<T extends Integer>(
   return instruction(a.type, a.type === 'i32' ? opcode32 : opcode64, a, b);
 }
 
-export const add = <T extends Integer>(a: Expression<T>, b: Expression<T>): Expression<T> =>
-  b.literal === 0 ? a : a.literal === 0 ? b : binary(a, b, 0x6a, 0x7c, (x, y) => x + y);
+export const add = <T extends Integer>(a: Expression<T>, b: Expression<T>): Expression<T> => {
+  if (b.literal === 0) return a;
+  if (a.literal === 0) return b;
+  return displaced(a, b, 1) ?? binary(a, b, 0x6a, 0x7c, (x, y) => x + y);
+};
 export const sub = <T extends Integer>(a: Expression<T>, b: Expression<T>): Expression<T> =>
-  b.literal === 0 ? a : binary(a, b, 0x6b, 0x7d, (x, y) => x - y);
+  b.literal === 0 ? a : (displaced(a, b, -1) ?? binary(a, b, 0x6b, 0x7d, (x, y) => x - y));
+
+/** A sum or difference (`sign` −1) with a constant whose distance from another value is known. */
+function displaced<T extends Integer>(a: Expression<T>, b: Expression<T>, sign: 1 | -1): Expression<T> | undefined {
+  const { relative } = a;
+  if (!relative || typeof b.literal !== 'number') return undefined;
+  const { base, distance } = relative;
+  const [opcode32, opcode64] = sign > 0 ? [0x6a, 0x7c] : [0x6b, 0x7d];
+  const opcode = a.type === 'i32' ? opcode32 : opcode64;
+  return new Binary(a.type, opcode, a, b, { base, distance: distance + sign * b.literal });
+}
+
 export const mul = <T extends Integer>(a: Expression<T>, b: Expression<T>): Expression<T> =>
   binary(a, b, 0x6c, 0x7e, (x, y) => x * y);
 export const divS = <T extends Integer>(a: Expression<T>, b: Expression<T>): Expression<T> => binary(a, b, 0x6d, 0x7f);

@@ -1,4 +1,4 @@
-import { type Expression, type I32, type Store, TYPE_CODES, type ValueType } from './expression.ts';
+import { type Expression, type I32, type Relative, type Store, TYPE_CODES, type ValueType } from './expression.ts';
 import { ByteWriter } from './writer.ts';
 
 export interface Signature {
@@ -14,10 +14,12 @@ export interface Label {
 export class Local<T extends ValueType = ValueType> implements Expression<T> {
   readonly type: T;
   readonly index: number;
+  readonly relative: Relative | undefined;
 
-  constructor(type: T, index: number) {
+  constructor(type: T, index: number, relative?: Relative) {
     this.type = type;
     this.index = index;
+    this.relative = relative;
   }
 
   emit(code: ByteWriter): void {
@@ -134,7 +136,7 @@ export class FunctionBuilder {
     if (value.literal !== undefined) return value;
     const local = this.local(value.type);
     this.set(local, value);
-    return local;
+    return value.relative ? new Local(value.type, local.index, value.relative) : local;
   }
 
   /** As `let` for a call, with its code out of the way as by `ifSeldom`. @param always any value that is never 0 */

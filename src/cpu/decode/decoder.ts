@@ -50,7 +50,7 @@ export type Decode = (
 ) => DecodeResult;
 
 /** SDM volume 3, 7.2 ("Interrupt 13"): a longer instruction is a general protection fault. */
-const maximumLength = 15;
+export const MAXIMUM_LENGTH = 15;
 
 const enum Prefix {
   none = 0,
@@ -133,18 +133,18 @@ function setOperand(operand: Operand, kind: OperandKind, register: number, size:
 
 function createDecodeFunction(legacyTables: DecoderTables, longTables: DecoderTables): Decode {
   const fail = (out: Instruction, limit: number, offset: number, needed: number): DecodeResult => {
-    if (limit - offset >= maximumLength) {
-      out.length = maximumLength;
+    if (limit - offset >= MAXIMUM_LENGTH) {
+      out.length = MAXIMUM_LENGTH;
       return DecodeResult.tooLong;
     }
     // Failing to fetch the fifteen bytes comes before their being too few (SDM volume 3, table 6-2).
-    out.length = Math.min(needed - offset, maximumLength);
+    out.length = Math.min(needed - offset, MAXIMUM_LENGTH);
     return DecodeResult.truncated;
   };
 
   return (bytes, offset, available, codeSize, out) => {
     // Indexes into `bytes` are compared with `limit`; those into the tables are in range by the tables' construction.
-    const limit = offset + Math.min(available, maximumLength);
+    const limit = offset + Math.min(available, MAXIMUM_LENGTH);
     const longMode = codeSize === 64;
     const tables = longMode ? longTables : legacyTables;
     let position = offset;

@@ -18,6 +18,7 @@ import {
   type WayOut,
 } from './region-context.ts';
 import type { Node } from './structure.ts';
+import { Windows } from './windows.ts';
 
 export interface GeneratorOptions {
   readonly tlbEntries: number;
@@ -146,7 +147,8 @@ export function observeEffects(
 ): { effects: Effects; decidedByConstant: boolean } {
   const fn = new FunctionBuilder(REGION);
   const context = new RegionContext(fn, IMPORTS, options.tlbEntries, shape.long);
-  context.begin({ instruction, shape, effects: ANYTHING, offset: 0, deadFlags: false }, 0, { branch: () => {} });
+  const tried = { instruction, shape, effects: ANYTHING, offset: 0, behind: new Uint8Array(0), deadFlags: false };
+  context.begin(tried, 0, { branch: () => {} });
   options.meaningOf(shape.operation)(context);
   return { effects: context.observed(), decidedByConstant: fn.decidedByConstant };
 }
@@ -163,6 +165,8 @@ class RegionGenerator {
   readonly #loops = new Map<Node, Label>();
   /** The kind of flags that control brings along, for nodes with one way in. */
   readonly #knownFlags = new Map<Node, RegionContext['knownFlags']>();
+  /** What control brings along about addresses. */
+  readonly #windows = new Map<Node, Windows>();
   readonly #slack: number;
   readonly #long: boolean;
   readonly #plan: RegionPlan;
@@ -188,6 +192,10 @@ class RegionGenerator {
 
   /** @param before instructions that were executed since the budget was last counted */
   #tree(node: Node, before: number): void {
+    this.#context.withWindows(() => this.#dominated(node, before));
+  }
+
+  #dominated(node: Node, before: number): void {
     const { fn } = this.#context;
     const { block } = node;
     // What only falls through needs no label, and takes the count of instructions along.
@@ -223,6 +231,7 @@ class RegionGenerator {
     const context = this.#context;
     const { fn } = context;
     context.knownFlags = node.isLoop ? undefined : this.#knownFlags.get(node);
+    context.windows = (node.isLoop ? undefined : this.#windows.get(node)) ?? new Windows();
     node.block.instructions.forEach((current, index) => {
       const done = before + index + 1;
       const returns = node.next && current.shape.operation === 'call';
@@ -231,6 +240,7 @@ class RegionGenerator {
           branch: () => this.#taken(node, current, done),
           ...(returns ? { returnTo: { linear: this.#linear(node.block.end), budget: this.#slack } } : {}),
         });
+        context.expectBehind(current.behind);
         this.#options.meaningOf(current.shape.operation)(context);
         context.end();
       });
@@ -290,9 +300,10 @@ class RegionGenerator {
     this.#bring(to);
   }
 
-  /** Joins what is known about the flags on the ways into a node. */
+  /** Joins what is known about flags and addresses on the ways into a node. */
   #bring(to: Node): void {
-    const { knownFlags } = this.#context;
+    const { knownFlags, windows } = this.#context;
+    this.#windows.set(to, this.#windows.get(to)?.meet(windows) ?? windows.copy());
     const same = !this.#knownFlags.has(to) || this.#knownFlags.get(to) === knownFlags;
     this.#knownFlags.set(to, same ? knownFlags : undefined);
   }

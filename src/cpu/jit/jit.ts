@@ -24,6 +24,7 @@ import { type Translation, type Translations, Translator } from './translator.ts
  *   flag-liveness.ts   flags that nothing sees
  *   region-context.ts  one instruction: flags are locals, numbers are constants
  *   register-file.ts   registers are locals as well
+ *   windows.ts         pages that accesses went to
  *   region-batch.ts    the regions of one module, while they are translated and it is compiled
  *   live-regions.ts    the regions that there are
  *   gatherer.ts        which of them are hot, and gathering.ts: those are put side by side
@@ -227,8 +228,10 @@ export class Jit {
   #sourceOf({ place, mode }: Candidate): RegionSource {
     const entry = place % PAGE_SIZE;
     const page = place - entry;
-    const bytes = this.#parts.memory.u8.subarray(page, page + PAGE_SIZE);
-    return { bytes, mode, entry, reached: this.#parts.code.offsetsOf(page as HostAddress, mode) };
+    const { memory, code } = this.#parts;
+    const bytes = memory.u8.subarray(page, page + PAGE_SIZE);
+    const reached = code.offsetsOf(page as HostAddress, mode);
+    return { bytes, behind: code.bytesBehind(page as HostAddress, mode), mode, entry, reached };
   }
 
   #translate(sources: readonly RegionSource[]): Pending<Translations> {

@@ -1,10 +1,9 @@
 import {
   add,
   and,
-  eq,
   eqz,
   extendU,
-  geS,
+  geU,
   gtU,
   type I32,
   type I64,
@@ -16,7 +15,6 @@ import {
   load128,
   loadInteger,
   ltS,
-  ltU,
   ne,
   select,
   shl,
@@ -32,7 +30,8 @@ import {
   wrap,
   zeroExtend,
 } from '../../wasm/expression.ts';
-import { callOf, type FunctionBuilder, type Label, type Local, type Signature } from '../../wasm/module.ts';
+import { callOf, type FunctionBuilder, type Label, Local, type Signature } from '../../wasm/module.ts';
+import { PAGE_SIZE } from '../../x86/brand.ts';
 import { AddressRegister, OperandKind, SegmentRegister } from '../decode/instruction.ts';
 import { Exit } from '../exits.ts';
 import { carryOf, conditionOf, type FlagValues, flagBits } from '../flags.ts';
@@ -45,6 +44,7 @@ import { TlbEntry } from '../tlb-layout.ts';
 import type { Effects } from './effects.ts';
 import type { RegionInstruction } from './region.ts';
 import { RegisterFile } from './register-file.ts';
+import { type Window, Windows } from './windows.ts';
 
 function numbers(count: number): Signature {
   return { parameters: new Array<'i32'>(count).fill('i32'), result: 'i32' };
@@ -142,11 +142,16 @@ export class RegionContext extends GeneratingContext implements Context {
   readonly registers: RegisterFile;
   /** The kind of the flags at this point of the code, when there is only one that it can be. */
   knownFlags: FlagKind | undefined;
+  /** What is known about addresses at this point of the code. */
+  windows = new Windows();
   readonly #imports: RegionImports;
   protected readonly tlbEntries: number;
   readonly #long: boolean;
   readonly #flagKind: Local<'i32'>;
   readonly #flags: { readonly a: Local<'i64'>; readonly b: Local<'i64'>; readonly result: Local<'i64'> };
+  readonly #open: Window[] = [];
+  /** Locals of windows that are over. */
+  readonly #spare: Local<'i32'>[] = [];
   #flagsUsed = false;
   #flagsWritten = false;
   /** Flags are read where they may be those that the region was entered with. */
@@ -171,7 +176,7 @@ export class RegionContext extends GeneratingContext implements Context {
     this.#imports = imports;
     this.tlbEntries = tlbEntries;
     this.registers = new RegisterFile(fn, this.state);
-    this.pageBase = fn.local('i64');
+    this.pageBase = new Local('i64', fn.local('i64').index, { base: {}, distance: 0 });
     this.tlb = fn.local('i32');
     this.budgetLeft = fn.local('i32');
     this.at = fn.local('i32');
@@ -198,6 +203,22 @@ export class RegionContext extends GeneratingContext implements Context {
     this.#setConditionally = false;
     this.registers.begin(current.effects.mayLeave || current.effects.branches);
     if (current.effects.mayLeave) this.fn.set(this.at, i32(this.#place(current.offset, index)));
+  }
+
+  /** The interpreter executes what crosses a page unless these bytes of it stand on the page that is behind now. */
+  expectBehind(bytes: Uint8Array): void {
+    if (bytes.length === 0) return;
+    const linear = add(this.pageBase, i64(PAGE_SIZE));
+    const page = this.let(this.#long ? linear : zeroExtend(linear, 4));
+    const entry = this.tlbEntry(page);
+    this.#leaveIf(ne(load64(entry, TlbEntry.executeTag), page));
+    const frame = this.let(load32(entry, TlbEntry.frame));
+    const view = new DataView(bytes.buffer, bytes.byteOffset);
+    for (let at = 0; at < bytes.length; ) {
+      const size = 2 ** Math.floor(Math.log2(Math.min(bytes.length - at, 8)));
+      this.#leaveIf(ne(loadInteger(size, true, frame, at), i64(integerAt(view, at, size))));
+      at += size;
+    }
   }
 
   /** At the region's entry. */
@@ -238,22 +259,19 @@ export class RegionContext extends GeneratingContext implements Context {
     fn.set(this.budgetLeft, sub(this.budgetLeft, shrU(this.at, i32(AT_COUNT_SHIFT))));
     fn.set(this.exitKind, select(this.exitKind, this.exitKind, i32(RegionAnswer.interpret)));
     fn.close(); // jumpLabel
-    this.#storeAll(false);
+    this.#storeAll();
     fn.return(this.exitKind);
   }
 
-  /**
-   * The state block becomes exact.
-   * @param flagsSet whether the flags are certainly the region's
-   */
-  #storeAll(flagsSet: boolean): void {
-    this.#storeState(flagsSet);
+  /** The state block becomes exact. @param kind of the flags, where they are the region's and there is only one */
+  #storeAll(kind?: FlagKind): void {
+    this.#storeState(kind);
     this.fn.store(store64(this.state, this.rip, State.rip));
   }
 
   /** All but RIP, which is no business of the region that comes next; only when everything that the region does is known. */
-  #storeState(flagsSet: boolean): void {
-    if (this.#flagsWritten) this.#storeFlags(flagsSet);
+  #storeState(kind?: FlagKind): void {
+    if (this.#flagsWritten) this.#storeFlags(kind !== undefined, kind);
     this.fn.store(store32(this.state, this.budgetLeft, State.budget));
   }
 
@@ -272,12 +290,13 @@ export class RegionContext extends GeneratingContext implements Context {
     fn.set(this.#flags.result, load64(state, State.flagResult));
   }
 
-  #storeFlags(set: boolean): void {
+  #storeFlags(set: boolean, kind?: FlagKind): void {
     const { fn, state } = this;
+    const { a, b } = usesOf(kind);
     const store = (): void => {
-      fn.store(store32(state, this.#flagKind, State.flagKind));
-      fn.store(store64(state, this.#flags.a, State.flagA));
-      fn.store(store64(state, this.#flags.b, State.flagB));
+      fn.store(store32(state, kind === undefined ? this.#flagKind : i32(kind), State.flagKind));
+      if (a) fn.store(store64(state, this.#flags.a, State.flagA));
+      if (b) fn.store(store64(state, this.#flags.b, State.flagB));
       fn.store(store64(state, this.#flags.result, State.flagResult));
     };
     if (set || this.#readsFlagsBefore) store();
@@ -285,12 +304,27 @@ export class RegionContext extends GeneratingContext implements Context {
   }
 
   register(register: number, bytes: number, signed = false): I64 {
-    const value = this.registers.read(register);
+    const value = this.#readRegister(register);
     return signed ? signExtend(value, bytes) : zeroExtend(value, bytes);
   }
 
   setRegister(register: number, bytes: number, value: I64): void {
+    this.#writeRegister(register, bytes, value);
+  }
+
+  /** What is done only sometimes, or again and again, says nothing about what follows. */
+  get #isStraight(): boolean {
+    return this.fn.depth === this.#baseDepth;
+  }
+
+  #readRegister(register: number): I64 {
+    const local = this.registers.read(register);
+    return this.#isStraight ? new Local('i64', local.index, this.windows.register(register)) : local;
+  }
+
+  #writeRegister(register: number, bytes: number, value: I64): void {
     this.registers.write(register, bytes, value);
+    this.windows.setRegister(register, this.#isStraight && bytes === 8 ? value.relative : undefined);
   }
 
   #operand(operand: number): { kind: OperandKind; size: number; register: number } {
@@ -349,10 +383,11 @@ export class RegionContext extends GeneratingContext implements Context {
         this.store(size, this.address(size, true), value);
         break;
       case OperandKind.gpr:
-        this.registers.write(register, size, value);
+        this.#writeRegister(register, size, value);
         break;
       case OperandKind.highByte:
         this.registers.writeHighByte(register, value);
+        this.windows.setRegister(register, undefined);
         break;
       case OperandKind.mmx:
         this.fn.store(storeInteger(size, this.operandPointer(operand), value));
@@ -408,7 +443,7 @@ export class RegionContext extends GeneratingContext implements Context {
       const address = add(this.pageBase, i64(this.#next + displacement));
       return addressSize === 8 ? address : zeroExtend(address, addressSize);
     }
-    let sum: I64 = base >= 0 ? this.registers.read(base) : i64(0);
+    let sum: I64 = base >= 0 ? this.#readRegister(base) : i64(0);
     if (index >= 0) sum = add(sum, shl(this.registers.read(index), i64(Math.log2(scale))));
     sum = add(sum, i64(displacement));
     return addressSize === 8 ? sum : zeroExtend(sum, addressSize);
@@ -452,13 +487,66 @@ export class RegionContext extends GeneratingContext implements Context {
 
   /** Host address of an access that lies in one cached page; all others leave the region. */
   #translated(linear: I64, bytes: number | I32, tag: TlbEntry.readTag | TlbEntry.writeTag): I32 {
+    const { relative } = linear;
+    if (!relative || typeof bytes !== 'number' || !this.#isStraight) {
+      const { page, offset } = this.#lookUp(linear, bytes, tag);
+      return add(page, wrap(offset));
+    }
+    const { fn } = this;
+    const writable = tag === TlbEntry.writeTag;
+    const window = this.windows.find(relative, bytes, writable);
+    if (!window) {
+      const found = this.#lookUp(linear, bytes, tag);
+      const opened = this.#openWindow(relative.distance, bytes, writable);
+      fn.set(opened.page, found.page);
+      fn.set(opened.offset, wrap(found.offset));
+      this.windows.add(relative, opened);
+      return add(opened.page, opened.offset);
+    }
+    const { page } = window;
+    const distance = relative.distance - window.distance;
+    if (distance === 0 && bytes <= window.bytes) return add(page, window.offset);
+    const offset = fn.local('i32');
+    const pointer = fn.local('i32');
+    fn.set(offset, add(window.offset, i32(distance)));
+    fn.set(pointer, add(page, offset));
+    fn.ifSeldom(gtU(offset, i32(PAGE_SIZE - bytes)), () => {
+      const other = this.#lookUp(linear, bytes, tag);
+      fn.set(pointer, add(other.page, wrap(other.offset)));
+    });
+    return pointer;
+  }
+
+  #openWindow(distance: number, bytes: number, writable: boolean): Window {
+    const local = () => this.#spare.pop() ?? this.fn.permanentLocal('i32');
+    const window: Window = { distance, bytes, writable, page: local(), offset: local(), isOver: false };
+    this.#open.push(window);
+    return window;
+  }
+
+  /**
+   * The windows that `body` opens end with it: their locals are used again. Code behind it may have heard of them all the
+   * same, where dominators count an edge that no code was made for.
+   */
+  withWindows(body: () => void): void {
+    const before = this.#open.length;
+    body();
+    for (const window of this.#open.splice(before)) {
+      window.isOver = true;
+      this.#spare.push(window.page, window.offset);
+    }
+  }
+
+  #lookUp(linear: I64, bytes: number | I32, tag: TlbEntry.readTag | TlbEntry.writeTag): { page: I32; offset: I64 } {
     const address = this.let(linear);
     const entry = this.tlbEntry(address);
     const offset = this.let(sub(address, load64(entry, tag)));
     this.#leaveIf(
-      typeof bytes === 'number' ? gtU(offset, i64(4096 - bytes)) : gtU(offset, sub(i64(4096), extendU(bytes))),
+      typeof bytes === 'number'
+        ? gtU(offset, i64(PAGE_SIZE - bytes))
+        : gtU(offset, sub(i64(PAGE_SIZE), extendU(bytes))),
     );
-    return add(load32(entry, TlbEntry.frame), wrap(offset));
+    return { page: load32(entry, TlbEntry.frame), offset };
   }
 
   load(bytes: number, linear: I64, signed = false): I64 {
@@ -492,16 +580,16 @@ export class RegionContext extends GeneratingContext implements Context {
     this.#leaveIf(ne(and(address, i64(15)), i64(0)));
   }
 
-  protected setFlags(kind: FlagKind, result: I64, a: I64 = i64(0), b: I64 = i64(0)): void {
+  protected setFlags(kind: FlagKind, result: I64, a?: I64, b?: I64): void {
     const { fn } = this;
     const conditional = fn.depth > this.#baseDepth;
     if (!conditional) this.#setsFlags = true;
     // What compares in a loop reads the flags that it sets.
     if (this.#current.deadFlags && this.shape.repeat === 'none') return;
-    const [first, second, third] = [this.#stable(a), this.#stable(b), this.#stable(result)];
+    const [first, second, third] = [a && this.#stable(a), b && this.#stable(b), this.#stable(result)];
     fn.set(this.#flagKind, i32(kind));
-    fn.set(this.#flags.a, first);
-    fn.set(this.#flags.b, second);
+    if (first) fn.set(this.#flags.a, first);
+    if (second) fn.set(this.#flags.b, second);
     fn.set(this.#flags.result, third);
     this.knownFlags = kind;
     this.#flagsUsed = true;
@@ -609,32 +697,29 @@ export class RegionContext extends GeneratingContext implements Context {
       return;
     }
     if (way) {
-      const flagsSet = this.knownFlags !== undefined;
-      this.#ifOpen(way, i32(1), () => {
-        fn.later(() => this.#storeState(flagsSet));
+      const kind = this.knownFlags;
+      fn.block((closed) => {
+        this.#ifOpen(way, closed);
+        fn.later(() => this.#storeState(kind));
         fn.returnCall(blankOf(way, Blank.function), this.state, this.calls);
       });
     }
     fn.branch(this.jumpLabel);
   }
 
-  /** What is done when a region is there, seen from here, and may execute, and `condition` holds. */
-  #ifOpen(way: WayOut, condition: I32, enter: () => void): void {
+  /** What follows is for when a region is there, seen from here, and may execute; otherwise control goes to `closed`. */
+  #ifOpen(way: WayOut, closed: Label): void {
     const { fn } = this;
     const { page } = way;
-    fn.if(ne(load8U32(fn.blank(blankOf(way, Blank.life))), i32(RegionLife.gone)), () => {
-      let open = and(condition, geS(this.budgetLeft, fn.blank(blankOf(way, Blank.slack))));
-      if (page) {
-        const entry = this.tlbEntry(page);
-        const frame = eq(load32(entry, TlbEntry.frame), fn.blank(blankOf(way, Blank.page)));
-        open = and(and(eq(load64(entry, TlbEntry.executeTag), page), frame), open);
-      }
-      fn.if(open, () => {
-        // A region that was called may have left another page behind.
-        fn.store(store64(this.state, page ?? this.pageBase, State.pageBase));
-        enter();
-      });
-    });
+    fn.branchIfSeldom(eqz(load8U32(fn.blank(blankOf(way, Blank.life)))), closed);
+    fn.branchIfSeldom(ltS(this.budgetLeft, fn.blank(blankOf(way, Blank.slack))), closed);
+    if (page) {
+      const entry = this.tlbEntry(page);
+      fn.branchIfSeldom(ne(load64(entry, TlbEntry.executeTag), page), closed);
+      fn.branchIfSeldom(ne(load32(entry, TlbEntry.frame), fn.blank(blankOf(way, Blank.page))), closed);
+    }
+    // A region that was called may have left another page behind.
+    fn.store(store64(this.state, page ?? this.pageBase, State.pageBase));
   }
 
   /**
@@ -643,24 +728,29 @@ export class RegionContext extends GeneratingContext implements Context {
    */
   #call({ linear, budget }: NonNullable<Ways['returnTo']>, way: WayOut | undefined): void {
     const { fn, state } = this;
-    const flagsSet = this.knownFlags !== undefined;
-    fn.later(() => this.#storeAll(flagsSet));
+    const kind = this.knownFlags;
+    fn.later(() => this.#storeAll(kind));
     const calls = this.let(add(this.calls, i32(1)));
-    const answer = fn.local('i32');
-    const search = () => fn.set(answer, callOf('i32', this.#imports.regions, state, i32(0), linear, calls));
-    if (way) {
-      fn.set(answer, i32(RegionAnswer.goOn));
-      this.#ifOpen(way, ltU(calls, i32(CALLS_LIMIT)), () => {
-        fn.set(answer, fn.callBlank('i32', blankOf(way, Blank.function), state, calls));
-      });
-      // The region may not have been entered, or may have gone on to where nothing leads directly.
-      fn.if(and(eqz(answer), ne(load64(state, State.rip), linear)), search);
-    } else {
-      search();
-    }
-    fn.ifSeldom(answer, () => fn.return(answer));
+    const call = (callee: I32) => {
+      const answer = this.let(callee);
+      fn.ifSeldom(answer, () => fn.return(answer));
+    };
+    fn.block((returned) => {
+      if (way) {
+        fn.block((closed) => {
+          fn.branchIfSeldom(geU(calls, i32(CALLS_LIMIT)), closed);
+          this.#ifOpen(way, closed);
+          call(fn.callBlank('i32', blankOf(way, Blank.function), state, calls));
+          // It may have gone on to where nothing leads directly.
+          fn.branchIfSeldom(ne(load64(state, State.rip), linear), closed);
+          fn.branch(returned);
+        });
+      }
+      call(callOf('i32', this.#imports.regions, state, i32(0), linear, calls));
+    });
     fn.later(() => this.#loadAll());
     this.registers.reload();
+    this.windows = new Windows();
     fn.ifSeldom(ltS(this.budgetLeft, i32(budget)), () => fn.return(i32(RegionAnswer.goOn)));
     this.knownFlags = undefined;
   }
@@ -736,6 +826,7 @@ export class RegionContext extends GeneratingContext implements Context {
     const { fn } = this;
     const always = fn.depth === this.#baseDepth;
     if (always && isImported(name)) {
+      this.windows.closeAll();
       return callOf('i32', this.#imports[name], this.state, ...operands);
     }
     if (always) this.#needsInterpreter = true;
@@ -748,6 +839,19 @@ export class RegionContext extends GeneratingContext implements Context {
     const value = this.let(result);
     this.fn.if(value, () => this.#leave(value));
   }
+}
+
+/** A little-endian integer of 1, 2, 4 or 8 bytes. */
+function integerAt(view: DataView, offset: number, bytes: number): number | bigint {
+  if (bytes === 8) return view.getBigInt64(offset, true);
+  if (bytes === 4) return view.getInt32(offset, true);
+  return bytes === 2 ? view.getInt16(offset, true) : view.getInt8(offset);
+}
+
+/** Which words besides the result flags of a kind follow from; all of them when it is known only when the code runs. */
+function usesOf(kind: FlagKind | undefined): { a: boolean; b: boolean } {
+  const onlyA = kind === FlagKind.explicit || kind === FlagKind.result;
+  return { a: kind !== FlagKind.logic, b: kind !== FlagKind.logic && !onlyA };
 }
 
 const blankOf = ({ index }: WayOut, blank: Blank): number => index * BLANKS_OF_WAY + blank;

@@ -20,6 +20,8 @@ export interface RegionInstruction {
   readonly effects: Effects;
   /** Offset of its first byte in the page. */
   readonly offset: number;
+  /** Its bytes on the page behind, which may be another page each time. */
+  readonly behind: Uint8Array;
   /** Set where nothing can see the arithmetic flags that it leaves. */
   deadFlags: boolean;
 }
@@ -28,7 +30,7 @@ export interface RegionInstruction {
 export interface BasicBlock {
   readonly offset: number;
   readonly instructions: readonly RegionInstruction[];
-  /** Offset behind the last instruction. */
+  /** Offset behind the last instruction; beyond the page when that crosses its end. */
   readonly end: number;
   /** Where a direct branch at the end leads, when that is part of the region. */
   taken: BasicBlock | undefined;
@@ -42,6 +44,8 @@ export interface BasicBlock {
 export interface RegionSource {
   /** Its page. */
   readonly bytes: Uint8Array;
+  /** The first bytes of the page behind, as far as they are known. */
+  readonly behind: Uint8Array;
   readonly mode: CodeMode;
   /** Offset of its entry. */
   readonly entry: number;
@@ -89,14 +93,26 @@ export function discoverRegion(source: RegionSource, effectsOf: EffectsOf): Basi
   return connect(instructions, leaders, entry);
 }
 
-function decodeAt({ bytes, mode }: RegionSource, effectsOf: EffectsOf, offset: number): RegionInstruction | undefined {
+function decodeAt(source: RegionSource, effectsOf: EffectsOf, offset: number): RegionInstruction | undefined {
   if (offset >= PAGE_SIZE) return undefined;
   const instruction = createInstruction();
-  const result = decode(bytes, offset, PAGE_SIZE - offset, codeSizeOf(mode), instruction);
-  if (result !== DecodeResult.ok) return undefined;
-  const shape = shapeOf(instruction, mode);
+  if (!decodeWhole(source, offset, instruction)) return undefined;
+  const shape = shapeOf(instruction, source.mode);
   const effects = effectsOf(instruction, shape);
-  return effects.needsInterpreter ? undefined : { instruction, shape, effects, offset, deadFlags: false };
+  if (effects.needsInterpreter) return undefined;
+  const behind = source.behind.subarray(0, Math.max(offset + instruction.length - PAGE_SIZE, 0));
+  // The page behind is looked at first.
+  const mayLeave = effects.mayLeave || behind.length > 0;
+  return { instruction, shape, effects: { ...effects, mayLeave }, offset, behind, deadFlags: false };
+}
+
+/** Whether an instruction stands there whose bytes are all known. */
+function decodeWhole({ bytes, behind, mode }: RegionSource, offset: number, instruction: Instruction): boolean {
+  const codeSize = codeSizeOf(mode);
+  const result = decode(bytes, offset, PAGE_SIZE - offset, codeSize, instruction);
+  if (result !== DecodeResult.truncated) return result === DecodeResult.ok;
+  const joined = Uint8Array.from([...bytes.subarray(offset, PAGE_SIZE), ...behind]);
+  return decode(joined, 0, joined.length, codeSize, instruction) === DecodeResult.ok;
 }
 
 /** Whether control comes back to the end of a block from elsewhere. */

@@ -31,6 +31,9 @@ export class RegisterFile {
   #storesAtOnce = true;
   /** Written by instructions that control cannot leave at. */
   #unstored = 0;
+  #reloads = 0;
+  /** Of each register, how often all had been loaded again when it was read last. */
+  readonly #readSince: number[] = new Array(16).fill(-1);
 
   constructor(fn: FunctionBuilder, state: I32) {
     this.#fn = fn;
@@ -69,15 +72,23 @@ export class RegisterFile {
   /** Everything may have been changed by others. */
   reload(): void {
     const scope = this.#scope;
+    const now = ++this.#reloads;
     this.#fn.later(() => {
-      let known = 0;
-      for (let at: Scope | undefined = scope; at; at = at.around) known |= at.known.bits;
-      this.#load(known);
+      let needed = 0;
+      for (let at: Scope | undefined = scope; at; at = at.around) {
+        // A loop reads what it reads again; what is behind here in other code was generated later.
+        for (let rest = at.known.bits; rest !== 0; rest &= rest - 1) {
+          const register = lowest(rest);
+          if (this.#outermostLoop(scope) || (this.#readSince[register] as number) >= now) needed |= 1 << register;
+        }
+      }
+      this.#load(needed);
     });
   }
 
   read(register: number): Local<'i64'> {
     const local = this.#local(register);
+    this.#readSince[register] = this.#reloads;
     if (this.#isKnown(register)) return local;
     const loop = this.#outermostLoop();
     if (!loop) this.#wanted.bits |= 1 << register;
@@ -133,9 +144,9 @@ export class RegisterFile {
     return false;
   }
 
-  #outermostLoop(): Scope | undefined {
+  #outermostLoop(from = this.#scope): Scope | undefined {
     let loop: Scope | undefined;
-    for (let at: Scope | undefined = this.#scope; at; at = at.around) if (at.isLoop) loop = at;
+    for (let at: Scope | undefined = from; at; at = at.around) if (at.isLoop) loop = at;
     return loop;
   }
 }

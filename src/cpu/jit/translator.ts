@@ -1,3 +1,4 @@
+import { PAGE_SIZE } from '../../x86/brand.ts';
 import type { Instruction } from '../decode/instruction.ts';
 import type { Shape } from '../semantics/context.ts';
 import { shapeKey } from '../semantics/shape-key.ts';
@@ -11,7 +12,7 @@ export interface Translation {
   readonly code: RegionCode;
   /** Instructions that may be executed between two looks at the budget. */
   readonly slack: number;
-  /** Offsets in the page, start and end in turn, of the bytes that the code was made from. */
+  /** Offsets in the page, start and end in turn, of the bytes there that the code was made from. */
   readonly ranges: readonly number[];
   /** What stood there, one range behind the other. */
   readonly guestBytes: Uint8Array;
@@ -69,7 +70,9 @@ export class Translator {
 function rangesOf(nodes: readonly Node[]): number[] {
   const blocks = nodes.map(({ block }) => block).sort((a, b) => a.offset - b.offset);
   const ranges: number[] = [];
-  for (const { offset, end } of blocks) {
+  for (const { offset, end: beyond } of blocks) {
+    // What stands on the page behind is looked at whenever it is executed.
+    const end = Math.min(beyond, PAGE_SIZE);
     const last = ranges.length - 1;
     if (last > 0 && offset <= (ranges[last] as number)) ranges[last] = Math.max(ranges[last] as number, end);
     else ranges.push(offset, end);
