@@ -102,8 +102,8 @@ function decodeAt(source: RegionSource, effectsOf: EffectsOf, offset: number): R
   if (effects.needsInterpreter) return undefined;
   const behind = source.behind.subarray(0, Math.max(offset + instruction.length - PAGE_SIZE, 0));
   // The page behind is looked at first.
-  const mayLeave = effects.mayLeave || behind.length > 0;
-  return { instruction, shape, effects: { ...effects, mayLeave }, offset, behind, deadFlags: false };
+  const all = behind.length > 0 ? { ...effects, mayLeave: true } : effects;
+  return { instruction, shape, effects: all, offset, behind, deadFlags: false };
 }
 
 /** Whether an instruction stands there whose bytes are all known. */

@@ -72,17 +72,16 @@ export class RegisterFile {
   /** Everything may have been changed by others. */
   reload(): void {
     const scope = this.#scope;
+    const inLoop = this.#outermostLoop() !== undefined;
     const now = ++this.#reloads;
     this.#fn.later(() => {
-      let needed = 0;
-      for (let at: Scope | undefined = scope; at; at = at.around) {
-        // A loop reads what it reads again; what is behind here in other code was generated later.
-        for (let rest = at.known.bits; rest !== 0; rest &= rest - 1) {
-          const register = lowest(rest);
-          if (this.#outermostLoop(scope) || (this.#readSince[register] as number) >= now) needed |= 1 << register;
-        }
+      let known = 0;
+      for (let at: Scope | undefined = scope; at; at = at.around) known |= at.known.bits;
+      // A loop reads what it reads again; what is behind here in other code was generated later.
+      for (const [register, reloads] of this.#readSince.entries()) {
+        if (!inLoop && reloads < now) known &= ~(1 << register);
       }
-      this.#load(needed);
+      this.#load(known);
     });
   }
 
@@ -144,9 +143,9 @@ export class RegisterFile {
     return false;
   }
 
-  #outermostLoop(from = this.#scope): Scope | undefined {
+  #outermostLoop(): Scope | undefined {
     let loop: Scope | undefined;
-    for (let at: Scope | undefined = from; at; at = at.around) if (at.isLoop) loop = at;
+    for (let at: Scope | undefined = this.#scope; at; at = at.around) if (at.isLoop) loop = at;
     return loop;
   }
 }
