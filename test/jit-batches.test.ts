@@ -1,8 +1,11 @@
 /** Regions that are translated, and whose module is compiled, while the guest goes on. */
 import { describe, expect, test } from 'vitest';
+import { CodeMode } from '../src/cpu/code-mode.ts';
 import type { JitThread } from '../src/cpu/jit/jit-thread.ts';
+import type { RegionSource } from '../src/cpu/jit/region.ts';
 import { Translator } from '../src/cpu/jit/translator.ts';
 import { meaningOf } from '../src/cpu/semantics/index.ts';
+import { type HostAddress, PAGE_SIZE } from '../src/x86/brand.ts';
 import { Register } from '../src/x86/registers.ts';
 import { listing } from './listing.ts';
 import { FORMATS, RegionMachine } from './region-machine.ts';
@@ -100,6 +103,52 @@ describe.each(WAYS)('translated $where, in $format', ({ format, jit }) => {
     expect(machine.group.jit?.liveModules).toBeLessThanOrEqual(3);
     await until(machine, 7 * TURNS, () => machine.regionAt(FUNCTION) !== undefined);
     expect(machine.regionAt(FUNCTION)).toBeDefined();
+  });
+});
+
+describe('what a region before covers is no region of its own', () => {
+  const LOOP = 5;
+  const RETURN = 10;
+
+  /** The program's page, as control has been everywhere. */
+  function sourceAt(entry: number, page: number): RegionSource {
+    const bytes = new Uint8Array(PAGE_SIZE);
+    bytes.set(Buffer.from(PROGRAM.replaceAll(' ', ''), 'hex'));
+    const reached = Uint16Array.of(0, LOOP, RETURN, 17, 23);
+    return { page: page as HostAddress, bytes, behind: new Uint8Array(0), mode: CodeMode.bits64, entry, reached };
+  }
+
+  function outcomesOf(...sources: RegionSource[]): string[] {
+    const outcomes = new Translator({ tlbEntries: 1024, meaningOf }).translateAll(sources);
+    return outcomes.map((outcome) => (typeof outcome === 'object' ? 'region' : String(outcome)));
+  }
+
+  test('of the same page', () => {
+    const page = 0x1000;
+    expect(outcomesOf(...[0, LOOP, RETURN, 17].map((entry) => sourceAt(entry, page)))).toEqual([
+      'region',
+      'covered',
+      'covered',
+      'region',
+    ]);
+    expect(outcomesOf(sourceAt(RETURN, page), sourceAt(0, page))).toEqual(['region', 'region']);
+  });
+
+  test('but not of another page, or for another mode', () => {
+    expect(outcomesOf(sourceAt(0, 0x1000), sourceAt(LOOP, 0x2000))).toEqual(['region', 'region']);
+    const narrow = { ...sourceAt(LOOP, 0x1000), mode: CodeMode.bits32 };
+    expect(outcomesOf(sourceAt(0, 0x1000), narrow)).toEqual(['region', 'region']);
+  });
+
+  test('until it is as hot once more', () => {
+    const jit = { threshold: 4, regionsPerModule: 3, isAside: false };
+    const machine = new RegionMachine('four-level', { jit }, PROGRAM);
+    machine.execute();
+    expect(machine.regionAt(CODE + LOOP)).toBeDefined();
+    expect(machine.regionAt(FUNCTION)).toBeDefined();
+    expect(machine.regionAt(CODE + RETURN)).toBeUndefined();
+    for (let time = 0; time < 16; time++) machine.execute({ rcx: 1 }, CODE + RETURN);
+    expect(machine.regionAt(CODE + RETURN)).toBeDefined();
   });
 });
 

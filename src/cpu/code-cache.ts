@@ -7,6 +7,7 @@ import { MAXIMUM_LENGTH } from './decode/decoder.ts';
 import { FrameMark, type FrameMarks } from './frame-marks.ts';
 import { PseudoHandler, RecordField, RegionWord } from './interpreter/record.ts';
 import { PlaceMap } from './place-map.ts';
+import { overlaps } from './ranges.ts';
 import { CODE_HASH_SHIFT, CODE_SLOTS_SHIFT, CODE_UNIT_SHIFT, CodeSlot } from './tlb-layout.ts';
 
 /** A run of decoded instructions that begins at one place. */
@@ -309,12 +310,4 @@ export class CodeCache {
     this.#next = this.#arena;
     this.generation++;
   }
-}
-
-/** Whether any of the ranges has bytes in common with start … end. */
-function overlaps(ranges: readonly number[], start: number, end: number): boolean {
-  for (let index = 0; index < ranges.length; index += 2) {
-    if (start < (ranges[index + 1] as number) && (ranges[index] as number) < end) return true;
-  }
-  return false;
 }

@@ -19,7 +19,7 @@ function translatorFor(tlbEntries: number): Translator {
 function translate({ number, tlbEntries, sources }: TranslationRequest): void {
   const translations = translatorFor(tlbEntries).translateAll(sources);
   const pages = sources.map(({ bytes }) => bytes as Uint8Array<ArrayBuffer>);
-  const bodies = translations.flatMap((translation) => translation?.code.body.bytes ?? []);
+  const bodies = translations.flatMap((outcome) => (typeof outcome === 'object' ? outcome.code.body.bytes : []));
   const transferred = [...pages, ...bodies].map(({ buffer }) => buffer as ArrayBuffer);
   answer({ number, result: translations, pages }, transferred);
 }

@@ -11,7 +11,7 @@ import { type CodedRegion, LiveRegions, type RegionParts } from './live-regions.
 import { done, type Pending, pending } from './pending.ts';
 import type { RegionSource } from './region.ts';
 import { type BatchOwner, type Candidate, candidateKey, RegionBatch } from './region-batch.ts';
-import { type Translation, type Translations, Translator } from './translator.ts';
+import { type Outcome, type Translations, Translator } from './translator.ts';
 
 /**
  * Tier 1. Code that the interpreter meets often becomes WebAssembly of its own: a *region* is what control can do inside
@@ -143,7 +143,7 @@ export class Jit {
       parts: regionParts,
       compile: (wasm) => this.#compile(wasm),
       makeRoom,
-      onTranslated: (candidate, translation) => this.#count(candidate, translation),
+      onTranslated: (candidate, outcome) => this.#count(candidate, outcome),
       onBuilt: (bytes) => {
         this.#counters.bytes += bytes;
       },
@@ -222,16 +222,17 @@ export class Jit {
       // What was written since it was queued is no longer hot.
       if (this.#parts.code.find(candidate.place, candidate.mode)) candidates.push(candidate);
     }
-    return candidates;
+    // The entry of a function comes before what its region covers, and code of one page lies together.
+    return candidates.sort((a, b) => a.place - b.place);
   }
 
   #sourceOf({ place, mode }: Candidate): RegionSource {
     const entry = place % PAGE_SIZE;
-    const page = place - entry;
+    const page = (place - entry) as HostAddress;
     const { memory, code } = this.#parts;
     const bytes = memory.u8.subarray(page, page + PAGE_SIZE);
-    const reached = code.offsetsOf(page as HostAddress, mode);
-    return { bytes, behind: code.bytesBehind(page as HostAddress, mode), mode, entry, reached };
+    const reached = code.offsetsOf(page, mode);
+    return { page, bytes, behind: code.bytesBehind(page, mode), mode, entry, reached };
   }
 
   #translate(sources: readonly RegionSource[]): Pending<Translations> {
@@ -253,20 +254,23 @@ export class Jit {
     if (batch.isDone) this.#batches.delete(batch);
   }
 
-  #count({ place, mode }: Candidate, translation: Translation | undefined): void {
+  #count({ place, mode }: Candidate, outcome: Outcome): void {
     const { code } = this.#parts;
-    if (!translation) {
-      code.startCountingAgain(place, mode, UNLIMITED);
+    const { threshold } = this.options;
+    if (typeof outcome !== 'object') {
+      code.startCountingAgain(place, mode, outcome === 'covered' ? threshold : UNLIMITED);
       return;
     }
     // Control comes back from calls inside of the region.
     const page = place - (place % PAGE_SIZE);
-    for (const offset of translation.returns) {
-      code.startCountingAgain((page + offset) as HostAddress, mode, this.options.threshold);
+    for (const offset of outcome.returns) {
+      const back = (page + offset) as HostAddress;
+      code.startCountingAgain(back, mode, threshold);
+      this.#queue.delete(candidateKey({ place: back, mode }));
     }
     this.#counters.compiled++;
     if (this.#thread) this.#counters.translatedAside++;
-    this.#counters.instructions += translation.instructions;
+    this.#counters.instructions += outcome.instructions;
   }
 
   #takeTime<Result>(work: () => Result): Result {

@@ -4,13 +4,13 @@ import type { Region } from '../code-cache.ts';
 import { buildModule } from './generate.ts';
 import type { CodedRegion, LiveModule, RegionParts } from './live-regions.ts';
 import type { Pending } from './pending.ts';
-import type { Translation, Translations } from './translator.ts';
+import type { Outcome, Translation, Translations } from './translator.ts';
 
 /** What a region is to be made from. */
 export type Candidate = Pick<Region, 'place' | 'mode' | 'linear'>;
 
 /** The same for candidates of the same region. */
-export const candidateKey = ({ place, mode }: Candidate): number => place * 128 + mode;
+export const candidateKey = ({ place, mode }: Pick<Candidate, 'place' | 'mode'>): number => place * 128 + mode;
 
 /** What a batch asks of its owner, besides what all regions are made from. */
 export interface BatchOwner {
@@ -19,8 +19,8 @@ export interface BatchOwner {
   compile(wasm: ByteWriter): Pending<WebAssembly.Module>;
   /** Gives up old regions when there are fewer slots. */
   makeRoom(regions: number): void;
-  /** Told what becomes of a candidate: it is the entry of a region that will be there soon, or never will be. */
-  onTranslated(candidate: Candidate, translation: Translation | undefined): void;
+  /** Told what becomes of a candidate: whether it is the entry of a region that will be there soon, or never will be. */
+  onTranslated(candidate: Candidate, outcome: Outcome): void;
   /** Told the size of the module. */
   onBuilt(bytes: number): void;
 }
@@ -80,14 +80,15 @@ export class RegionBatch {
   }
 
   /** The region of a candidate, unless there is none or its code is another one by now. */
-  #take(candidate: Candidate, translation: Translation | undefined): Omit<CodedRegion, 'slot'>[] {
+  #take(candidate: Candidate, outcome: Outcome): Omit<CodedRegion, 'slot'>[] {
     const { place, mode, linear } = candidate;
     const { code, memory } = this.#owner.parts;
     if (!code.find(place, mode)) return [];
-    if (translation && !isUnchanged(memory.u8, place, translation)) return [];
-    this.#owner.onTranslated(candidate, translation);
-    if (!translation) return [];
-    const { code: regionCode, slack, ranges } = translation;
+    const isRegion = typeof outcome === 'object';
+    if (isRegion && !isUnchanged(memory.u8, place, outcome)) return [];
+    this.#owner.onTranslated(candidate, outcome);
+    if (!isRegion) return [];
+    const { code: regionCode, slack, ranges } = outcome;
     return [{ place, mode, linear, slack, ranges, code: regionCode }];
   }
 

@@ -1,4 +1,4 @@
-import { PAGE_SIZE } from '../../x86/brand.ts';
+import { type HostAddress, PAGE_SIZE } from '../../x86/brand.ts';
 import { type CodeMode, codeSizeOf } from '../code-mode.ts';
 import { createInstruction, DecodeResult, decode } from '../decode/decoder.ts';
 import { type Instruction, OperandKind } from '../decode/instruction.ts';
@@ -40,9 +40,10 @@ export interface BasicBlock {
   readonly closed: boolean;
 }
 
-/** What a region is made from. Its code depends on nothing else. */
+/** What a region is made from. Its code depends on nothing else, and not on where its page is. */
 export interface RegionSource {
-  /** Its page. */
+  /** Tells its page from others; the code would be the same on any. */
+  readonly page: HostAddress;
   readonly bytes: Uint8Array;
   /** The first bytes of the page behind, as far as they are known. */
   readonly behind: Uint8Array;

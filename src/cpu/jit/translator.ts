@@ -1,5 +1,6 @@
 import { PAGE_SIZE } from '../../x86/brand.ts';
 import type { Instruction } from '../decode/instruction.ts';
+import { overlaps } from '../ranges.ts';
 import type { Shape } from '../semantics/context.ts';
 import { shapeKey } from '../semantics/shape-key.ts';
 import type { Effects } from './effects.ts';
@@ -21,8 +22,14 @@ export interface Translation {
   readonly instructions: number;
 }
 
-/** Of several sources in turn; undefined where generated code could not execute the first instruction. */
-export type Translations = readonly (Translation | undefined)[];
+/**
+ * What became of a source: undefined where generated code could not execute the first instruction, 'covered' where the
+ * region of a source before has the code in it.
+ */
+export type Outcome = Translation | 'covered' | undefined;
+
+/** Of several sources in turn. */
+export type Translations = readonly Outcome[];
 
 /** Makes the code of regions. It knows nothing of the guest but what a source says, so it can work on any thread. */
 export class Translator {
@@ -35,8 +42,21 @@ export class Translator {
     this.#generator = generator;
   }
 
+  /**
+   * A function's entry, its loops and where control comes back to from its calls become hot together. One region has all
+   * of it; the others would be copies of its parts.
+   */
   translateAll(sources: readonly RegionSource[]): Translations {
-    return sources.map((source) => this.#translate(source));
+    const covered = new Map<string, number[]>();
+    return sources.map((source) => {
+      const { page, mode, entry } = source;
+      const key = `${page} ${mode}`;
+      const ranges = covered.get(key) ?? [];
+      if (overlaps(ranges, entry, entry + 1)) return 'covered';
+      const translation = this.#translate(source);
+      if (translation) covered.set(key, [...ranges, ...translation.ranges]);
+      return translation;
+    });
   }
 
   #translate(source: RegionSource): Translation | undefined {
