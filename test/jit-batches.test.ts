@@ -150,7 +150,49 @@ describe('what a region before covers is no region of its own', () => {
     for (let time = 0; time < 16; time++) machine.execute({ rcx: 1 }, CODE + RETURN);
     expect(machine.regionAt(CODE + RETURN)).toBeDefined();
   });
+
+  test('also when its own request was the last that was waited for', () => {
+    const program = listing(`
+      90        nop
+      83 e9 01  sub ecx, 1
+      75 fb     jne: to the subtraction
+      f4        hlt
+    `);
+    const loop = CODE + 1;
+    const jit = { threshold: 4, regionsPerModule: 2, isAside: false };
+    const machine = new RegionMachine('four-level', { jit }, program);
+    for (let time = 0; time < 5; time++) machine.execute({ rcx: 1 });
+    expect(machine.regionAt(CODE)).toBeUndefined();
+    machine.execute({ rcx: 20 });
+    expect(machine.regionAt(CODE)).toBeDefined();
+    for (let time = 0; time < 20; time++) machine.execute({ rcx: 1 }, loop);
+    expect(machine.regionAt(loop)).toBeDefined();
+  });
 });
+
+test.each(FORMATS)(
+  'calls inside a page stay in it when one module has code of two pages for the same address, in %s',
+  (format) => {
+    const jit = { threshold: 11, regionsPerModule: 6, isAside: false };
+    const machine = new RegionMachine(format, { jit }, PROGRAM);
+    const pages = [machine.numberAt(CODE), machine.allocate()] as const;
+    const sumIn = (page: number): number => {
+      machine.map(CODE, page);
+      machine.loadRoot();
+      machine.execute({ rbx: 0 });
+      return machine.processor.value(Register.rbx);
+    };
+    machine.map(CODE, pages[1]);
+    machine.load(CODE, PROGRAM);
+    machine.load(FUNCTION, functionThatReturns(5));
+    for (let time = 0; time < 4; time++) {
+      expect(sumIn(pages[0])).toBe(TURNS);
+      expect(sumIn(pages[1])).toBe(5 * TURNS);
+    }
+    expect(machine.group.jit?.counters.modules).toBe(1);
+    expect(machine.regionAt(FUNCTION)).toBeDefined();
+  },
+);
 
 test('guests wait for their regions when the thread is gone', async () => {
   const gone = () => Promise.reject(new Error('gone'));

@@ -1,7 +1,7 @@
 import type { HostMemory } from '../memory/host-memory.ts';
 import { type Frame, type GuestVirtual, type HostAddress, joinSigned, PAGE_SIZE } from '../x86/brand.ts';
 import { Vector } from '../x86/registers.ts';
-import { type Block, UNLIMITED } from './code-cache.ts';
+import type { Block } from './code-cache.ts';
 import { createInstruction, DecodeResult, decode } from './decode/decoder.ts';
 import type { Instruction } from './decode/instruction.ts';
 import { Access, Exit } from './exits.ts';
@@ -16,7 +16,7 @@ import {
   writeSegment,
 } from './interpreter/record-builder.ts';
 import { fusedShape, isConditionalJump, shapeOf } from './interpreter/shape-of.ts';
-import { Answer, type Jit } from './jit/jit.ts';
+import type { Jit } from './jit/jit.ts';
 import type { HostParts } from './memory-unit.ts';
 import type { ProcessorState } from './processor-state.ts';
 import type { Shape } from './semantics/context.ts';
@@ -153,10 +153,9 @@ export class CodeFinder {
     const place = u32[(record + RecordField.immediate) >> 2] as HostAddress;
     const base = this.#word + State.pageBase / 4;
     const linear = joinSigned(u32[base] as number, u32[base + 1] as number) + (place % PAGE_SIZE);
-    const answer = jit.request({ place, mode: this.#processor.codeMode, linear: linear as GuestVirtual });
-    if (answer === Answer.compiled) return 1;
-    u32[(record + RecordField.displacement) >> 2] = answer === Answer.later ? jit.options.threshold : UNLIMITED;
-    return 0;
+    // Unless the request changes it.
+    u32[(record + RecordField.displacement) >> 2] = jit.options.threshold;
+    return jit.request({ place, mode: this.#processor.codeMode, linear: linear as GuestVirtual }) ? 1 : 0;
   }
 
   #failLookup(): number {

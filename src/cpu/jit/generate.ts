@@ -81,27 +81,30 @@ export function buildModule(
   const destinationOf = ({ slot, slack, place }: ModuleRegion, index: number): Destination => {
     return { index, life: lives.life(slot), slack, place };
   };
-  const linked = new Map(
-    regions.map((region, index) => [linkKey(region.mode, region.linear), destinationOf(region, index)]),
-  );
+  const destinations = regions.map(destinationOf);
+  const byAddress = new Map(regions.map(({ mode, linear }, index) => [linkKey(mode, linear), destinations[index]]));
+  // Other programs, and other guests, have other code at the same addresses. Where another page is behind a branch, the
+  // branch looks at it; what stays in the page does not.
+  const byPlace = new Map(regions.map(({ mode, place }, index) => [linkKey(mode, place), destinations[index]]));
   for (const [index, { code, mode, slot, linear, place }] of regions.entries()) {
-    const page = linear - (place % PAGE_SIZE);
-    const destinations = code.ways.map((offset) => {
-      const target = page + offset;
-      return linked.get(linkKey(mode, mode === CodeMode.bits64 ? target : target >>> 0));
+    const entry = place % PAGE_SIZE;
+    const ways = code.ways.map((offset) => {
+      if (offset >= 0 && offset < PAGE_SIZE) return byPlace.get(linkKey(mode, place - entry + offset));
+      const target = linear - entry + offset;
+      return byAddress.get(linkKey(mode, mode === CodeMode.bits64 ? target : target >>> 0));
     });
     module.builtFunction(REGION, String(index), code.body, (blank) => {
       if (blank === Blank.ownLife) return lives.life(slot);
       const kind = ((blank - 1) % BLANKS_OF_WAY) + 1;
-      const to = destinations[(blank - kind) / BLANKS_OF_WAY] ?? { index, life: lives.gone, slack: 0, place: 0 };
+      const to = ways[(blank - kind) / BLANKS_OF_WAY] ?? { index, life: lives.gone, slack: 0, place: 0 };
       return LINKS[kind as keyof typeof LINKS](to);
     });
   }
   return module.write();
 }
 
-/** What branches name. */
-const linkKey = (mode: CodeMode, linear: number): string => `${mode} ${linear}`;
+/** Where code stands, as branches name it or in the host's memory. */
+const linkKey = (mode: CodeMode, address: number): string => `${mode} ${address}`;
 
 const LINKS = {
   [Blank.life]: ({ life }: Destination) => life,

@@ -2,7 +2,9 @@ import type { HostMemory } from '../../memory/host-memory.ts';
 import type { ByteWriter } from '../../wasm/writer.ts';
 import { type HostAddress, PAGE_SIZE } from '../../x86/brand.ts';
 import { type CodeCache, UNLIMITED } from '../code-cache.ts';
+import type { CodeMode } from '../code-mode.ts';
 import { RegionWord } from '../interpreter/record.ts';
+import { overlaps } from '../ranges.ts';
 import type { Semantics } from '../semantics/context.ts';
 import { compile } from './compilation.ts';
 import { DEFAULT_GATHERING, Gatherer, type GatheringOptions } from './gatherer.ts';
@@ -36,7 +38,7 @@ import { type Outcome, type Translations, Translator } from './translator.ts';
 export interface JitOptions {
   /** Executions of a block before a region is made from it; 0 leaves everything to the interpreter. */
   readonly threshold: number;
-  /** Regions that become one WebAssembly module: above 1 where modules are expensive (V8 before 12). */
+  /** Requests whose regions become one WebAssembly module: above 1 where modules are expensive (V8 before 12). */
   readonly regionsPerModule: number;
   /** Modules are compiled while the guest goes on, but for those of one region, which are made where modules are cheap. */
   readonly isAside: boolean;
@@ -67,16 +69,6 @@ const MOST_BATCHES = 3;
 
 /** Candidates of one batch: so many pages are copied for another thread at a time. */
 const MOST_CANDIDATES = 64;
-
-/** What becomes of a block that was executed often. */
-export const enum Answer {
-  /** Nothing in it can be generated. */
-  never,
-  /** It waits for others. */
-  later,
-  /** It is the entry of a region. */
-  compiled,
-}
 
 export interface JitCounters {
   /** Regions that were made, and of them translated on another thread, moved by gatherings, given up for want of room. */
@@ -143,7 +135,7 @@ export class Jit {
       parts: regionParts,
       compile: (wasm) => this.#compile(wasm),
       makeRoom,
-      onTranslated: (candidate, outcome) => this.#count(candidate, outcome),
+      onTranslated: (candidate, outcome) => this.#settle(candidate, outcome),
       onBuilt: (bytes) => {
         this.#counters.bytes += bytes;
       },
@@ -190,28 +182,26 @@ export class Jit {
     return this.#live.dropped - this.#gatherer.gathered;
   }
 
-  /** A block was executed often. */
-  request(candidate: Candidate): Answer {
-    for (const batch of this.#batches) if (batch.has(candidate)) return Answer.later;
+  /** A block was executed often. @returns whether a region begins there now */
+  request(candidate: Candidate): boolean {
+    for (const batch of this.#batches) if (batch.has(candidate)) return false;
     const key = candidateKey(candidate);
     // Asked again before there were enough to make a module of: it is hot indeed.
     this.#isDue ||= this.#queue.has(key);
     this.#queue.set(key, candidate);
     this.#isDue ||= this.#queue.size >= this.options.regionsPerModule;
-    if (!this.#isDue || this.#batches.size >= MOST_BATCHES) return Answer.later;
-    const batch = this.#takeTime(() => this.#beginBatch());
-    if (!batch.isDone) return Answer.later;
-    return this.#parts.code.regionAt(candidate.place, candidate.mode) ? Answer.compiled : Answer.never;
+    if (!this.#isDue || this.#batches.size >= MOST_BATCHES) return false;
+    this.#takeTime(() => this.#beginBatch());
+    return this.#parts.code.regionAt(candidate.place, candidate.mode) !== undefined;
   }
 
-  #beginBatch(): RegionBatch {
+  #beginBatch(): void {
     const candidates = this.#takeFromQueue();
     this.#isDue = this.#queue.size > 0;
     const sources = candidates.map((candidate) => this.#sourceOf(candidate));
     const batch = new RegionBatch(this.#batchOwner, candidates, this.#translate(sources));
     this.#batches.add(batch);
     this.#goOn(batch);
-    return batch;
   }
 
   #takeFromQueue(): Candidate[] {
@@ -222,7 +212,7 @@ export class Jit {
       // What was written since it was queued is no longer hot.
       if (this.#parts.code.find(candidate.place, candidate.mode)) candidates.push(candidate);
     }
-    // The entry of a function comes before what its region covers, and code of one page lies together.
+    // The entry of a function mostly stands before what its region covers; and code of one page lies together.
     return candidates.sort((a, b) => a.place - b.place);
   }
 
@@ -254,23 +244,31 @@ export class Jit {
     if (batch.isDone) this.#batches.delete(batch);
   }
 
-  #count({ place, mode }: Candidate, outcome: Outcome): void {
+  #settle({ place, mode }: Candidate, outcome: Outcome): void {
     const { code } = this.#parts;
     const { threshold } = this.options;
     if (typeof outcome !== 'object') {
       code.startCountingAgain(place, mode, outcome === 'covered' ? threshold : UNLIMITED);
       return;
     }
+    const page = (place - (place % PAGE_SIZE)) as HostAddress;
     // Control comes back from calls inside of the region.
-    const page = place - (place % PAGE_SIZE);
-    for (const offset of outcome.returns) {
-      const back = (page + offset) as HostAddress;
-      code.startCountingAgain(back, mode, threshold);
-      this.#queue.delete(candidateKey({ place: back, mode }));
-    }
+    for (const offset of outcome.returns) code.startCountingAgain((page + offset) as HostAddress, mode, threshold);
+    this.#leaveOut(page, mode, outcome.ranges);
     this.#counters.compiled++;
     if (this.#thread) this.#counters.translatedAside++;
     this.#counters.instructions += outcome.instructions;
+  }
+
+  /** What waits and is part of a region now counts from the start. */
+  #leaveOut(page: HostAddress, mode: CodeMode, ranges: readonly number[]): void {
+    for (const [key, waiting] of this.#queue) {
+      const offset = waiting.place - page;
+      if (waiting.mode !== mode || !overlaps(ranges, offset, offset + 1)) continue;
+      this.#queue.delete(key);
+      this.#parts.code.startCountingAgain(waiting.place, mode, this.options.threshold);
+    }
+    this.#isDue &&= this.#queue.size > 0;
   }
 
   #takeTime<Result>(work: () => Result): Result {

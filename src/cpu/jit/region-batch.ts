@@ -10,7 +10,7 @@ import type { Outcome, Translation, Translations } from './translator.ts';
 export type Candidate = Pick<Region, 'place' | 'mode' | 'linear'>;
 
 /** The same for candidates of the same region. */
-export const candidateKey = ({ place, mode }: Pick<Candidate, 'place' | 'mode'>): number => place * 128 + mode;
+export const candidateKey = ({ place, mode }: Candidate): number => place * 128 + mode;
 
 /** What a batch asks of its owner, besides what all regions are made from. */
 export interface BatchOwner {
@@ -19,7 +19,7 @@ export interface BatchOwner {
   compile(wasm: ByteWriter): Pending<WebAssembly.Module>;
   /** Gives up old regions when there are fewer slots. */
   makeRoom(regions: number): void;
-  /** Told what becomes of a candidate: whether it is the entry of a region that will be there soon, or never will be. */
+  /** Told what became of a candidate whose code still stands there. */
   onTranslated(candidate: Candidate, outcome: Outcome): void;
   /** Told the size of the module. */
   onBuilt(bytes: number): void;

@@ -40,10 +40,11 @@ export interface BasicBlock {
   readonly closed: boolean;
 }
 
-/** What a region is made from. Its code depends on nothing else, and not on where its page is. */
+/** What a region is made from. Its code depends on nothing else, and is the same wherever the page is. */
 export interface RegionSource {
-  /** Tells its page from others; the code would be the same on any. */
+  /** Its page, … */
   readonly page: HostAddress;
+  /** … and what stands there. */
   readonly bytes: Uint8Array;
   /** The first bytes of the page behind, as far as they are known. */
   readonly behind: Uint8Array;

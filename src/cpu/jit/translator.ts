@@ -44,7 +44,7 @@ export class Translator {
 
   /**
    * A function's entry, its loops and where control comes back to from its calls become hot together. One region has all
-   * of it; the others would be copies of its parts.
+   * of it; the others would be copies of its parts, and are left out where they come behind it.
    */
   translateAll(sources: readonly RegionSource[]): Translations {
     const covered = new Map<string, number[]>();
