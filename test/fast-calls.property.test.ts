@@ -29,6 +29,8 @@ const TABLE = DATA;
 const FRAME_BYTES = 40;
 /** User data and code where SYSRET expects them, 32-bit code before them. */
 const SELECTORS = 0x0023_0010;
+const KERNEL_CODE = 0x10;
+const KERNEL_DATA = 0x18;
 const USER_DATA = 0x2b;
 const USER_CODE = 0x33;
 const ENTRY = CODE + 0x100;
@@ -121,13 +123,16 @@ class CallMachine extends RegionMachine {
   }
 
   /** Descriptors, and a frame for IRET. */
-  #writeTables({ descriptors, limit, frame, target, r11, isCached, inNonMaskable, dataSegment }: Attempt): void {
+  #writeTables(attempt: Attempt): void {
+    const { descriptors, limit, frame, target, r11, isCached, inNonMaskable, dataSegment, stackSegment } = attempt;
     const { processor, system } = this;
     const { view } = this.memory;
     const at = this.pool.addressOf(this.frameOf(this.numberAt(TABLE)));
     for (const [selector, [low, high]] of [
       [USER_DATA, descriptors.data] as const,
       [USER_CODE, descriptors.code] as const,
+      [KERNEL_DATA, descriptors.kernelData] as const,
+      [KERNEL_CODE, descriptors.kernelCode] as const,
     ]) {
       view.setUint32(at + (selector & ~7), low, true);
       view.setUint32(at + (selector & ~7) + 4, high, true);
@@ -141,6 +146,7 @@ class CallMachine extends RegionMachine {
     processor.setValue(Register.rsp, stack);
     for (const segment of [SegmentRegister.es, SegmentRegister.ds]) processor.loadSegment(segment, 0, null);
     if (dataSegment) processor.loadSegment(SegmentRegister.es, 0x10, FLAT_DATA);
+    if (processor.privilege === 0) processor.loadSegment(SegmentRegister.ss, ...stackSegment);
     Object.assign(system.gdt, { base: TABLE, limit });
     system.inNonMaskable = inNonMaskable;
     system.useCalls();
@@ -197,18 +203,34 @@ const attempts = fc.record({
       { weight: 12, arbitrary: fc.constant([0xffff, 0x00af_fb00] as const) },
       fc.constantFrom([0xffff, 0x00cf_fb00] as const, [0xffff, 0x00af_9b00] as const, [0xffff, 0x00af_ff00] as const),
     ),
+    kernelData: fc.oneof(
+      { weight: 12, arbitrary: fc.constant([0xffff, 0x00cf_9300] as const) },
+      fc.constantFrom([0xffff, 0x00cf_9200] as const, [0xffff, 0x00cf_f300] as const, [0, 0] as const),
+    ),
+    kernelCode: fc.oneof(
+      { weight: 12, arbitrary: fc.constant([0xffff, 0x00af_9b00] as const) },
+      fc.constantFrom([0xffff, 0x00cf_9b00] as const, [0xffff, 0x00af_fb00] as const, [0xffff, 0x00af_9f00] as const),
+    ),
   }),
   /** Of the GDT. */
   limit: fc.oneof({ weight: 8, arbitrary: fc.constant(0x7f) }, fc.constantFrom(0x37, 0x36, 0x2f)),
   frame: fc.record({
-    code: fc.oneof({ weight: 12, arbitrary: fc.constant(USER_CODE) }, fc.constantFrom(0x08, 0, 0x23, 0x1_0033)),
-    stack: fc.oneof({ weight: 12, arbitrary: fc.constant(USER_DATA) }, fc.constantFrom(0x10, 0, 0x23)),
+    code: fc.oneof(
+      { weight: 12, arbitrary: fc.constantFrom(USER_CODE, KERNEL_CODE) },
+      fc.constantFrom(0x08, 0, 0x11, 0x23, 0x1_0033, 0x1_0010),
+    ),
+    stack: fc.oneof(
+      { weight: 12, arbitrary: fc.constantFrom(USER_DATA, KERNEL_DATA, 0) },
+      fc.constantFrom(0x10, 0x19, 0x1b, 0x23),
+    ),
     /** Above 0 the last of its slots stands in the next page. */
     offset: fc.oneof({ weight: 8, arbitrary: fc.constant(0) }, fc.constantFrom(-64, -1, 8)),
   }),
   isCached: fc.nat(7).map((number) => number > 0),
   inNonMaskable: fc.nat(7).map((number) => number === 0),
   dataSegment: fc.nat(7).map((number) => number === 0),
+  /** What the kernel has in SS. */
+  stackSegment: fc.constantFrom<[number, typeof FLAT_DATA | null]>([0, null], [KERNEL_DATA, FLAT_DATA], [0, FLAT_DATA]),
   checksAlignment: fc.nat(3).map((number) => number === 0),
 });
 type Attempt = typeof attempts extends fc.Arbitrary<infer One> ? One : never;
@@ -222,7 +244,7 @@ test.each([
     fc.property(attempts, (attempt) => {
       expect(machine.call(attempt, true)).toEqual(machine.call(attempt, false));
     }),
-    { numRuns: 2000 },
+    { numRuns: 4000 },
   );
 });
 
@@ -239,12 +261,18 @@ test.each([
     selectors: SELECTORS,
     target: RETURN,
     waiting: false,
-    descriptors: { data: [0xffff, 0x00cf_f300], code: [0xffff, 0x00af_fb00] },
+    descriptors: {
+      data: [0xffff, 0x00cf_f300],
+      code: [0xffff, 0x00af_fb00],
+      kernelData: [0xffff, 0x00cf_9300],
+      kernelCode: [0xffff, 0x00af_9b00],
+    },
     limit: 0x7f,
     frame: { code: USER_CODE, stack: USER_DATA, offset: 0 },
     isCached: true,
     inNonMaskable: false,
     dataSegment: false,
+    stackSegment: [0, null],
     checksAlignment: false,
   };
   expect(machine.call({ ...rest, instruction: 'syscall', ring: 3 }, true)).toMatchObject({ rip: ENTRY, privilege: 0 });
@@ -253,6 +281,15 @@ test.each([
   expect(machine.exits).toBe(1);
   expect(machine.call({ ...rest, instruction: 'iret', ring: 0 }, true)).toMatchObject({ rip: RETURN, privilege: 3 });
   expect(machine.exits).toBe(1);
+  const inKernel: Pick<Attempt, 'frame' | 'stackSegment'>[] = [
+    { frame: { code: KERNEL_CODE, stack: 0, offset: 0 }, stackSegment: [0, null] },
+    { frame: { code: KERNEL_CODE, stack: KERNEL_DATA, offset: 0 }, stackSegment: [KERNEL_DATA, FLAT_DATA] },
+  ];
+  for (const part of inKernel) {
+    const returned = machine.call({ ...rest, ...part, instruction: 'iret', ring: 0 }, true);
+    expect(returned).toMatchObject({ rip: RETURN, privilege: 0 });
+    expect(machine.exits).toBe(1);
+  }
   // An interrupt that waits is to be taken behind the return.
   for (const instruction of ['sysret', 'iret'] as const) {
     machine.call({ ...rest, instruction, ring: 0, waiting: true }, true);

@@ -137,7 +137,9 @@ export class SystemState implements DescriptorSource, Archived {
     const isOn = this.#callsInCode && (processor.efer & Efer.syscall) !== 0;
     const selectors = this.star[1] as number;
     const { code, stack } = userSelectors(selectors);
-    const inTable = [code, stack].every((selector) => (selector & 4) === 0 && (selector | 7) <= gdt.limit);
+    const kernelCode = selectors & 0xffff;
+    const used = [code, stack, kernelCode, kernelCode + 8];
+    const inTable = used.every((selector) => (selector & 4) === 0 && (selector | 7) <= gdt.limit);
     const table = inTable && gdt.base % 8 === 0 && !this.#inNonMaskable ? gdt.base : undefined;
     processor.fastCalls = isOn ? { entry, mask, selectors, table } : undefined;
   }

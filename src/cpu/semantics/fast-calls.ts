@@ -72,7 +72,10 @@ export const systemReturn: Semantics = (c) => {
 /** Bytes of a frame in 64-bit code: RIP, CS, RFLAGS, RSP, SS. */
 const FRAME = 40;
 
-/** To a program, by descriptors that say what SYSRET takes for granted, and with nothing that can fault. */
+/**
+ * To a program or within the kernel's ring, by descriptors that say what SYSRET and SYSCALL take for granted, and with nothing
+ * that can fault.
+ */
 export const interruptReturn: Semantics = (c) => {
   if (!c.shape.long || c.shape.operandSize !== 8) return c.exit(Exit.system);
   const { fn, state } = c;
@@ -85,36 +88,52 @@ export const interruptReturn: Semantics = (c) => {
   leaveIf(eqz(slots));
   const target = c.let(load64(slots));
   const image = c.let(load32(slots, 16));
-  const selectors = c.let(load32(state, State.userSelectors));
-  const found = or(load16U32(slots, 8), shl(load16U32(slots, 32), i32(16)));
-  leaveIf(or(ne(found, selectors), isNotCanonical(target)));
-  const { code64, data } = CALL_SEGMENTS.user;
-  const code = and(selectors, i32(0xfff8));
-  const stack = and(shrU(selectors, i32(16)), i32(0xfff8));
-  leaveIf(or(isNot(c, code, code64), isNot(c, stack, data)));
   const interrupted = select(load32(state, State.interruptWaiting), and(image, i32(Flag.interrupt)), i32(0));
   const rare = and(or(other, image), i32(RARE | Flag.nestedTask | Flag.virtual8086));
-  leaveIf(or(or(interrupted, rare), loadedSegments(c)));
-  const taken = IRET_FLAGS | Flag.iopl | Flag.interrupt;
+  leaveIf(or(or(interrupted, rare), isNotCanonical(target)));
   const pointer = c.let(load64(slots, 24));
-  enterRing(c, 3, selectors);
+  const code = c.let(load16U32(slots, 8));
+  const stack = c.let(load16U32(slots, 32));
+  const { kernel, user } = CALL_SEGMENTS;
+  const toProgram = () => {
+    const selectors = c.let(load32(state, State.userSelectors));
+    leaveIf(ne(or(code, shl(stack, i32(16))), selectors));
+    leaveIf(or(isNot(c, code, user.code64), isNot(c, stack, user.data)));
+    leaveIf(loadedSegments(c));
+    enterRing(c, 3, selectors);
+  };
+  const withinKernel = () => {
+    const selectors = c.let(load32(state, State.kernelSelectors));
+    leaveIf(or(ne(code, and(selectors, i32(0xffff))), isNot(c, code, kernel.code64)));
+    const isOther = or(ne(stack, shrU(selectors, i32(16))), isNot(c, stack, kernel.data));
+    // Entries from programs leave no stack segment, and it stays so.
+    leaveIf(select(stack, isOther, attributes(c, SegmentRegister.ss)));
+    fn.if(stack, () => loadSegment(c, SegmentRegister.ss, stack, kernel.data));
+    loadSegment(c, SegmentRegister.cs, code, kernel.code64);
+  };
+  fn.if(and(code, i32(3)), toProgram, withinKernel);
+  const taken = IRET_FLAGS | Flag.iopl | Flag.interrupt;
   c.setRegister(RSP, 8, pointer);
   setFlags(c, or(and(other, i32(~taken)), and(image, i32(taken))));
   c.enter(target);
 };
 
 /** Whether a descriptor of the GDT is another one, or cannot be seen from here. */
-function isNot(c: Context, offset: I32, { low, high }: Descriptor): I32 {
+function isNot(c: Context, selector: I32, { low, high }: Descriptor): I32 {
+  const address = c.let(add(load64(c.state, State.callTable), extendU(and(selector, i32(0xfff8)))));
   // Where there is no translation, what stands at address 0 of the host's memory is no descriptor.
-  const entry = c.pointer(c.let(add(load64(c.state, State.callTable), extendU(offset))), false);
-  return ne(load64(c.let(entry)), i64((BigInt(high) << 32n) | BigInt(low)));
+  const entry = c.let(c.pointer(address, false));
+  return ne(load64(entry), i64((BigInt(high) << 32n) | BigInt(low)));
 }
 
 /** Attributes of the data segments: those of the kernel's own would have to be dropped. */
 function loadedSegments(c: Context): I32 {
-  const attributes = (segment: SegmentRegister): I32 => load32(c.state, State.segmentAttributes + segment * 4);
-  const inOuter = or(attributes(SegmentRegister.es), attributes(SegmentRegister.ds));
-  return or(inOuter, or(attributes(SegmentRegister.fs), attributes(SegmentRegister.gs)));
+  const both = or(attributes(c, SegmentRegister.es), attributes(c, SegmentRegister.ds));
+  return or(both, or(attributes(c, SegmentRegister.fs), attributes(c, SegmentRegister.gs)));
+}
+
+function attributes(c: Context, segment: SegmentRegister): I32 {
+  return load32(c.state, State.segmentAttributes + segment * 4);
 }
 
 function setFlags(c: Context, flags: I32): void {
@@ -137,12 +156,12 @@ function enterRing(c: Context, ring: 0 | 3, selectors: I32): void {
 /** As ProcessorState.loadSegment; the size of code and stack stays. */
 function loadSegment(c: Context, segment: SegmentRegister, selector: I32, descriptor: Descriptor): void {
   const { fn, state } = c;
-  const attributes = attributesOf(descriptor);
+  const rights = attributesOf(descriptor);
   const limit = limitOf(descriptor);
   const word = (field: State): number => field + segment * 4;
   fn.store(store32(state, selector, word(State.segmentSelector)));
-  fn.store(store32(state, i32(attributes), word(State.segmentAttributes)));
+  fn.store(store32(state, i32(rights), word(State.segmentAttributes)));
   fn.store(store32(state, i32(limit), word(State.segmentLimit)));
-  fn.store(store32(state, i32(needsNoCheck(limit, attributes) ? 0 : 1), word(State.segmentChecked)));
+  fn.store(store32(state, i32(needsNoCheck(limit, rights) ? 0 : 1), word(State.segmentChecked)));
   fn.store(store64(state, i64(baseOf(descriptor)), State.segmentBase + segment * 8));
 }
