@@ -19,7 +19,8 @@ import { FrameMark, type FrameMarks } from './frame-marks.ts';
 import type { FrameWatchers } from './frame-watchers.ts';
 import type { ObservedPages } from './observed-pages.ts';
 import { State } from './state.ts';
-import { NO_TABLES, type Tlb } from './tlb.ts';
+import type { TableGenerations } from './table-generations.ts';
+import { NO_TABLES, type TablePath, type Tlb } from './tlb.ts';
 import { ONLY_CONTEXT, type ProcessContext, type TlbCounters, TlbSets } from './tlb-sets.ts';
 import type { GuestMemory, ShadowWalks, TableFormat, Translation } from './translation.ts';
 import { PageWalker, type WalkControls } from './walk.ts';
@@ -182,18 +183,22 @@ export class MemoryUnit implements GuestMemory {
     const unseen = this.#noteInLog(translation.log, page, access);
     const mayWrite = writable && unseen && !marks.has(frame, FrameMark.code | FrameMark.watched);
     const address = pool.addressOf(frame);
-    const { path } = this.#walker;
     const generations = translation.tableGenerations;
-    if (generations && path.tables[0] !== NO_TABLES) {
-      const [last, middle, upper] = path.tables as unknown as [number, number, number];
-      path.lastGeneration = generations.of(last);
-      path.upperGenerations = (generations.of(middle) + generations.of(upper)) >>> 0;
-    }
+    const path = generations && this.#datePath(generations);
     this.tlbCounters.fills++;
     const { kind } = this.#walker.result;
     (user ? this.userTlb : this.kernelTlb).fill(low, high, address, mayWrite, executable, path, kind);
     marks.set(frame, mayWrite ? FrameMark.cached | FrameMark.cachedWritable : FrameMark.cached);
     return (address + (low & 0xfff)) as HostAddress;
+  }
+
+  #datePath(generations: TableGenerations): TablePath {
+    const { path, tables } = this.#walker;
+    const last = tables[0] as number;
+    if (last === NO_TABLES) return path;
+    path.lastGeneration = generations.of(last);
+    path.upperGenerations = (generations.of(tables[1] as number) + generations.of(tables[2] as number)) >>> 0;
+    return path;
   }
 
   /** Whether stores through a translation may go unseen: with a log of written pages, those to a page that it lists. */
@@ -643,7 +648,7 @@ export class MemoryUnit implements GuestMemory {
   }
 
   readLong(address: GuestVirtual, out: Uint32Array): boolean {
-    if (!isInWords(address)) {
+    if (!areInPage(address, 2)) {
       const bytes = new Uint8Array(8);
       if (!this.read(address, bytes)) return false;
       const view = new DataView(bytes.buffer);
@@ -658,8 +663,27 @@ export class MemoryUnit implements GuestMemory {
     return true;
   }
 
+  /** Fills `out` with aligned words of one page; false when they are none, or on a fault. @throws PageAbsent */
+  readInPage(address: GuestVirtual, out: Uint32Array): boolean {
+    const from = areInPage(address, out.length) ? this.translate(address, Access.read) : -1;
+    if (from < 0) return false;
+    const { u32 } = this.#parts.memory;
+    for (let word = 0; word < out.length; word++) out[word] = u32[(from >>> 2) + word] as number;
+    return true;
+  }
+
+  /** Writes words where `readInPage` would read them. @throws PageAbsent */
+  writeInPage(address: GuestVirtual, words: Uint32Array): boolean {
+    const to = areInPage(address, words.length) ? this.translate(address, Access.write) : (-1 as HostAddress);
+    if (to < 0) return false;
+    const { u32 } = this.#parts.memory;
+    for (let word = 0; word < words.length; word++) u32[(to >>> 2) + word] = words[word] as number;
+    this.#noteWrite(to, words.length * 4);
+    return true;
+  }
+
   writeLong(address: GuestVirtual, low: number, high: number): boolean {
-    if (isInWords(address)) {
+    if (areInPage(address, 2)) {
       const to = this.translate(address, Access.write);
       if (to < 0) return false;
       this.#parts.memory.u32[to >>> 2] = low;
@@ -675,9 +699,9 @@ export class MemoryUnit implements GuestMemory {
   }
 }
 
-/** Whether 8 bytes are two aligned words of one page, as the stack pointers of a TSS are. */
-function isInWords(address: GuestVirtual): boolean {
-  return (address & 3) === 0 && (address & (PAGE_SIZE - 1)) <= PAGE_SIZE - 8;
+/** Whether so many words are aligned and of one page, as the two of a stack pointer in a TSS are. */
+function areInPage(address: GuestVirtual, words: number): boolean {
+  return (address & 3) === 0 && (address & (PAGE_SIZE - 1)) <= PAGE_SIZE - words * 4;
 }
 
 /** Bytes of a frame were written: drops the code that covers them, and tells who watches the frame. */

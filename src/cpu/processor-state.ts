@@ -163,8 +163,9 @@ export class ProcessorState implements Archived {
     this.put(State.flagKind, FlagKind.explicit);
     this.putLong(State.flagA, arithmetic);
     this.putLong(State.flagResult, (value & Flag.zero) !== 0 ? 0 : 1);
+    const before = this.get(State.flagsRest);
     this.put(State.flagsRest, (value & ~ARITHMETIC_FLAGS) | Flag.reserved);
-    this.updateTlb();
+    if (((value ^ before) & Flag.alignmentCheck) !== 0) this.updateTlb();
   }
 
   selector(segment: SegmentRegister): number {
@@ -271,7 +272,8 @@ export class ProcessorState implements Archived {
 
   /** Whether the instruction at RIP stands right behind STI or a load of SS. */
   get inInterruptShadow(): boolean {
-    return this.get(State.interruptShadow) === this.rip >>> 0;
+    const place = this.codeSize === 64 ? this.get(State.rip) : this.rip >>> 0;
+    return this.get(State.interruptShadow) === place;
   }
 
   set inInterruptShadow(shadowed: boolean) {

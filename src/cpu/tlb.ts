@@ -161,7 +161,7 @@ export class Tlb {
 
   /**
    * Caches a page given by the halves of its linear address.
-   * @param path the tables it came through
+   * @param path the tables it came through, when they are dated
    * @param kind bits of `PageKind`
    */
   fill(
@@ -170,7 +170,7 @@ export class Tlb {
     frame: HostAddress,
     writable: boolean,
     executable: boolean,
-    path: TablePath,
+    path: TablePath | undefined,
     kind: number,
   ): void {
     const index = this.#index(low);
@@ -192,6 +192,12 @@ export class Tlb {
       this.#invalidate(word + 4, index);
     }
     u32[word + 6] = frame;
+    if (path) this.#notePath(index, path);
+    this.#noteKind(index, low, high, kind);
+    this.#note(index, frame);
+  }
+
+  #notePath(index: number, path: TablePath): void {
     const first = index * PATH_TABLES;
     this.#tables[first] = path.tables[0] as number;
     this.#tables[first + 1] = path.tables[1] as number;
@@ -201,8 +207,6 @@ export class Tlb {
     this.#lastEntries[index * 2] = path.entryLow;
     this.#lastEntries[index * 2 + 1] = path.entryHigh;
     this.#noteTables(index);
-    this.#noteKind(index, low, high, kind);
-    this.#note(index, frame);
   }
 
   #noteTables(index: number): void {

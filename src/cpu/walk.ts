@@ -228,7 +228,7 @@ export class PageWalker {
         return this.#fault(true, access, user, true);
       }
       // A large page ends the path early: what stands below is the table it was found in.
-      if (level >= 2) this.tables.fill(number, 0, level - 1);
+      for (let below = level - 2; below >= 0; below--) this.tables[below] = number;
       this.#pathTables[level - 2] = number;
       tableNumber = number;
       table = this.#tableAt(translation, number);

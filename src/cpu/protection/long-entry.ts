@@ -17,6 +17,9 @@ const TSS_INTERRUPT_STACK = 0x24;
 
 const pair = new Uint32Array(2);
 const gate = new Uint32Array(4);
+/** What an entry pushes, the last first: two words each of error code, RIP, CS, flags, RSP and SS. */
+const frameWithError = new Uint32Array(12);
+const plainFrame = frameWithError.subarray(2);
 const target: Descriptor = { low: 0, high: 0 };
 
 /** @returns false with another exception in the processor, and nothing of its registers changed. @throws PageAbsent */
@@ -31,9 +34,7 @@ export function enterLong(state: SystemState, event: Event): boolean {
   const gateError = vector * 8 + 2 + external;
   if (vector * GATE_BYTES + GATE_BYTES - 1 > idt.limit) return refuse(Vector.generalProtection, gateError);
   const address = idt.base + vector * GATE_BYTES;
-  if (!state.load(address as GuestVirtual, gate)) return false;
-  if (!state.load((address + 8) as GuestVirtual, pair)) return false;
-  gate[2] = pair[0] as number;
+  if (!loadGate(state, address)) return false;
   const attributes = gate[1] as number;
   const type = (attributes >>> 8) & 0x1f;
   if (type !== INTERRUPT_GATE && type !== TRAP_GATE) return refuse(Vector.generalProtection, gateError);
@@ -58,30 +59,43 @@ export function enterLong(state: SystemState, event: Event): boolean {
   if (stack === undefined) return false;
   stack -= ((stack % 16) + 16) % 16;
   const { flags } = processor;
-  const words = error === null ? 5 : 6;
-  const frame = stack - words * 8;
-  let at = frame;
-  const push = (low: number, high: number): boolean => {
-    const stored = state.push(at as GuestVirtual, low, high);
-    at += 8;
-    return stored;
-  };
-  const written =
-    (error === null || push(error, 0)) &&
-    push(lowWord(returnTo), highWord(returnTo)) &&
-    push(processor.selector(SegmentRegister.cs), 0) &&
-    push((resumes ? flags | Flag.resume : flags) >>> 0, 0) &&
-    push(lowWord(oldStack), highWord(oldStack)) &&
-    push(processor.selector(SegmentRegister.ss), 0);
-  if (!written) return false;
+  frameWithError[0] = error ?? 0;
+  frameWithError[2] = lowWord(returnTo);
+  frameWithError[3] = highWord(returnTo);
+  frameWithError[4] = processor.selector(SegmentRegister.cs);
+  frameWithError[6] = resumes ? flags | Flag.resume : flags;
+  frameWithError[8] = lowWord(oldStack);
+  frameWithError[9] = highWord(oldStack);
+  frameWithError[10] = processor.selector(SegmentRegister.ss);
+  const frame = error === null ? plainFrame : frameWithError;
+  const top = stack - frame.length * 4;
+  if (!push(state, top, frame)) return false;
 
-  processor.setValue(Register.rsp, frame);
+  processor.setValue(Register.rsp, top);
   processor.loadSegment(SegmentRegister.cs, (selector & ~3) | ring, target);
   if (ring !== cpl) processor.loadSegment(SegmentRegister.ss, ring, null);
   const masks = type === INTERRUPT_GATE ? Flag.interrupt : 0;
   processor.flags = flags & ~(Flag.trap | Flag.nestedTask | Flag.resume | Flag.virtual8086 | masks);
   const offset = ((gate[0] as number) & 0xffff) | (attributes & 0xffff_0000);
   processor.rip = joinSigned(offset, gate[2] as number) as GuestVirtual;
+  return true;
+}
+
+function loadGate(state: SystemState, address: number): boolean {
+  if (state.processor.memory.readInPage(address as GuestVirtual, gate)) return true;
+  for (const half of [0, 2]) {
+    if (!state.load((address + half * 4) as GuestVirtual, pair)) return false;
+    gate.set(pair, half);
+  }
+  return true;
+}
+
+function push(state: SystemState, address: number, frame: Uint32Array): boolean {
+  if (state.processor.memory.writeInPage(address as GuestVirtual, frame)) return true;
+  for (let word = 0; word < frame.length; word += 2) {
+    const place = (address + word * 4) as GuestVirtual;
+    if (!state.push(place, frame[word] as number, frame[word + 1] as number)) return false;
+  }
   return true;
 }
 
