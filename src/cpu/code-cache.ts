@@ -8,6 +8,7 @@ import { FrameMark, type FrameMarks } from './frame-marks.ts';
 import { PseudoHandler, RecordField, RegionWord } from './interpreter/record.ts';
 import { PlaceMap } from './place-map.ts';
 import { overlaps } from './ranges.ts';
+import { RecordPlaces } from './record-places.ts';
 import { CODE_HASH_SHIFT, CODE_SLOTS_SHIFT, CODE_UNIT_SHIFT, CodeSlot } from './tlb-layout.ts';
 
 /** A run of decoded instructions that begins at one place. */
@@ -66,6 +67,7 @@ export class CodeCache {
   #next: number;
   readonly #blocks = new PlaceMap<Block>();
   readonly #regions = new PlaceMap<Region>();
+  readonly #recordPlaces = new RecordPlaces();
   readonly #frames = new Map<Frame, FrameCode>();
   /** Told of a frame that gets its first code: from here on no TLB may let stores to it pass unseen. */
   onFirstCode: (frame: Frame) => void = () => {};
@@ -125,8 +127,15 @@ export class CodeCache {
     this.#next = block.record + block.records * RecordField.size;
     this.decodedInstructions += block.records;
     this.#blocks.set(block.place, block.mode, block);
-    this.#codeOf(this.#pool.frameAt(block.place)).blocks.push(block);
-    if (block.crossing >= 0) this.#codeOf(block.crossing).blocks.push(block);
+    this.#recordPlaces.add(block.record, block.place);
+    const home = this.#pool.frameAt(block.place);
+    this.#codeOf(home).blocks.push(block);
+    if (block.crossing >= 0 && block.crossing !== home) this.#codeOf(block.crossing).blocks.push(block);
+  }
+
+  /** Whether what a record was decoded from stands in the page of a place. */
+  isInPage(record: HostAddress, place: HostAddress): boolean {
+    return this.#pool.frameAt(this.#recordPlaces.of(record)) === this.#pool.frameAt(place);
   }
 
   /** The region that begins at a place. */
@@ -250,11 +259,11 @@ export class CodeCache {
     if (!code) return;
     const start = this.#pool.addressOf(frame) + offset;
     const everything = ++code.stores > PATIENCE;
+    const isCovered = (from: number, bytes: number) => start < from + bytes && from < start + length;
     for (const block of code.blocks.slice()) {
-      const home = this.#pool.frameAt(block.place) === frame;
-      const from = home ? block.place : this.#pool.addressOf(frame);
-      const bytes = home ? block.bytes : block.crossingBytes;
-      if (everything || (start < from + bytes && from < start + length)) this.drop(block);
+      // An instruction may cross from a frame into the same one.
+      const isBehind = block.crossing === frame && isCovered(this.#pool.addressOf(frame), block.crossingBytes);
+      if (everything || isBehind || isCovered(block.place, block.bytes)) this.drop(block);
     }
     for (const region of code.regions.slice()) {
       if (everything || overlaps(region.ranges, offset, offset + length)) this.dropRegion(region);
@@ -306,6 +315,7 @@ export class CodeCache {
       this.#forget(frame);
     }
     this.#blocks.clear();
+    this.#recordPlaces.clear();
     this.#memory.u32.fill(0, this.slots >> 2, (this.slots + (CodeSlot.size << CODE_SLOTS_SHIFT)) >> 2);
     this.#next = this.#arena;
     this.generation++;

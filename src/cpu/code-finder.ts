@@ -121,20 +121,20 @@ export class CodeFinder {
     const same = u32[base] === page && u32[base + 1] === high;
     u32[base] = page;
     u32[base + 1] = high;
-    // The page that the guard record would ask for was walked just above.
-    if (block.crossing >= 0) return this.#linkTo(from, same, generation, block.record, block.record + RecordField.size);
     // A way forward does not make code hot: loops, calls and jumps to addresses do.
     const cold = this.#isWarming(block) && from !== 0 && same && this.#leadsForward(from, place & 0xfff);
     const record = cold ? block.record + RecordField.size : block.record;
-    return this.#linkTo(from, same, generation, record, record);
+    if (from !== 0 && code.generation === generation) this.#link(from as HostAddress, place, same ? record : 0);
+    // The page that the guard record would ask for was walked just above.
+    return block.crossing >= 0 ? block.record + RecordField.size : record;
   }
 
-  /** Remembers in the record of a direct branch where it leads; the record to go on with. */
-  #linkTo(from: number, same: boolean, generation: number, target: number, record: number): number {
-    if (from !== 0 && this.#support.parts.code.generation === generation) {
-      this.#host.u32[(from + RecordField.link) >> 2] = same ? target : Link.otherPage;
-    }
-    return record;
+  /** Remembers in the record of a direct branch where it leads. @param record 0 when that is another linear page */
+  #link(from: HostAddress, place: HostAddress, record: number): void {
+    const word = (from + RecordField.link) >> 2;
+    if (record === 0) this.#host.u32[word] = Link.otherPage;
+    // The tables may lead elsewhere by now, though no flush has said so; others execute the record where they do not.
+    else if (this.#support.parts.code.isInPage(from, place)) this.#host.u32[word] = record;
   }
 
   #isWarming(block: Block): boolean {
