@@ -32,6 +32,8 @@ export interface HostOptions {
     readonly regionsPerModule?: number;
     /** Modules alive at a time. */
     readonly maximumModules?: number;
+    /** Their bytes, of which engines take several times as much memory. */
+    readonly maximumBytes?: number;
     /** Translates guests' code, and compiles modules of several pieces; without it guests wait for the translation. */
     readonly thread?: JitThread;
     /** Called when modules were replaced by others, so that their memory may be collected. */

@@ -137,6 +137,7 @@ describe.each(FORMATS)('with %s page tables', (format) => {
   test.each<[string, Partial<JitOptions>]>([
     ['one module is alive', { maximumModules: 1 }],
     ['there is room for two regions', { regionSlots: 2 }],
+    ['modules of a few bytes are alive', { maximumBytes: 1 }],
     ['one module of two regions is alive', { maximumModules: 1, regionsPerModule: 2, isAside: false }],
   ])('programs go on when %s at a time and others are evicted', (_what, limits) => {
     const machine = new RegionMachine(

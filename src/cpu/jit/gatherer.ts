@@ -28,14 +28,20 @@ export const DEFAULT_GATHERING: GatheringOptions = {
   pause: 4,
 };
 
-/** Share of all slots that hot regions may take. */
+/** Share of all room that hot regions may take. */
 const AT_MOST = 0.4;
+
+/** What there is room for: regions, and bytes of their modules. */
+export interface RegionRoom {
+  readonly regions: number;
+  readonly bytes: number;
+}
 
 /** Finds the regions that are hot, and gathers them when enough of them stand elsewhere. */
 export class Gatherer {
   readonly #parts: RegionParts;
   readonly #makeRoom: (regions: number) => void;
-  readonly #slots: number;
+  readonly #room: RegionRoom;
   readonly #options: GatheringOptions;
   readonly #isAside: boolean;
   readonly #onGathered: (() => void) | undefined;
@@ -56,14 +62,14 @@ export class Gatherer {
    */
   constructor(
     parts: RegionParts,
-    slots: number,
+    room: RegionRoom,
     options: GatheringOptions,
     isAside: boolean,
     makeRoom: (regions: number) => void,
     onGathered: (() => void) | undefined,
   ) {
     this.#parts = parts;
-    this.#slots = slots;
+    this.#room = room;
     this.#options = options;
     this.#isAside = isAside;
     this.#makeRoom = makeRoom;
@@ -104,10 +110,19 @@ export class Gatherer {
     }
     this.#compiled = compiled;
     this.#began = now;
-    const most = Math.floor(this.#slots * AT_MOST);
-    const chosen = hot.slice(Math.max(hot.length - most, 0));
+    const chosen = this.#choose(hot);
     this.#makeRoom(chosen.length);
     this.#gathering = new Gathering(this.#parts, chosen, this.#isAside);
+  }
+
+  /** The newest that there is room for. */
+  #choose(hot: readonly CodedRegion[]): CodedRegion[] {
+    let first = hot.length;
+    for (let bytes = 0; first > 0 && hot.length - first < Math.floor(this.#room.regions * AT_MOST); first--) {
+      bytes += (hot[first - 1] as CodedRegion).code.body.bytes.length;
+      if (bytes > this.#room.bytes * AT_MOST) break;
+    }
+    return hot.slice(first);
   }
 
   #goOn(gathering: Gathering, start: number): void {

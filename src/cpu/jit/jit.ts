@@ -44,6 +44,8 @@ export interface JitOptions {
   readonly isAside: boolean;
   /** Modules alive at a time; the oldest goes first. V8 11 ends the process above some 30,000. */
   readonly maximumModules: number;
+  /** Bytes of the modules alive, likewise: an engine takes several times as much for them. */
+  readonly maximumBytes: number;
   /** Regions that there is room for, below `RegionWord.slotMask`. */
   readonly regionSlots: number;
   /** When hot regions move into one module. */
@@ -60,6 +62,8 @@ export const DEFAULT_JIT: JitOptions = {
   regionsPerModule: 32,
   isAside: true,
   maximumModules: 2000,
+  // Four times what a boot and all items of bench/peers.ts compile.
+  maximumBytes: 32 << 20,
   regionSlots: 16384,
   gathering: DEFAULT_GATHERING,
 };
@@ -142,7 +146,7 @@ export class Jit {
     };
     this.#gatherer = new Gatherer(
       regionParts,
-      options.regionSlots,
+      { regions: options.regionSlots, bytes: options.maximumBytes },
       options.gathering,
       options.isAside,
       makeRoom,
@@ -285,9 +289,13 @@ export class Jit {
 
   /** The oldest modules go. */
   #makeRoom(regions: number): void {
-    for (const { regions: oldest } of this.#live.modules) {
-      if (this.#live.modules.size < this.options.maximumModules && this.#live.freeSlots >= regions) return;
-      this.#evict(oldest);
+    const { maximumModules, maximumBytes } = this.options;
+    const { modules } = this.#live;
+    let bytes = this.liveBytes;
+    for (const oldest of modules) {
+      if (modules.size < maximumModules && bytes < maximumBytes && this.#live.freeSlots >= regions) return;
+      this.#evict(oldest.regions);
+      if (!modules.has(oldest)) bytes -= oldest.bytes;
     }
   }
 

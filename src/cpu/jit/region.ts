@@ -10,7 +10,7 @@ import type { Effects } from './effects.ts';
 
 /** Limits of one region; beyond them V8 takes longer than the code saves. */
 const MAXIMUM_BLOCKS = 64;
-const MAXIMUM_INSTRUCTIONS = 400;
+export const MAXIMUM_INSTRUCTIONS = 400;
 
 const SYSTEM: ReadonlySet<string> = new Set(SYSTEM_OPERATIONS);
 
@@ -60,8 +60,9 @@ type EffectsOf = (instruction: Instruction, shape: Shape) => Effects;
 /**
  * Blocks of one page that control can go through from an entry without leaving, entry first. Undefined when the first
  * instruction is none that generated code could execute.
+ * @param limit of instructions
  */
-export function discoverRegion(source: RegionSource, effectsOf: EffectsOf): BasicBlock[] | undefined {
+export function discoverRegion(source: RegionSource, effectsOf: EffectsOf, limit: number): BasicBlock[] | undefined {
   const { entry } = source;
   const reached = new Set(source.reached);
   const instructions = new Map<number, RegionInstruction>();
@@ -72,7 +73,7 @@ export function discoverRegion(source: RegionSource, effectsOf: EffectsOf): Basi
     if (leader === undefined) break;
     let offset = leader;
     while (!instructions.has(offset)) {
-      if (instructions.size === MAXIMUM_INSTRUCTIONS) break;
+      if (instructions.size === limit) break;
       const decoded = decodeAt(source, effectsOf, offset);
       if (!decoded) break;
       instructions.set(offset, decoded);

@@ -5,7 +5,7 @@ import type { Shape } from '../semantics/context.ts';
 import { shapeKey } from '../semantics/shape-key.ts';
 import type { Effects } from './effects.ts';
 import { type GeneratorOptions, generateRegion, observeEffects, type RegionCode } from './generate.ts';
-import { discoverRegion, endsInCall, type RegionSource } from './region.ts';
+import { discoverRegion, endsInCall, MAXIMUM_INSTRUCTIONS, type RegionSource } from './region.ts';
 import { longestPath, type Node, structureOf } from './structure.ts';
 
 /** What becomes of a region's source, as plain data that threads can hand to each other. */
@@ -30,6 +30,12 @@ export type Outcome = Translation | 'covered' | undefined;
 
 /** Of several sources in turn. */
 export type Translations = readonly Outcome[];
+
+/**
+ * Bytes of WebAssembly that a region has at most. A kernel and its programs stay below 30,000; some instructions have so many
+ * that a guest could keep the engine busy for minutes with a few regions of them.
+ */
+const MAXIMUM_BYTES = 48 << 10;
 
 /** Makes the code of regions. It knows nothing of the guest but what a source says, so it can work on any thread. */
 export class Translator {
@@ -60,7 +66,18 @@ export class Translator {
   }
 
   #translate(source: RegionSource): Translation | undefined {
-    const [entry] = discoverRegion(source, this.#effectsOf) ?? [];
+    for (let limit = MAXIMUM_INSTRUCTIONS; limit > 0; ) {
+      const translation = this.#translateAtMost(source, limit);
+      const bytes = translation?.code.body.bytes.length ?? 0;
+      if (!translation || bytes <= MAXIMUM_BYTES) return translation;
+      limit = Math.floor((translation.instructions * MAXIMUM_BYTES) / bytes);
+    }
+    return undefined;
+  }
+
+  /** @param limit of instructions */
+  #translateAtMost(source: RegionSource, limit: number): Translation | undefined {
+    const [entry] = discoverRegion(source, this.#effectsOf, limit) ?? [];
     if (!entry) return undefined;
     const nodes = structureOf(entry);
     const slack = longestPath(nodes);
