@@ -7,7 +7,7 @@ import type { CloneOptions } from './clone-options.ts';
 import { openNetwork } from './guest-network.ts';
 import { LARGEST_MEMORY } from './options.ts';
 import { openSavedGuest } from './saved-guest.ts';
-import { ExitStatus, type Interruption, LONGEST_INTERVAL, onSignals, openHost, warn } from './session.ts';
+import { closeHost, ExitStatus, type Interruption, LONGEST_INTERVAL, onSignals, openHost, warn } from './session.ts';
 import { ShellCommand } from './shell-command.ts';
 
 /** Memory for what each clone changes; what does not fit goes to swap. */
@@ -58,7 +58,7 @@ export async function clone(options: CloneOptions, createHost: CreateHost): Prom
     clearTimeout(timer);
     clearInterval(keepAlive);
     removeSignalHandlers();
-    await host.close();
+    await closeHost(host);
     for (const disk of disks) await disk.close();
     await file.close();
   }

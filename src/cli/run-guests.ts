@@ -9,6 +9,7 @@ import { openNetwork } from './guest-network.ts';
 import { LineSplitter } from './line-splitter.ts';
 import type { RunOptions } from './options.ts';
 import {
+  closeHost,
   ExitStatus,
   type Interruption,
   LONGEST_INTERVAL,
@@ -85,7 +86,7 @@ export async function runGuests(options: RunOptions, createHost: CreateHost): Pr
         })),
       });
     }
-    await host.close();
+    await closeHost(host);
     network?.gateway.close();
   }
   return report(guests, interruption, options);

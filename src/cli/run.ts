@@ -15,6 +15,7 @@ import { OutputWatch } from './output-watch.ts';
 import { profileText } from './profile-text.ts';
 import { openSavedGuest } from './saved-guest.ts';
 import {
+  closeHost,
   ExitStatus,
   type Interruption,
   LONGEST_INTERVAL,
@@ -109,7 +110,7 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
     }
     if (profile && options.profile) await showProfile(profile, options.profile, watch);
     if (audit && options.audit) await showList('audit', auditText(audit, options.audit.top), options.audit.output);
-    await host.close();
+    await closeHost(host);
     network?.gateway.close();
     for (const disk of bootOptions.disks) await disk.close();
     await saved?.file.close();

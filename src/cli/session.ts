@@ -58,6 +58,17 @@ export async function openHost(
   });
 }
 
+/**
+ * Closes a host at the end of the command. The engine may have code of its guests in work for another minute, and Node waits
+ * for that; what is garbage is given up instead.
+ */
+export async function closeHost(host: Host): Promise<void> {
+  await host.close();
+  // What a WeakRef has led to stays until the present task ends.
+  await new Promise((resume) => setImmediate(resume));
+  collectGarbage();
+}
+
 const jitOptions = (threshold: number | undefined) => ({
   // Beside the bundle of the command.
   ...jitForEngine(new URL('./jit-worker.js', import.meta.url)),
