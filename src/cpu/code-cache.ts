@@ -208,6 +208,18 @@ export class CodeCache {
     this.#memory.u32[word + CodeSlot.region / 4] = this.regionWordAt(block.place, block.mode);
   }
 
+  /** The record that generated code finds for a place; 0 when it finds none. */
+  publishedAt(place: HostAddress, mode: CodeMode): number {
+    const slot = this.#slotOf(place);
+    return this.#recordIn(slot, place, mode) || this.#recordIn(slot ^ CodeSlot.size, place, mode);
+  }
+
+  #recordIn(slot: number, place: HostAddress, mode: CodeMode): number {
+    const word = slot >> 2;
+    const { u32 } = this.#memory;
+    return u32[word] === place && u32[word + 1] === mode ? (u32[word + CodeSlot.record / 4] as number) : 0;
+  }
+
   /** The RegionWord of the region that begins at a place; 0 when there is none. */
   regionWordAt(place: HostAddress, mode: CodeMode): number {
     const region = this.#regions.get(place, mode);

@@ -102,6 +102,11 @@ export class CodeFinder {
     const place = this.#processor.memory.fetch(low, high);
     if (place < 0) return this.#failLookup();
     if (this.isStepping) return this.#decodeSingle(place, low, high);
+    const published = from === 0 ? code.publishedAt(place, this.#processor.codeMode) : 0;
+    if (published !== 0 && this.#handlerOf(published) !== PseudoHandler.guard) {
+      this.#enterPage(low, high);
+      return published;
+    }
     const { generation } = code;
     let block = code.find(place, this.#processor.codeMode);
     if (block && block.crossing >= 0) {
@@ -115,18 +120,24 @@ export class CodeFinder {
     block ??= this.#decodeBlock(place, low, high);
     if (!block) return this.#failLookup();
     code.publish(block);
-    const page = (low & ~0xfff) >>> 0;
-    const { u32 } = this.#host;
-    const base = this.#word + State.pageBase / 4;
-    const same = u32[base] === page && u32[base + 1] === high;
-    u32[base] = page;
-    u32[base + 1] = high;
+    const same = this.#enterPage(low, high);
     // A way forward does not make code hot: loops, calls and jumps to addresses do.
     const cold = this.#isWarming(block) && from !== 0 && same && this.#leadsForward(from, place & 0xfff);
     const record = cold ? block.record + RecordField.size : block.record;
     if (from !== 0 && code.generation === generation) this.#link(from as HostAddress, place, same ? record : 0);
     // The page that the guard record would ask for was walked just above.
     return block.crossing >= 0 ? block.record + RecordField.size : record;
+  }
+
+  /** Whether that is the page that was executed last. */
+  #enterPage(low: number, high: number): boolean {
+    const { u32 } = this.#host;
+    const base = this.#word + State.pageBase / 4;
+    const page = (low & ~0xfff) >>> 0;
+    const same = u32[base] === page && u32[base + 1] === high;
+    u32[base] = page;
+    u32[base + 1] = high;
+    return same;
   }
 
   /** Remembers in the record of a direct branch where it leads. @param record 0 when that is another linear page */
@@ -138,7 +149,11 @@ export class CodeFinder {
   }
 
   #isWarming(block: Block): boolean {
-    return this.#host.u16[block.record >> 1] === PseudoHandler.warming;
+    return this.#handlerOf(block.record) === PseudoHandler.warming;
+  }
+
+  #handlerOf(record: number): number {
+    return this.#host.u16[(record + RecordField.handler) >> 1] as number;
   }
 
   #leadsForward(from: number, offset: number): boolean {
