@@ -14,7 +14,7 @@ import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { initramfs } from '../guests/recipes.ts';
 import type { CodeStatistics } from '../src/inspect/code-statistics.ts';
-import { ring1Command } from './command.ts';
+import { openNode, ring1Command } from './command.ts';
 
 const { values, positionals: options } = parseArgs({
   allowPositionals: true,
@@ -66,6 +66,7 @@ function residentOf(process: number): number {
 const minutes = Number(values.minutes);
 const directory = mkdtempSync(join(tmpdir(), 'ring1-soak-'));
 process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
+const node = openNode(values.node, directory);
 const initrd = join(directory, 'initrd');
 const stats = join(directory, 'stats.json');
 const script = new TextEncoder().encode(SCRIPT);
@@ -74,7 +75,8 @@ writeFileSync(initrd, await initramfs({ extra: [{ type: 'file', path: 'root/soak
 const files = ['--initrd', initrd, '--stats', stats];
 const limits = ['--memory', '256M', '--timeout', String(minutes * 60 + MARGIN_SECONDS)];
 const run = ['run', ...files, ...limits, '--append', 'quiet ring1.run="sh /root/soak.sh"', ...options];
-const { program, args } = ring1Command(values.node, run);
+const { program, args } = ring1Command(node, run);
+console.log(`ring1 on Node.js ${node.version}`);
 const guest = spawn(program, args, { stdio: ['ignore', 'pipe', 'inherit'] });
 const ended = new Promise<number | null>((resolve) => guest.once('exit', resolve));
 let rounds = 0;
