@@ -96,6 +96,8 @@ describe('bench/peers.ts', () => {
 
 it.each([
   ['peers.ts', ['--json', '/nowhere/figures'], 'cannot write the figures /nowhere/figures: there is no such file'],
+  ['soak.ts', ['--minutes', '5'], '--minutes 5 is not a whole number above 5'],
+  ['soak.ts', ['--minutes', 'ten'], '--minutes ten is not a whole number above 5'],
 ])('bench/%s ends with one line and status 1 after %j', (bench, args, message) => {
   const command = ['--import', 'tsx', `bench/${bench}`, ...args];
   const { status, stdout, stderr } = spawnSync(process.execPath, command, { cwd: root, encoding: 'utf8' });
