@@ -8,7 +8,7 @@
  *   --runs N          boots of each peer; the medians are printed
  *   --only LIST       these items alone, in the order of bench/peers/items.ts; the boot is always measured
  *   --cold            instead of the items: how a program comes up to speed that was never executed before
- *   --peers LIST      peers whose names contain one of these words; ring1 is always measured, alone with `--peers ring1`
+ *   --peers LIST      peers whose names contain one of these words; ring1 is always measured, alone with "ring1"
  *   --flavour F       Debian's kernel: cloud-amd64 (default), amd64, 686-pae or 686
  *   --node PATH       the Node.js that runs ring1, a file of any name
  *   --clock cpu       processor time of each peer's process instead of the time that passes: for a busy machine (Linux)

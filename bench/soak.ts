@@ -8,7 +8,8 @@
  *   --minutes N  above 5
  *   --node PATH  the Node.js that runs ring1, a file of any name
  *
- * Ends with status 1 when memory differs by more than 5 %, and when the guest does not do its work up to the end. Linux only.
+ * Ends with status 1 when memory differs by more than 5 %, and when the guest does not do its work up to the end. Linux
+ * only.
  */
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';

@@ -24,8 +24,9 @@ export interface JitStatistics {
   /** Time that guests waited while their code was compiled: all of it that was done on their own thread. */
   readonly compileSeconds: number;
   /**
-   * Time that passed on another thread while it translated code and compiled modules of several regions, and guests went on.
-   * The engine's own threads, which make code quicker and compile gathered regions, are not in it.
+   * Time that passed on another thread while it translated code and compiled modules of several regions, and guests went
+   * on; that thread is one for all hosts of a process, and this is what it did for this one. The engine's own threads,
+   * which make code quicker and compile gathered regions, are not in it.
    */
   readonly asideSeconds: number;
 }
