@@ -16,6 +16,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { initramfs, kernel } from '../guests/recipes.ts';
+import { openNode } from './command.ts';
 import { BOOT } from './peers/items.ts';
 import { alignColumns, median } from './peers/report.ts';
 import type { Peer } from './peers/session.ts';
@@ -37,8 +38,9 @@ process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
 const files = { kernel: await kernel('cloud-amd64'), initrd: join(directory, 'initrd') };
 writeFileSync(files.initrd, await initramfs());
 
+const node = openNode(process.execPath, directory);
 const named = (name: string, options: readonly string[]): Peer => ({
-  ...ring1(process.execPath, options, files),
+  ...ring1(node, options, files),
   name,
 });
 const own =

@@ -8,9 +8,9 @@
  *   --runs N          boots of each peer; the medians are printed
  *   --only LIST       these items alone, in the order of bench/peers/items.ts; the boot is always measured
  *   --cold            instead of the items: how a program comes up to speed that was never executed before
- *   --peers LIST      peers whose names contain one of these words; ring1 is always measured
+ *   --peers LIST      peers whose names contain one of these words; ring1 is always measured, alone with "ring1"
  *   --flavour F       Debian's kernel: cloud-amd64 (default), amd64, 686-pae or 686
- *   --node PATH       the Node.js that runs ring1
+ *   --node PATH       the Node.js that runs ring1, a file of any name
  *   --clock cpu       processor time of each peer's process instead of the time that passes: for a busy machine (Linux)
  *   --v86 DIRECTORY   measure v86 as well; it knows 32-bit code only, so beside 64-bit kernels it has Debian's 686-pae
  *   --json FILE       write all figures there
@@ -25,42 +25,17 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
-import { parseArgs } from 'node:util';
-import { ARCHITECTURES, initramfs, KERNEL_FLAVOURS, type KernelFlavour, kernel, seabios } from '../guests/recipes.ts';
+import { ARCHITECTURES, initramfs, type KernelFlavour, kernel, seabios } from '../guests/recipes.ts';
+import { requireWritable, writeFileAtomically } from '../src/node/files.ts';
+import { runBenchmark } from './benchmark.ts';
+import { type NodeProgram, openNode } from './command.ts';
 import { coldTable, curveOf } from './peers/cold.ts';
-import { BOOT, COLD, commandLineFor, ITEMS, itemEntries } from './peers/items.ts';
+import { BOOT, commandLineFor, itemEntries } from './peers/items.ts';
+import { choosePeers, type PeersOptions, parsePeersOptions } from './peers/options.ts';
 import { compare, comparisonTable, differingResults } from './peers/report.ts';
 import type { Peer } from './peers/session.ts';
-import { type GuestFiles, qemu, ring1, v86 } from './peers/systems.ts';
-import { parseRuns, takeTurns } from './peers/turns.ts';
-
-const { values, positionals: ring1Options } = parseArgs({
-  allowPositionals: true,
-  options: {
-    runs: { type: 'string', default: '3' },
-    only: { type: 'string' },
-    cold: { type: 'boolean', default: false },
-    peers: { type: 'string' },
-    flavour: { type: 'string', default: 'cloud-amd64' },
-    node: { type: 'string', default: process.execPath },
-    clock: { type: 'string', default: 'wall' },
-    v86: { type: 'string' },
-    json: { type: 'string' },
-  },
-});
-
-function chooseItems(list: string | undefined): string[] {
-  const known = [BOOT, ...ITEMS.map(({ name }) => name)];
-  const wanted = (list?.split(',') ?? known).map((name) => oneOf(known, name));
-  return known.filter((name) => name !== BOOT && wanted.includes(name));
-}
-
-/** @throws Error when the name is none of those */
-function oneOf<Name extends string>(names: readonly Name[], given: string): Name {
-  const name = names.find((candidate) => candidate === given);
-  if (name === undefined) throw new Error(`there is no ${given}; give ${names.join(', ')}`);
-  return name;
-}
+import { type GuestFiles, qemu, requireV86, ring1, v86 } from './peers/systems.ts';
+import { takeTurns } from './peers/turns.ts';
 
 async function prepareFiles(directory: string, flavour: KernelFlavour): Promise<GuestFiles> {
   const initrd = join(directory, `initrd-${flavour}`);
@@ -68,47 +43,57 @@ async function prepareFiles(directory: string, flavour: KernelFlavour): Promise<
   return { kernel: await kernel(flavour), initrd };
 }
 
-async function preparePeers(directory: string): Promise<Peer[]> {
-  const flavour = oneOf(KERNEL_FLAVOURS, values.flavour);
+/** @returns ring1 first */
+async function preparePeers(options: PeersOptions, node: NodeProgram, directory: string): Promise<Peer[]> {
+  const { flavour } = options;
   const files = await prepareFiles(directory, flavour);
+  const own = ring1(node, options.ring1Options, files);
   const others = qemu(files);
-  if (values.v86 !== undefined) {
+  const missing = others.length > 0 ? [] : ['QEMU is measured when qemu-system-x86_64 is installed'];
+  if (options.v86 === undefined) missing.push('v86 is measured with --v86');
+  else {
     const flavour32 = ARCHITECTURES[flavour] === 'i386' ? flavour : '686-pae';
     const files32 = { ...(await prepareFiles(directory, flavour32)), ...(await seabios()) };
-    others.push(v86(resolve(values.v86), directory, flavour32, files32));
+    others.push(v86(resolve(options.v86), directory, flavour32, files32));
   }
-  const words = values.peers?.split(',') ?? [''];
-  const chosen = others.filter(({ name }) => words.some((word) => name.includes(word)));
-  return [ring1(values.node, ring1Options, files), ...chosen];
+  const peers = [own, ...others];
+  if (options.peers === undefined) return peers;
+  const chosen = choosePeers(peers, options.peers, missing);
+  return [own, ...chosen.filter((peer) => peer !== own)];
 }
 
-const runs = parseRuns(values.runs);
-const clock = oneOf(['wall', 'cpu'], values.clock);
-const items = values.cold ? [COLD.name] : chooseItems(values.only);
-const directory = mkdtempSync(join(tmpdir(), 'ring1-peers-'));
-process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
-const peers = await preparePeers(directory);
+await runBenchmark(async () => {
+  const options = parsePeersOptions(process.argv.slice(2));
+  const { runs, items, clock, json } = options;
+  if (options.v86 !== undefined) requireV86(options.v86);
+  if (json !== undefined) await requireWritable(json, 'figures');
+  const directory = mkdtempSync(join(tmpdir(), 'ring1-peers-'));
+  process.on('exit', () => rmSync(directory, { recursive: true, force: true }));
+  const node = openNode(options.node, directory);
+  const peers = await preparePeers(options, node, directory);
 
-const measurements = await takeTurns(peers, { runs, items, commandLine: commandLineFor(items), clock });
+  const measurements = await takeTurns(peers, { runs, items, commandLine: commandLineFor(items), clock });
 
-const names = peers.map(({ name }) => name);
-const comparisons = compare(measurements, [BOOT, ...items]);
-process.stdout.write(values.cold ? coldTable(measurements) : comparisonTable(names, comparisons));
-if (values.json !== undefined) {
-  const sessions = names.map((name) => ({
-    name,
-    runs: (measurements.get(name) ?? []).map(({ seconds, results, steps }) => ({
-      seconds: Object.fromEntries(seconds),
-      results: Object.fromEntries(results),
-      steps,
-    })),
-    ...(values.cold ? { curve: curveOf((measurements.get(name) ?? []).map(({ steps }) => steps)) } : {}),
-  }));
-  const figures = { clock, peers: sessions, comparisons };
-  writeFileSync(values.json, `${JSON.stringify(figures, undefined, 2)}\n`);
-}
-const differing = differingResults(measurements, items);
-if (differing.length > 0) {
-  process.stdout.write(`not the same output everywhere: ${differing.join(', ')}\n`);
-  process.exitCode = 1;
-}
+  const names = peers.map(({ name }) => name);
+  const comparisons = compare(measurements, [BOOT, ...items]);
+  process.stdout.write(`ring1 on Node.js ${node.version}\n`);
+  process.stdout.write(options.isCold ? coldTable(measurements) : comparisonTable(names, comparisons));
+  if (json !== undefined) {
+    const sessions = names.map((name) => ({
+      name,
+      runs: (measurements.get(name) ?? []).map(({ seconds, results, steps }) => ({
+        seconds: Object.fromEntries(seconds),
+        results: Object.fromEntries(results),
+        steps,
+      })),
+      ...(options.isCold ? { curve: curveOf((measurements.get(name) ?? []).map(({ steps }) => steps)) } : {}),
+    }));
+    const figures = { node: node.version, clock, peers: sessions, comparisons };
+    await writeFileAtomically(json, `${JSON.stringify(figures, undefined, 2)}\n`);
+  }
+  const differing = differingResults(measurements, items);
+  if (differing.length > 0) {
+    process.stdout.write(`not the same output everywhere: ${differing.join(', ')}\n`);
+    process.exitCode = 1;
+  }
+});

@@ -137,7 +137,10 @@ export interface NetworkAdapter {
 
 export interface VirtualMachine {
   readonly console: GuestConsole;
-  /** Settles once, when the guest has ended. Console output written before that can still be read. */
+  /**
+   * Settles once, when the guest has ended. Console output written before that can still be read. The guest's memory is
+   * given back afterwards: a function handed to `done.then` at once finds what the guest had in the host's statistics.
+   */
   readonly done: Promise<Outcome>;
   /**
    * Milliseconds by which the guest's date is behind that of its host. A guest that goes on begins with its absence, and

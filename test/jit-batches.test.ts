@@ -33,14 +33,16 @@ const later = () => new Promise((resolve) => setTimeout(resolve, 1));
 
 /** What another thread gets and gives are copies. */
 const thread: JitThread = {
-  translate: async (tlbEntries, sources) => {
+  translate: async (tlbEntries, sources, tookTime) => {
     const copies = structuredClone(sources);
     await later();
+    tookTime(1);
     return structuredClone(new Translator({ tlbEntries, meaningOf }).translateAll(copies));
   },
-  compile: async (wasm) => {
+  compile: async (wasm, tookTime) => {
     const copy = wasm.slice();
     await later();
+    tookTime(1000);
     return new WebAssembly.Module(copy);
   },
 };
@@ -78,6 +80,12 @@ describe.each(WAYS)('translated $where, in $format', ({ format, jit }) => {
     await until(machine, TURNS, () => machine.group.jit?.regions === machine.group.jit?.counters.compiled);
     expect(machine.group.jit?.regions).toBe(machine.group.jit?.counters.compiled);
     expect(machine.group.jit?.counters.compiled).toBeGreaterThanOrEqual(2);
+    const { millisecondsAside = 0 } = machine.group.jit?.counters ?? {};
+    if ('thread' in jit) {
+      // Both what it translated and what it compiled.
+      expect(millisecondsAside % 1000).toBeGreaterThan(0);
+      expect(millisecondsAside).toBeGreaterThan(1000);
+    } else expect(millisecondsAside).toBe(0);
   });
 
   test('what the guest writes over meanwhile is left out', async () => {
@@ -207,8 +215,8 @@ test('guests wait for their regions when the thread is gone', async () => {
 
 test('what could not be compiled is asked for again', async () => {
   let refused = 0;
-  const compile: JitThread['compile'] = (wasm) =>
-    refused++ === 0 ? Promise.reject(new Error('no memory')) : thread.compile(wasm);
+  const compile: JitThread['compile'] = (wasm, tookTime) =>
+    refused++ === 0 ? Promise.reject(new Error('no memory')) : thread.compile(wasm, tookTime);
   const machine = new RegionMachine('pae', { jit: { ...JIT, thread: { ...thread, compile } } }, PROGRAM);
   for (let time = 0; time < 1000 && machine.instructionsInRegions === 0; time++) {
     machine.execute({ rbx: 0 });

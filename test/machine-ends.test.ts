@@ -18,6 +18,18 @@ describe.each(['native', 'kvm'] as const)('a machine on %s', (name) => {
     host.close();
   });
 
+  it('has its memory until those who wait for its end were told', async () => {
+    const host = await createHost({ memory: MEMORY });
+    const available = (): number => (host.statistics() as { frames: { available: number } }).frames.available;
+    const kernel = assemble('fault-loop.S');
+    const machine = await host.boot({ kernel, commandLine: '', memory: MEMORY, vcpus: 1, interface: name });
+    const atEnd = machine.done.then(available);
+    machine.stop();
+    const left = await atEnd;
+    await host.close();
+    expect(left).toBeLessThan(available());
+  });
+
   it('restarts when its reset register is written', async () => {
     const { outcome } = await runKernel(assemble('reset.S'), name, 1);
     expect(outcome).toEqual({ kind: 'reboot' });

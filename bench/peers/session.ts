@@ -1,5 +1,6 @@
 import { spawn } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
+import { BenchmarkFailure } from '../benchmark.ts';
 import { BOOT, type Mark, parseMark } from './items.ts';
 
 /** A peer that runs guests, as a process with the guest's console on its stdout. */
@@ -29,7 +30,7 @@ const LONGEST = 1_800_000;
 
 /**
  * Boots a guest on the peer and lets it carry out the items; the process is killed when the last one ends.
- * @throws Error with the end of the console when the guest does not get there
+ * @throws BenchmarkFailure with the end of the console when the guest does not get there
  */
 export function measure(
   peer: Peer,
@@ -78,7 +79,7 @@ export function measure(
     child.on('close', () => {
       clearTimeout(hang);
       if (isDone()) resolve(session);
-      else reject(new Error(`${peer.name} ended before the items did:\n${console}`));
+      else reject(new BenchmarkFailure(`${peer.name} ended before the items did:\n${console}`));
     });
   });
 }

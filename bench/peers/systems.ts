@@ -1,8 +1,10 @@
 import { spawnSync } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { buildSync } from 'esbuild';
-import { ring1Command } from '../command.ts';
+import { InputError } from '../../src/boot/input-error.ts';
+import { type NodeProgram, ring1Command } from '../command.ts';
 import type { Peer } from './session.ts';
 
 export interface GuestFiles {
@@ -12,11 +14,8 @@ export interface GuestFiles {
 
 const MEGABYTES = 256;
 
-/**
- * @param node the Node.js that runs it
- * @param options of `ring1 run`
- */
-export function ring1(node: string, options: readonly string[], { kernel, initrd }: GuestFiles): Peer {
+/** @param options of `ring1 run` */
+export function ring1(node: NodeProgram, options: readonly string[], { kernel, initrd }: GuestFiles): Peer {
   const files = ['--kernel', kernel, '--initrd', initrd];
   return {
     name: 'ring1',
@@ -55,6 +54,13 @@ export interface V86Files extends GuestFiles {
   /** Images of a BIOS and of a graphics adapter's. */
   readonly bios: string;
   readonly vgaBios: string;
+}
+
+/** @throws InputError when v86's package is not in the directory */
+export function requireV86(directory: string): void {
+  const missing = ['build/libv86.mjs', 'build/v86.wasm'].find((file) => !existsSync(join(directory, file)));
+  if (missing !== undefined)
+    throw new InputError(`--v86 ${directory} is no directory of the package v86: no ${missing}`);
 }
 
 /**

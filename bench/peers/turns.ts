@@ -1,3 +1,4 @@
+import { InputError } from '../../src/boot/input-error.ts';
 import type { Measurements } from './report.ts';
 import { type ClockName, measure, type Peer, type Session } from './session.ts';
 
@@ -24,9 +25,9 @@ export async function takeTurns(peers: readonly Peer[], turns: Turns): Promise<M
   return measurements;
 }
 
-/** @throws Error when it is no number of runs */
+/** @throws InputError when it is no number of runs */
 export function parseRuns(text: string): number {
   const runs = Number(text);
-  if (!Number.isInteger(runs) || runs < 1) throw new Error(`--runs ${text} is not a number from 1 on`);
+  if (!Number.isInteger(runs) || runs < 1) throw new InputError(`--runs ${text} is not a number from 1 on`);
   return runs;
 }

@@ -11,6 +11,7 @@ import type { RunOptions } from './options.ts';
 import {
   closeHost,
   ExitStatus,
+  HostFigures,
   type Interruption,
   LONGEST_INTERVAL,
   onSignals,
@@ -43,6 +44,7 @@ export async function runGuests(options: RunOptions, createHost: CreateHost): Pr
   const descriptions = await readDescriptions(options);
   const guestMemory = descriptions.reduce((sum, { memory }) => sum + memory, 0);
   const host = await openHost(options, guestMemory, createHost);
+  const hostFigures = new HostFigures(host);
   const network = options.network ? openNetwork() : undefined;
   const guests = descriptions.map(
     (description, index): RunningGuest => ({
@@ -67,7 +69,9 @@ export async function runGuests(options: RunOptions, createHost: CreateHost): Pr
       : setTimeout(() => interrupt({ kind: 'timeout' }), options.timeoutSeconds * 1000);
   const stopTyping = distributeInput(guests);
   try {
-    await Promise.all(guests.map((guest) => runGuest(guest, host, options, () => interruption !== undefined)));
+    await Promise.all(
+      guests.map((guest) => runGuest(guest, host, hostFigures, options, () => interruption !== undefined)),
+    );
   } finally {
     clearTimeout(timer);
     clearInterval(keepAlive);
@@ -76,7 +80,7 @@ export async function runGuests(options: RunOptions, createHost: CreateHost): Pr
     if (options.stats !== undefined) {
       await writeStatistics(options.stats, {
         seconds: (performance.now() - started) / 1000,
-        host: host.statistics(),
+        host: hostFigures.latest,
         guests: guests.map(({ description, outcome, boots, machine }) => ({
           name: description.name,
           outcome: outcome.kind,
@@ -106,7 +110,13 @@ async function readDescriptions(options: RunOptions): Promise<GuestDescription[]
 }
 
 /** Boots a guest, again whenever it asks for a reboot. A guest that cannot be booted does not stop the others. */
-async function runGuest(guest: RunningGuest, host: Host, options: RunOptions, isOver: () => boolean): Promise<void> {
+async function runGuest(
+  guest: RunningGuest,
+  host: Host,
+  hostFigures: HostFigures,
+  options: RunOptions,
+  isOver: () => boolean,
+): Promise<void> {
   const { afterburn, check, deterministic } = options;
   const { description, adapters } = guest;
   const disks: Disk[] = [];
@@ -115,6 +125,7 @@ async function runGuest(guest: RunningGuest, host: Host, options: RunOptions, is
     disks.push(...prepared.disks);
     do {
       guest.machine = await host.boot({ ...prepared, adapters });
+      if (options.stats !== undefined) hostFigures.takeAtEnd(guest.machine);
       // What a WeakRef has led to stays until the present task ends.
       setImmediate(collectGarbage);
       guest.boots++;

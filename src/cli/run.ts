@@ -17,6 +17,7 @@ import { openSavedGuest } from './saved-guest.ts';
 import {
   closeHost,
   ExitStatus,
+  HostFigures,
   type Interruption,
   LONGEST_INTERVAL,
   onSignals,
@@ -73,10 +74,12 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
 
   let outcome: Outcome = { kind: 'stopped' };
   let boots = 0;
+  const hostFigures = new HostFigures(host);
   try {
     do {
       const traced = trace === undefined ? bootOptions : { ...bootOptions, trace: trace.write };
       machine = snapshot && boots === 0 ? await host.resume(snapshot, traced) : await host.boot(traced);
+      if (options.stats !== undefined) hostFigures.takeAtEnd(machine);
       // What a WeakRef has led to stays until the present task ends.
       setImmediate(collectGarbage);
       if (boots++ === 0) terminal.open();
@@ -101,7 +104,7 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
         ...(outcome.kind === 'crash' ? { reason: outcome.reason } : {}),
         seconds: (performance.now() - started) / 1000,
         boots,
-        host: host.statistics(),
+        host: hostFigures.latest,
         domain: machine.statistics(),
         ...(profile ? { profile } : {}),
         ...(audit ? { audit } : {}),

@@ -1,7 +1,7 @@
 import { unlink } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { CreateHost, Host } from '../api.ts';
+import type { CreateHost, Host, VirtualMachine } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
 import { jitForEngine } from '../node/engine.ts';
 import { fileErrorReason, writeFileAtomically } from '../node/files.ts';
@@ -94,6 +94,30 @@ export function onSignals(handle: (number: number) => void): () => void {
   return () => {
     for (const [name, handler] of handlers) process.off(name, handler);
   };
+}
+
+/**
+ * The host's statistics as they were when a guest ended last: its memory is given back afterwards, and with it the code
+ * that was made of it.
+ */
+export class HostFigures {
+  readonly #host: Host;
+  #atEnd: object | undefined;
+
+  constructor(host: Host) {
+    this.#host = host;
+  }
+
+  /** To be called when the guest has been made. */
+  takeAtEnd({ done }: VirtualMachine): void {
+    void done.then(() => {
+      this.#atEnd = this.#host.statistics();
+    });
+  }
+
+  get latest(): object {
+    return this.#atEnd ?? this.#host.statistics();
+  }
 }
 
 export function writeStatistics(path: string, figures: object): Promise<void> {

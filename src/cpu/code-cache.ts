@@ -282,12 +282,6 @@ export class CodeCache {
     }
   }
 
-  /** All decoded code of a frame goes. */
-  dropFrame(frame: Frame): void {
-    for (const block of this.#frames.get(frame)?.blocks.slice() ?? []) this.drop(block);
-    for (const region of this.#frames.get(frame)?.regions.slice() ?? []) this.dropRegion(region);
-  }
-
   /** Every record of the block sends its reader back to look up the code again; links to it stay harmless. */
   drop(block: Block): void {
     for (let index = 0; index < block.records; index++) {

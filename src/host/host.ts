@@ -308,8 +308,8 @@ export class RingHost implements Host {
   #end(machine: Machine, origin: Origin): void {
     this.#scheduler.remove(machine.domain);
     this.#machines.delete(machine);
-    // Who saves it reads its memory.
-    const ending = machine.saved
+    // Who saves it reads its memory, and who waits for its end may ask for figures with what it had.
+    const ending = Promise.all([machine.saved, machine.done])
       .then(() => machine.domain.destroy())
       .then(() => {
         this.#ending.delete(ending);

@@ -21,8 +21,14 @@ export interface JitStatistics {
   readonly moduleBytesCompiled: number;
   /** Guest instructions in all that was compiled. */
   readonly instructionsCompiled: number;
-  /** Time that guests waited while their code was compiled. */
+  /** Time that guests waited while their code was compiled: all of it that was done on their own thread. */
   readonly compileSeconds: number;
+  /**
+   * Time that passed on another thread while it translated code and compiled modules of several regions, and guests went
+   * on; that thread is one for all hosts of a process, and this is what it did for this one. The engine's own threads,
+   * which make code quicker and compile gathered regions, are not in it.
+   */
+  readonly asideSeconds: number;
 }
 
 /** The figures of a host's processors, for all its domains. */
@@ -60,5 +66,6 @@ function jitStatistics({ regions, dropped, liveModules, liveBytes, counters }: J
     moduleBytesCompiled: counters.bytes,
     instructionsCompiled: counters.instructions,
     compileSeconds: counters.milliseconds / 1000,
+    asideSeconds: counters.millisecondsAside / 1000,
   };
 }

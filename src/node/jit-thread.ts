@@ -1,5 +1,5 @@
 import { Worker } from 'node:worker_threads';
-import type { JitThread } from '../cpu/jit/jit-thread.ts';
+import type { JitThread, TookTime } from '../cpu/jit/jit-thread.ts';
 import type { RegionSource } from '../cpu/jit/region.ts';
 import type { Translations } from '../cpu/jit/translator.ts';
 import { PAGE_SIZE } from '../x86/brand.ts';
@@ -33,6 +33,8 @@ export interface JitAnswer {
   readonly result: Translations | WebAssembly.Module | undefined;
   /** The pages of the request, which are used again: as garbage they would lie about for long. */
   readonly pages: readonly Bytes[];
+  /** That passed while the thread worked at it. */
+  readonly milliseconds: number;
 }
 
 type Bytes = Uint8Array<ArrayBuffer>;
@@ -52,10 +54,11 @@ export function startJitThread(program: URL): JitThread {
   let failure: Error | undefined;
   let next = 0;
 
-  worker.on('message', ({ number, result, pages }: JitAnswer) => {
+  worker.on('message', ({ number, result, pages, milliseconds }: JitAnswer) => {
     spare.push(...pages.slice(0, MOST_SPARE - spare.length));
     const asked = waiting.get(number);
     waiting.delete(number);
+    asked?.tookTime(milliseconds);
     if (result) asked?.resolve(result);
     else asked?.reject(new Error('a module could not be compiled'));
   });
@@ -76,11 +79,15 @@ export function startJitThread(program: URL): JitThread {
     return page;
   };
   /** @param transferred what the request names and nobody else needs */
-  const ask = <Result>(request: (number: number) => JitRequest, transferred: readonly Bytes[]): Promise<Result> =>
+  const ask = <Result>(
+    request: (number: number) => JitRequest,
+    transferred: readonly Bytes[],
+    tookTime: TookTime,
+  ): Promise<Result> =>
     new Promise((resolve, reject) => {
       if (failure) return reject(failure);
       const number = next++;
-      waiting.set(number, { resolve: resolve as Waiting['resolve'], reject });
+      waiting.set(number, { resolve: resolve as Waiting['resolve'], reject, tookTime });
       worker.postMessage(
         request(number),
         transferred.map(({ buffer }) => buffer),
@@ -89,14 +96,14 @@ export function startJitThread(program: URL): JitThread {
       Atomics.notify(workerData.requests, 0);
     });
   return {
-    translate: (tlbEntries, given) => {
+    translate: (tlbEntries, given, tookTime) => {
       const pages = given.map(({ bytes }) => copyOf(bytes));
       const sources = given.map((source, index) => ({ ...source, bytes: pages[index] as Bytes }));
-      return ask((number) => ({ kind: 'translate', number, tlbEntries, sources }), pages);
+      return ask((number) => ({ kind: 'translate', number, tlbEntries, sources }), pages, tookTime);
     },
-    compile: (given) => {
+    compile: (given, tookTime) => {
       const wasm = given.slice();
-      return ask((number) => ({ kind: 'compile', number, wasm }), [wasm]);
+      return ask((number) => ({ kind: 'compile', number, wasm }), [wasm], tookTime);
     },
   };
 }
@@ -104,4 +111,5 @@ export function startJitThread(program: URL): JitThread {
 interface Waiting {
   readonly resolve: (result: NonNullable<JitAnswer['result']>) => void;
   readonly reject: (error: Error) => void;
+  readonly tookTime: TookTime;
 }

@@ -17,15 +17,18 @@ function translatorFor(tlbEntries: number): Translator {
 }
 
 function translate({ number, tlbEntries, sources }: TranslationRequest): void {
+  const start = performance.now();
   const translations = translatorFor(tlbEntries).translateAll(sources);
   const pages = sources.map(({ bytes }) => bytes as Uint8Array<ArrayBuffer>);
   const bodies = translations.flatMap((outcome) => (typeof outcome === 'object' ? outcome.code.body.bytes : []));
   const transferred = [...pages, ...bodies].map(({ buffer }) => buffer as ArrayBuffer);
-  answer({ number, result: translations, pages }, transferred);
+  answer({ number, result: translations, pages, milliseconds: performance.now() - start }, transferred);
 }
 
 function compile({ number, wasm }: CompilationRequest): void {
-  answer({ number, result: compiled(wasm), pages: [] });
+  const start = performance.now();
+  const result = compiled(wasm);
+  answer({ number, result, pages: [], milliseconds: performance.now() - start });
   sinceCollection++;
 }
 

@@ -86,6 +86,8 @@ export interface JitCounters {
   instructions: number;
   /** Time that guests waited. */
   milliseconds: number;
+  /** Time that another thread took, while guests went on. */
+  millisecondsAside: number;
 }
 
 export interface JitParts {
@@ -118,6 +120,7 @@ export class Jit {
     instructions: 0,
     bytes: 0,
     milliseconds: 0,
+    millisecondsAside: 0,
   };
 
   constructor(parts: JitParts, options: JitOptions) {
@@ -235,13 +238,18 @@ export class Jit {
     const onFailure = () => {
       this.#thread = undefined;
     };
-    return pending(this.#thread.translate(this.#parts.tlbEntries, sources), onFailure);
+    return pending(this.#thread.translate(this.#parts.tlbEntries, sources, this.#tookTimeAside), onFailure);
   }
 
   #compile(wasm: ByteWriter): Pending<WebAssembly.Module> {
     const { isAside, regionsPerModule } = this.options;
-    return compile(wasm, isAside && regionsPerModule > 1, this.#thread);
+    const thread = this.#thread && { thread: this.#thread, tookTime: this.#tookTimeAside };
+    return compile(wasm, isAside && regionsPerModule > 1, thread);
   }
+
+  readonly #tookTimeAside = (milliseconds: number): void => {
+    this.#counters.millisecondsAside += milliseconds;
+  };
 
   #goOn(batch: RegionBatch): void {
     batch.work();
