@@ -204,7 +204,9 @@ class RegionGenerator {
     // What only falls through needs no label, and takes the count of instructions along.
     const inline = node.next?.dominator === node && node.next.predecessors.length === 1 ? node.next : undefined;
     const labelled = node.children.filter((child) => child !== inline);
-    const outer = this.#context.registers.enter(node.isLoop);
+    const { registers, vectors } = this.#context;
+    const outer = registers.enter(node.isLoop);
+    const outerVectors = vectors.enter(node.isLoop);
     if (node.isLoop) this.#loops.set(node, fn.open(0x03));
     for (const child of labelled.toReversed()) this.#labels.set(child, fn.open(0x02));
     this.#body(node, before);
@@ -224,7 +226,8 @@ class RegionGenerator {
       fn.close();
       this.#tree(child, 0);
     }
-    this.#context.registers.leave(outer);
+    registers.leave(outer);
+    vectors.leave(outerVectors);
     if (!node.isLoop) return;
     fn.unreachable();
     fn.close();

@@ -25,7 +25,7 @@ import { type Outcome, type Translations, Translator } from './translator.ts';
  *   generate.ts        structured control flow around the instructions' meanings
  *   flag-liveness.ts   flags that nothing sees
  *   region-context.ts  one instruction: flags are locals, numbers are constants
- *   register-file.ts   registers are locals as well
+ *   register-file.ts   registers are locals as well, and in vector-file.ts XMM registers
  *   windows.ts         pages that accesses went to
  *   region-batch.ts    the regions of one module, while they are translated and it is compiled
  *   live-regions.ts    the regions that there are

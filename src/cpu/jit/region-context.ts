@@ -44,6 +44,7 @@ import { TlbEntry } from '../tlb-layout.ts';
 import type { Effects } from './effects.ts';
 import type { RegionInstruction } from './region.ts';
 import { RegisterFile } from './register-file.ts';
+import { VectorFile } from './vector-file.ts';
 import { type Window, Windows } from './windows.ts';
 
 function numbers(count: number): Signature {
@@ -140,6 +141,7 @@ export class RegionContext extends GeneratingContext implements Context {
   /** Out of the region with `rip` and the budget set. */
   readonly jumpLabel: Label;
   readonly registers: RegisterFile;
+  readonly vectors: VectorFile;
   /** The kind of the flags at this point of the code, when there is only one that it can be. */
   knownFlags: FlagKind | undefined;
   /** What is known about addresses at this point of the code. */
@@ -176,6 +178,7 @@ export class RegionContext extends GeneratingContext implements Context {
     this.#imports = imports;
     this.tlbEntries = tlbEntries;
     this.registers = new RegisterFile(fn, this.state);
+    this.vectors = new VectorFile(fn, this.state);
     this.pageBase = new Local('i64', fn.local('i64').index, { base: {}, distance: 0 });
     this.tlb = fn.local('i32');
     this.budgetLeft = fn.local('i32');
@@ -202,6 +205,7 @@ export class RegionContext extends GeneratingContext implements Context {
     this.#baseDepth = this.fn.depth;
     this.#setConditionally = false;
     this.registers.begin(current.effects.mayLeave || current.effects.branches);
+    this.vectors.begin();
     if (current.effects.mayLeave) this.fn.set(this.at, i32(this.#place(current.offset, index)));
   }
 
@@ -339,7 +343,7 @@ export class RegionContext extends GeneratingContext implements Context {
     const { kind, register } = this.#operand(operand);
     switch (kind) {
       case OperandKind.xmm:
-        return add(this.state, i32(State.xmm + register * 16));
+        return this.vectorPointer(register);
       case OperandKind.mmx:
         return add(this.state, i32(State.x87 + register * 16));
       case OperandKind.segment:
@@ -347,6 +351,23 @@ export class RegionContext extends GeneratingContext implements Context {
       default:
         throw new Error(`${this.shape.operation}: operand ${operand} is not in memory`);
     }
+  }
+
+  vectorPointer(register: number): I32 {
+    this.vectors.expose(register);
+    return add(this.state, i32(State.xmm + register * 16));
+  }
+
+  override read128(operand: number, unaligned = false): V128 {
+    const { kind, register } = this.#operand(operand);
+    if (kind !== OperandKind.xmm) return super.read128(operand, unaligned);
+    return this.vectors.read(register, this.#isStraight);
+  }
+
+  override write128(operand: number, value: V128, unaligned = false): void {
+    const { kind, register } = this.#operand(operand);
+    if (kind !== OperandKind.xmm) super.write128(operand, value, unaligned);
+    else this.vectors.write(register, value, this.#isStraight);
   }
 
   protected integer(operand: number, signed: boolean): I64 {
@@ -750,6 +771,7 @@ export class RegionContext extends GeneratingContext implements Context {
     });
     fn.later(() => this.#loadAll());
     this.registers.reload();
+    this.vectors.forgetAll();
     this.windows = new Windows();
     fn.ifSeldom(ltS(this.budgetLeft, i32(budget)), () => fn.return(i32(RegionAnswer.goOn)));
     this.knownFlags = undefined;
@@ -826,6 +848,7 @@ export class RegionContext extends GeneratingContext implements Context {
     const { fn } = this;
     const always = fn.depth === this.#baseDepth;
     if (always && isImported(name)) {
+      this.vectors.forgetAll();
       this.windows.closeAll();
       return callOf('i32', this.#imports[name], this.state, ...operands);
     }

@@ -86,6 +86,8 @@ export interface Context {
   write128(operand: number, value: V128, unaligned?: boolean): void;
   /** Offset of a register operand's field inside the state block, as an absolute host address. */
   operandPointer(operand: number): I32;
+  /** The same of an XMM register that is no operand. */
+  vectorPointer(register: number): I32;
 
   /** The number in the record's field of an operand: the index of an x87 stack register. */
   operandNumber(operand: number): I32;

@@ -41,6 +41,7 @@ export abstract class GeneratingContext {
   /** #GP unless 16 bytes there are aligned. */
   protected abstract requireAligned(address: I64): void;
   abstract operandPointer(operand: number): I32;
+  abstract vectorPointer(register: number): I32;
   abstract address(bytes: number, write: boolean): I64;
   abstract load(bytes: number, linear: I64, signed?: boolean): I64;
   abstract load128(linear: I64): V128;

@@ -47,7 +47,7 @@ const compare =
     fn.store(store32(state, length(RDX), at(StringBlock.secondLength)));
     const answer = c.let(c.host('compareStrings'));
     if (result === 'index') c.setRegister(RCX, 4, extendU(shrU(answer, i32(16))));
-    else fn.store(store128(state, load128(state, at(StringBlock.mask)), State.xmm));
+    else fn.store(store128(c.vectorPointer(0), load128(state, at(StringBlock.mask))));
     c.setFlagsExplicit(extendU(and(answer, i32(0xffff))));
   };
 
