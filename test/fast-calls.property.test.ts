@@ -133,6 +133,8 @@ class CallMachine extends RegionMachine {
       [USER_CODE, descriptors.code] as const,
       [KERNEL_DATA, descriptors.kernelData] as const,
       [KERNEL_CODE, descriptors.kernelCode] as const,
+      // No selector names the first one.
+      [0, descriptors.kernelCode] as const,
     ]) {
       view.setUint32(at + (selector & ~7), low, true);
       view.setUint32(at + (selector & ~7) + 4, high, true);
@@ -290,6 +292,9 @@ test.each([
     expect(returned).toMatchObject({ rip: RETURN, privilege: 0 });
     expect(machine.exits).toBe(1);
   }
+  // Refused where no selector can lead.
+  const nowhere = { ...rest, selectors: 0x0023_0000, frame: { code: 0, stack: 0, offset: 0 } as const };
+  expect(machine.call({ ...nowhere, instruction: 'iret', ring: 0 }, true)).toMatchObject({ rip: PLACES.iret });
   // An interrupt that waits is to be taken behind the return.
   for (const instruction of ['sysret', 'iret'] as const) {
     machine.call({ ...rest, instruction, ring: 0, waiting: true }, true);

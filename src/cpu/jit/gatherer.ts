@@ -40,7 +40,7 @@ export interface RegionRoom {
 /** Finds the regions that are hot, and gathers them when enough of them stand elsewhere. */
 export class Gatherer {
   readonly #parts: RegionParts;
-  readonly #makeRoom: (regions: number) => void;
+  readonly #makeRoom: (regions: readonly CodedRegion[]) => void;
   readonly #room: RegionRoom;
   readonly #options: GatheringOptions;
   readonly #isAside: boolean;
@@ -58,14 +58,14 @@ export class Gatherer {
 
   /**
    * @param isAside whether modules are compiled while the guest goes on
-   * @param makeRoom gives up old regions when there are fewer slots
+   * @param makeRoom gives up old regions when there is no room for these
    */
   constructor(
     parts: RegionParts,
     room: RegionRoom,
     options: GatheringOptions,
     isAside: boolean,
-    makeRoom: (regions: number) => void,
+    makeRoom: (regions: readonly CodedRegion[]) => void,
     onGathered: (() => void) | undefined,
   ) {
     this.#parts = parts;
@@ -111,7 +111,7 @@ export class Gatherer {
     this.#compiled = compiled;
     this.#began = now;
     const chosen = this.#choose(hot);
-    this.#makeRoom(chosen.length);
+    this.#makeRoom(chosen);
     this.#gathering = new Gathering(this.#parts, chosen, this.#isAside);
   }
 

@@ -41,14 +41,14 @@ export class Gathering {
     const moved = regions.map((region, index) => ({ ...region, slot: module.slots[index] as number }));
     try {
       const wasm = buildModule(memory.wasmPages, moved, live, true);
-      const { length } = wasm;
+      module.bytes = wasm.length;
       yield false;
       // Not on the thread of new regions, which would wait for hundreds of old ones to be made well.
       const compilation = compile(wasm, this.#isAside);
       while (!compilation.isDone) yield true;
       // Without memory for it the regions stay as they are.
       if (!compilation.value) return;
-      module.bytes = this.bytes = length;
+      this.bytes = module.bytes;
       yield* this.#exchange(module, regions, moved, this.#parts.instantiate(compilation.value));
     } finally {
       live.complete(module);

@@ -137,7 +137,7 @@ export class Jit {
       live: this.#live,
       instantiate: (module) => this.#instantiate(module),
     };
-    const makeRoom = (regions: number) => this.#makeRoom(regions);
+    const makeRoom = (regions: readonly Pick<CodedRegion, 'code'>[]) => this.#makeRoom(regions);
     this.#batchOwner = {
       parts: regionParts,
       compile: (wasm) => this.#compile(wasm),
@@ -296,12 +296,13 @@ export class Jit {
   }
 
   /** The oldest modules go. */
-  #makeRoom(regions: number): void {
+  #makeRoom(regions: readonly Pick<CodedRegion, 'code'>[]): void {
     const { maximumModules, maximumBytes } = this.options;
     const { modules } = this.#live;
-    let bytes = this.liveBytes;
+    let bytes = regions.reduce((sum, { code }) => sum + code.body.bytes.length, this.liveBytes);
     for (const oldest of modules) {
-      if (modules.size < maximumModules && bytes < maximumBytes && this.#live.freeSlots >= regions) return;
+      const hasSlots = this.#live.freeSlots >= regions.length;
+      if (modules.size < maximumModules && bytes < maximumBytes && hasSlots) return;
       this.#evict(oldest.regions);
       if (!modules.has(oldest)) bytes -= oldest.bytes;
     }

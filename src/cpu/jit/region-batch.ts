@@ -17,8 +17,8 @@ export interface BatchOwner {
   readonly parts: RegionParts;
   /** Compiles a module, which is released. */
   compile(wasm: ByteWriter): Pending<WebAssembly.Module>;
-  /** Gives up old regions when there are fewer slots. */
-  makeRoom(regions: number): void;
+  /** Gives up old regions when there is no room for these. */
+  makeRoom(regions: readonly Pick<CodedRegion, 'code'>[]): void;
   /** Told what became of a candidate whose code still stands there. */
   onTranslated(candidate: Candidate, outcome: Outcome): void;
   /** Told the size of the module. */
@@ -65,7 +65,7 @@ export class RegionBatch {
     const taken = candidates.flatMap((candidate, index) => this.#take(candidate, translations?.[index]));
     this.isDone = taken.length === 0;
     if (this.isDone) return;
-    makeRoom(taken.length);
+    makeRoom(taken);
     const module = live.open(taken.length, false);
     const regions = taken.map((region, index) => ({ ...region, slot: module.slots[index] as number }));
     const wasm = buildModule(memory.wasmPages, regions, live, false);

@@ -139,7 +139,8 @@ export class SystemState implements DescriptorSource, Archived {
     const { code, stack } = userSelectors(selectors);
     const kernelCode = selectors & 0xffff;
     const used = [code, stack, kernelCode, kernelCode + 8];
-    const inTable = used.every((selector) => (selector & 4) === 0 && (selector | 7) <= gdt.limit);
+    const isOfTable = (selector: number) => selector > 3 && (selector & 4) === 0 && (selector | 7) <= gdt.limit;
+    const inTable = used.every(isOfTable);
     const table = inTable && gdt.base % 8 === 0 && !this.#inNonMaskable ? gdt.base : undefined;
     processor.fastCalls = isOn ? { entry, mask, selectors, table } : undefined;
   }
