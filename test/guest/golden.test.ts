@@ -78,7 +78,8 @@ const DIFFERENCES: readonly Difference[] = [
 const MOVABLE: readonly RegExp[] = [/^clocksource: tsc: mask/, /^Freeing initrd memory/];
 
 /** Lines that only say that the host was busy with something else for a moment: any Xen guest may print them. */
-const HOST_WAS_BUSY = /^(clocksource: Long readout interval, skipping watchdog check|hrtimer: interrupt took)/;
+const HOST_WAS_BUSY =
+  /^(clocksource: (Long readout interval, skipping watchdog check|.* read-back delay of \d+ns)|hrtimer: interrupt took)/;
 
 /** Without times, addresses and sizes. */
 function normalise(text: string): string[] {
