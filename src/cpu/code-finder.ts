@@ -102,6 +102,7 @@ export class CodeFinder {
     const place = this.#processor.memory.fetch(low, high);
     if (place < 0) return this.#failLookup();
     if (this.isStepping) return this.#decodeSingle(place, low, high);
+    // Mostly it was the translation of the page that was not cached.
     const published = from === 0 ? code.publishedAt(place, this.#processor.codeMode) : 0;
     if (published !== 0 && this.#handlerOf(published) !== PseudoHandler.guard) {
       this.#enterPage(low, high);
@@ -129,7 +130,7 @@ export class CodeFinder {
     return block.crossing >= 0 ? block.record + RecordField.size : record;
   }
 
-  /** Whether that is the page that was executed last. */
+  /** What is executed from here on is in that page. @returns whether it was before */
   #enterPage(low: number, high: number): boolean {
     const { u32 } = this.#host;
     const base = this.#word + State.pageBase / 4;
