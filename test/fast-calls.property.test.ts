@@ -174,6 +174,10 @@ const anyFlags = fc.oneof(
   fc.nat(0x3f_ffff).map((bits) => bits & ~Flag.virtual8086),
   fc.constantFrom(0x202, 0x246, Flag.alignmentCheck, Flag.resume),
 );
+type Words = readonly [low: number, high: number];
+/** Mostly the one that generated code takes for granted. */
+const descriptorOf = (usual: Words, ...others: Words[]) =>
+  fc.oneof({ weight: 12, arbitrary: fc.constant(usual) }, fc.constantFrom(...others));
 const attempts = fc.record({
   instruction: fc.constantFrom<Instruction>(...(Object.keys(INSTRUCTIONS) as Instruction[])),
   ring: fc.constantFrom<0 | 3>(0, 3),
@@ -197,21 +201,14 @@ const attempts = fc.record({
   ),
   waiting: fc.boolean(),
   descriptors: fc.record({
-    data: fc.oneof(
-      { weight: 12, arbitrary: fc.constant([0xffff, 0x00cf_f300] as const) },
-      fc.constantFrom([0xffff, 0x00cf_f200] as const, [0xffff, 0x00cf_9300] as const, [0, 0] as const),
-    ),
-    code: fc.oneof(
-      { weight: 12, arbitrary: fc.constant([0xffff, 0x00af_fb00] as const) },
-      fc.constantFrom([0xffff, 0x00cf_fb00] as const, [0xffff, 0x00af_9b00] as const, [0xffff, 0x00af_ff00] as const),
-    ),
-    kernelData: fc.oneof(
-      { weight: 12, arbitrary: fc.constant([0xffff, 0x00cf_9300] as const) },
-      fc.constantFrom([0xffff, 0x00cf_9200] as const, [0xffff, 0x00cf_f300] as const, [0, 0] as const),
-    ),
-    kernelCode: fc.oneof(
-      { weight: 12, arbitrary: fc.constant([0xffff, 0x00af_9b00] as const) },
-      fc.constantFrom([0xffff, 0x00cf_9b00] as const, [0xffff, 0x00af_fb00] as const, [0xffff, 0x00af_9f00] as const),
+    data: descriptorOf([0xffff, 0x00cf_f300], [0xffff, 0x00cf_f200], [0xffff, 0x00cf_9300], [0, 0]),
+    code: descriptorOf([0xffff, 0x00af_fb00], [0xffff, 0x00cf_fb00], [0xffff, 0x00af_9b00], [0xffff, 0x00af_ff00]),
+    kernelData: descriptorOf([0xffff, 0x00cf_9300], [0xffff, 0x00cf_9200], [0xffff, 0x00cf_f300], [0, 0]),
+    kernelCode: descriptorOf(
+      [0xffff, 0x00af_9b00],
+      [0xffff, 0x00cf_9b00],
+      [0xffff, 0x00af_fb00],
+      [0xffff, 0x00af_9f00],
     ),
   }),
   /** Of the GDT. */

@@ -109,10 +109,6 @@ export class RecordContext extends GeneratingContext implements Context {
     );
   }
 
-  vectorPointer(register: number): I32 {
-    return add(this.state, i32(State.xmm + register * 16));
-  }
-
   operandPointer(operand: number): I32 {
     const field = operand === 0 ? RecordField.first : RecordField.second;
     return add(this.state, load16U32(this.record, field));

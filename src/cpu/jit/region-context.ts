@@ -353,9 +353,9 @@ export class RegionContext extends GeneratingContext implements Context {
     }
   }
 
-  vectorPointer(register: number): I32 {
+  override vectorPointer(register: number): I32 {
     this.vectors.expose(register);
-    return add(this.state, i32(State.xmm + register * 16));
+    return super.vectorPointer(register);
   }
 
   override read128(operand: number, unaligned = false): V128 {

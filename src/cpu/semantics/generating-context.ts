@@ -41,7 +41,6 @@ export abstract class GeneratingContext {
   /** #GP unless 16 bytes there are aligned. */
   protected abstract requireAligned(address: I64): void;
   abstract operandPointer(operand: number): I32;
-  abstract vectorPointer(register: number): I32;
   abstract address(bytes: number, write: boolean): I64;
   abstract load(bytes: number, linear: I64, signed?: boolean): I64;
   abstract load128(linear: I64): V128;
@@ -51,6 +50,10 @@ export abstract class GeneratingContext {
 
   let<E extends Expression>(value: E): E {
     return this.fn.let(value) as E;
+  }
+
+  vectorPointer(register: number): I32 {
+    return add(this.state, i32(State.xmm + register * 16));
   }
 
   read(operand: number): I64 {
