@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import type { CreateHost, Disk, Host, NetworkAdapter, Outcome, VirtualMachine } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
 import { readInputFile, requireWritable } from '../node/files.ts';
-import { collectGarbage } from '../node/garbage.ts';
+import { collectGarbageSoon } from '../node/garbage.ts';
 import { prepareGuest } from './guest-boot.ts';
 import { type GuestDescription, parseGuestFile } from './guest-file.ts';
 import { openNetwork } from './guest-network.ts';
@@ -126,8 +126,7 @@ async function runGuest(
     do {
       guest.machine = await host.boot({ ...prepared, adapters });
       if (options.stats !== undefined) hostFigures.takeAtEnd(guest.machine);
-      // What a WeakRef has led to stays until the present task ends.
-      setImmediate(collectGarbage);
+      void collectGarbageSoon();
       guest.boots++;
       if (isOver()) guest.machine.stop();
       [guest.outcome] = await Promise.all([guest.machine.done, printLines(guest.description.name, guest.machine)]);

@@ -4,7 +4,7 @@ import type { CreateHost, Outcome, VirtualMachine } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
 import type { Profile } from '../inspect/profile.ts';
 import { fileErrorReason, requireWritable } from '../node/files.ts';
-import { collectGarbage } from '../node/garbage.ts';
+import { collectGarbageSoon } from '../node/garbage.ts';
 import { Terminal } from '../node/terminal.ts';
 import { auditText } from './audit-text.ts';
 import { prepareGuest, prepareSavedGuest } from './guest-boot.ts';
@@ -80,8 +80,7 @@ export async function run(options: RunOptions, createHost: CreateHost): Promise<
       const traced = trace === undefined ? bootOptions : { ...bootOptions, trace: trace.write };
       machine = snapshot && boots === 0 ? await host.resume(snapshot, traced) : await host.boot(traced);
       if (options.stats !== undefined) hostFigures.takeAtEnd(machine);
-      // What a WeakRef has led to stays until the present task ends.
-      setImmediate(collectGarbage);
+      void collectGarbageSoon();
       if (boots++ === 0) terminal.open();
       tellSize(machine);
       // A signal may have come while the domain was built.

@@ -5,7 +5,7 @@ import type { CreateHost, Host, VirtualMachine } from '../api.ts';
 import { InputError } from '../boot/input-error.ts';
 import { jitForEngine } from '../node/engine.ts';
 import { fileErrorReason, writeFileAtomically } from '../node/files.ts';
-import { collectGarbage } from '../node/garbage.ts';
+import { collectGarbageSoon } from '../node/garbage.ts';
 import { createSwapFile } from '../node/swap-file.ts';
 import type { RunOptions } from './options.ts';
 
@@ -64,15 +64,13 @@ export async function openHost(
  */
 export async function closeHost(host: Host): Promise<void> {
   await host.close();
-  // What a WeakRef has led to stays until the present task ends.
-  await new Promise((resume) => setImmediate(resume));
-  collectGarbage();
+  await collectGarbageSoon();
 }
 
 const jitOptions = (threshold: number | undefined) => ({
   // Beside the bundle of the command.
   ...jitForEngine(new URL('./jit-worker.js', import.meta.url)),
-  onGathered: () => setImmediate(collectGarbage),
+  onGathered: () => void collectGarbageSoon(),
   ...(threshold === undefined ? {} : { threshold }),
 });
 

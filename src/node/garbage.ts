@@ -10,6 +10,16 @@ export function collectGarbage(): void {
   collect();
 }
 
+/** The same at the end of the present task: what a WeakRef has led to stays until then. */
+export function collectGarbageSoon(): Promise<void> {
+  return new Promise((resolve) => {
+    setImmediate(() => {
+      collectGarbage();
+      resolve();
+    });
+  });
+}
+
 let collect: (() => void) | undefined;
 
 function findCollector(): () => void {
