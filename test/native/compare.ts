@@ -12,6 +12,7 @@ import {
   type NativeCase,
   type NativeResult,
   runNative,
+  SEGMENT_LIMIT,
   UNMAPPED_PAGE,
   WINDOW_BASE,
   WINDOW_BYTES,
@@ -158,14 +159,24 @@ function compareBatch(emulator: Emulator, batch: readonly Pending[], examples: n
     const result = expected[i] as NativeResult;
     report.run++;
     report.endings.set(result.ending, (report.endings.get(result.ending) ?? 0) + 1);
-    const differences = differencesOf(generated, result, emulated?.[i] ?? emulator.run(generated.native));
-    if (differences.length === 0) continue;
+    const got = emulated?.[i] ?? emulator.run(generated.native);
+    const differences = differencesOf(generated, result, got);
+    if (differences.length === 0 || doesEither(generated, got)) continue;
     report.failed++;
     const kind = differences.map((difference) => difference.what).join(' ');
     const seen = report.kinds.get(kind) ?? 0;
     report.kinds.set(kind, seen + 1);
     if (seen < examples) report.examples.push({ generated, expected: result, differences });
   }
+}
+
+/**
+ * Whether the processor does what the emulator did when it is asked again. A page of the window may be absent for a
+ * moment (the system moves it), and an ENTER that meets it begins again on a stack that it has half written.
+ */
+function doesEither(generated: GeneratedCase, emulated: NativeResult): boolean {
+  const again = runNative([generated.native])[0] as NativeResult;
+  return differencesOf(generated, again, emulated).length === 0;
 }
 
 /** Every place where `emulated` is not what `native` allows; empty when they agree. */
@@ -175,8 +186,11 @@ export function differencesOf(generated: GeneratedCase, native: NativeResult, em
   const note = (what: string, is: string, got: string): void => {
     found.push({ what, native: is, emulated: got });
   };
-  if (native.ending !== emulated.ending) note('ending', endingName(native.ending), endingName(emulated.ending));
-  else if (native.ending === Vector.pageFault) {
+  if (native.ending !== emulated.ending) {
+    if (!meetsOtherString(generated, native, emulated)) {
+      note('ending', endingName(native.ending), endingName(emulated.ending));
+    }
+  } else if (native.ending === Vector.pageFault) {
     const isSame = native.cr2 === emulated.cr2 || meetsOtherString(generated, native, emulated);
     if (!isSame) note('cr2', hex(native.cr2), hex(emulated.cr2));
     /* Linux reports every address of the kernel's half as present. */
@@ -202,19 +216,34 @@ const isPrefix = (byte: number, mode: Mode): boolean =>
   [0x66, 0x67, 0xf2, 0xf3, 0x2e, 0x36, 0x3e, 0x26, 0x64, 0x65].includes(byte) || (mode === 64 && byte >> 4 === 4);
 
 /**
- * Whether CMPS met two pages that are absent, and each side reports one of them: the manual does not say which string is
- * read first. (Zen 3 begins with the second one when addresses have 16 bits.)
+ * Whether CMPS cannot read either string, and each side reports one of them: the manual does not say which is read
+ * first. (Zen 3 begins with the second one when addresses have 16 bits, and with REPE CMPSB tells of a second string
+ * that is absent before a first one that is outside its segment.)
  */
 function meetsOtherString({ native: given }: GeneratedCase, native: NativeResult, emulated: NativeResult): boolean {
   const start = Number(native.rip - BigInt(CODE_BASE + given.codeOffset));
-  const opcode = given.code.subarray(Math.max(start, 0)).find((byte) => !isPrefix(byte, given.mode));
-  if (opcode !== 0xa6 && opcode !== 0xa7) return false;
-  const strings = [native.gprs[REGISTERS.indexOf('rsi')] as bigint, native.gprs[REGISTERS.indexOf('rdi')] as bigint];
+  const code = given.code.subarray(Math.max(start, 0));
+  const length = code.findIndex((byte) => !isPrefix(byte, given.mode));
+  if (code[length] !== 0xa6 && code[length] !== 0xa7) return false;
+  const rsi = native.gprs[REGISTERS.indexOf('rsi')] as bigint;
+  const rdi = native.gprs[REGISTERS.indexOf('rdi')] as bigint;
   // Bases of segments are multiples of 64 here, and an element may begin on the page before.
   const isOf = (address: bigint, string: bigint): boolean => BigInt.asUintN(6, address - string) < 8n;
-  const reported = [native.cr2, emulated.cr2];
-  const isOneOfEach = strings.every((string) => reported.some((address) => isOf(address, string)));
-  return isOneOfEach && reported.every((address) => !isMapped(address));
+  const faults = [native, emulated].filter(({ ending }) => ending === Vector.pageFault);
+  const reported = faults.map(({ cr2 }) => cr2);
+  if (reported.some(isMapped)) return false;
+  if (faults.length === 2) return [rsi, rdi].every((string) => reported.some((address) => isOf(address, string)));
+  const isProtected = [native, emulated].some(({ ending }) => ending === Vector.generalProtection);
+  const isOfSecond = reported.some((address) => isOf(address, rdi));
+  return isProtected && isOfSecond && given.mode === 32 && isOutside(rsi, code.subarray(0, length));
+}
+
+/** Whether a string of 32-bit code is outside the segment of FS or GS that the prefixes choose. */
+function isOutside(offset: bigint, prefixes: Uint8Array): boolean {
+  const bits = prefixes.includes(0x67) ? 16 : 32;
+  const chooses = prefixes.findLast((byte) => [0x2e, 0x36, 0x3e, 0x26, 0x64, 0x65].includes(byte));
+  const isLimited = chooses === 0x64 || chooses === 0x65;
+  return isLimited && BigInt.asUintN(bits, offset) + 3n > SEGMENT_LIMIT;
 }
 
 /** Whether there is a page of the window or of code. */
