@@ -36,6 +36,11 @@ export interface HostParts {
   readonly watchers: FrameWatchers;
   readonly code: CodeCache;
   readonly tlbEntries: number;
+  /**
+   * A word that grows with each entry of a TLB and each region that is dropped: generated code that has called the host
+   * knows by it that where it came from is still the same.
+   */
+  readonly losses: HostAddress;
   /** Roots whose translations a processor keeps, for each of the two privileges; 1 keeps none but the current one's. */
   readonly tlbRoots: number;
   /** Never filled: in place of a processor's TLB it makes all accesses come to the host, for checks that hits would not make. */
@@ -80,9 +85,9 @@ export class MemoryUnit implements GuestMemory {
     this.#state = state;
     this.#word = state >> 2;
     this.#walker = new PageWalker(parts.memory, parts.pool);
-    const { memory, pool, marks, tlbEntries, tlbRoots } = parts;
-    this.#kernelSets = new TlbSets(memory, pool, marks, tlbEntries, tlbRoots, this.tlbCounters);
-    this.#userSets = new TlbSets(memory, pool, marks, tlbEntries, tlbRoots, this.tlbCounters);
+    const { memory, pool, marks, tlbEntries, losses, tlbRoots } = parts;
+    this.#kernelSets = new TlbSets(memory, pool, marks, tlbEntries, losses, tlbRoots, this.tlbCounters);
+    this.#userSets = new TlbSets(memory, pool, marks, tlbEntries, losses, tlbRoots, this.tlbCounters);
   }
 
   get emptyTlb(): Tlb {

@@ -108,8 +108,15 @@ export class Tlb {
   /** Whether a bucket may have pieces of large pages. */
   readonly #hasPieces = new Uint8Array(PIECE_BUCKETS);
 
-  /** @param entries a power of two, from 1 to `MOST_ENTRIES` */
-  constructor(memory: HostMemory, entries: number) {
+  /** Index of the word that grows with each entry that is dropped. */
+  readonly #losses: number;
+
+  /**
+   * @param entries a power of two, from 1 to `MOST_ENTRIES`
+   * @param losses of a word that grows with each entry that is dropped
+   */
+  constructor(memory: HostMemory, entries: number, losses: HostAddress) {
+    this.#losses = losses >> WORD;
     this.address = memory.reserve(entries * TlbEntry.size, 64);
     this.#memory = memory;
     this.#u32 = memory.u32;
@@ -139,11 +146,16 @@ export class Tlb {
   }
 
   #clear(index: number): void {
+    this.#noteLoss();
     const word = this.#word(index);
     this.#invalidate(word + TlbEntry.readTag / 4, index);
     this.#invalidate(word + TlbEntry.writeTag / 4, index);
     this.#invalidate(word + TlbEntry.executeTag / 4, index);
     this.#u32[word + TlbEntry.frame / 4] = 0;
+  }
+
+  #noteLoss(): void {
+    this.#u32[this.#losses] = (this.#u32[this.#losses] as number) + 1;
   }
 
   /** Index of the entry that an address (low word) belongs to. */
@@ -177,6 +189,7 @@ export class Tlb {
     const word = this.#word(index);
     const u32 = this.#u32;
     const page = low & ~0xfff;
+    if (u32[word] === page >>> 0 && u32[word + 1] === high && u32[word + 6] !== frame) this.#noteLoss();
     u32[word] = page;
     u32[word + 1] = high;
     if (writable) {

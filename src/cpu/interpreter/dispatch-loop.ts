@@ -36,6 +36,7 @@ import { type Functions, RecordContext, type Ways } from './context.ts';
 import { emitFindSlot } from './find-code.ts';
 import type { InterpreterOptions } from './options.ts';
 import { Link, PseudoHandler, RecordField, RegionAnswer } from './record.ts';
+import { INTERPRET, NOWHERE, REGION_LOOP } from './region-loop.ts';
 import { emitFlagFunctions } from './shared-functions.ts';
 
 /** Index of the imported table. */
@@ -46,20 +47,23 @@ export const TABLE_SIZE = 2048;
 /** Handlers that are not part of a loop begin here, so that those of all loops have room below. */
 export const FIRST_COLD = 1024;
 
-/** A module with the function that executes records, `run`, of which some handlers are part. */
+/** A module with the function that executes records, `interpret`, of which some handlers are part; `run` begins with it. */
 export function buildLoop(options: InterpreterOptions, hot: readonly string[]): Uint8Array<ArrayBuffer> {
   const module = new ModuleBuilder(options.memory.size / 0x1_0000);
   // Cold handlers do without the table: each instance that imports it costs time in proportion to its size.
   module.importTable('table', TABLE_SIZE);
   const host = importHost(module);
-  const regions = module.importFunction('enterRegions', COLD_HANDLER);
+  const regions = module.importFunction('enterRegions', REGION_LOOP);
   const { flags, carry } = emitFlagFunctions(module);
-  const { builder: fn } = module.function(STATE_TO_INTEGER, 'run');
-  emitRun(fn, options, { host, flags, carry, regions }, hot, module.type(COLD_HANDLER));
+  const interpret = module.function(INTERPRET, 'interpret');
+  emitInterpret(interpret.builder, options, { host, flags, carry, regions }, hot, module.type(COLD_HANDLER));
+  const run = module.function(STATE_TO_INTEGER, 'run').builder;
+  run.return(callOf('i32', interpret.index, run.parameter(0, 'i32'), NOWHERE, i32(0), i32(0)));
+  run.unreachable();
   return module.build();
 }
 
-function emitRun(
+function emitInterpret(
   fn: FunctionBuilder,
   options: InterpreterOptions,
   functions: Functions & { readonly regions: number },
@@ -67,11 +71,13 @@ function emitRun(
   coldType: number,
 ): void {
   const state = fn.parameter(0, 'i32');
+  const end = fn.parameter(1, 'i64');
+  const calls = fn.parameter(2, 'i32');
+  /** Non-zero when the record that is looked up must not lead into a region. */
+  const interpreting = fn.parameter(3, 'i32');
   const record = fn.local('i32');
   const target = fn.local('i64');
   const code = fn.local('i32');
-  /** Non-zero when the record that is looked up must not lead into a region. */
-  const interpreting = fn.local('i32');
 
   const pageBase = load64(state, State.pageBase);
   const budget = load32(state, State.budget);
@@ -181,8 +187,9 @@ function emitRun(
   pseudo[PseudoHandler.region] = () => {
     fn.if(geS(budget, link), () => {
       const region = load32(record, RecordField.displacement);
-      const answer = fn.letAside(callOf('i32', functions.regions, state, region), state);
+      const answer = fn.letAside(callOf('i32', functions.regions, state, region, end, calls), state);
       fn.if(gtS(answer, i32(0)), () => fn.return(answer));
+      fn.if(eq(answer, i32(RegionAnswer.endCalls)), () => fn.if(calls, () => fn.return(answer)));
       fn.set(interpreting, eq(answer, i32(RegionAnswer.interpret)));
       fn.set(target, load64(state, State.rip));
       fn.branch(jump);
@@ -247,6 +254,12 @@ function emitRun(
   fn.if(leS(budget, i32(0)), () => {
     setRip(target);
     fn.return(i32(Exit.budget));
+  });
+  fn.if(eq(target, end), () => {
+    fn.if(eqz(interpreting), () => {
+      setRip(target);
+      fn.if(calls, () => fn.return(i32(RegionAnswer.goOn)));
+    });
   });
   emitFindSlot(fn, options, state, target, (slot, page) => {
     fn.set(record, load32(slot, CodeSlot.record));

@@ -27,6 +27,8 @@ export interface InterpreterOptions {
   readonly tlbEntries: number;
   /** Address of the table of decoded code by place. */
   readonly codeSlots: number;
+  /** Address of the word that grows with each translation and each region that is dropped. */
+  readonly losses: number;
   /** Regions that there is room for. */
   readonly regionSlots: number;
   /** Address of one 64-bit counter for each slot of the function table: executions of cold handlers, for the profile. */

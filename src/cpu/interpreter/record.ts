@@ -71,6 +71,8 @@ export const enum RegionAnswer {
   interpret = -1,
   /** No region can be entered at State.rip. */
   leaveRegions = -2,
+  /** As that, and all calls around it are to end: no code that waits for one may go on. */
+  endCalls = -3,
 }
 
 /** A region as the table of decoded code names it: its slot plus 1 in the low half, the budget that it needs in the high one. */

@@ -3,7 +3,7 @@ import {
   and,
   eq,
   eqz,
-  extendU,
+  extendS,
   geS,
   geU,
   type I32,
@@ -11,6 +11,8 @@ import {
   i64,
   load32,
   load64,
+  or,
+  select,
   shrU,
   store64,
   sub,
@@ -30,30 +32,46 @@ export const REGION: Signature = { parameters: ['i32', 'i32'], result: 'i32' };
  */
 export const REGION_LOOP: Signature = { parameters: ['i32', 'i32', 'i64', 'i32'], result: 'i32' };
 
+/**
+ * (state, linear address to return at, calls around it, whether the first instruction is to be interpreted even if a
+ * region begins there) → Exit, `goOn` when control is at that address, or `endCalls`. With no calls around it always an Exit.
+ */
+export const INTERPRET: Signature = { parameters: ['i32', 'i64', 'i32', 'i32'], result: 'i32' };
+
 /** Calls of the guest that may be calls of regions at a time; engines give WebAssembly about 1 MB of stack. */
 export const CALLS_LIMIT = 48;
+/** Calls of regions that an interpreter among them counts for. */
+const INTERPRETER_CALLS = 6;
 
 /** No address of code: it is not canonical. */
-const NOWHERE = i64(1n << 62n);
+export const NOWHERE = i64(1n << 62n);
+
+/** What a module has for the way from region to region. */
+export interface LoopTypes {
+  /** The table of regions, and the type of its functions. */
+  readonly table: number;
+  readonly region: number;
+}
 
 /**
  * Goes from region to region as long as one leads to the next, until control is where the guest's call returns to: a
- * small function, which engines make better code of than of the interpreter. Regions call it for the calls of the guest,
- * so that returns need no search and processors predict them.
+ * small function, which engines make better code of than of the interpreter.
  */
-export function emitRegionLoop(
-  fn: FunctionBuilder,
-  places: CodePlaces,
-  types: { readonly table: number; readonly region: number },
-): void {
+export function emitRegionLoop(fn: FunctionBuilder, places: CodePlaces, types: LoopTypes): void {
+  fn.return(emitGoThrough(fn, places, types));
+}
+
+/** Returns `goOn` where control is at the address to return at. @returns the answer otherwise */
+function emitGoThrough(fn: FunctionBuilder, places: CodePlaces, types: LoopTypes): I32 {
   const state = fn.parameter(0, 'i32');
   const region = fn.parameter(1, 'i32');
   const end = fn.parameter(2, 'i64');
   const calls = fn.parameter(3, 'i32');
-  fn.ifSeldom(geU(calls, i32(CALLS_LIMIT)), () => fn.return(i32(RegionAnswer.leaveRegions)));
+  const answer = fn.local('i32');
   const leave = fn.open(0x02);
   const again = fn.open(0x03);
   fn.if(eqz(region), () => {
+    fn.set(answer, i32(RegionAnswer.leaveRegions));
     emitFindSlot(fn, places, state, load64(state, State.rip), (slot, page) => {
       fn.set(region, load32(slot, CodeSlot.region));
       fn.branchIf(eqz(region), leave);
@@ -64,24 +82,70 @@ export function emitRegionLoop(
     fn.branchIf(eqz(geS(load32(state, State.budget), needed)), leave);
   });
   const slot = sub(and(region, i32(RegionWord.slotMask)), i32(1));
-  const answer = fn.let(callIndirectOf('i32', types.table, types.region, slot, state, calls));
-  fn.if(answer, () => fn.return(answer));
+  fn.set(answer, callIndirectOf('i32', types.table, types.region, slot, state, calls));
+  fn.branchIf(answer, leave);
   fn.if(eq(load64(state, State.rip), end), () => fn.return(i32(RegionAnswer.goOn)));
   fn.set(region, i32(0));
   fn.branch(again);
   fn.close();
   fn.close();
-  fn.return(i32(RegionAnswer.leaveRegions));
+  return answer;
 }
 
-/** (state, RegionWord) → the same from outside of all regions; counts what they execute. */
+/**
+ * A call of the guest in a region: returns need no search, and processors predict them. Code without regions is
+ * interpreted in between. Unlike regions, an interpreter asks the host for what it misses, which may drop code and
+ * translations: then nothing that waits for calls may go on.
+ * @param types with the table of interpreters by CodeMode, and the type of its functions
+ */
+export function emitRegionCall(
+  fn: FunctionBuilder,
+  places: CodePlaces & { readonly losses: number },
+  types: LoopTypes & { readonly interpreters: number; readonly interpret: number },
+): void {
+  const state = fn.parameter(0, 'i32');
+  const end = fn.parameter(2, 'i64');
+  const calls = fn.parameter(3, 'i32');
+  fn.ifSeldom(geU(calls, i32(CALLS_LIMIT)), () => fn.return(i32(RegionAnswer.endCalls)));
+  const answer = emitGoThrough(fn, places, types);
+  const isCold = or(eq(answer, i32(RegionAnswer.leaveRegions)), eq(answer, i32(RegionAnswer.interpret)));
+  fn.if(eqz(isCold), () => fn.return(answer));
+
+  const budget: I32 = load32(state, State.budget);
+  const tlb: I32 = load32(state, State.tlb);
+  const losses: I32 = load32(i32(places.losses));
+  const [budgetBefore, tlbBefore, lossesBefore] = [fn.let(budget), fn.let(tlb), fn.let(losses)];
+  const exit = fn.let(
+    callIndirectOf(
+      'i32',
+      types.interpreters,
+      types.interpret,
+      load32(state, State.codeMode),
+      state,
+      end,
+      add(calls, i32(INTERPRETER_CALLS)),
+      eq(answer, i32(RegionAnswer.interpret)),
+    ),
+  );
+  emitCount(fn, state, sub(budget, budgetBefore));
+  fn.if(exit, () => fn.return(exit));
+  const isSame = and(eq(tlb, tlbBefore), eq(losses, lossesBefore));
+  fn.return(select(isSame, i32(RegionAnswer.goOn), i32(RegionAnswer.endCalls)));
+}
+
+/** (state, RegionWord, address to return at, calls around it) as REGION_LOOP, from an interpreter. */
 export function emitEnterRegions(fn: FunctionBuilder, loop: number): void {
   const state = fn.parameter(0, 'i32');
-  const region = fn.parameter(1, 'i32');
   const budget: I32 = load32(state, State.budget);
   const before = fn.let(budget);
-  const answer = fn.let(callOf('i32', loop, state, region, NOWHERE, i32(0)));
-  const executed = extendU(sub(before, budget));
-  fn.store(store64(state, add(load64(state, State.regionInstructions), executed), State.regionInstructions));
+  const parameters = [fn.parameter(1, 'i32'), fn.parameter(2, 'i64'), fn.parameter(3, 'i32')];
+  const answer = fn.let(callOf('i32', loop, state, ...parameters));
+  emitCount(fn, state, sub(before, budget));
   fn.return(answer);
+}
+
+/** Counts instructions of regions. @param change signed */
+function emitCount(fn: FunctionBuilder, state: I32, change: I32): void {
+  const counted = add(load64(state, State.regionInstructions), extendS(change));
+  fn.store(store64(state, counted, State.regionInstructions));
 }

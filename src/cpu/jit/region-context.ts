@@ -62,7 +62,7 @@ export const REGION_IMPORTS = {
   loadSegment: numbers(3),
   timeStamp: numbers(1),
   faultAddress: numbers(1),
-  regions: REGION_LOOP,
+  callRegions: REGION_LOOP,
 } as const;
 export type RegionImport = keyof typeof REGION_IMPORTS;
 /** Host functions that a region calls itself. */
@@ -698,7 +698,7 @@ export class RegionContext extends GeneratingContext implements Context {
     this.#mayLeave = true;
     fn.set(this.rip, target);
     fn.set(this.budgetLeft, sub(this.budgetLeft, i32(this.#index + 1)));
-    fn.set(this.exitKind, i32(RegionAnswer.leaveRegions));
+    fn.set(this.exitKind, i32(RegionAnswer.endCalls));
     fn.branch(this.jumpLabel);
   }
 
@@ -767,7 +767,7 @@ export class RegionContext extends GeneratingContext implements Context {
           fn.branch(returned);
         });
       }
-      call(callOf('i32', this.#imports.regions, state, i32(0), linear, calls));
+      call(callOf('i32', this.#imports.callRegions, state, i32(0), linear, calls));
     });
     fn.later(() => this.#loadAll());
     this.registers.reload();
