@@ -15,8 +15,11 @@ const TIERS = [
 /** Where functions stand, on a page of their own: one that soon has a region, and another one. */
 const HOT = CODE + PAGE_SIZE;
 const COLD = HOT + 0x800;
-/** Where the page table of CODE is seen as data. */
+/** Where the page table of CODE is seen as data, and in it the entry of CODE. */
 const TABLE = 0x00a0_5000;
+const ENTRY = TABLE + ((CODE >>> 12) & 511) * 8;
+/** Has the same place in a TLB as CODE. */
+const RIVAL = CODE + 16384 * PAGE_SIZE;
 
 /** Calls what RAX says, and tells by its mark what it went on with. */
 const calling = (mark: string) =>
@@ -37,6 +40,7 @@ function withCaller(format: RegionFormat, options: ProcessorGroupOptions, cold: 
   machine.load(CODE, calling('63'));
   machine.map(CODE, first);
   machine.map(TABLE, (machine.memory.u32[machine.entryWord(CODE, 2)] as number) >>> 12);
+  machine.map(RIVAL, machine.allocate());
   machine.load(HOT, 'c3');
   machine.load(COLD, listing(cold));
   machine.loadRoot();
@@ -89,9 +93,40 @@ describe.each(FORMATS)('with %s page tables', (format) => {
       expect(mark(machine)).toBe(0x63);
     });
 
-    test('a function that exchanges the page of its caller, and meets the new one', () => {
-      // The TLB has the old page until the store there.
-      const { machine, other } = withCaller(
+    // What a TLB has of the old page counts until the guest flushes it.
+    test.each([
+      ['by a store', '89 13  mov [rbx], edx', 'c6 06 90  mov byte [rsi], 0x90', CODE + 0x100],
+      ['when it was lost before', '8b 3e  mov edi, [rsi]', '89 13  mov [rbx], edx', RIVAL],
+    ])('a function that exchanges the page of its caller, which is met %s', (_how, first, second, rsi) => {
+      const { machine, other } = withCaller(format, options, `${first}\n${second}\n c3  ret`);
+      machine.execute({ rax: COLD, rbx: ENTRY, rdx: other * PAGE_SIZE + ALL_RIGHTS, rsi });
+      expect(mark(machine)).toBe(0x63);
+    });
+
+    test('a function that loses the page of its caller, which the host then takes away', () => {
+      const { machine, first } = withCaller(
+        format,
+        options,
+        `
+          8b 3e          mov edi, [rsi]
+          89 0b          mov [rbx], ecx
+          c3             ret
+        `,
+      );
+      const { group } = machine;
+      const watcher = {
+        written: () => {
+          machine.map(CODE, first, 0);
+          group.invalidateFrame(machine.frameOf(first));
+        },
+      };
+      group.watch(machine.frameOf(machine.numberAt(DATA)), watcher, 0);
+      const outcome = machine.execute({ rax: COLD, rbx: DATA, rsi: RIVAL });
+      expect(outcome).toMatchObject({ vector: Vector.pageFault, rip: CODE + 2 });
+    });
+
+    test('a function that makes the page of its caller not executable, which is then met', () => {
+      const { machine } = withCaller(
         format,
         options,
         `
@@ -100,8 +135,37 @@ describe.each(FORMATS)('with %s page tables', (format) => {
           c3             ret
         `,
       );
-      const entry = TABLE + ((CODE >>> 12) & 511) * 8;
-      machine.execute({ rax: COLD, rbx: entry, rdx: other * PAGE_SIZE + ALL_RIGHTS, rsi: CODE + 0x100 });
+      const outcome = machine.execute({ rax: COLD, rbx: ENTRY + 4, rdx: 0x8000_0000, rsi: CODE + 0x100 });
+      expect(outcome).toMatchObject({ vector: Vector.pageFault, rip: CODE + 2 });
+    });
+
+    test('a caller that has lost its own page before', () => {
+      const next = CODE + 5;
+      const code = (mark: string) =>
+        listing(`
+          8b 3e            mov edi, [rsi]
+          eb 01            jmp to the call
+          cc               int3
+          ff d0            call rax
+          b9 ${mark}000000  mov ecx, mark
+          f4               hlt
+        `);
+      const { machine, first, other } = withCaller(
+        format,
+        options,
+        `
+          89 13          mov [rbx], edx
+          c3             ret
+        `,
+      );
+      machine.load(CODE, code('01'));
+      machine.map(CODE, other);
+      machine.load(CODE, code('63'));
+      machine.map(CODE, first);
+      machine.loadRoot();
+      for (let round = 0; round < 4; round++) machine.execute({ rax: HOT }, next);
+      for (let round = 0; round < 4; round++) machine.execute({ rax: HOT, rsi: RIVAL });
+      machine.execute({ rax: COLD, rbx: ENTRY, rdx: other * PAGE_SIZE + ALL_RIGHTS, rsi: RIVAL });
       expect(mark(machine)).toBe(0x63);
     });
   });

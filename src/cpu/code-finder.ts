@@ -25,6 +25,8 @@ import { State } from './state.ts';
 
 const SYSTEM: ReadonlySet<string> = new Set(SYSTEM_OPERATIONS);
 
+const UD2 = Uint8Array.of(0x0f, 0x0b);
+
 /** What finding code needs of a host. */
 export interface CodeSupport {
   readonly parts: HostParts;
@@ -60,14 +62,14 @@ export class CodeFinder {
     return this.#host.u32[this.#word + field / 4] as number;
   }
 
-  /** Decodes the instruction at State.rip again. @throws PageAbsent */
+  /** Decodes the instruction at State.rip again; UD2 when its page is no longer mapped. @throws PageAbsent */
   decodeCurrent(): Instruction {
     const instruction = this.instruction;
     const low = this.#get(State.rip);
     const high = this.#host.u32[this.#word + State.rip / 4 + 1] as number;
     const place = this.#fetchedAgain(low, high);
     if (place < 0) {
-      decode(this.#crossing, 0, 0, this.#processor.codeSize, instruction);
+      decode(UD2, 0, UD2.length, this.#processor.codeSize, instruction);
       return instruction;
     }
     const { result, second } = this.#decodeAt(place, low, high);

@@ -37,8 +37,8 @@ export interface HostParts {
   readonly code: CodeCache;
   readonly tlbEntries: number;
   /**
-   * A word that grows with each entry of a TLB and each region that is dropped: generated code that has called the host
-   * knows by it that where it came from is still the same.
+   * A word that grows with each translation of code that leaves a TLB and with each region that is dropped: generated code
+   * knows by it that a search for code would find what it found before.
    */
   readonly losses: HostAddress;
   /** Roots whose translations a processor keeps, for each of the two privileges; 1 keeps none but the current one's. */

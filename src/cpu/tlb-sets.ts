@@ -56,7 +56,7 @@ export class TlbSets {
   #uses = 0;
 
   /**
-   * @param losses of a word that grows with each entry that is dropped
+   * @param losses of a word that grows with each translation of code that is dropped, or gives way to another one
    * @param limit roots whose translations are kept, at least 1
    */
   constructor(

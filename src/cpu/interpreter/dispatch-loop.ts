@@ -18,6 +18,7 @@ import {
   load32,
   load64,
   loadInteger,
+  ne,
   select,
   shl,
   store32,
@@ -255,26 +256,24 @@ function emitInterpret(
     setRip(target);
     fn.return(i32(Exit.budget));
   });
-  fn.if(eq(target, end), () => {
-    fn.if(eqz(interpreting), () => {
-      setRip(target);
-      fn.if(calls, () => fn.return(i32(RegionAnswer.goOn)));
-    });
+  fn.if(and(eq(target, end), and(eqz(interpreting), ne(calls, i32(0)))), () => {
+    setRip(target);
+    fn.return(i32(RegionAnswer.goOn));
   });
+  const goOnAtRecord = () => {
+    fn.store(store32(state, load32(i32(options.losses)), State.lossesSeen));
+    fn.branchIf(eqz(interpreting), again);
+    skipHead();
+    fn.branch(again);
+  };
   emitFindSlot(fn, options, state, target, (slot, page) => {
     fn.set(record, load32(slot, CodeSlot.record));
     fn.store(store64(state, page, State.pageBase));
-    fn.branchIf(eqz(interpreting), again);
-    skipHead();
-    fn.branch(again);
+    goOnAtRecord();
   });
   setRip(target);
   fn.set(record, fn.letAside(callOf('i32', functions.host.lookup, state, i32(0)), state));
-  fn.if(record, () => {
-    fn.branchIf(eqz(interpreting), again);
-    skipHead();
-    fn.branch(again);
-  });
+  fn.if(record, goOnAtRecord);
   fn.return(load32(state, State.exitKind));
   fn.close(); // again
   fn.unreachable();

@@ -86,15 +86,18 @@ export class Interpreter {
     const { memory } = this.#options;
     const budget = (state + State.budget) >> 2;
     const before = memory.i32[budget] as number;
-    const loop = this.#plainLoop;
-    this.#setInterpreter(kind, loop);
-    const exit = loop.run(state);
+    const exit = this.#plainLoop.run(state);
     this.#patience[kind] -= before - (memory.i32[budget] as number);
     return exit;
   }
 
   get #plainLoop(): Loop {
-    this.#plain ??= this.#instantiateLoop([]);
+    if (!this.#plain) {
+      this.#plain = this.#instantiateLoop([]);
+      for (const kind of Object.keys(MODES_OF) as CodeKind[]) {
+        if (!this.#loops[kind]) this.#setInterpreter(kind, this.#plain);
+      }
+    }
     return this.#plain;
   }
 

@@ -27,7 +27,7 @@ export interface InterpreterOptions {
   readonly tlbEntries: number;
   /** Address of the table of decoded code by place. */
   readonly codeSlots: number;
-  /** Address of the word that grows with each translation and each region that is dropped. */
+  /** Address of `HostParts.losses`. */
   readonly losses: number;
   /** Regions that there is room for. */
   readonly regionSlots: number;

@@ -71,7 +71,7 @@ export const enum RegionAnswer {
   interpret = -1,
   /** No region can be entered at State.rip. */
   leaveRegions = -2,
-  /** As that, and all calls around it are to end: no code that waits for one may go on. */
+  /** The interpreter that none is around is to go on at State.rip: no code that waits for a call to return may. */
   endCalls = -3,
 }
 

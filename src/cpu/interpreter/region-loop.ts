@@ -11,9 +11,10 @@ import {
   i64,
   load32,
   load64,
+  ne,
   or,
-  select,
   shrU,
+  store32,
   store64,
   sub,
 } from '../../wasm/expression.ts';
@@ -61,7 +62,7 @@ export function emitRegionLoop(fn: FunctionBuilder, places: CodePlaces, types: L
   fn.return(emitGoThrough(fn, places, types));
 }
 
-/** Returns `goOn` where control is at the address to return at. @returns the answer otherwise */
+/** @returns a local with the answer */
 function emitGoThrough(fn: FunctionBuilder, places: CodePlaces, types: LoopTypes): I32 {
   const state = fn.parameter(0, 'i32');
   const region = fn.parameter(1, 'i32');
@@ -84,7 +85,7 @@ function emitGoThrough(fn: FunctionBuilder, places: CodePlaces, types: LoopTypes
   const slot = sub(and(region, i32(RegionWord.slotMask)), i32(1));
   fn.set(answer, callIndirectOf('i32', types.table, types.region, slot, state, calls));
   fn.branchIf(answer, leave);
-  fn.if(eq(load64(state, State.rip), end), () => fn.return(i32(RegionAnswer.goOn)));
+  fn.branchIf(eq(load64(state, State.rip), end), leave);
   fn.set(region, i32(0));
   fn.branch(again);
   fn.close();
@@ -95,7 +96,8 @@ function emitGoThrough(fn: FunctionBuilder, places: CodePlaces, types: LoopTypes
 /**
  * A call of the guest in a region: returns need no search, and processors predict them. Code without regions is
  * interpreted in between. Unlike regions, an interpreter asks the host for what it misses, which may drop code and
- * translations: then nothing that waits for calls may go on.
+ * translations. When any has been lost since the page of the code around the call was looked up, a search might find
+ * other code, and all calls end, as they do when the ring is another one.
  * @param types with the table of interpreters by CodeMode, and the type of its functions
  */
 export function emitRegionCall(
@@ -106,15 +108,18 @@ export function emitRegionCall(
   const state = fn.parameter(0, 'i32');
   const end = fn.parameter(2, 'i64');
   const calls = fn.parameter(3, 'i32');
-  fn.ifSeldom(geU(calls, i32(CALLS_LIMIT)), () => fn.return(i32(RegionAnswer.endCalls)));
+  const endCalls = () => fn.return(i32(RegionAnswer.endCalls));
+  fn.ifSeldom(geU(calls, i32(CALLS_LIMIT)), endCalls);
   const answer = emitGoThrough(fn, places, types);
   const isCold = or(eq(answer, i32(RegionAnswer.leaveRegions)), eq(answer, i32(RegionAnswer.interpret)));
   fn.if(eqz(isCold), () => fn.return(answer));
 
+  const seen = fn.let(load32(state, State.lossesSeen));
+  const hasLost = ne(load32(i32(places.losses)), seen);
+  fn.ifSeldom(hasLost, endCalls);
   const budget: I32 = load32(state, State.budget);
   const tlb: I32 = load32(state, State.tlb);
-  const losses: I32 = load32(i32(places.losses));
-  const [budgetBefore, tlbBefore, lossesBefore] = [fn.let(budget), fn.let(tlb), fn.let(losses)];
+  const [budgetBefore, tlbBefore] = [fn.let(budget), fn.let(tlb)];
   const exit = fn.let(
     callIndirectOf(
       'i32',
@@ -127,10 +132,12 @@ export function emitRegionCall(
       eq(answer, i32(RegionAnswer.interpret)),
     ),
   );
+  // The regions around it count what is executed until they return; none of this is theirs.
   emitCount(fn, state, sub(budget, budgetBefore));
   fn.if(exit, () => fn.return(exit));
-  const isSame = and(eq(tlb, tlbBefore), eq(losses, lossesBefore));
-  fn.return(select(isSame, i32(RegionAnswer.goOn), i32(RegionAnswer.endCalls)));
+  fn.ifSeldom(or(hasLost, ne(tlb, tlbBefore)), endCalls);
+  fn.store(store32(state, seen, State.lossesSeen));
+  fn.return(i32(RegionAnswer.goOn));
 }
 
 /** (state, RegionWord, address to return at, calls around it) as REGION_LOOP, from an interpreter. */
@@ -144,7 +151,7 @@ export function emitEnterRegions(fn: FunctionBuilder, loop: number): void {
   fn.return(answer);
 }
 
-/** Counts instructions of regions. @param change signed */
+/** Adds to the instructions of regions. @param change signed */
 function emitCount(fn: FunctionBuilder, state: I32, change: I32): void {
   const counted = add(load64(state, State.regionInstructions), extendS(change));
   fn.store(store64(state, counted, State.regionInstructions));

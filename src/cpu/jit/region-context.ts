@@ -744,8 +744,8 @@ export class RegionContext extends GeneratingContext implements Context {
   }
 
   /**
-   * A call of the guest is a call of regions: control comes back here when it returns with nothing else between. Neither
-   * translations nor the ring change meanwhile, since what changes them ends these calls.
+   * A call of the guest is a call of regions: control comes back here when it returns with nothing else between. This code
+   * is still what stands there, and the ring is the same, since what changes them ends these calls.
    */
   #call({ linear, budget }: NonNullable<Ways['returnTo']>, way: WayOut | undefined): void {
     const { fn, state } = this;
