@@ -36,11 +36,6 @@ export interface HostParts {
   readonly watchers: FrameWatchers;
   readonly code: CodeCache;
   readonly tlbEntries: number;
-  /**
-   * A word that grows with each translation of code that leaves a TLB and with each region that is dropped: generated code
-   * knows by it that a search for code would find what it found before.
-   */
-  readonly losses: HostAddress;
   /** Roots whose translations a processor keeps, for each of the two privileges; 1 keeps none but the current one's. */
   readonly tlbRoots: number;
   /** Never filled: in place of a processor's TLB it makes all accesses come to the host, for checks that hits would not make. */
@@ -85,9 +80,9 @@ export class MemoryUnit implements GuestMemory {
     this.#state = state;
     this.#word = state >> 2;
     this.#walker = new PageWalker(parts.memory, parts.pool);
-    const { memory, pool, marks, tlbEntries, losses, tlbRoots } = parts;
-    this.#kernelSets = new TlbSets(memory, pool, marks, tlbEntries, losses, tlbRoots, this.tlbCounters);
-    this.#userSets = new TlbSets(memory, pool, marks, tlbEntries, losses, tlbRoots, this.tlbCounters);
+    const { memory, pool, marks, tlbEntries, tlbRoots } = parts;
+    this.#kernelSets = new TlbSets(memory, pool, marks, tlbEntries, tlbRoots, this.tlbCounters);
+    this.#userSets = new TlbSets(memory, pool, marks, tlbEntries, tlbRoots, this.tlbCounters);
   }
 
   get emptyTlb(): Tlb {

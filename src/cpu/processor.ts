@@ -69,9 +69,8 @@ export class ProcessorGroup implements FrameInvalidator, FrameWatching {
     const marks = new FrameMarks(pool.total);
     const code = new CodeCache(memory, pool, marks, options.codeBytes ?? 32 << 20);
     const watchers = new FrameWatchers(marks);
-    const losses = memory.reserve(4);
-    const emptyTlb = new Tlb(memory, tlbEntries, losses);
-    this.parts = { memory, pool, marks, watchers, code, tlbEntries, losses, tlbRoots: options.tlbRoots ?? 6, emptyTlb };
+    const emptyTlb = new Tlb(memory, tlbEntries);
+    this.parts = { memory, pool, marks, watchers, code, tlbEntries, tlbRoots: options.tlbRoots ?? 6, emptyTlb };
     code.onFirstCode = (frame) => this.invalidateWritable(frame);
     const at = (state: number): Processor => {
       const processor = this.#byState.get(state);
@@ -118,12 +117,11 @@ export class ProcessorGroup implements FrameInvalidator, FrameWatching {
       commonShapes: options.commonShapes ?? {},
       tlbEntries,
       codeSlots: code.slots,
-      losses,
       regionSlots: jit.regionSlots,
       ...(this.#profile === undefined ? {} : { profile: this.#profile }),
     });
     const { regions: table, regionImports: imports } = this.interpreter;
-    const parts = { memory, code, table, imports, tlbEntries, losses, meaningOf };
+    const parts = { memory, code, table, imports, tlbEntries, meaningOf };
     this.jit = jit.threshold > 0 && !options.profile ? new Jit(parts, jit) : undefined;
   }
 

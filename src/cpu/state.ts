@@ -62,8 +62,6 @@ export const enum State {
   inactiveGsBase = 0x1b8,
   /** Instructions that may still execute before the run returns; signed; exact at exits. */
   budget = 0x1c0,
-  /** What the word of losses (`HostParts`) said when the page of the code that is executed was last looked up. */
-  lossesSeen = 0x1c4,
   /** Instructions that regions executed, 64 bits. */
   regionInstructions = 0x1d0,
   /** CodeMode: follows from `codeSize` and the segments. */

@@ -1,6 +1,6 @@
 import type { FramePool } from '../memory/frame-pool.ts';
 import type { HostMemory } from '../memory/host-memory.ts';
-import type { Frame, HostAddress } from '../x86/brand.ts';
+import type { Frame } from '../x86/brand.ts';
 import type { FrameMarks } from './frame-marks.ts';
 import type { TableGenerations } from './table-generations.ts';
 import { Tlb } from './tlb.ts';
@@ -48,23 +48,18 @@ export class TlbSets {
   readonly #pool: FramePool;
   readonly #marks: FrameMarks;
   readonly #entries: number;
-  readonly #losses: HostAddress;
   readonly #limit: number;
   readonly #counters: TlbCounters;
   readonly #all: Tlb[] = [];
   readonly #shared = new Uint8Array(TOP_ENTRIES);
   #uses = 0;
 
-  /**
-   * @param losses of a word that grows with each translation of code that is dropped, or gives way to another one
-   * @param limit roots whose translations are kept, at least 1
-   */
+  /** @param limit roots whose translations are kept, at least 1 */
   constructor(
     memory: HostMemory,
     pool: FramePool,
     marks: FrameMarks,
     entries: number,
-    losses: HostAddress,
     limit: number,
     counters: TlbCounters,
   ) {
@@ -72,14 +67,13 @@ export class TlbSets {
     this.#pool = pool;
     this.#marks = marks;
     this.#entries = entries;
-    this.#losses = losses;
     this.#limit = limit;
     this.#counters = counters;
     this.current = this.#add();
   }
 
   #add(): Tlb {
-    const tlb = new Tlb(this.#memory, this.#entries, this.#losses);
+    const tlb = new Tlb(this.#memory, this.#entries);
     this.#all.push(tlb);
     return tlb;
   }

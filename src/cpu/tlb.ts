@@ -20,9 +20,6 @@ export const enum PageKind {
 
 const PAGE_BITS = 12;
 
-/** High word of an invalid tag. */
-const NO_PAGE = 0x4000_0000;
-
 /** Low bits of the numbers of tables. */
 const TABLES_MASK = 0xfff;
 
@@ -111,15 +108,8 @@ export class Tlb {
   /** Whether a bucket may have pieces of large pages. */
   readonly #hasPieces = new Uint8Array(PIECE_BUCKETS);
 
-  /** Index of the word that grows with each translation of code that is dropped, or gives way to another one. */
-  readonly #losses: number;
-
-  /**
-   * @param entries a power of two, from 1 to `MOST_ENTRIES`
-   * @param losses of a word that grows with each translation of code that is dropped, or gives way to another one
-   */
-  constructor(memory: HostMemory, entries: number, losses: HostAddress) {
-    this.#losses = losses >> WORD;
+  /** @param entries a power of two, from 1 to `MOST_ENTRIES` */
+  constructor(memory: HostMemory, entries: number) {
     this.address = memory.reserve(entries * TlbEntry.size, 64);
     this.#memory = memory;
     this.#u32 = memory.u32;
@@ -145,23 +135,15 @@ export class Tlb {
   #invalidate(word: number, index: number): void {
     // A page whose number belongs to another entry; bit 62 keeps it off the canonical ones with a single entry.
     this.#u32[word] = (index ^ 1) << 12;
-    this.#u32[word + 1] = NO_PAGE;
+    this.#u32[word + 1] = 0x4000_0000;
   }
 
   #clear(index: number): void {
     const word = this.#word(index);
-    this.#noteLoss(word);
     this.#invalidate(word + TlbEntry.readTag / 4, index);
     this.#invalidate(word + TlbEntry.writeTag / 4, index);
     this.#invalidate(word + TlbEntry.executeTag / 4, index);
     this.#u32[word + TlbEntry.frame / 4] = 0;
-  }
-
-  /** The entry is about to go. */
-  #noteLoss(word: number): void {
-    const u32 = this.#u32;
-    const isOfCode = u32[word + 5] !== NO_PAGE && u32[word + 6] !== 0;
-    if (isOfCode) u32[this.#losses] = (u32[this.#losses] as number) + 1;
   }
 
   /** Index of the entry that an address (low word) belongs to. */
@@ -195,8 +177,6 @@ export class Tlb {
     const word = this.#word(index);
     const u32 = this.#u32;
     const page = low & ~0xfff;
-    const isSame = u32[word + 4] === page >>> 0 && u32[word + 5] === high && u32[word + 6] === frame;
-    if (!isSame || !executable) this.#noteLoss(word);
     u32[word] = page;
     u32[word + 1] = high;
     if (writable) {

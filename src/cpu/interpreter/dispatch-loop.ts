@@ -18,7 +18,6 @@ import {
   load32,
   load64,
   loadInteger,
-  ne,
   select,
   shl,
   store32,
@@ -37,7 +36,6 @@ import { type Functions, RecordContext, type Ways } from './context.ts';
 import { emitFindSlot } from './find-code.ts';
 import type { InterpreterOptions } from './options.ts';
 import { Link, PseudoHandler, RecordField, RegionAnswer } from './record.ts';
-import { INTERPRET, NOWHERE, REGION_LOOP } from './region-loop.ts';
 import { emitFlagFunctions } from './shared-functions.ts';
 
 /** Index of the imported table. */
@@ -48,23 +46,20 @@ export const TABLE_SIZE = 2048;
 /** Handlers that are not part of a loop begin here, so that those of all loops have room below. */
 export const FIRST_COLD = 1024;
 
-/** A module with the function that executes records, `interpret`, of which some handlers are part; `run` begins with it. */
+/** A module with the function that executes records, `run`, of which some handlers are part. */
 export function buildLoop(options: InterpreterOptions, hot: readonly string[]): Uint8Array<ArrayBuffer> {
   const module = new ModuleBuilder(options.memory.size / 0x1_0000);
   // Cold handlers do without the table: each instance that imports it costs time in proportion to its size.
   module.importTable('table', TABLE_SIZE);
   const host = importHost(module);
-  const regions = module.importFunction('enterRegions', REGION_LOOP);
+  const regions = module.importFunction('enterRegions', COLD_HANDLER);
   const { flags, carry } = emitFlagFunctions(module);
-  const interpret = module.function(INTERPRET, 'interpret');
-  emitInterpret(interpret.builder, options, { host, flags, carry, regions }, hot, module.type(COLD_HANDLER));
-  const run = module.function(STATE_TO_INTEGER, 'run').builder;
-  run.return(callOf('i32', interpret.index, run.parameter(0, 'i32'), NOWHERE, i32(0), i32(0)));
-  run.unreachable();
+  const { builder: fn } = module.function(STATE_TO_INTEGER, 'run');
+  emitRun(fn, options, { host, flags, carry, regions }, hot, module.type(COLD_HANDLER));
   return module.build();
 }
 
-function emitInterpret(
+function emitRun(
   fn: FunctionBuilder,
   options: InterpreterOptions,
   functions: Functions & { readonly regions: number },
@@ -72,13 +67,11 @@ function emitInterpret(
   coldType: number,
 ): void {
   const state = fn.parameter(0, 'i32');
-  const end = fn.parameter(1, 'i64');
-  const calls = fn.parameter(2, 'i32');
-  /** Non-zero when the record that is looked up must not lead into a region. */
-  const interpreting = fn.parameter(3, 'i32');
   const record = fn.local('i32');
   const target = fn.local('i64');
   const code = fn.local('i32');
+  /** Non-zero when the record that is looked up must not lead into a region. */
+  const interpreting = fn.local('i32');
 
   const pageBase = load64(state, State.pageBase);
   const budget = load32(state, State.budget);
@@ -188,9 +181,8 @@ function emitInterpret(
   pseudo[PseudoHandler.region] = () => {
     fn.if(geS(budget, link), () => {
       const region = load32(record, RecordField.displacement);
-      const answer = fn.letAside(callOf('i32', functions.regions, state, region, end, calls), state);
+      const answer = fn.letAside(callOf('i32', functions.regions, state, region), state);
       fn.if(gtS(answer, i32(0)), () => fn.return(answer));
-      fn.if(eq(answer, i32(RegionAnswer.endCalls)), () => fn.if(calls, () => fn.return(answer)));
       fn.set(interpreting, eq(answer, i32(RegionAnswer.interpret)));
       fn.set(target, load64(state, State.rip));
       fn.branch(jump);
@@ -256,24 +248,20 @@ function emitInterpret(
     setRip(target);
     fn.return(i32(Exit.budget));
   });
-  fn.if(and(eq(target, end), and(eqz(interpreting), ne(calls, i32(0)))), () => {
-    setRip(target);
-    fn.return(i32(RegionAnswer.goOn));
-  });
-  const goOnAtRecord = () => {
-    fn.store(store32(state, load32(i32(options.losses)), State.lossesSeen));
-    fn.branchIf(eqz(interpreting), again);
-    skipHead();
-    fn.branch(again);
-  };
   emitFindSlot(fn, options, state, target, (slot, page) => {
     fn.set(record, load32(slot, CodeSlot.record));
     fn.store(store64(state, page, State.pageBase));
-    goOnAtRecord();
+    fn.branchIf(eqz(interpreting), again);
+    skipHead();
+    fn.branch(again);
   });
   setRip(target);
   fn.set(record, fn.letAside(callOf('i32', functions.host.lookup, state, i32(0)), state));
-  fn.if(record, goOnAtRecord);
+  fn.if(record, () => {
+    fn.branchIf(eqz(interpreting), again);
+    skipHead();
+    fn.branch(again);
+  });
   fn.return(load32(state, State.exitKind));
   fn.close(); // again
   fn.unreachable();

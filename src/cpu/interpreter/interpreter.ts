@@ -7,24 +7,13 @@ import { buildHandlers } from './cold-handlers.ts';
 import { buildLoop, FIRST_COLD, TABLE_SIZE } from './dispatch-loop.ts';
 import type { InterpreterOptions } from './options.ts';
 import { PseudoHandler } from './record.ts';
-import { buildSharedFunctions, INTERPRETERS } from './shared-functions.ts';
+import { buildSharedFunctions } from './shared-functions.ts';
 
-interface Loop {
-  readonly run: (state: number) => number;
-  /** For the table of interpreters. */
-  readonly interpret: unknown;
-}
+type Loop = (state: number) => number;
 type Handler = (state: number, record: number) => number;
 
 /** Handlers of any kind that a record can name. */
 export const HANDLER_LIMIT = 0x1_0000;
-
-const MODES_OF: Readonly<Record<CodeKind, readonly CodeMode[]>> = {
-  long: [CodeMode.bits64],
-  flat: [CodeMode.flat32],
-  legacy: [CodeMode.bits16, CodeMode.bits32],
-};
-
 /**
  * Instructions of a kind that are executed before what it meets most is made for it: 64-bit kernels begin in 32-bit code,
  * and 32-bit ones with segments that are not flat.
@@ -39,8 +28,6 @@ const PATIENCE: Readonly<Record<CodeKind, number>> = { long: 0, flat: 100_000, l
 export class Interpreter {
   readonly #options: InterpreterOptions;
   readonly #table: WebAssembly.Table;
-  /** What executes code without regions that regions call, by CodeMode. */
-  readonly #interpreters: WebAssembly.Table;
   /** Functions of regions (cpu/jit/), by slot. */
   readonly regions: WebAssembly.Table;
   /** What generated code of regions imports; WebAssembly all of it. */
@@ -62,9 +49,7 @@ export class Interpreter {
     this.#table = new WebAssembly.Table({ element: 'anyfunc', initial: TABLE_SIZE });
     this.regions = new WebAssembly.Table({ element: 'anyfunc', initial: options.regionSlots });
     const { memory } = options.memory;
-    this.#interpreters = new WebAssembly.Table({ element: 'anyfunc', initial: INTERPRETERS });
-    const tables = { regions: this.regions, interpreters: this.#interpreters };
-    const shared = instantiate(buildSharedFunctions(options), { memory, ...tables, ...options.host });
+    const shared = instantiate(buildSharedFunctions(options), { memory, regions: this.regions, ...options.host });
     const { flags, carry, enterRegions } = shared;
     this.#flags = flags as (state: number) => number;
     this.#imports = { memory, table: this.#table, ...options.host, flags, carry, enterRegions };
@@ -75,39 +60,25 @@ export class Interpreter {
   /** Executes from State.rip until an exit and returns its kind. */
   run(state: number): Exit {
     const mode = this.#options.memory.u32[(state + State.codeMode) >> 2];
-    if (mode === CodeMode.bits64) return this.#loops.long?.run(state) ?? this.#runEarly('long', state);
-    if (mode === CodeMode.flat32) return this.#loops.flat?.run(state) ?? this.#runEarly('flat', state);
-    return this.#loops.legacy?.run(state) ?? this.#runEarly('legacy', state);
+    if (mode === CodeMode.bits64) return this.#loops.long?.(state) ?? this.#runEarly('long', state);
+    if (mode === CodeMode.flat32) return this.#loops.flat?.(state) ?? this.#runEarly('flat', state);
+    return this.#loops.legacy?.(state) ?? this.#runEarly('legacy', state);
   }
 
   /** As `run`, of a kind that has no loop yet. */
   #runEarly(kind: CodeKind, state: number): Exit {
-    if (this.#patience[kind] <= 0) return this.#makeLoop(kind).run(state);
+    if (this.#patience[kind] <= 0) return this.#makeLoop(kind)(state);
     const { memory } = this.#options;
     const budget = (state + State.budget) >> 2;
     const before = memory.i32[budget] as number;
-    const exit = this.#plainLoop.run(state);
+    const exit = this.#plainLoop(state);
     this.#patience[kind] -= before - (memory.i32[budget] as number);
     return exit;
   }
 
   get #plainLoop(): Loop {
-    if (!this.#plain) {
-      this.#plain = this.#instantiateLoop([]);
-      for (const kind of Object.keys(MODES_OF) as CodeKind[]) {
-        if (!this.#loops[kind]) this.#setInterpreter(kind, this.#plain);
-      }
-    }
+    this.#plain ??= instantiate(buildLoop(this.#options, []), this.#imports).run as Loop;
     return this.#plain;
-  }
-
-  #instantiateLoop(hot: readonly string[]): Loop {
-    const { run, interpret } = instantiate(buildLoop(this.#options, hot), this.#imports);
-    return { run: run as Loop['run'], interpret };
-  }
-
-  #setInterpreter(kind: CodeKind, { interpret }: Loop): void {
-    for (const mode of MODES_OF[kind]) this.#interpreters.set(mode, interpret);
   }
 
   #makeLoop(kind: CodeKind): Loop {
@@ -117,8 +88,8 @@ export class Interpreter {
       this.#handlers.set(key, PseudoHandler.count + index);
     });
     this.#handlerOf.clear();
-    const loop = hot.length > 0 ? this.#instantiateLoop(hot) : this.#plainLoop;
-    this.#setInterpreter(kind, loop);
+    const loop =
+      hot.length > 0 ? (instantiate(buildLoop(this.#options, hot), this.#imports).run as Loop) : this.#plainLoop;
     this.#loops[kind] = loop;
     return loop;
   }

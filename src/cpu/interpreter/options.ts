@@ -27,8 +27,6 @@ export interface InterpreterOptions {
   readonly tlbEntries: number;
   /** Address of the table of decoded code by place. */
   readonly codeSlots: number;
-  /** Address of `HostParts.losses`. */
-  readonly losses: number;
   /** Regions that there is room for. */
   readonly regionSlots: number;
   /** Address of one 64-bit counter for each slot of the function table: executions of cold handlers, for the profile. */

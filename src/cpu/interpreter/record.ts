@@ -71,8 +71,6 @@ export const enum RegionAnswer {
   interpret = -1,
   /** No region can be entered at State.rip. */
   leaveRegions = -2,
-  /** The interpreter that none is around is to go on at State.rip: no code that waits for a call to return may. */
-  endCalls = -3,
 }
 
 /** A region as the table of decoded code names it: its slot plus 1 in the low half, the budget that it needs in the high one. */

@@ -1,13 +1,12 @@
 import { callOf, ModuleBuilder } from '../../wasm/module.ts';
-import { CodeMode } from '../code-mode.ts';
 import { HOST_FUNCTIONS, type HostFunction } from '../semantics/context.ts';
-import { importHost, STATE_TO_INTEGER } from './cold-handlers.ts';
+import { COLD_HANDLER, importHost, STATE_TO_INTEGER } from './cold-handlers.ts';
 import { emitCarry, emitFlags } from './context.ts';
 import type { InterpreterOptions } from './options.ts';
-import { emitEnterRegions, emitRegionCall, emitRegionLoop, INTERPRET, REGION, REGION_LOOP } from './region-loop.ts';
+import { emitEnterRegions, emitRegionLoop, REGION, REGION_LOOP } from './region-loop.ts';
 
-/** Size of the table of interpreters by CodeMode. */
-export const INTERPRETERS = CodeMode.bits64 + 1;
+/** Index of the imported table. */
+const REGION_TABLE = 0;
 
 /** Host functions that regions call. */
 const FORWARDED: readonly HostFunction[] = ['sse', 'helper', 'loadSegment', 'timeStamp', 'faultAddress'];
@@ -19,19 +18,14 @@ const FORWARDED: readonly HostFunction[] = ['sse', 'helper', 'loadSegment', 'tim
  */
 export function buildSharedFunctions(options: InterpreterOptions): Uint8Array<ArrayBuffer> {
   const module = new ModuleBuilder(options.memory.size / 0x1_0000);
-  const table = module.importTable('regions', options.regionSlots);
-  const interpreters = module.importTable('interpreters', INTERPRETERS);
+  module.importTable('regions', options.regionSlots);
   const host = importHost(module);
   emitFlagFunctions(module);
   for (const name of FORWARDED) emitForward(module, host, name);
-  const types = { table, region: module.type(REGION), interpreters, interpret: module.type(INTERPRET) };
-  const call = module.function(REGION_LOOP, 'callRegions').builder;
-  emitRegionCall(call, options, types);
-  call.unreachable();
-  const loop = module.function(REGION_LOOP, null);
-  emitRegionLoop(loop.builder, options, types);
+  const loop = module.function(REGION_LOOP, 'regions');
+  emitRegionLoop(loop.builder, options, { table: REGION_TABLE, region: module.type(REGION) });
   loop.builder.unreachable();
-  const enter = module.function(REGION_LOOP, 'enterRegions').builder;
+  const enter = module.function(COLD_HANDLER, 'enterRegions').builder;
   emitEnterRegions(enter, loop.index);
   enter.unreachable();
   return module.build();

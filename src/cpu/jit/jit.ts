@@ -96,8 +96,6 @@ export interface JitParts {
   readonly table: WebAssembly.Table;
   readonly imports: Readonly<Record<string, unknown>>;
   readonly tlbEntries: number;
-  /** Of the word that grows with each region that is dropped. */
-  readonly losses: HostAddress;
   readonly meaningOf: (operation: string) => Semantics;
 }
 
@@ -129,10 +127,10 @@ export class Jit {
     if (options.regionSlots >= RegionWord.slotMask) throw new RangeError('more regions than a region word can name');
     this.options = options;
     this.#parts = parts;
-    const { memory, code, table, tlbEntries, losses, meaningOf } = parts;
+    const { memory, code, table, tlbEntries, meaningOf } = parts;
     this.#translator = new Translator({ tlbEntries, meaningOf });
     this.#thread = options.thread;
-    this.#live = new LiveRegions(memory, code, table, losses);
+    this.#live = new LiveRegions(memory, code, table);
     const regionParts: RegionParts = {
       memory,
       code,

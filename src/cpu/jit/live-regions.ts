@@ -41,13 +41,10 @@ export class LiveRegions {
   readonly #freeSlots: number[] = [];
   /** A RegionLife for each slot. */
   readonly #lives: HostAddress;
-  readonly #losses: HostAddress;
   dropped = 0;
 
-  /** @param losses of a word that grows with each region that is dropped */
-  constructor(memory: HostMemory, code: CodeCache, table: WebAssembly.Table, losses: HostAddress) {
+  constructor(memory: HostMemory, code: CodeCache, table: WebAssembly.Table) {
     this.#memory = memory;
-    this.#losses = losses;
     this.#table = table;
     this.#lives = memory.reserve(table.length + 1);
     for (let slot = table.length - 1; slot >= 0; slot--) this.#freeSlots.push(slot);
@@ -137,8 +134,6 @@ export class LiveRegions {
     this.#table.set(region.slot, null);
     this.#memory.u8[this.life(region.slot)] = RegionLife.gone;
     this.dropped++;
-    const { u32 } = this.#memory;
-    u32[this.#losses >> 2] = (u32[this.#losses >> 2] as number) + 1;
     const module = this.#moduleOf.get(region);
     if (!module) return;
     this.#moduleOf.delete(region);

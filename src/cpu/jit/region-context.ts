@@ -62,7 +62,7 @@ export const REGION_IMPORTS = {
   loadSegment: numbers(3),
   timeStamp: numbers(1),
   faultAddress: numbers(1),
-  callRegions: REGION_LOOP,
+  regions: REGION_LOOP,
 } as const;
 export type RegionImport = keyof typeof REGION_IMPORTS;
 /** Host functions that a region calls itself. */
@@ -698,7 +698,7 @@ export class RegionContext extends GeneratingContext implements Context {
     this.#mayLeave = true;
     fn.set(this.rip, target);
     fn.set(this.budgetLeft, sub(this.budgetLeft, i32(this.#index + 1)));
-    fn.set(this.exitKind, i32(RegionAnswer.endCalls));
+    fn.set(this.exitKind, i32(RegionAnswer.leaveRegions));
     fn.branch(this.jumpLabel);
   }
 
@@ -744,8 +744,8 @@ export class RegionContext extends GeneratingContext implements Context {
   }
 
   /**
-   * A call of the guest is a call of regions: control comes back here when it returns with nothing else between. This code
-   * is still what stands there, and the ring is the same, since what changes them ends these calls.
+   * A call of the guest is a call of regions: control comes back here when it returns with nothing else between. Neither
+   * translations nor the ring change meanwhile, since what changes them ends these calls.
    */
   #call({ linear, budget }: NonNullable<Ways['returnTo']>, way: WayOut | undefined): void {
     const { fn, state } = this;
@@ -767,7 +767,7 @@ export class RegionContext extends GeneratingContext implements Context {
           fn.branch(returned);
         });
       }
-      call(callOf('i32', this.#imports.callRegions, state, i32(0), linear, calls));
+      call(callOf('i32', this.#imports.regions, state, i32(0), linear, calls));
     });
     fn.later(() => this.#loadAll());
     this.registers.reload();

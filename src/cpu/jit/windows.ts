@@ -2,8 +2,8 @@ import type { Relative } from '../../wasm/expression.ts';
 import type { Local } from '../../wasm/module.ts';
 
 /**
- * A page that an access of the region went to, kept in locals: what else lies in it needs no look at the TLB. That is so up
- * to its next call, because whatever else changes translations leaves all regions.
+ * A page that an access of the region went to, kept in locals: what else lies in it needs no look at the TLB. That is so as
+ * long as the region runs, because whatever changes translations leaves all regions.
  */
 export interface Window {
   /** Of the access, from the value that it is filed under. */
