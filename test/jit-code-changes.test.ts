@@ -12,6 +12,9 @@ const OTHER_PAGE = CODE + PAGE_SIZE;
 /** A further address for frames of code; it shares no place in the TLB with the others. */
 const ALIAS = 0x00a0_7000;
 
+/** As many pages on, an address has the same place in the TLB. */
+const TLB_ENTRIES = 16384;
+
 /** Adds 1, 2, 3 … to EAX: each time round it adds 1 to the immediate of the instruction ahead, at EBX + 6. */
 const CHANGES_AHEAD = listing(`
   80 43 06 01   add byte [ebx + 6], 1
@@ -226,29 +229,58 @@ describe.each(FORMATS)('with %s page tables', (format) => {
     expect(valueIn(machine)).toBe(45);
   });
 
-  test('an instruction that crosses a page has the bytes of the page that is mapped behind it', () => {
-    const machine = new RegionMachine(format, AGAIN, 'f4');
-    const start = OTHER_PAGE - 5;
-    const load = (immediate: string) =>
+  describe('an instruction that crosses a page', () => {
+    const start = OTHER_PAGE - 8;
+    /** What stands on the second page: the end of the instruction, and the rest of the loop. */
+    const second = (immediate: string) =>
+      listing(`
+        ${immediate}   … edx, …
+        83 e9 01       sub ecx, 1
+        75 f2          jne: to the start
+        f4             hlt
+      `);
+
+    /** Has a region of the first page, which goes on over its end. */
+    function withRegion(): { machine: RegionMachine; region: object } {
+      const machine = new RegionMachine(format, AGAIN, 'f4');
       machine.load(
         start,
         listing(`
-          83 c0 01             add eax, 1
-          83 c2 ${immediate}   add edx, …: its last byte is on the second page
-          83 e9 01             sub ecx, 1
-          75 f5                jne: to the start
-          f4                   hlt
+          83 c0 01     add eax, 1
+          eb 01        jmp: to add edx
+          90           nop
+          83 c2        add edx, …
         `),
       );
-    load('01');
-    expect(machine.execute({ rcx: 6 }, start)).toMatchObject(HALTED);
-    expect(valueIn(machine, Register.rdx)).toBe(6);
+      machine.load(OTHER_PAGE, second('01'));
+      expect(machine.execute({ rcx: 6 }, start)).toMatchObject(HALTED);
+      expect(valueIn(machine, Register.rdx)).toBe(6);
+      const region = machine.regionAt(start);
+      if (!region) throw new Error('there is no region');
+      return { machine, region };
+    }
 
-    machine.map(OTHER_PAGE, machine.allocate());
-    machine.processor.invalidatePage(OTHER_PAGE as GuestVirtual);
-    load('07');
-    expect(machine.execute({ rcx: 6 }, start)).toMatchObject(HALTED);
-    expect(valueIn(machine, Register.rdx)).toBe(42);
+    test('has the bytes of the page that is mapped behind it', () => {
+      const { machine, region } = withRegion();
+      machine.map(OTHER_PAGE, machine.allocate());
+      machine.processor.invalidatePage(OTHER_PAGE as GuestVirtual);
+      machine.load(OTHER_PAGE, second('07'));
+      expect(machine.regionAt(start)).toBe(region);
+      expect(machine.execute({ rcx: 6 }, start)).toMatchObject(HALTED);
+      expect(valueIn(machine, Register.rdx)).toBe(42);
+    });
+
+    test('faults when no page is, though its bytes stand where the TLB would have it', () => {
+      const { machine, region } = withRegion();
+      const rival = OTHER_PAGE + TLB_ENTRIES * PAGE_SIZE;
+      machine.map(rival, machine.numberAt(OTHER_PAGE));
+      machine.map(OTHER_PAGE, 0, 0);
+      machine.processor.invalidatePage(OTHER_PAGE as GuestVirtual);
+      machine.load(CODE, '8b03 f4'); // mov eax, [ebx]; hlt
+      expect(machine.execute({ rbx: rival })).toMatchObject(HALTED);
+      expect(machine.regionAt(start)).toBe(region);
+      expect(machine.execute({ rcx: 6 }, start)).toMatchObject({ vector: Vector.pageFault, cr2: OTHER_PAGE });
+    });
   });
 
   test('code runs on over the end of a page, whichever of its bytes are in front of it', () => {
