@@ -2,13 +2,14 @@
 import { expect, test } from 'vitest';
 import { Exit } from '../src/cpu/exits.ts';
 import { PAGE_SIZE } from '../src/x86/brand.ts';
+import { Vector } from '../src/x86/registers.ts';
 import { AGAIN, INTERPRETER, RegionMachine } from './region-machine.ts';
 import { CODE, DATA } from './system-machine.ts';
 
 test.each([
   ['the interpreter', INTERPRETER],
   ['regions', AGAIN],
-])('the host is not given another instruction than the one that asks for it, in %s', (_name, options) => {
+])('an instruction for the host is not taken for another one, and faults, in %s', (_name, options) => {
   // mov [rbx], ecx; cpuid
   const machine = new RegionMachine('four-level', options, '890b 0fa2');
   const { processor, group } = machine;
@@ -30,4 +31,8 @@ test.each([
   expect(processor.run(100)).toBe(Exit.system);
   expect(processor.rip).toBe(CODE + 2);
   expect(processor.currentInstruction().operation).toBe('ud2');
+
+  machine.map(CODE, page);
+  const outcome = machine.execute({ rbx: DATA });
+  expect(outcome).toMatchObject({ vector: Vector.pageFault, rip: CODE + 2, cr2: CODE + 2 });
 });

@@ -86,6 +86,9 @@ export function executeSystem(processor: Processor, services: SystemServices): S
       processor.flags = (processor.flags & ~0x8d5) | Flag.carry;
       return complete(processor);
     }
+    case 'ud2':
+      // In place of an instruction whose page is gone (CodeFinder.decodeCurrent): it is fetched again, and that faults.
+      return SystemResult.done;
     default:
       return SystemResult.interface;
   }
