@@ -12,9 +12,6 @@ const OTHER_PAGE = CODE + PAGE_SIZE;
 /** A further address for frames of code; it shares no place in the TLB with the others. */
 const ALIAS = 0x00a0_7000;
 
-/** As many pages on, an address has the same place in the TLB. */
-const TLB_ENTRIES = 16384;
-
 /** Adds 1, 2, 3 … to EAX: each time round it adds 1 to the immediate of the instruction ahead, at EBX + 6. */
 const CHANGES_AHEAD = listing(`
   80 43 06 01   add byte [ebx + 6], 1
@@ -272,7 +269,7 @@ describe.each(FORMATS)('with %s page tables', (format) => {
 
     test('faults when no page is, though its bytes stand where the TLB would have it', () => {
       const { machine, region } = withRegion();
-      const rival = OTHER_PAGE + TLB_ENTRIES * PAGE_SIZE;
+      const rival = OTHER_PAGE + machine.group.parts.tlbEntries * PAGE_SIZE;
       machine.map(rival, machine.numberAt(OTHER_PAGE));
       machine.map(OTHER_PAGE, 0, 0);
       machine.processor.invalidatePage(OTHER_PAGE as GuestVirtual);

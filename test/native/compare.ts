@@ -211,9 +211,11 @@ export function differencesOf(generated: GeneratedCase, native: NativeResult, em
   return found;
 }
 
+const SEGMENT_PREFIXES: readonly number[] = [0x2e, 0x36, 0x3e, 0x26, 0x64, 0x65];
+
 /** Prefixes that may stand before the opcode of a string instruction: sizes, repetition, segments, REX. */
 const isPrefix = (byte: number, mode: Mode): boolean =>
-  [0x66, 0x67, 0xf2, 0xf3, 0x2e, 0x36, 0x3e, 0x26, 0x64, 0x65].includes(byte) || (mode === 64 && byte >> 4 === 4);
+  [0x66, 0x67, 0xf2, 0xf3, ...SEGMENT_PREFIXES].includes(byte) || (mode === 64 && byte >> 4 === 4);
 
 /**
  * Whether CMPS cannot read either string, and each side reports one of them: the manual does not say which is read
@@ -241,7 +243,7 @@ function meetsOtherString({ native: given }: GeneratedCase, native: NativeResult
 /** Whether a string of 32-bit code is outside the segment of FS or GS that the prefixes choose. */
 function isOutside(offset: bigint, prefixes: Uint8Array): boolean {
   const bits = prefixes.includes(0x67) ? 16 : 32;
-  const chooses = prefixes.findLast((byte) => [0x2e, 0x36, 0x3e, 0x26, 0x64, 0x65].includes(byte));
+  const chooses = prefixes.findLast((byte) => SEGMENT_PREFIXES.includes(byte));
   const isLimited = chooses === 0x64 || chooses === 0x65;
   return isLimited && BigInt.asUintN(bits, offset) + 3n > SEGMENT_LIMIT;
 }
